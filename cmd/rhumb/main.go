@@ -1,9 +1,9 @@
+//go:debug multipathtcp=0
+
 // Command rhumb directs clients to sites: by DNS answers, by anycast routes, and
 // by moving live sessions when a site leaves. Every role and every tool is a
 // subcommand of this one binary.
 package main
-
-//go:debug multipathtcp=0
 
 import (
 	"context"

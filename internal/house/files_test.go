@@ -54,7 +54,7 @@ func TestMultipathTCPIsOff(t *testing.T) {
 	if !strings.Contains(read(t, "go.mod"), "\ngodebug multipathtcp=0\n") {
 		t.Error("go.mod lacks: godebug multipathtcp=0")
 	}
-	if !strings.Contains(read(t, "cmd/rhumb/main.go"), "\n//go:debug multipathtcp=0\n") {
+	if !strings.Contains(read(t, "cmd/rhumb/main.go"), "//go:debug multipathtcp=0\n") {
 		t.Error("cmd/rhumb/main.go lacks: //go:debug multipathtcp=0")
 	}
 }
