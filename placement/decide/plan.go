@@ -168,6 +168,15 @@ func measuredDemand(all []placement.Demand, service string) []placement.ClassDem
 	return out
 }
 
+// Check judges a plan by the snapshot that every node will make of it.
+func (p *Planner) Check(inv *placement.Inventory, classes *placement.ClassTable, plan *placement.Plan, votes []placement.Vote) *placement.Refusal {
+	s, err := p.u.Unfold(inv, classes, plan, Fold(inv, votes, plan), plan.Votes, false)
+	if err != nil {
+		return &placement.Refusal{Rule: placement.RuleFault, Object: "plan", Have: err.Error(), Limit: "a plan that unfolds"}
+	}
+	return s.Check()
+}
+
 // sign unfolds the plan as every node will and notes the digest of the result,
 // by which they compare theirs.
 func (p *Planner) sign(in *PlanInput, plan *placement.Plan) {
@@ -177,10 +186,19 @@ func (p *Planner) sign(in *PlanInput, plan *placement.Plan) {
 	}
 }
 
-// Same tells whether two plans decide alike: who made them, when, and under
-// which number does not count.
+// Same tells whether two plans decide alike: who made them, when, with which
+// votes and under which number does not count.
 func Same(a, b *placement.Plan) bool {
-	return a != nil && b != nil && a.Digest == b.Digest && a.Inputs == b.Inputs && sameIntents(a, b) && sameServices(a, b)
+	return a != nil && b != nil && a.Inputs == b.Inputs && sameIntents(a, b) && sameServices(a, b) && sameSites(a, b)
+}
+
+// sameSites compares who stands by whom.
+func sameSites(a, b *placement.Plan) bool {
+	return slices.EqualFunc(a.Anchors, b.Anchors, func(x, y placement.Anchors) bool {
+		return x.Prefix == y.Prefix && slices.Equal(x.Sites, y.Sites)
+	}) && slices.EqualFunc(a.Backups, b.Backups, func(x, y placement.Backup) bool {
+		return x.Site == y.Site && x.Epoch == y.Epoch && slices.Equal(x.Order, y.Order)
+	})
 }
 
 func sameIntents(a, b *placement.Plan) bool {
