@@ -1,0 +1,135 @@
+package lpm
+
+import "math/bits"
+
+// A slot says where the search goes on: it holds a number and, in the two top
+// bits, what the number is.
+const (
+	slotRange = 0       // this range, nothing to search
+	slotScan  = 1 << 30 // this range or one of the few behind it
+	slotNode  = 1 << 31 // this node
+	slotMask  = slotScan - 1
+)
+
+// maxScan is the number of ranges in a slot up to which they are tried one by
+// one: eight upper halves of keys are one cache line, a node more than one.
+const maxScan = 8
+
+// node divides a block by the next eight bits. Only slots that differ from the
+// slot before them are stored; start marks those, rank counts the marks in the
+// words before, base is where the node's slots begin in index.slots.
+type node struct {
+	start [4]uint64
+	base  uint32
+	rank  [4]uint8
+}
+
+// index finds the range which holds a key: roots by the first 16 bits, below
+// them nodes by eight bits each.
+type index struct {
+	roots []uint32 // 1<<16 slots
+	nodes []node
+	slots []uint32
+}
+
+func newIndex(ranges *column) index {
+	x := index{roots: make([]uint32, 1<<16)}
+	b := indexer{index: &x, ranges: ranges}
+	at := 0
+	for i := range x.roots {
+		first := key{hi: uint64(i) << 48}
+		x.roots[i], at = b.slot(first, 16, at)
+	}
+	return x
+}
+
+// indexer fills an index from the ranges, in address order and depth first.
+type indexer struct {
+	*index
+	ranges *column
+}
+
+// slot makes the slot of the block of length n at first. at is a range that
+// starts at or before first and reaches into the block; the range that reaches
+// into the block behind this one is returned beside the slot.
+func (b *indexer) slot(first key, n uint8, at int) (slot uint32, next int) {
+	at = b.advance(at, first)
+	end, last := at, true
+	if behind, ok := first.after(n); ok {
+		limit := min(at+maxScan, b.ranges.len()-1)
+		for end < limit && b.ranges.at(end+1).less(behind) {
+			end++
+		}
+		last = end == b.ranges.len()-1 || !b.ranges.at(end+1).less(behind)
+	} else {
+		end = b.ranges.len() - 1
+		last = end-at < maxScan
+	}
+	switch {
+	case at == end:
+		return slotRange | uint32(at), at
+	case last && end-at < maxScan:
+		return slotScan | uint32(at), end
+	}
+	return b.node(first, n, at)
+}
+
+// advance moves from range at to the range which holds k.
+func (b *indexer) advance(at int, k key) int {
+	for at+1 < b.ranges.len() && !k.less(b.ranges.at(at+1)) {
+		at++
+	}
+	return at
+}
+
+// node makes a node for the block of length n at first, and all below it.
+func (b *indexer) node(first key, n uint8, at int) (slot uint32, next int) {
+	var list [256]uint32
+	for i := range list {
+		list[i], at = b.slot(first.child(n, uint8(i)), n+8, at)
+	}
+	nd := node{base: uint32(len(b.slots))}
+	for i, s := range list {
+		if i > 0 && s == list[i-1] {
+			continue
+		}
+		nd.start[i>>6] |= 1 << (i & 63)
+		b.slots = append(b.slots, s)
+	}
+	for w := 1; w < 4; w++ {
+		nd.rank[w] = nd.rank[w-1] + uint8(bits.OnesCount64(nd.start[w-1]))
+	}
+	b.nodes = append(b.nodes, nd)
+	return slotNode | uint32(len(b.nodes)-1), at
+}
+
+// child is the first key of the i-th of 256 parts of the block of length n.
+func (k key) child(n uint8, i uint8) key {
+	if n >= 64 {
+		k.lo |= uint64(i) << (120 - n)
+	} else {
+		k.hi |= uint64(i) << (56 - n)
+	}
+	return k
+}
+
+// find returns the number of the range which holds k.
+func (x *index) find(ranges *column, k key) int {
+	slot := x.roots[k.hi>>48]
+	rest := key{k.hi<<16 | k.lo>>48, k.lo << 16}
+	for slot&slotNode != 0 {
+		nd := &x.nodes[slot&slotMask]
+		b := rest.hi >> 56
+		rest = key{rest.hi<<8 | rest.lo>>56, rest.lo << 8}
+		w := b >> 6
+		below := nd.start[w] & (2<<(b&63) - 1)
+		slot = x.slots[nd.base+uint32(nd.rank[w])+uint32(bits.OnesCount64(below))-1]
+	}
+	i := int(slot & slotMask)
+	if slot&slotScan == 0 {
+		return i
+	}
+	for i++; i < ranges.len() && !k.less(ranges.at(i)); i++ {
+	}
+	return i - 1
+}
