@@ -43,7 +43,7 @@ func Build(entries []Entry) (*Table, error) {
 	if i := slices.IndexFunc(items, func(it item) bool { return !it.v4 }); i >= 0 {
 		split = i
 	}
-	return &Table{v4: newSpace(items[:split]), v6: newSpace(items[split:])}, nil
+	return &Table{v4: newSpace(items[:split], true), v6: newSpace(items[split:], false)}, nil
 }
 
 func newItem(e Entry) (item, bool) {
@@ -91,7 +91,7 @@ func lastOfEqual(items []item) []item {
 }
 
 // newSpace makes the search structure of one family from its sorted items.
-func newSpace(items []item) space {
+func newSpace(items []item, v4 bool) space {
 	s := space{entries: makeColumn(len(items)), ranges: makeColumn(len(items) + 1)}
 	for _, it := range items {
 		s.entries.push(it.first, it.word)
@@ -104,7 +104,7 @@ func newSpace(items []item) space {
 	for len(sw.stack) > 0 {
 		sw.close()
 	}
-	s.index = newIndex(&s.ranges)
+	s.index = newIndex(&s.ranges, v4)
 	return s
 }
 

@@ -34,6 +34,17 @@ func (k key) addr(v4 bool) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
+// block is the prefix of length n around k. (Addr.Prefix would do the same work
+// on the address, at a third of the cost of a whole look-up.)
+func (k key) block(v4 bool, n uint8) netip.Prefix {
+	if n <= 64 {
+		k = key{hi: k.hi &^ (^uint64(0) >> n)}
+	} else {
+		k.lo &^= ^uint64(0) >> (n - 64)
+	}
+	return netip.PrefixFrom(k.addr(v4), int(n))
+}
+
 // less orders keys as addresses are ordered.
 func (k key) less(o key) bool {
 	return k.hi < o.hi || k.hi == o.hi && k.lo < o.lo

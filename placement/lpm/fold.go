@@ -42,7 +42,8 @@ func (t *Table) Fold(label []uint32, none uint32) *Blocks {
 }
 
 func (c *column) fold(label []uint32, none uint32) runs {
-	r := runs{of: make([]uint32, c.len())}
+	guess := c.len()/4 + 1 // most neighbours differ in value, few in label
+	r := runs{make([]uint32, c.len()), make([]uint32, 0, guess), make([]uint32, 0, guess)}
 	for i, word := range c.word {
 		l := none
 		if v := int(uint16(word)); word != 0 && v < len(label) {
@@ -65,18 +66,18 @@ func (b *Blocks) Block(a netip.Addr) netip.Prefix {
 	if !a.IsValid() {
 		return netip.Prefix{}
 	}
-	s, k, v4 := b.table.family(a)
+	s, k, at := b.table.find(a)
+	v4 := s == &b.table.v4
 	r, split := &b.v6, splitBits6
 	if v4 {
 		r, split = &b.v4, splitBits4
 	}
-	run := r.of[s.index.find(&s.ranges, k)]
+	run := r.of[at]
 	n := r.length(&s.ranges, run, k)
 	if r.label[run] >= SplitBase {
 		n = max(n, split)
 	}
-	p, _ := a.Unmap().Prefix(n) // n is within the family: run edges are
-	return p
+	return k.block(v4, uint8(n)) // n fits the family, since the edges of runs do
 }
 
 // length is that of the largest aligned block around k inside the run: one bit

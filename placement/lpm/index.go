@@ -32,9 +32,12 @@ type index struct {
 	slots []uint32
 }
 
-func newIndex(ranges *column) index {
+func newIndex(ranges *column, v4 bool) index {
 	x := index{roots: make([]uint32, 1<<16)}
 	b := indexer{index: &x, ranges: ranges}
+	if v4 {
+		b.scanFrom = 24 // one node decides nearly all of IPv4, no mispredicted scan
+	}
 	at := 0
 	for i := range x.roots {
 		first := key{hi: uint64(i) << 48}
@@ -46,7 +49,8 @@ func newIndex(ranges *column) index {
 // indexer fills an index from the ranges, in address order and depth first.
 type indexer struct {
 	*index
-	ranges *column
+	ranges   *column
+	scanFrom uint8 // least block length whose ranges may be scanned
 }
 
 // slot makes the slot of the block of length n at first. at is a range that
@@ -68,7 +72,7 @@ func (b *indexer) slot(first key, n uint8, at int) (slot uint32, next int) {
 	switch {
 	case at == end:
 		return slotRange | uint32(at), at
-	case last && end-at < maxScan:
+	case last && end-at < maxScan && n >= b.scanFrom:
 		return slotScan | uint32(at), end
 	}
 	return b.node(first, n, at)
@@ -116,14 +120,10 @@ func (k key) child(n uint8, i uint8) key {
 // find returns the number of the range which holds k.
 func (x *index) find(ranges *column, k key) int {
 	slot := x.roots[k.hi>>48]
-	rest := key{k.hi<<16 | k.lo>>48, k.lo << 16}
+	hi, lo := k.hi<<16|k.lo>>48, k.lo<<16
 	for slot&slotNode != 0 {
-		nd := &x.nodes[slot&slotMask]
-		b := rest.hi >> 56
-		rest = key{rest.hi<<8 | rest.lo>>56, rest.lo << 8}
-		w := b >> 6
-		below := nd.start[w] & (2<<(b&63) - 1)
-		slot = x.slots[nd.base+uint32(nd.rank[w])+uint32(bits.OnesCount64(below))-1]
+		slot = x.slots[x.nodes[slot&slotMask].slot(hi>>56)]
+		hi, lo = hi<<8|lo>>56, lo<<8
 	}
 	i := int(slot & slotMask)
 	if slot&slotScan == 0 {
@@ -132,4 +132,26 @@ func (x *index) find(ranges *column, k key) int {
 	for i++; i < ranges.len() && !k.less(ranges.at(i)); i++ {
 	}
 	return i - 1
+}
+
+// find4 is find for a space whose keys have their upper 32 bits only.
+func (x *index) find4(ranges *column, hi uint64) int {
+	slot := x.roots[hi>>48]
+	for rest := hi << 16; slot&slotNode != 0; rest <<= 8 {
+		slot = x.slots[x.nodes[slot&slotMask].slot(rest>>56)]
+	}
+	i := int(slot & slotMask)
+	if slot&slotScan == 0 {
+		return i
+	}
+	for i++; i < len(ranges.hi) && ranges.hi[i] <= hi; i++ {
+	}
+	return i - 1
+}
+
+// slot is where in index.slots the b-th of the node's 256 slots is kept.
+func (n *node) slot(b uint64) uint32 {
+	w := b >> 6 & 3
+	below := n.start[w] & (2<<(b&63) - 1)
+	return n.base + uint32(n.rank[w]) + uint32(bits.OnesCount64(below)) - 1
 }

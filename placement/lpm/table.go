@@ -22,13 +22,14 @@ type space struct {
 	index           index
 }
 
-// family returns the space in which a lies and its key there. a must be valid.
-func (t *Table) family(a netip.Addr) (*space, key, bool) {
+// find returns the space in which a lies, its key, and its range. a must be
+// valid.
+func (t *Table) find(a netip.Addr) (s *space, k key, at int) {
 	k, v4 := keyOf(a)
 	if v4 {
-		return &t.v4, k, true
+		return &t.v4, k, t.v4.index.find4(&t.v4.ranges, k.hi)
 	}
-	return &t.v6, k, false
+	return &t.v6, k, t.v6.index.find(&t.v6.ranges, k)
 }
 
 // Lookup returns the value and the prefix of the longest match for a. An
@@ -39,14 +40,13 @@ func (t *Table) Lookup(a netip.Addr) (value uint16, match netip.Prefix, ok bool)
 	if !a.IsValid() {
 		return 0, netip.Prefix{}, false
 	}
-	s, k, _ := t.family(a)
-	word := s.ranges.word[s.index.find(&s.ranges, k)]
+	s, k, at := t.find(a)
+	word := s.ranges.word[at]
 	if word == 0 {
 		return 0, netip.Prefix{}, false
 	}
 	n, value := unpack(word)
-	match, err := a.Unmap().Prefix(int(n))
-	return value, match, err == nil
+	return value, k.block(s == &t.v4, n), true
 }
 
 // Len is the number of entries with different prefixes.
