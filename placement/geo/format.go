@@ -2,7 +2,6 @@ package geo
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"encoding/binary"
 	"encoding/hex"
@@ -25,8 +24,8 @@ import (
 const magic = "rhumb class table 1\n"
 
 const (
-	maxText     = 4096
-	maxPrefixes = 1 << 25 // three times the largest known database
+	maxText   = 4096
+	maxStored = 1 << 28 // bytes before compression, twice a large city table's
 )
 
 // Encode writes the stored form.
@@ -125,12 +124,15 @@ func Decode(r io.Reader) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("geo: decode: %w", err)
 	}
-	d := decoder{r: bufio.NewReaderSize(zr, 64<<10)}
+	raw, err := io.ReadAll(io.LimitReader(zr, maxStored))
+	if err != nil {
+		return nil, fmt.Errorf("geo: decode: %w", err)
+	}
+	d := decoder{rest: raw}
 	info, classes := d.header()
 	entries := d.columns(nil, 32, len(classes))
 	entries = d.columns(entries, 64, len(classes))
-	var sum [32]byte
-	d.full(sum[:])
+	sum := d.take(32)
 	if d.err != nil {
 		return nil, fmt.Errorf("geo: decode: %w", d.err)
 	}
@@ -138,7 +140,7 @@ func Decode(r io.Reader) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.digest != hex.EncodeToString(sum[:]) {
+	if t.digest != hex.EncodeToString(sum) {
 		return nil, errors.New("geo: decode: content and digest differ")
 	}
 	return t, nil
@@ -146,13 +148,12 @@ func Decode(r io.Reader) (*Table, error) {
 
 // decoder reads what encoder wrote. After the first error it yields zeros.
 type decoder struct {
-	r   *bufio.Reader
-	err error
+	rest []byte
+	err  error
 }
 
 func (d *decoder) header() (Info, []class) {
-	head := make([]byte, len(magic))
-	if d.full(head); d.err == nil && !bytes.Equal(head, []byte(magic)) {
+	if head := d.take(len(magic)); d.err == nil && string(head) != magic {
 		d.err = errors.New("not a class table of this version")
 	}
 	info := Info{Name: d.text(), Licence: d.text(), Attribution: d.text()}
@@ -167,27 +168,29 @@ func (d *decoder) header() (Info, []class) {
 	return info, classes
 }
 
-// columns appends one family. The slice grows with what is read, so that a false
-// count costs nothing.
+// columns appends one family.
 func (d *decoder) columns(list []lpm.Entry, width, classes int) []lpm.Entry {
-	n := int(d.number(0, maxPrefixes))
-	var gaps []int64
-	for i := 0; i < n && d.err == nil; i++ {
-		gaps = append(gaps, d.number(-1<<63, 1<<63-1))
+	n := int(d.number(0, int64(len(d.rest)))) // each takes a byte at least
+	from := len(list)
+	list = append(list, make([]lpm.Entry, n)...)
+	mine := list[from:]
+	gaps := make([]uint64, n)
+	for i := range gaps {
+		gaps[i] = uint64(d.number(-1<<63, 1<<63-1))
 	}
-	from, end := len(list), uint64(0)
-	for i := 0; i < n && d.err == nil; i++ {
-		bits := d.length(width)
-		first := end + uint64(gaps[i])
+	lengths, end := d.take(n), uint64(0)
+	for i, b := range lengths {
+		bits := d.length(b, width)
+		first := end + gaps[i]
 		end = first + size(bits, width)
-		list = append(list, lpm.Entry{Prefix: prefix(first, bits, width)})
+		mine[i].Prefix = prefix(first, bits, width)
 	}
-	for i := from; i < len(list) && d.err == nil; i++ {
-		list[i].Value = uint16(d.number(0, int64(classes)-1))
+	for i := range mine {
+		mine[i].Value = uint16(d.number(0, int64(classes)-1))
 	}
-	for i := from; i < len(list) && d.err == nil && width == 64; i++ {
+	for i := 0; i < n && width == 64; i++ {
 		if low := d.number(-1<<63, 1<<63-1); low != 0 {
-			list[i].Prefix = withLow(list[i].Prefix, uint64(low))
+			mine[i].Prefix = withLow(mine[i].Prefix, uint64(low))
 		}
 	}
 	return list
@@ -209,45 +212,51 @@ func withLow(p netip.Prefix, low uint64) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16(b), p.Bits())
 }
 
-func (d *decoder) length(width int) int {
-	if d.err != nil {
-		return 0
-	}
+// length checks a prefix length of IPv4 (width 32) or IPv6 (width 64).
+func (d *decoder) length(b byte, width int) int {
 	most := 32
 	if width == 64 {
 		most = 128
 	}
-	b, err := d.r.ReadByte()
-	if err == nil && int(b) > most {
-		err = fmt.Errorf("prefix length %d of at most %d", b, most)
+	if int(b) > most {
+		d.fail(fmt.Errorf("prefix length %d of at most %d", b, most))
+		return 0
 	}
-	d.err = err
 	return int(b)
 }
 
 // number reads a varint and refuses one outside [low, high].
 func (d *decoder) number(low, high int64) int64 {
-	if d.err != nil {
+	n, size := binary.Varint(d.rest)
+	switch {
+	case size <= 0:
+		d.fail(io.ErrUnexpectedEOF)
+		return 0
+	case n < low || n > high:
+		d.fail(fmt.Errorf("number %d outside %d to %d", n, low, high))
 		return 0
 	}
-	n, err := binary.ReadVarint(d.r)
-	if err == nil && (n < low || n > high) {
-		err = fmt.Errorf("number %d outside %d to %d", n, low, high)
-	}
-	if d.err = err; err != nil {
-		return 0
-	}
+	d.rest = d.rest[size:]
 	return n
 }
 
-func (d *decoder) text() string {
-	b := make([]byte, d.number(0, maxText))
-	d.full(b)
-	return string(b)
+func (d *decoder) text() string { return string(d.take(int(d.number(0, maxText)))) }
+
+// take returns the next n bytes, or nil if there are fewer.
+func (d *decoder) take(n int) []byte {
+	if n > len(d.rest) {
+		d.fail(io.ErrUnexpectedEOF)
+		return nil
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
 }
 
-func (d *decoder) full(b []byte) {
+// fail keeps the first error, and ends reading.
+func (d *decoder) fail(err error) {
+	d.rest = nil
 	if d.err == nil {
-		_, d.err = io.ReadFull(d.r, b)
+		d.err = err
 	}
 }

@@ -19,7 +19,7 @@ type Override struct {
 // set says inside an overridden prefix is dropped, also where it is more
 // specific. Among overrides the longest prefix wins, of equal prefixes the last.
 // Known Locations keep their class ids, new ones are appended in the order given.
-// The embedded table takes about 60 ms.
+// The embedded table takes about 0.1 s.
 func (t *Table) With(overrides []Override) (*Table, error) {
 	ids := make(map[class]uint16, len(t.classes))
 	for i, c := range t.classes {
