@@ -1,6 +1,9 @@
 package lpm
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // SplitBase is the least label of a split class: a label at or above it marks
 // addresses whose clients are divided among several answers by a hash of their
@@ -25,7 +28,7 @@ type Blocks struct {
 // runs have different ones.
 type runs struct {
 	of    []uint32 // range → run
-	first []uint32 // run → its first range
+	last  []uint32 // run → its last range
 	label []uint32 // run → label
 }
 
@@ -34,28 +37,35 @@ type runs struct {
 // end of label. The table is shared, not copied; Fold is one pass over its
 // ranges, cheap enough for every change of health.
 func (t *Table) Fold(label []uint32, none uint32) *Blocks {
-	return &Blocks{
-		table: t,
-		v4:    t.v4.ranges.fold(label, none),
-		v6:    t.v6.ranges.fold(label, none),
+	lut := make([]uint32, noMatch+1)
+	for i := copy(lut[:noMatch], label); i < len(lut); i++ {
+		lut[i] = none
 	}
+	return &Blocks{table: t, v4: t.v4.ranges.fold(lut), v6: t.v6.ranges.fold(lut)}
 }
 
-func (c *column) fold(label []uint32, none uint32) runs {
-	guess := c.len()/4 + 1 // most neighbours differ in value, few in label
-	r := runs{make([]uint32, c.len()), make([]uint32, 0, guess), make([]uint32, 0, guess)}
+// noMatch is the place of the label of "no match", behind those of all values.
+const noMatch = 1 << 16
+
+// fold has no branch that depends on the data, since whether neighbours differ is
+// what no processor can predict: a run is written again until it has ended.
+func (c *column) fold(lut []uint32) runs {
+	n := c.len()
+	r := runs{make([]uint32, n), make([]uint32, n), make([]uint32, n)}
+	run, before := uint32(0), lut[valueOf(c.word[0])]
 	for i, word := range c.word {
-		l := none
-		if v := int(uint16(word)); word != 0 && v < len(label) {
-			l = label[v]
-		}
-		if last := len(r.label) - 1; last < 0 || r.label[last] != l {
-			r.first, r.label = append(r.first, uint32(i)), append(r.label, l)
-		}
-		r.of[i] = uint32(len(r.label) - 1)
+		l := lut[valueOf(word)]
+		d := l ^ before
+		run += (d | -d) >> 31 // 1 if they differ
+		r.of[i], r.last[run], r.label[run] = run, uint32(i), l
+		before = l
 	}
+	r.last, r.label = slices.Clone(r.last[:run+1]), slices.Clone(r.label[:run+1])
 	return r
 }
+
+// valueOf is the value of a word, or noMatch.
+func valueOf(word uint32) uint32 { return word&0xffff | (word>>31^1)<<16 }
 
 // Block returns the largest aligned block around a in which every address has
 // the same label; for a split label it is no larger than a /20 (IPv4) or /40
@@ -85,10 +95,10 @@ func (b *Blocks) Block(a netip.Addr) netip.Prefix {
 func (r *runs) length(ranges *column, run uint32, k key) int {
 	n := 0
 	if run > 0 {
-		n = k.common(ranges.at(int(r.first[run])).prev()) + 1
+		n = k.common(ranges.at(int(r.last[run-1])+1).prev()) + 1
 	}
-	if int(run)+1 < len(r.first) {
-		n = max(n, k.common(ranges.at(int(r.first[run+1])))+1)
+	if int(run)+1 < len(r.last) {
+		n = max(n, k.common(ranges.at(int(r.last[run])+1))+1)
 	}
 	return n
 }
