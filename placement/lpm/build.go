@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // Entry is one prefix of a table and what its addresses are worth.
@@ -25,25 +26,23 @@ type item struct {
 
 // Build makes a table of the entries, which it neither keeps nor changes. Of
 // entries with equal prefixes the last one wins. An invalid prefix is an error.
-// Entries already in address order (shorter before longer) are not sorted again.
+// Entries already in address order (shorter before longer) are not sorted again,
+// and need no memory beside the table's.
 func Build(entries []Entry) (*Table, error) {
-	items := make([]item, 0, len(entries))
+	sorted, last := true, item{v4: true}
 	for i, e := range entries {
 		it, ok := newItem(e)
 		if !ok {
 			return nil, fmt.Errorf("lpm: build: entry %d: invalid prefix %q", i, e.Prefix)
 		}
-		items = append(items, it)
+		sorted = sorted && compareItems(last, it) <= 0
+		last = it
 	}
-	if !slices.IsSortedFunc(items, compareItems) {
-		slices.SortStableFunc(items, compareItems)
+	if !sorted {
+		entries = sortedCopy(entries)
 	}
-	items = lastOfEqual(items)
-	split := len(items)
-	if i := slices.IndexFunc(items, func(it item) bool { return !it.v4 }); i >= 0 {
-		split = i
-	}
-	return &Table{v4: newSpace(items[:split], true), v6: newSpace(items[split:], false)}, nil
+	split := sort.Search(len(entries), func(i int) bool { it, _ := newItem(entries[i]); return !it.v4 })
+	return &Table{v4: newSpace(entries[:split], true), v6: newSpace(entries[split:], false)}, nil
 }
 
 func newItem(e Entry) (item, bool) {
@@ -78,32 +77,41 @@ func compareItems(a, b item) int {
 	return cmp.Compare(a.word>>16, b.word>>16)
 }
 
-// lastOfEqual keeps the last one of neighbours with equal prefixes, in place.
-func lastOfEqual(items []item) []item {
-	kept := items[:0]
-	for i, it := range items {
-		if i+1 < len(items) && compareItems(it, items[i+1]) == 0 {
-			continue
-		}
-		kept = append(kept, it)
+// sortedCopy sorts items rather than entries: comparing those is what costs.
+func sortedCopy(entries []Entry) []Entry {
+	items := make([]item, len(entries))
+	for i, e := range entries {
+		items[i], _ = newItem(e)
 	}
-	return kept
+	slices.SortStableFunc(items, compareItems)
+	list := make([]Entry, len(items))
+	for i, it := range items {
+		n, value := unpack(it.word)
+		list[i] = Entry{it.first.block(it.v4, n), value}
+	}
+	return list
 }
 
-// newSpace makes the search structure of one family from its sorted items.
-func newSpace(items []item, v4 bool) space {
-	s := space{entries: makeColumn(len(items)), ranges: makeColumn(len(items) + 1)}
-	for _, it := range items {
-		s.entries.push(it.first, it.word)
-	}
-	sw := sweep{ranges: &s.ranges}
+// newSpace makes the search structure of one family from its sorted entries.
+func newSpace(entries []Entry, v4 bool) space {
+	s := space{v4: v4, ranges: makeColumn(len(entries) + 1)}
 	s.ranges.push(key{}, 0)
-	for _, it := range items {
-		sw.open(it)
+	sw := sweep{space: &s}
+	var last item
+	for i, e := range entries {
+		it, _ := newItem(e)
+		if i > 0 && compareItems(last, it) != 0 { // of equal ones the last wins
+			sw.open(last)
+		}
+		last = it
+	}
+	if len(entries) > 0 {
+		sw.open(last)
 	}
 	for len(sw.stack) > 0 {
 		sw.close()
 	}
+	slices.SortFunc(s.broken, compareItems)
 	s.index = newIndex(&s.ranges, v4)
 	return s
 }
@@ -112,8 +120,14 @@ func newSpace(items []item, v4 bool) space {
 // 129 deep, since each one is longer than the one below it), and notes where
 // the longest match changes.
 type sweep struct {
-	stack  []item
-	ranges *column
+	*space
+	stack []open
+}
+
+// open is a prefix that the sweep stands in.
+type open struct {
+	item
+	broken bool // something lies inside it
 }
 
 // open ends the prefixes that lie wholly before it, and enters it.
@@ -125,7 +139,11 @@ func (s *sweep) open(it item) {
 		}
 		s.close()
 	}
-	s.stack = append(s.stack, it)
+	if n := len(s.stack); n > 0 {
+		s.stack[n-1].broken = true
+	}
+	s.stack = append(s.stack, open{item: it})
+	s.entries++
 	s.note(it.first, it.word)
 }
 
@@ -133,6 +151,9 @@ func (s *sweep) open(it item) {
 func (s *sweep) close() {
 	top := s.stack[len(s.stack)-1]
 	s.stack = s.stack[:len(s.stack)-1]
+	if top.broken {
+		s.broken = append(s.broken, top.item)
+	}
 	n, _ := unpack(top.word)
 	next, ok := top.first.after(n)
 	if !ok {

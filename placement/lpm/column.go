@@ -75,6 +75,22 @@ func (k key) after(n uint8) (next key, ok bool) {
 	return key{hi, lo}, over == 0
 }
 
+// roundUp is the first key at or after k where a block of length n starts; past
+// the end of the space it wraps around to zero.
+func (k key) roundUp(n uint8) key {
+	down := k
+	if n <= 64 {
+		down = key{hi: k.hi &^ (^uint64(0) >> n)}
+	} else {
+		down.lo &^= ^uint64(0) >> (n - 64)
+	}
+	if down == k {
+		return k
+	}
+	next, _ := down.after(n)
+	return next
+}
+
 // common counts the leading bits which k and o share.
 func (k key) common(o key) int {
 	if x := k.hi ^ o.hi; x != 0 {

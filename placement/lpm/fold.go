@@ -77,9 +77,8 @@ func (b *Blocks) Block(a netip.Addr) netip.Prefix {
 		return netip.Prefix{}
 	}
 	s, k, at := b.table.find(a)
-	v4 := s == &b.table.v4
 	r, split := &b.v6, splitBits6
-	if v4 {
+	if s.v4 {
 		r, split = &b.v4, splitBits4
 	}
 	run := r.of[at]
@@ -87,7 +86,7 @@ func (b *Blocks) Block(a netip.Addr) netip.Prefix {
 	if r.label[run] >= SplitBase {
 		n = max(n, split)
 	}
-	return k.block(v4, uint8(n)) // n fits the family, since the edges of runs do
+	return k.block(s.v4, uint8(n)) // n fits the family, since the edges of runs do
 }
 
 // length is that of the largest aligned block around k inside the run: one bit

@@ -172,6 +172,7 @@ func FuzzTable(f *testing.F) {
 			entries = append(entries, Entry{p, uint16(data[0] % 5)})
 		}
 		table := mustBuild(t, entries...)
+		assertAll(t, table, entries)
 		label := []uint32{1, 2, SplitBase}
 		blocks, edges := table.Fold(label, 1), naive(entries).edges()
 		for _, a := range edges {

@@ -1,6 +1,8 @@
 package lpm
 
 import (
+	"cmp"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -109,6 +111,7 @@ func TestLookupAgainstNaive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		assertAll(t, table, entries)
 		probes := naive(entries).edges()
 		for range 300 {
 			probes = append(probes, randomAddr(r))
@@ -120,6 +123,29 @@ func TestLookupAgainstNaive(t *testing.T) {
 				t.Fatalf("round %d: Lookup(%s) = %d %s %v, want %d %s %v", round, a, v, p, ok, wv, wp, wok)
 			}
 		}
+	}
+}
+
+// assertAll fails unless All yields the distinct entries in order, with the last
+// value given for each.
+func assertAll(t *testing.T, table *Table, entries []Entry) {
+	t.Helper()
+	last := map[netip.Prefix]uint16{}
+	for _, e := range entries {
+		last[e.Prefix.Masked()] = e.Value
+	}
+	want := slices.SortedFunc(maps.Keys(last), func(p, q netip.Prefix) int {
+		return cmp.Or(p.Addr().Compare(q.Addr()), cmp.Compare(p.Bits(), q.Bits()))
+	})
+	i := 0
+	for p, v := range table.All() {
+		if i == len(want) || p != want[i] || v != last[p] {
+			t.Fatalf("All yields %s %d at place %d of %v; entries %v", p, v, i, want, entries)
+		}
+		i++
+	}
+	if i != len(want) || table.Len() != len(want) {
+		t.Fatalf("All yields %d, Len says %d, want %d", i, table.Len(), len(want))
 	}
 }
 
