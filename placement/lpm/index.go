@@ -39,9 +39,21 @@ func newIndex(ranges *column, v4 bool) index {
 		b.scanFrom = 24 // one node decides nearly all of IPv4, no mispredicted scan
 	}
 	at := 0
-	for i := range x.roots {
+	for i := 0; i < len(x.roots); {
 		first := key{hi: uint64(i) << 48}
-		x.roots[i], at = b.slot(first, 16, at)
+		at = b.advance(at, first)
+		next := len(x.roots)
+		if at+1 < ranges.len() {
+			next = int(ranges.hi[at+1] >> 48)
+		}
+		if next == i {
+			x.roots[i], at = b.slot(first, 16, at)
+			i++
+			continue
+		}
+		for ; i < next; i++ {
+			x.roots[i] = slotRange | uint32(at)
+		}
 	}
 	return x
 }
@@ -86,25 +98,48 @@ func (b *indexer) advance(at int, k key) int {
 	return at
 }
 
-// node makes a node for the block of length n at first, and all below it.
-func (b *indexer) node(first key, n uint8, at int) (slot uint32, next int) {
-	var list [256]uint32
-	for i := range list {
-		list[i], at = b.slot(first.child(n, uint8(i)), n+8, at)
-	}
-	nd := node{base: uint32(len(b.slots))}
-	for i, s := range list {
-		if i > 0 && s == list[i-1] {
-			continue
+// node makes a node for the block of length n at first, and all below it. It
+// goes from one start of a range to the next, since most slots hold none.
+func (b *indexer) node(first key, n uint8, at int) (slot uint32, last int) {
+	var nd node
+	list := make([]uint32, 0, 256)
+	for i := 0; i < 256; {
+		child := first.child(n, uint8(i))
+		at = b.advance(at, child)
+		s, next := slotRange|uint32(at), b.nextStart(first, n, at)
+		if next == i {
+			s, at = b.slot(child, n+8, at)
+			next++
 		}
-		nd.start[i>>6] |= 1 << (i & 63)
-		b.slots = append(b.slots, s)
+		if len(list) == 0 || list[len(list)-1] != s {
+			nd.start[i>>6] |= 1 << (i & 63)
+			list = append(list, s)
+		}
+		i = next
 	}
 	for w := 1; w < 4; w++ {
 		nd.rank[w] = nd.rank[w-1] + uint8(bits.OnesCount64(nd.start[w-1]))
 	}
+	nd.base = uint32(len(b.slots))
+	b.slots = append(b.slots, list...)
 	b.nodes = append(b.nodes, nd)
 	return slotNode | uint32(len(b.nodes)-1), at
+}
+
+// nextStart is the slot, in the block of length n at first, in which the range
+// behind at starts; 256 if it starts behind the block.
+func (b *indexer) nextStart(first key, n uint8, at int) int {
+	if at+1 == b.ranges.len() {
+		return 256
+	}
+	k := b.ranges.at(at + 1)
+	switch {
+	case !k.inside(first, n):
+		return 256
+	case n >= 64:
+		return int(uint8(k.lo >> (120 - n)))
+	}
+	return int(uint8(k.hi >> (56 - n)))
 }
 
 // child is the first key of the i-th of 256 parts of the block of length n.
