@@ -40,8 +40,12 @@ type compiler struct {
 	last    netip.Prefix // as it came from the present source
 }
 
+// begin starts a source: its order is its own, and nothing of it merges with the
+// end of the one before.
 func (c *compiler) begin() { c.start, c.last = len(c.entries), netip.Prefix{} }
 
+// add takes the next network of the present source and its class, which gets an id
+// when it is new.
 func (c *compiler) add(p netip.Prefix, l Location) error {
 	if !p.IsValid() || c.last.IsValid() && comparePrefixes(c.last, p) >= 0 {
 		return fmt.Errorf("geo: compile: %s after %s: not in address order", p, c.last)

@@ -28,6 +28,7 @@ func Country(code string) (l Location, ok bool) {
 	return class{cellOf(lat, lon), f[0], f[1]}.location(), true
 }
 
+// continentOf is empty for a country that is not in the list.
 func continentOf(country string) string {
 	if f := countryFields(country); f != nil {
 		return f[1]

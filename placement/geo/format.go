@@ -57,6 +57,8 @@ func (t *Table) Encode(w io.Writer) error {
 // encoder writes numbers and texts; bufio keeps the first error until Flush.
 type encoder struct{ *bufio.Writer }
 
+// header writes all that is not a column. Cells are numbers of half degrees, so
+// that no float is ever stored.
 func (e encoder) header(t *Table) {
 	_, _ = e.WriteString(magic)
 	for _, s := range []string{t.info.Name, t.info.Licence, t.info.Attribution} {
@@ -72,6 +74,8 @@ func (e encoder) header(t *Table) {
 	}
 }
 
+// columns writes one family, whose prefixes must be in address order. Gaps wrap
+// around where prefixes nest, and the varint of a small negative number is short.
 func (e encoder) columns(list []lpm.Entry, width int) {
 	e.number(int64(len(list)))
 	end := uint64(0)
@@ -152,6 +156,8 @@ type decoder struct {
 	err  error
 }
 
+// header checks every number against what a table can hold; the arithmetic of
+// cells and class ids relies on it.
 func (d *decoder) header() (Info, []class) {
 	if head := d.take(len(magic)); d.err == nil && string(head) != magic {
 		d.err = errors.New("not a class table of this version")
@@ -196,6 +202,8 @@ func (d *decoder) columns(list []lpm.Entry, width, classes int) []lpm.Entry {
 	return list
 }
 
+// prefix is the inverse of numbers. Host bits, which Encode never writes, are left
+// for Build to clear.
 func prefix(first uint64, bits, width int) netip.Prefix {
 	var b [16]byte
 	if width == 32 {

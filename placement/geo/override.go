@@ -46,6 +46,8 @@ func (t *Table) With(overrides []Override) (*Table, error) {
 	return newTable(t.info, overlay(t, forced), classes)
 }
 
+// class rounds the place as those of a data set are, so that an override to a
+// place that the set knows joins its class.
 func (o Override) class() (class, error) {
 	if !o.Prefix.IsValid() {
 		return class{}, fmt.Errorf("geo: override: invalid prefix")
@@ -78,6 +80,8 @@ func overlay(t *Table, forced []lpm.Entry) []lpm.Entry {
 	return append(merged, forced[next:]...)
 }
 
+// outer keeps the cover while p lies in it. In address order p cannot contain the
+// cover, and once p is behind it nothing later can be inside.
 func outer(cover, p netip.Prefix) netip.Prefix {
 	if inside(p, cover) {
 		return cover

@@ -74,6 +74,8 @@ type database struct {
 	err    error // what ended networks early
 }
 
+// openDatabase reads and recognises one file. The reader checks the tree only as it
+// walks, so a damaged file may fail here or in networks.
 func openDatabase(path string) (*database, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -148,7 +150,9 @@ func recognise(reader *maxminddb.Reader) (func(maxminddb.Result) (Location, bool
 	return nil, errors.New("no record has location, country or country_code")
 }
 
-// decodeNested reads MaxMind's City and Country schema and their like.
+// decodeNested reads MaxMind's City and Country schema and their like. Coordinates
+// are pointers there, since 0, 0 is a place. The country where a network is
+// registered stands in where that of the client is unknown.
 func decodeNested(r maxminddb.Result) (Location, bool, error) {
 	var city geoip2.City
 	if err := r.Decode(&city); err != nil {
@@ -173,6 +177,8 @@ type flatRecord struct {
 	Longitude   *float64 `maxminddb:"longitude"`
 }
 
+// decodeFlat reads flat city and country databases; what has no coordinates is put
+// at its country's point.
 func decodeFlat(r maxminddb.Result) (Location, bool, error) {
 	var f flatRecord
 	if err := r.Decode(&f); err != nil {

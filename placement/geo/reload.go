@@ -148,6 +148,7 @@ func (s *Source) accept(t *Table, fallback bool) {
 	}
 }
 
+// refuse notes why the files cannot be used; this is the one place that logs it.
 func (s *Source) refuse(err error) {
 	st := s.Status()
 	st.Refused, st.Err = st.Refused+1, err

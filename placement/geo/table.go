@@ -81,6 +81,9 @@ func (t *Table) Info() Info { return t.info }
 // Locations behind them.
 func (t *Table) Digest() string { return t.digest }
 
+// sum is taken over the prefixes' own digest and each class in the order of ids:
+// latitude and longitude of the cell as 16-bit integers, then country and
+// continent, each ended by a zero byte.
 func (t *Table) sum() string {
 	d := t.prefixes.Digest()
 	b := slices.Clone(d[:])

@@ -111,7 +111,8 @@ func newSpace(entries []Entry, v4 bool) space {
 	for len(sw.stack) > 0 {
 		sw.close()
 	}
-	slices.SortFunc(s.broken, compareItems)
+	slices.SortFunc(s.broken, compareItems) // they were left inside out
+	s.ranges.fit()
 	s.index = newIndex(&s.ranges, v4)
 	return s
 }

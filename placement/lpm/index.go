@@ -1,6 +1,9 @@
 package lpm
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // A slot says where the search goes on: it holds a number and, in the two top
 // bits, what the number is.
@@ -55,6 +58,7 @@ func newIndex(ranges *column, v4 bool) index {
 			x.roots[i] = slotRange | uint32(at)
 		}
 	}
+	x.nodes, x.slots = slices.Clone(x.nodes), slices.Clone(x.slots) // without the room to grow
 	return x
 }
 
