@@ -22,7 +22,8 @@
 //
 // Source watches the files of a table and swaps in a new one when its content,
 // named by Digest, has changed. A file that cannot be read or compiled changes
-// nothing but the status.
+// nothing but the status. Compile takes networks from anywhere; a reader of MRT
+// tables does not exist yet.
 //
 // # How wrong it is
 //
