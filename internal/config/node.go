@@ -17,11 +17,14 @@ const (
 	RoleBGP       = "bgp"
 	RoleHealth    = "health"
 	RoleEdge      = "edge"
+	// RoleConsole watches the whole fleet and serves API and page; it acts on
+	// nothing, so it may run on an operator's machine.
+	RoleConsole = "console"
 )
 
 // Roles returns every role, in the order in which they start.
 func Roles() []string {
-	return []string{RolePlacement, RoleHealth, RoleAuthDNS, RoleBGP, RoleEdge}
+	return []string{RolePlacement, RoleHealth, RoleAuthDNS, RoleBGP, RoleEdge, RoleConsole}
 }
 
 // Node is a node file: who this machine is.
