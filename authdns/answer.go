@@ -125,7 +125,7 @@ func (v *visit) redirect(name string, res zone.Result) string {
 
 // fitsName tells whether a name has at most 255 octets (RFC 1035 section 2.3.4).
 func fitsName(name string) bool {
-	_, err := dns.PackDomainName(name, make([]byte, 512), 0, nil, false)
+	_, err := dns.PackDomainName(name, make([]byte, 255), 0, nil, false)
 	return err == nil
 }
 

@@ -85,7 +85,7 @@ func (m *metrics) count(o *outcome, from asker, n int, took time.Duration) {
 	}
 	p := proto(from)
 	m.requests.WithLabelValues(o.zone, p, familyLabel(from), typeLabel(o.qtype)).Inc()
-	m.responses.WithLabelValues(o.zone, dns.RcodeToString[o.rcode]).Inc()
+	m.responses.WithLabelValues(o.zone, rcodeLabel(o.rcode)).Inc()
 	m.duration.WithLabelValues(p).Observe(took.Seconds())
 	m.size.WithLabelValues(p).Observe(float64(n))
 	m.ecs.WithLabelValues(string(o.ecs)).Inc()
@@ -101,6 +101,14 @@ func (m *metrics) count(o *outcome, from asker, n int, took time.Duration) {
 	default:
 		m.decisions.WithLabelValues(o.zone, d.policy, d.site, d.reason).Inc()
 	}
+}
+
+// rcodeLabel names an RCODE; 16 means two things, and TSIG is not spoken here.
+func rcodeLabel(rcode int) string {
+	if rcode == dns.RcodeBadVers {
+		return "BADVERS"
+	}
+	return dns.RcodeToString[rcode]
 }
 
 // typeLabel keeps the number of series small: anybody may ask for any type.

@@ -196,7 +196,7 @@ func (r *reply) opt() []byte {
 		d = append(d, byte(s.source), byte(r.scope))
 		b = appendOption(b, optECS, append(d, s.octets...))
 	}
-	if e.keepalive {
+	if e.keepalive && r.rcode != dns.RcodeFormatError {
 		b = appendOption(b, optKeepalive, binary.BigEndian.AppendUint16(nil, r.opts.keepalive))
 	}
 	if r.ede != nil {

@@ -168,7 +168,7 @@ func Canonical(name string) string {
 	if !strings.ContainsRune(name, '\\') {
 		return name
 	}
-	buf := make([]byte, 256)
+	buf := make([]byte, 255)
 	if _, err := dns.PackDomainName(name, buf, 0, nil, false); err != nil {
 		return name
 	}
