@@ -88,7 +88,7 @@ func (v *visit) static(name string, res zone.Result) {
 	r := v.reply
 	r.answer = append(r.answer, r.records(name, res.RRs, noTTL)...)
 	if r.q.qtype == dns.TypeNS {
-		required, optional := v.zone.glue(v.zone.name, res.RRs)
+		required, optional := v.zone.glue(r, v.zone.name, res.RRs)
 		r.extra = append(required, optional...)
 	}
 }

@@ -321,15 +321,16 @@ func (s *served) apexNS() []dns.RR {
 	return out
 }
 
-// glue returns the addresses of name servers which the zone knows: those below
-// the cut, which nobody could find otherwise, and the others.
-func (s *served) glue(cut string, ns []dns.RR) (required, optional []dns.RR) {
+// glue returns copies of the addresses of name servers which the zone knows:
+// those below the cut, which nobody could find otherwise, and the others.
+func (s *served) glue(r *reply, cut string, ns []dns.RR) (required, optional []dns.RR) {
 	for _, rr := range ns {
 		target := zone.Canonical(rr.(*dns.NS).Ns)
+		rrs := r.records(target, s.hostRRs(target), noTTL)
 		if dns.IsSubDomain(cut, target) {
-			required = append(required, s.hostRRs(target)...)
+			required = append(required, rrs...)
 		} else {
-			optional = append(optional, s.hostRRs(target)...)
+			optional = append(optional, rrs...)
 		}
 	}
 	return required, optional

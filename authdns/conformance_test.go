@@ -119,6 +119,7 @@ func conformanceRows(t testing.TB) []conformance {
 		{"R49_source_129", www(option(optECS, append([]byte{0, 2, 129, 0}, make([]byte, 17)...)...)), "FORMERR" + opt},
 		{"R49_under_4_octets", www(option(optECS, 0, 1, 0)), "FORMERR" + opt},
 		{"R49_unknown_family", www(option(optECS, 0, 3, 8, 0, 1)), "FORMERR" + opt},
+		{"R49_unknown_family_without_data", www(option(optECS, 0, 3, 0, 0)), "FORMERR" + opt},
 		{"R50_family_0", www(option(optECS, 0, 0, 0, 0)), "NOERROR aa | " + wwwA + opt + " ecs=0:0.0.0.0/0/0"},
 		{"R56_nodata", ask(t, "www.demo.test. AAAA"), "NOERROR aa" + demoSOA},
 		{"R57_nxdomain", ask(t, "nix.demo.test. A"), "NXDOMAIN aa" + demoSOA},

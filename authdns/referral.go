@@ -117,7 +117,7 @@ func (v *visit) generic(d *delegation, res zone.Result) {
 func (v *visit) staticReferral(from *served, cut string, ns []dns.RR) {
 	r := v.reply
 	r.authority = r.records(cut, ns, noTTL)
-	r.glue, r.extra = from.glue(cut, ns)
+	r.glue, r.extra = from.glue(r, cut, ns)
 }
 
 // apexNS answers the NS of a zone's own apex with the set that the referral
@@ -130,7 +130,7 @@ func (v *visit) apexNS() {
 	}
 	ns := v.zone.apexNS()
 	r.answer = r.records(v.zone.name, ns, noTTL)
-	required, optional := v.zone.glue(v.zone.name, ns)
+	required, optional := v.zone.glue(r, v.zone.name, ns)
 	r.extra = append(required, optional...)
 }
 

@@ -64,7 +64,8 @@ func (r *reply) recase(name string) string {
 }
 
 // records returns records under another owner, as the question spells it, and
-// with their TTL no higher than given.
+// with their TTL no higher than given. They are copies: packing writes to a
+// record, and those of a zone are shared.
 func (r *reply) records(owner string, rrs []dns.RR, ttl uint32) []dns.RR {
 	out := make([]dns.RR, len(rrs))
 	owner = r.recase(owner)

@@ -49,8 +49,10 @@ func parseSubnet(data []byte) (*subnet, bool) {
 		}
 		copy(b[:], s.octets)
 		addr = netip.AddrFrom16(b)
-	default:
+	case familyNone:
 		return s, s.source == 0
+	default:
+		return nil, false
 	}
 	p := netip.PrefixFrom(addr, s.source)
 	if p.Masked() != p {
