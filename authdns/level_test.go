@@ -227,7 +227,7 @@ func TestR4(t *testing.T) {
 
 func TestWithoutSnapshot(t *testing.T) {
 	src := sources()
-	src[1].Steered = []string{"www.cdn.demo.test."}
+	src[1].Steered = []string{"www.cdn.demo.test.", "kept.cdn.demo.test."}
 	s := compiled(t, nil, src...)
 	notReady := "SERVFAIL ar OPT0/1232 ede=14"
 	for _, c := range []struct {
@@ -241,6 +241,7 @@ func TestWithoutSnapshot(t *testing.T) {
 			"NOERROR ns cdn.demo.test. 300 NS ns-ams1.cdn.demo.test., cdn.demo.test. 300 NS ns-nyc1.cdn.demo.test. ar ns-ams1.cdn.demo.test. 300 A 198.51.100.9, ns-nyc1.cdn.demo.test. 300 A 198.51.100.73, OPT0/1232"},
 		{"static below", "about.cdn.demo.test. TXT", low, `NOERROR aa | about.cdn.demo.test. 300 TXT "static"` + opt},
 		{"steered", "www.cdn.demo.test. A", low, notReady},
+		{"steered, with a set in the file", "kept.cdn.demo.test. A", low, "NOERROR aa | kept.cdn.demo.test. 300 A 192.0.2.77" + opt},
 		{"behind an alias", "alias.cdn.demo.test. A", low, notReady},
 		{"a name that may be steered", "unknown.cdn.demo.test. A", low, notReady},
 		{"the apex", "cdn.demo.test. NS", low,
@@ -254,8 +255,8 @@ func TestWithoutSnapshot(t *testing.T) {
 	}
 }
 
-// TestMapMissing: a service without a map refers to everybody, never SERVFAIL at
-// the top; below, it says that it does not know.
+// TestMapMissing: without a map there is the generic referral at the top and the
+// static set below, never SERVFAIL.
 func TestMapMissing(t *testing.T) {
 	snap := fleet(t, plan{})
 	snap.Maps = nil
@@ -263,7 +264,7 @@ func TestMapMissing(t *testing.T) {
 	if m := s.reply(t, ask(t, "www.cdn.demo.test. A"), from(euResolver, top)); m.Rcode != 0 || len(m.Ns) != 2 {
 		t.Errorf("top: %s", show(m))
 	}
-	if m := s.reply(t, ask(t, "www.cdn.demo.test. A"), from(euResolver, low)); m.Rcode != dns.RcodeServerFailure {
+	if m := s.reply(t, ask(t, "www.cdn.demo.test. A"), from(euResolver, low)); show(m) != "NOERROR aa | www.cdn.demo.test. 20 A 198.51.100.10, www.cdn.demo.test. 20 A 198.51.100.74" {
 		t.Errorf("low: %s", show(m))
 	}
 	unloaded := compiled(t, snap, sources()[0])

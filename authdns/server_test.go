@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -240,6 +241,52 @@ func TestTCP(t *testing.T) {
 		c.Write(framed(ask(t, "many.demo.test. A")))
 		if m := readTCP(t, c); len(m.Answer) != 90 || m.Truncated {
 			t.Errorf("%d answers, truncated %t", len(m.Answer), m.Truncated)
+		}
+	})
+}
+
+// TestIdle is row 79: a connection which says nothing, or a message which does
+// not arrive, ends after the idle time and not before.
+func TestIdle(t *testing.T) {
+	for name, octets := range map[string][]byte{"silent": nil, "half a message": {0, 40, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := New(Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				client, server := net.Pipe()
+				start := time.Now()
+				go s.serveConn(&conn{Conn: server}, newConns(), s.tallies.add())
+				if octets != nil {
+					client.Write(octets)
+				}
+				if _, err := client.Read(make([]byte, 1)); err != io.EOF || time.Since(start) != idleTimeout {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+			})
+		})
+	}
+}
+
+// TestNonReader is row 80: a client which asks and does not read is let go.
+func TestNonReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, server := net.Pipe()
+		done := make(chan struct{})
+		start := time.Now()
+		go func() {
+			s.serveConn(&conn{Conn: server}, newConns(), s.tallies.add())
+			close(done)
+		}()
+		client.Write(framed(ask(t, "www.demo.test. A")))
+		<-done
+		if took := time.Since(start); took != writeTimeout {
+			t.Errorf("let go after %v, want %v", took, writeTimeout)
 		}
 	})
 }

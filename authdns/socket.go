@@ -74,28 +74,42 @@ func (l *Listener) open(index, workers int) (out []socket, err error) {
 			if err := replyFromAsked(l.Packet); err != nil {
 				return nil, err
 			}
-			add(l.Packet, nil)
+			for range workers { // one socket for all of them
+				add(l.Packet, nil)
+			}
 		}
 		if l.Stream != nil {
 			add(nil, l.Stream)
 		}
 		return out, nil
 	}
+	return openBoth(index, l, workers, 8)
+}
+
+// openBoth opens UDP and TCP on one port. Where the kernel chose it for UDP it
+// may be taken for TCP: then another one, up to tries times.
+func openBoth(index int, l *Listener, workers, tries int) ([]socket, error) {
+	var out []socket
 	addr := l.Addr
 	for range workers {
 		p, err := listenUDP(addr)
 		if err != nil {
 			return out, err
 		}
-		add(p, nil)
+		out = append(out, socket{index, l.Level, p, nil})
 		addr = addrPort(p.LocalAddr()) // the others share the port that 0 became
 	}
 	s, err := listenTCP(addr)
+	if errors.Is(err, syscall.EADDRINUSE) && l.Addr.Port() == 0 && tries > 1 {
+		for _, k := range out {
+			k.close()
+		}
+		return openBoth(index, l, workers, tries-1)
+	}
 	if err != nil {
 		return out, err
 	}
-	add(nil, s)
-	return out, nil
+	return append(out, socket{index, l.Level, nil, s}), nil
 }
 
 // family returns the network name, since an IPv6 socket shall not take IPv4.

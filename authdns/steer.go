@@ -47,14 +47,12 @@ const (
 func (v *visit) steer(name string, st *steered, res zone.Result) bool {
 	s, q := v.state, v.reply.q
 	if st.service == nil {
-		v.reply.notReady("no snapshot yet")
-		return true
+		return v.unmapped(name, st, res)
 	}
 	client, used := q.edns.ecs.client(v.from.addr.Addr().Unmap(), s.ecs)
 	c, ok := s.snap.Choose(st.service.Name, client, nil)
 	if !ok {
-		v.reply.notReady("no map of service " + st.service.Name)
-		return true
+		return v.unmapped(name, st, res)
 	}
 	d := &decision{service: st.service.Name, policy: st.policy, class: c.Class, reason: reason(&c), observed: st.observe}
 	if id, ok := c.Cluster(); ok {
@@ -73,6 +71,20 @@ func (v *visit) steer(name string, st *steered, res zone.Result) bool {
 		v.reply.scope = q.edns.ecs.scope(c.Scope, used, s.ecs)
 	}
 	v.chosen(name, st, &c, client)
+	return true
+}
+
+// unmapped answers while nothing says who serves whom: with the static set of
+// the file or of the Inventory, else "not ready".
+func (v *visit) unmapped(name string, st *steered, res zone.Result) bool {
+	switch {
+	case res.Kind == zone.Answer:
+		return false
+	case len(st.fixed) > 0:
+		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
+	default:
+		v.reply.notReady("no snapshot yet")
+	}
 	return true
 }
 
