@@ -300,8 +300,26 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		if marks := slices.Concat(c.marks[name], cuts[name]); s.zone != nil && len(marks) > 0 {
 			s.zone = s.zone.With(marks)
 		}
+		c.checkApex(s)
 	}
 	return f
+}
+
+// checkApex tells of a name server which the zone itself should know and does
+// not: no resolver could reach it (RFC 1912 section 2.3).
+func (c *compiler) checkApex(s *served) {
+	if s.zone == nil || s.blind {
+		return
+	}
+	for _, rr := range s.zone.RRset(s.name, dns.TypeNS) {
+		target := zone.Canonical(rr.(*dns.NS).Ns)
+		if k := s.zone.Lookup(target, dns.TypeNone).Kind; k == zone.Outside || k == zone.Delegation {
+			continue
+		}
+		if len(s.hostRRs(target)) == 0 {
+			c.state.faults[s.name] = fmt.Sprintf("name server %s has no address", target)
+		}
+	}
 }
 
 // servesApex tells whether the zone's file names servers that can be reached

@@ -106,7 +106,7 @@ func (s *Server) publish(snap *placement.Snapshot) {
 	next := compile(s.self, s.zones, snap)
 	for _, name := range sortedKeys(next.faults) {
 		if before := s.current.Load(); before == nil || before.faults[name] != next.faults[name] {
-			s.log.Warn("steered name left out", "zone", name, "snapshot", next.snapshotName(), "err", next.faults[name])
+			s.log.Warn("zone cannot be served as meant", "zone", name, "snapshot", next.snapshotName(), "err", next.faults[name])
 		}
 	}
 	s.snap = snap

@@ -381,6 +381,23 @@ func TestSteeredOverCNAME(t *testing.T) {
 	}
 }
 
+// TestNameServerWithoutAddress is row 69; a host that the Inventory makes counts.
+func TestNameServerWithoutAddress(t *testing.T) {
+	s := start(t, Config{})
+	src := sources()
+	src[1].Data = []byte(strings.Replace(cdnZone, "\tIN NS ns-nyc1\n", "\tIN NS ns-nyc1\n\tIN NS ns-tyo1\n\tIN NS ns-lax1\n", 1))
+	s.SetZones(src)
+	s.Apply(t.Context(), fleet(t, plan{}))
+	if e := s.Status().Zones[0].Error; e != "name server ns-lax1.cdn.demo.test. has no address" {
+		t.Errorf("status says %q", e)
+	}
+	src[1] = sources()[1]
+	s.SetZones(src)
+	if e := s.Status().Zones[0].Error; e != "" {
+		t.Errorf("mended, status says %q", e)
+	}
+}
+
 func TestCounts(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var mu sync.Mutex
