@@ -80,6 +80,17 @@ func (f *fakeEngine) get(p netip.Prefix) (Attrs, bool) {
 	return a, ok
 }
 
+// told returns the history so far and begins a new one when asked to.
+func (f *fakeEngine) told(forget bool) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := slices.Clone(f.history)
+	if forget {
+		f.history = nil
+	}
+	return out
+}
+
 // fakeStore grants up to max Slots and keeps what was published.
 type fakeStore struct {
 	mu        sync.Mutex
@@ -488,8 +499,8 @@ func TestObserveTouchesNothing(t *testing.T) {
 		b.want(placement.Withdrawn, observed, local)
 		b.pass(10 * time.Second)
 		b.expect(placement.Withdrawn)
-		if len(b.engine.history) != 0 || b.store.taken != 0 || len(b.store.published) != 0 {
-			t.Errorf("observe touched: engine %v, store %d, published %v", b.engine.history, b.store.taken, b.store.published)
+		if len(b.engine.told(false)) != 0 || b.store.taken != 0 || len(b.store.published) != 0 {
+			t.Errorf("observe touched: engine %v, store %d, published %v", b.engine.told(false), b.store.taken, b.store.published)
 		}
 		for _, step := range []string{"prepend", "announce", "gshut", "withdrawn"} {
 			if n := counted(t, reg, "rhumb_anycast_would_change_total", step); n != 1 {
@@ -587,19 +598,18 @@ func TestOrder(t *testing.T) {
 		b.pass(1500 * time.Millisecond)
 		b.expect(placement.Withdrawn)
 		early := []string{"bind", "announce", "set", "set", "set", "withdraw"}
-		if !slices.Equal(b.engine.history, early) {
-			t.Errorf("history %v, want %v: the address stays for the routers' FIBs", b.engine.history, early)
+		if got := b.engine.told(false); !slices.Equal(got, early) {
+			t.Errorf("history %v, want %v: the address stays for the routers' FIBs", got, early)
 		}
 		b.pass(2 * time.Second)
-		if want := append(early, "unbind"); !slices.Equal(b.engine.history, want) {
-			t.Errorf("history %v, want %v", b.engine.history, want)
+		if got, want := b.engine.told(true), append(early, "unbind"); !slices.Equal(got, want) {
+			t.Errorf("history %v, want %v", got, want)
 		}
-		b.engine.history = nil
 		b.up()
 		b.end()
 		want := []string{"bind", "announce", "set", "set", "withdraw", "unbind"}
-		if !slices.Equal(b.engine.history, want) {
-			t.Errorf("history to the exit %v, want %v", b.engine.history, want)
+		if got := b.engine.told(false); !slices.Equal(got, want) {
+			t.Errorf("history to the exit %v, want %v", got, want)
 		}
 	})
 }
