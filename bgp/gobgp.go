@@ -137,7 +137,7 @@ func announcerPolicies(ctx context.Context, s *server.BgpServer) error {
 		return err
 	}
 	return errors.Join(
-		assign(ctx, s, api.PolicyDirection_IMPORT, api.RouteAction_REJECT),
+		assign(ctx, s, api.PolicyDirection_IMPORT, api.RouteAction_REJECT, own), // judges what AddPath brings too
 		assign(ctx, s, api.PolicyDirection_EXPORT, api.RouteAction_REJECT, own))
 }
 
