@@ -5,6 +5,7 @@ package bgp
 import (
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,11 +129,11 @@ func TestNoPasswordNoSession(t *testing.T) {
 	l.host("sp", 1)
 	l.host("bird", 2, 12, 22, 32, 42)
 	bird := l.bird("bird", "router id 198.51.100.2;\n"+
-		birdPeer("good", 2, 1, `password "secret";`)+
-		birdPeer("wrong", 12, 1, `password "other";`)+
-		birdPeer("none", 22, 1, ``)+
-		birdPeer("extra", 32, 1, `password "secret";`)+
-		birdPeer("ttl", 42, 1, `ttl security off; multihop 5;`))
+		birdPeer("p_good", 2, 1, `password "secret";`)+
+		birdPeer("p_wrong", 12, 1, `password "other";`)+
+		birdPeer("p_none", 22, 1, ``)+
+		birdPeer("p_extra", 32, 1, `password "secret";`)+
+		birdPeer("p_ttl", 42, 1, `ttl security off; multihop 5;`))
 	peer := func(n int, password string, gtsm bool) Peer {
 		return Peer{Address: addr4(n), ASN: 64501, Password: password, GTSM: gtsm}
 	}
@@ -141,7 +142,7 @@ func TestNoPasswordNoSession(t *testing.T) {
 	sp := l.helper("sp", c)
 	established(sp, 2)
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
-		for _, name := range []string{"wrong", "none", "extra", "ttl"} {
+		for _, name := range []string{"p_wrong", "p_none", "p_extra", "p_ttl"} {
 			if strings.Contains(bird("show", "protocols", name), "Established") {
 				t.Fatalf("BIRD's protocol %s reached Established", name)
 			}
@@ -152,7 +153,7 @@ func TestNoPasswordNoSession(t *testing.T) {
 			t.Errorf("our peer %s reached Established", n)
 		}
 	}
-	if !strings.Contains(bird("show", "protocols", "good"), "Established") {
+	if !strings.Contains(bird("show", "protocols", "p_good"), "Established") {
 		t.Error("the right password must go on working")
 	}
 }
@@ -173,7 +174,12 @@ func TestMultipathTCPRefused(t *testing.T) {
 	}
 }
 
-// TestTransit has two speakers behind a transit router with BIRD behind it.
+// bothFamilies is one session for each family, as between routers.
+func bothFamilies(n int, asn uint32) []Peer {
+	return []Peer{{Address: addr4(n), ASN: asn, OwnFamily: true}, {Address: addr6(n), ASN: asn, OwnFamily: true}}
+}
+
+// TestTransit has two speakers, with an AS each, behind a transit router with BIRD behind it.
 func TestTransit(t *testing.T) {
 	l := newLab(t)
 	l.host("sp", 1)
@@ -181,18 +187,21 @@ func TestTransit(t *testing.T) {
 	l.host("tr", 4)
 	l.host("bird", 2)
 	bird := l.bird("bird", `router id 198.51.100.2;
-protocol bgp tr { local 198.51.100.2 as 64501; neighbor 198.51.100.4 as 64510; connect delay time 1;
-  ipv4 { import all; export none; }; ipv6 { import all; export none; }; }
+protocol bgp tr4 { local 198.51.100.2 as 64501; neighbor 198.51.100.4 as 64510; connect delay time 1; ipv4 { import all; export none; }; }
+protocol bgp tr6 { local 2001:db8:1::2 as 64501; neighbor 2001:db8:1::4 as 64510; connect delay time 1; ipv6 { import all; export none; }; }
 `)
-	tr := l.helper("tr", helperConfig{Role: "transit", ASN: 64510, RouterID: addr4(4), Peers: []Peer{
-		{Address: addr4(1), ASN: 64500}, {Address: addr4(11), ASN: 64500}, {Address: addr4(2), ASN: 64501}}})
+	tr := l.helper("tr", helperConfig{Role: "transit", ASN: 64510, RouterID: addr4(4),
+		Peers: slices.Concat(bothFamilies(1, 64503), bothFamilies(11, 64504), bothFamilies(2, 64501))})
 	var sps []*process
 	for i, host := range []string{"sp", "sptwo"} {
 		n := []int{1, 11}[i]
-		sps = append(sps, l.helper(host, helperConfig{Role: "engine", ASN: 64500, RouterID: addr4(n), Site: uint16(i + 1), NextHop6: addr6(n),
-			Peers: []Peer{{Address: addr4(4), ASN: 64510}}}))
+		sps = append(sps, l.helper(host, helperConfig{Role: "engine", ASN: 64503 + uint32(i), RouterID: addr4(n), Site: uint16(i + 1),
+			Peers: bothFamilies(4, 64510)}))
 	}
 	established(tr, 1, 11, 2)
+	for _, n := range []int{1, 11} {
+		tr.expect(0, 20*time.Second, "peer "+addr6(n).String()+" established")
+	}
 	for _, sp := range sps {
 		sp.tell("announce " + net4)
 		sp.tell("announce " + net6)
@@ -200,7 +209,8 @@ protocol bgp tr { local 198.51.100.2 as 64501; neighbor 198.51.100.4 as 64510; c
 	tr.expect(0, 5*time.Second, "best "+net4+" [198.51.100.1 198.51.100.11]")
 	tr.expect(0, 5*time.Second, "best "+net6+" [2001:db8:1::1 2001:db8:1::11]")
 	until(t, 5*time.Second, "the path behind the transit router", func() bool {
-		return containsAll(bird("show", "route", "for", net4, "all"), []string{"BGP.as_path: 64510 64500", "BGP.next_hop: 198.51.100.4"})
+		return containsAll(bird("show", "route", "for", net4, "all"), []string{"BGP.as_path: 64510 6450", "BGP.next_hop: 198.51.100.4"}) &&
+			containsAll(bird("show", "route", "for", net6, "all"), []string{"BGP.as_path: 64510 6450", "BGP.next_hop: 2001:db8:1::4"})
 	})
 
 	from := tr.mark()

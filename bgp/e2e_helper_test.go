@@ -115,7 +115,7 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 	if f[0] == "withdraw" {
 		return g.Withdraw(ctx, prefix)
 	}
-	a := Attrs{LargeCommunities: []LargeCommunity{marker(c.ASN, c.Site)}}
+	a := Attrs{LargeCommunities: []LargeCommunity{marker(64500, c.Site)}}
 	if prefix.Addr().Is6() {
 		a.NextHop = c.NextHop6
 	}

@@ -44,7 +44,10 @@ type GoBGPConfig struct {
 	Logger *slog.Logger
 	// Transit makes a router of it: everything learned is accepted, the best
 	// routes are passed on and reported by WatchBest. An announcer accepts
-	// nothing and passes on nothing but what it originates itself.
+	// nothing and passes on nothing but what it originates itself. A Transit
+	// sends no peer a route with that peer's AS in it (the library's own loop
+	// check), so sites of one AS see no witness through it; those with an AS
+	// each do (RFC 6382).
 	Transit bool
 }
 
@@ -187,6 +190,9 @@ func peerConfig(p *Peer) *api.Peer {
 		out.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(p.Multihop)}
 	}
 	for _, f := range families() {
+		if p.OwnFamily && p.Address.Is4() != (f.Afi == api.Family_AFI_IP) {
+			continue
+		}
 		af := &api.AfiSafi{Config: &api.AfiSafiConfig{Family: f, Enabled: true}}
 		if p.MaxPrefixes > 0 {
 			af.PrefixLimits = &api.PrefixLimit{Family: f, MaxPrefixes: p.MaxPrefixes}

@@ -14,7 +14,8 @@ const markerFunction = 1
 // the Internet fills this and no more; what is over is not a witness.
 const maxMarkers = 4096
 
-// marker returns the large community which names a site on its routes.
+// marker returns the large community which names a site on its routes; asn is
+// the fleet's, not of need the site's own.
 func marker(asn uint32, site uint16) LargeCommunity {
 	return LargeCommunity{asn, markerFunction, uint32(site)}
 }
@@ -50,7 +51,7 @@ func (m *markers) forget(peer netip.Addr) {
 	m.seen = slices.DeleteFunc(m.seen, func(s seenRoute) bool { return s.peer == peer })
 }
 
-// sightings returns what carries a marker of our AS.
+// sightings returns what carries a marker of the fleet.
 func (m *markers) sightings(asn uint32) []guard.Sighting {
 	var out []guard.Sighting
 	for _, s := range m.seen {

@@ -26,6 +26,9 @@ type Peer struct {
 	Passive bool
 	// Port of the peer; 0 is 179.
 	Port uint16
+	// OwnFamily carries only routes of Address's family. A Transit wants it: it
+	// writes the session's own address as next hop, which must be of that family.
+	OwnFamily bool
 	// MaxPrefixes ends the session when the peer sends more; 0 is no limit.
 	MaxPrefixes uint32
 	// GracefulRestart is named here only to be refused.

@@ -128,7 +128,7 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 		req.Overrides = d.Override
 	}
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))
-	req.Seen = guard.Seen(s.loop.markers.sightings(s.cfg.ASN), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
+	req.Seen = guard.Seen(s.loop.markers.sightings(s.cfg.MarkerASN), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
 	if r.ladder.At == placement.GShut {
 		req.AtGShut = now.Sub(r.ladder.Since)
 	}
@@ -239,7 +239,7 @@ func (s *Speaker) tell(ctx context.Context, r *route, to placement.Step) error {
 // attrs returns the attributes of a step; each keeps those of the one before.
 func (s *Speaker) attrs(r *route, step placement.Step) Attrs {
 	a := Attrs{NoExport: r.prefix.Reach == placement.Local, NextHop: s.cfg.NextHop4,
-		LargeCommunities: []LargeCommunity{marker(s.cfg.ASN, s.cfg.SiteNumber)}}
+		LargeCommunities: []LargeCommunity{marker(s.cfg.MarkerASN, s.cfg.SiteNumber)}}
 	if r.prefix.Prefix.Addr().Is6() {
 		a.NextHop = s.cfg.NextHop6
 	}

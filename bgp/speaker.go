@@ -22,10 +22,13 @@ type Config struct {
 	SiteNumber uint16 // marks our routes: large community ASN:1:SiteNumber
 	Node       string
 	ASN        uint32
-	RouterID   netip.Addr
-	Peers      []Peer
-	Port       int          // 0 is 179, NoListener dials only
-	Listen     []netip.Addr // empty means all
+	// MarkerASN administers the markers; 0 is ASN. It is set where each site has
+	// an AS of its own, as RFC 6382 recommends for anycast.
+	MarkerASN uint32
+	RouterID  netip.Addr
+	Peers     []Peer
+	Port      int          // 0 is 179, NoListener dials only
+	Listen    []netip.Addr // empty means all
 	// Mode Observe keeps this node from acting whatever the fleet says.
 	Mode placement.Mode
 	// Engine, when nil, is a GoBGP which Run starts and closes.
@@ -138,6 +141,7 @@ func New(c Config) *Speaker {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
+	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
 	c.Timing = c.Timing.Or()
 	s := &Speaker{cfg: c, log: c.Logger, engine: c.Engine,
 		wake: make(chan struct{}, 1), answers: make(chan answer),
