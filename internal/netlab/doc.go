@@ -20,8 +20,8 @@
 //     blackhole) and everything needed to undo it.
 //   - FIB: the routes that one owner keeps in a Host's kernel table.
 //   - Resolver: a caching iterative resolver which behaves as those that clients
-//     use, down to what they get wrong: it believes the parent's NS set for its
-//     whole TTL.
+//     use, down to what hurts: it does not ask the parent again while an NS set
+//     lives, and it believes the child's own NS set more than the parent's.
 //   - Control: the socket through which another process asks a running lab to
 //     run a program inside a Host, or to break and heal it.
 //

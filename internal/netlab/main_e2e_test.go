@@ -5,13 +5,23 @@ package netlab
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"testing"
 )
 
-func TestMain(m *testing.M) { os.Exit(RunTests(m)) }
+func TestMain(m *testing.M) {
+	if socket := os.Getenv(envHelper); socket != "" {
+		if err := playLab(socket); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(RunTests(m))
+}
 
 // build makes a Net which ends with the test.
 func build(t *testing.T, topo Topology) *Net {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,12 +112,28 @@ func Enter() ([]*os.File, error) {
 			return nil, fmt.Errorf("netlab: enter: %w", err)
 		}
 	}
+	if err := baseUp(); err != nil {
+		return nil, err
+	}
 	files := make([]*os.File, n)
 	for i := range files {
 		unix.CloseOnExec(firstFile + i)
 		files[i] = os.NewFile(uintptr(firstFile+i), "passed-"+strconv.Itoa(i))
 	}
 	return files, nil
+}
+
+// baseUp brings up lo of the namespace in which the worker itself lives, so that
+// parts of a lab can talk over 127.0.0.1 there.
+func baseUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("netlab: enter: find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("netlab: enter: lo up: %w", err)
+	}
+	return nil
 }
 
 // runInit is the life of the first process. It stays separate from the worker
