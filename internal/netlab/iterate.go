@@ -129,14 +129,11 @@ func (s *resolution) nextServer(ctx context.Context, zone string, tried, lame ma
 // those servers for which none is.
 func (s *resolution) serversOf(zone string) (known []netip.Addr, unknown []string) {
 	now := s.r.cfg.Now()
-	set := s.r.cache.get(cacheKey{name: zone, rtype: dns.TypeNS}, netip.Addr{}, now)
-	if set == nil || len(set.rrs) == 0 {
-		if zone == "." {
-			return s.rootAddrs(), nil
-		}
-		return nil, nil
+	var set []dns.RR
+	if e := s.r.cache.get(cacheKey{name: zone, rtype: dns.TypeNS}, netip.Addr{}, now); e != nil {
+		set = e.rrs
 	}
-	for _, rr := range set.rrs {
+	for _, rr := range set {
 		ns := dns.CanonicalName(rr.(*dns.NS).Ns)
 		addrs := s.cachedAddrs(ns)
 		if len(addrs) == 0 {
@@ -147,6 +144,9 @@ func (s *resolution) serversOf(zone string) (known []netip.Addr, unknown []strin
 				known = append(known, a)
 			}
 		}
+	}
+	if zone == "." && len(known) == 0 {
+		return s.rootAddrs(), nil // above the root nobody could be asked for its addresses
 	}
 	return known, unknown
 }

@@ -702,6 +702,23 @@ func TestResolverFetchesGlueAgain(t *testing.T) {
 	})
 }
 
+// The root names its servers without their addresses: the hints go on serving.
+func TestResolverFallsBackToHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := threeLevels(t)
+		r := newTestResolver(t, f, nil)
+		if got := ask(r, "nothing."); got != "NXDOMAIN" {
+			t.Error(got)
+		}
+		if got := askFor(r, ".", dns.TypeNS, netip.Prefix{}); got != "NOERROR a.root." {
+			t.Error(got)
+		}
+		if got := ask(r, "www.demo.test."); got != "NOERROR 192.0.2.1" {
+			t.Error(got)
+		}
+	})
+}
+
 func TestResolverManyAskOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := threeLevels(t)
