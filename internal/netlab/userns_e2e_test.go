@@ -52,7 +52,7 @@ func playLab(socket string) error {
 	if err != nil {
 		return err
 	}
-	control, err := ListenControl(socket, map[string]Handler{"exec": n.ExecHandler()}, log)
+	control, err := ListenControl(socket, n.Handlers(), log)
 	if err != nil {
 		return err
 	}
@@ -175,6 +175,75 @@ func TestLabFromOutside(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An interactive shell has a terminal of its own: its size is the user's, Ctrl-C
+// reaches the program in the foreground, and the user's terminal is as before.
+func TestShellFromOutside(t *testing.T) {
+	for name, uid := range users(t) {
+		t.Run(name, func(t *testing.T) {
+			l := startLab(t, uid)
+			user := relay{}
+			var err error
+			if user.master, err = unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0); err != nil {
+				t.Fatal(err)
+			}
+			if user.before, err = unix.IoctlGetTermios(user.master, unix.TCGETS); err != nil {
+				t.Fatal(err)
+			}
+			user.user = user.master
+			terminal, err := user.openSlave()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.IoctlSetTermios(int(terminal.Fd()), unix.TCSETS, user.before); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.IoctlSetWinsize(user.master, unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}); err != nil {
+				t.Fatal(err)
+			}
+			type end struct {
+				code int
+				err  error
+			}
+			ended := make(chan end, 1)
+			go func() {
+				code, err := ShellIn(t.Context(), l.socket, "left", []string{"sh", "-c", `stty size; trap "echo got it; exit 5" INT; echo ready; while :; do sleep 1; done`}, terminal, nil)
+				ended <- end{code, err}
+			}()
+			screen := readUntil(t, user.master, "ready")
+			if !strings.Contains(screen, "33 77") {
+				t.Errorf("screen shows %q", screen)
+			}
+			unix.Write(user.master, []byte{3}) // Ctrl-C
+			readUntil(t, user.master, "got it")
+			if e := <-ended; e.code != 5 || e.err != nil {
+				t.Errorf("shell ended with %d, %v", e.code, e.err)
+			}
+			after, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+			if err != nil || after.Lflag != user.before.Lflag {
+				t.Errorf("terminal left with %+v, %v", after, err)
+			}
+			terminal.Close()
+			unix.Close(user.master)
+		})
+	}
+}
+
+func readUntil(t *testing.T, fd int, want string) (all string) {
+	t.Helper()
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for b := make([]byte, 256); !strings.Contains(all, want); {
+		if n, err := unix.Poll(poll, 5000); n != 1 {
+			t.Fatalf("screen shows %q, then nothing: %v", all, err)
+		}
+		n, err := unix.Read(fd, b)
+		if err != nil {
+			t.Fatalf("screen shows %q, then %v", all, err)
+		}
+		all += string(b[:n])
+	}
+	return all
 }
 
 // However the lab ends, nothing of it stays: its processes are found by a mark
