@@ -44,7 +44,7 @@ func TestDrainWithoutRulesResets(t *testing.T) {
 		t.Run(vip, func(t *testing.T) {
 			l := newLab(t)
 			d := l.startDownload(t, vip, "8M")
-			time.Sleep(300 * time.Millisecond) // under way, far from its end
+			d.reached(t, bigSize/10)
 			l.routeTo(t, l.b)
 			took, err := d.wait(l)
 			if err == nil {
@@ -55,31 +55,54 @@ func TestDrainWithoutRulesResets(t *testing.T) {
 	}
 }
 
+// TestFlipForwarded moves the route several times a second under eight
+// downloads, and leaves it at B before they end.
 func TestFlipForwarded(t *testing.T) {
-	for _, vip := range []string{vip4, vip6} {
-		t.Run(vip, func(t *testing.T) {
-			l := newLab(t)
-			l.startAgents(t, true)
-			quiet, err := l.startDownload(t, vip, "8M").wait(l)
-			if err != nil {
-				t.Fatalf("without a flip: %v", err)
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		quiet := l.goodput(t, vip, func([]*download) {})
+		before := l.client.counter(t, "snmp", "Tcp", "EstabResets")
+		var flips int
+		moved := l.goodput(t, vip, func(downloads []*download) {
+			f := l.flip(t, 150*time.Millisecond)
+			for _, d := range downloads {
+				d.reached(t, bigSize*6/10)
 			}
-			before := l.client.counter(t, "snmp", "Tcp", "EstabResets")
-			d := l.startDownload(t, vip, "8M")
-			f := l.flip(t, 250*time.Millisecond)
-			took, err := d.wait(l)
-			flips := f.end()
-			sa, sb := l.a.agent.tell(t, "stats"), l.b.agent.tell(t, "stats")
-			t.Logf("%d flips: %v, quiet %v; a %+v; b %+v", flips, took, quiet, sa, sb)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := l.client.counter(t, "snmp", "Tcp", "EstabResets") - before; n != 0 {
-				t.Errorf("the client saw %d resets", n)
-			}
-			if sb.Metrics["forwarded_packets_total a"] == 0 {
-				t.Error("nothing was forwarded: the test proves nothing")
-			}
+			flips = f.end()
+			l.routeTo(t, l.b)
 		})
+		s := l.b.agent.tell(t, "stats")
+		t.Logf("%d flips, then left at B: %.1f MB/s, quiet %.1f MB/s; at B %v", flips, moved, quiet, s.Metrics)
+		if n := l.client.counter(t, "snmp", "Tcp", "EstabResets") - before; n != 0 {
+			t.Errorf("the client saw %d resets", n)
+		}
+		if moved < 0.9*quiet {
+			t.Errorf("goodput fell to %.0f %%, want at least 90 %%", 100*moved/quiet)
+		}
+		if flips < 6 || s.Metrics["forwarded_packets_total a"] < 100 {
+			t.Errorf("%d flips, %v packets forwarded: the test proves nothing", flips, s.Metrics["forwarded_packets_total a"])
+		}
+	})
+}
+
+// goodput runs eight downloads from A's route and returns their MB/s together.
+func (l *lab) goodput(t *testing.T, vip string, meanwhile func([]*download)) float64 {
+	t.Helper()
+	l.routeTo(t, l.a)
+	start := time.Now()
+	var downloads []*download
+	for range 8 {
+		downloads = append(downloads, l.startDownload(t, vip, "6M"))
 	}
+	for _, d := range downloads {
+		d.reached(t, bigSize/10)
+	}
+	meanwhile(downloads)
+	for _, d := range downloads {
+		if _, err := d.wait(l); err != nil {
+			t.Error(err)
+		}
+	}
+	return 8 * bigSize / 1e6 / time.Since(start).Seconds()
 }

@@ -260,6 +260,11 @@ func packetSocket(name string, index int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// ownAddr is the IPv4 address of our devices (RFC 2544). Nobody uses it, but
+// without one the kernel refuses what enters by a device, however loose its
+// reverse path filter.
+func ownAddr() netip.Addr { return netip.AddrFrom4([4]byte{198, 18, 0, 1}) }
+
 // raise sets a device up, quiet: no IPv6 address of its own.
 func raise(name string) (netlink.Link, error) {
 	if hasIPv6() {
@@ -270,6 +275,9 @@ func raise(name string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("find device: %w", err)
+	}
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: netlink.NewIPNet(net.IP(ownAddr().AsSlice())), Scope: int(netlink.SCOPE_LINK)}); err != nil {
+		return nil, fmt.Errorf("add address: %w", err)
 	}
 	if err := netlink.LinkSetMTU(link, deviceMTU); err != nil {
 		return nil, fmt.Errorf("set MTU: %w", err)

@@ -178,6 +178,7 @@ func newSpace(t *testing.T, name string) *space {
 		}
 		return netlink.LinkSetUp(lo)
 	})
+	s.sysctl(t, "ipv6/conf/default/accept_dad", "0") // addresses work at once
 	return s
 }
 
@@ -322,6 +323,7 @@ type site struct {
 // lab is the whole topology.
 type lab struct {
 	dir            string
+	pathMTU        int // told to the forwarders; 0 for their default
 	client, router *space
 	a, b           *site
 	sum            string // SHA-256 of the big file
@@ -406,6 +408,9 @@ func (l *lab) bigFile(t *testing.T) {
 func (l *lab) startNginx(t *testing.T, s *site) {
 	t.Helper()
 	prefix := filepath.Join(l.dir, "nginx-"+s.letter)
+	if err := os.MkdirAll(filepath.Join(l.dir, "put"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.MkdirAll(prefix, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -416,6 +421,7 @@ http {
   client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
   server {
     listen 80 reuseport; listen [::]:80 reuseport ipv6only=on; root %[2]s;
+    location /put/ { dav_methods PUT; }
     location = /site { return 200 "%[3]s"; }
     location = /idle { return 200 "ok"; }
     keepalive_timeout 60s;
@@ -470,7 +476,7 @@ func (l *lab) startAgents(t *testing.T, act bool) {
 
 func (l *lab) startAgent(t *testing.T, s, other *site, act bool) *agent {
 	t.Helper()
-	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: vips(), Act: act})
+	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: vips(), Act: act, PathMTU: l.pathMTU})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -536,6 +542,19 @@ func (l *lab) startDownload(t *testing.T, vip, limit string) *download {
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	l.client.start(t, d.cmd)
 	return d
+}
+
+// reached waits until so many octets have come.
+func (d *download) reached(t *testing.T, size int64) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if info, err := os.Stat(d.path); err == nil && info.Size() >= size {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the download doesn't reach %d octets: %s", size, d.out.String())
+		}
+	}
 }
 
 // wait returns curl's error, or a wrong sum.
