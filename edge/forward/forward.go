@@ -280,7 +280,7 @@ func (f *Forwarder) tick(ctx context.Context) error {
 		steps = f.owners.tick(now, steps[:0])
 		if now.Sub(swept) >= sweepEvery {
 			swept = now
-			f.owners.sweep(now)
+			steps = f.owners.sweep(now, steps)
 		}
 		f.mu.Unlock()
 		f.run(now, steps)

@@ -38,9 +38,6 @@ func (o *owners) hold(now time.Time, f Flow) {
 	if r.is == asking {
 		o.asking = without(o.asking, f)
 	}
-	if r.is != holding || r.moved {
-		o.holding = append(without(o.holding, f), f)
-	}
 	r.is, r.owner, r.moved, r.watch = holding, "", false, false
 	r.waiting, r.until = question{}, now.Add(holdLife)
 }
@@ -64,7 +61,6 @@ func (o *owners) release(f Flow, steps []step) []step {
 	for _, p := range o.drain(r) {
 		steps = append(steps, step{do: doGiveBack, flow: f, packet: p})
 	}
-	o.holding = without(o.holding, f)
 	delete(o.flows, f)
 	return steps
 }
@@ -79,9 +75,6 @@ func (o *owners) move(now time.Time, f Flow, to string, steps []step) []step {
 	}
 	if r.is == asking {
 		o.asking = without(o.asking, f)
-	}
-	if r.is == holding {
-		o.holding = without(o.holding, f)
 	}
 	r.is, r.owner, r.moved, r.until, r.waiting = foreign, to, true, now.Add(movedLife), question{}
 	for _, p := range o.drain(r) {

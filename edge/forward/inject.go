@@ -91,13 +91,18 @@ func (r *rim) prepare() error {
 			return err
 		}
 	}
-	if !r.v6 {
-		return nil
+	// Without a route for dup's next hop, IPv4 would look for the VIP
+	// itself as a neighbour, and IPv6 would find no way at all.
+	gateways := []netip.Addr{dupGateway4()}
+	if r.v6 {
+		gateways = append(gateways, dupGateway6())
 	}
-	gateway := netlink.NewIPNet(net.IP(dupGateway6().AsSlice()))
-	err := netlink.RouteReplace(&netlink.Route{LinkIndex: int(r.strays.index), Dst: gateway, Scope: netlink.SCOPE_LINK})
-	if err != nil {
-		return fmt.Errorf("forward: route to device %s: %w", straysDevice, err)
+	for _, gateway := range gateways {
+		dst := netlink.NewIPNet(net.IP(gateway.AsSlice()))
+		err := netlink.RouteReplace(&netlink.Route{LinkIndex: int(r.strays.index), Dst: dst, Scope: netlink.SCOPE_LINK})
+		if err != nil {
+			return fmt.Errorf("forward: route to device %s: %w", straysDevice, err)
+		}
 	}
 	return nil
 }

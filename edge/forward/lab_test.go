@@ -383,8 +383,24 @@ func newLab(t *testing.T) *lab {
 		})
 		l.startNginx(t, s)
 	}
-	l.routeTo(t, l.a)
+	for _, s := range []*site{l.b, l.a} {
+		l.routeTo(t, s)
+		l.warm(t)
+	}
 	return l
+}
+
+// warm connects once, so that neighbours know each other and no test waits
+// for a SYN to be repeated.
+func (l *lab) warm(t *testing.T) {
+	t.Helper()
+	for _, vip := range vips() {
+		conn, err := l.client.dial(vip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+	}
 }
 
 func (l *lab) bigFile(t *testing.T) {
@@ -538,7 +554,7 @@ func (l *lab) startDownload(t *testing.T, vip, limit string) *download {
 	if strings.Contains(vip, ":") {
 		host = "[" + vip + "]"
 	}
-	d.cmd = exec.Command("curl", "-sS", "-g", "--limit-rate", limit, "--max-time", "60", "-o", d.path, "http://"+host+"/big.bin")
+	d.cmd = exec.Command("curl", "-sS", "-g", "--limit-rate", limit, "--max-time", "25", "-o", d.path, "http://"+host+"/big.bin")
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
 	l.client.start(t, d.cmd)
 	return d

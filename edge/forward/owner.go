@@ -113,7 +113,6 @@ type near struct {
 type owners struct {
 	flows   map[Flow]*record
 	asking  []Flow // in order of asking
-	holding []Flow // in order of holding
 	near    map[netip.Prefix]near
 	held    int // octets that wait in all records
 	heldNow int // packets that wait in all records
@@ -347,8 +346,8 @@ func (o *owners) give(now time.Time, f Flow, r *record, steps []step) []step {
 	return steps
 }
 
-// tick repeats questions that may have been lost, ends those whose time is up,
-// and ends holds that were forgotten.
+// tick repeats questions that may have been lost and ends those whose time is
+// up.
 func (o *owners) tick(now time.Time, steps []step) []step {
 	open := o.asking[:0]
 	for _, f := range o.asking {
@@ -365,17 +364,6 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 		}
 	}
 	o.asking = open
-	for len(o.holding) > 0 {
-		f := o.holding[0]
-		if r := o.flows[f]; r != nil && r.is == holding {
-			if now.Before(r.until) {
-				break
-			}
-			steps = o.release(f, steps)
-			continue
-		}
-		o.holding = o.holding[1:]
-	}
 	return steps
 }
 
@@ -389,18 +377,29 @@ func (o *owners) again(now time.Time, f Flow, r *record, steps []step) []step {
 	return steps
 }
 
-// sweep forgets what is no longer believed.
-func (o *owners) sweep(now time.Time) {
+// sweep forgets what is no longer believed, and releases what was held and
+// forgotten by its holder.
+func (o *owners) sweep(now time.Time, steps []step) []step {
+	var forgotten []Flow
 	for f, r := range o.flows {
-		if r.is != asking && r.is != holding && !now.Before(r.until) {
+		switch {
+		case now.Before(r.until) || r.is == asking:
+		case r.is == holding:
+			forgotten = append(forgotten, f)
+		default:
 			delete(o.flows, f)
 		}
+	}
+	slices.SortFunc(forgotten, Flow.compare)
+	for _, f := range forgotten {
+		steps = o.release(f, steps)
 	}
 	for net, n := range o.near {
 		if !now.Before(n.until) {
 			delete(o.near, net)
 		}
 	}
+	return steps
 }
 
 // remember keeps which site had a client of this network.

@@ -27,7 +27,7 @@ func (l *lab) startUpload(t *testing.T, vip, limit string) *upload {
 		host = "[" + vip + "]"
 	}
 	u := &upload{got: filepath.Join(l.dir, "put", "up.bin")}
-	u.cmd = exec.Command("curl", "-sS", "-g", "--limit-rate", limit, "--max-time", "60", "-f",
+	u.cmd = exec.Command("curl", "-sS", "-g", "--limit-rate", limit, "--max-time", "25", "-f",
 		"-T", filepath.Join(l.dir, "big.bin"), "http://"+host+"/put/up.bin")
 	u.cmd.Stdout, u.cmd.Stderr = &u.out, &u.out
 	l.client.start(t, u.cmd)
