@@ -85,6 +85,7 @@ func (c *cluster) open(t *testing.T) *Store {
 // The member which leads dies: writes are back within three seconds, the view
 // shows every one of them, the sessions' keys stay, the dead member joins again.
 func TestClusterLosesItsLeader(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	s := c.open(t)
 	ctx, cancel := context.WithCancel(ctxFor(t))
@@ -144,6 +145,7 @@ func TestClusterLosesItsLeader(t *testing.T) {
 // Two of three members are gone: nothing hangs, the view says so, and all comes
 // back with them.
 func TestClusterWithoutQuorum(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	s := c.open(t)
 	f, _ := sample(nil)
