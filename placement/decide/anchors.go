@@ -53,6 +53,7 @@ func (e *election) elect(sites []string) []string {
 	}
 	chosen := slices.Clone(stay)
 	if len(chosen) > e.want && !slices.ContainsFunc(chosen, func(s string) bool { return !e.heard(s) }) {
+		slices.SortStableFunc(chosen, func(a, b string) int { return compareBools(e.ramping(a), e.ramping(b)) })
 		chosen = chosen[:e.want]
 	}
 	for _, s := range e.ranked(sites, chosen) {
@@ -128,6 +129,11 @@ func (e *election) ranked(sites, chosen []string) []string {
 			strings.Compare(a, b))
 	})
 	return out
+}
+
+// ramping tells whether a site has only just come back.
+func (e *election) ramping(site string) bool {
+	return slices.ContainsFunc(e.plan.Ramps, func(r placement.Ramp) bool { return r.Cluster.Site == site })
 }
 
 func (e *election) domain(site string) string {

@@ -20,7 +20,10 @@ func (w *world) demandOf(s *placement.Service, measured []placement.ClassDemand)
 	if len(s.Demand) == 0 {
 		return nil
 	}
-	return w.expected(s.Demand)
+	if w.demand[s.Name] == nil {
+		w.demand[s.Name] = w.expected(s.Demand)
+	}
+	return w.demand[s.Name]
 }
 
 // expected spreads demand by region: each class belongs to the finest place that
