@@ -236,7 +236,7 @@ func (c *compiler) delegate() map[string]*delegation {
 		if l.meta.NameServers == "" {
 			continue
 		}
-		d := &delegation{zone: name, service: l.meta.NameServers, pick: defaultPick, hosts: make(map[string]*host)}
+		d := &delegation{zone: name, service: l.meta.NameServers, pick: defaultPick, ttl: referralTTL, hosts: make(map[string]*host)}
 		out[name] = d
 		c.hosts(d)
 		for _, h := range d.global {
@@ -256,13 +256,14 @@ func (c *compiler) hosts(d *delegation) {
 		return
 	}
 	d.observe = c.observes(svc.Mode)
+	d.ttl = uint32(svc.TTL.Or(referralTTL*time.Second) / time.Second)
 	if p := inv.Policy(svc.Policy); p != nil && p.Pick > 0 {
 		d.pick = p.Pick
 	}
 	for _, id := range inv.Eligible(svc) {
 		h := d.hosts[id.Site]
 		if h == nil {
-			h = &host{name: hostName(id.Site, d.zone), ttl: referralTTL}
+			h = &host{name: hostName(id.Site, d.zone), ttl: d.ttl}
 			d.hosts[id.Site] = h
 			d.global = append(d.global, h)
 		}

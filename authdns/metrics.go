@@ -153,7 +153,7 @@ func (s *Server) Status() placement.DNSStatus {
 			z.Error = faults[name]
 		}
 		if l.zone != nil {
-			z.Serial, z.Names = l.zone.Serial(), l.zone.Names
+			z.Serial, z.Names = l.zone.Serial(), l.zone.Owners
 		}
 		out.Zones = append(out.Zones, z)
 	}

@@ -67,7 +67,7 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 
 func (s *Server) logChange(name string, old, z *zone.Zone) {
 	d := zone.Diff(old, z)
-	s.log.Info("zone loaded", "zone", name, "serial", z.Serial(), "names", z.Names,
+	s.log.Info("zone loaded", "zone", name, "serial", z.Serial(), "names", z.Owners,
 		"added", len(d.Added), "lost", len(d.Lost))
 	if old != nil && !zone.Later(z.Serial(), old.Serial()) {
 		s.log.Warn("zone changed but its serial is not later: secondaries will not see it",

@@ -22,11 +22,12 @@ type Error struct {
 	Reason string
 }
 
+// Error prints the place first, as compilers do, so that editors find it.
 func (e *Error) Error() string {
 	if e.Line == 0 {
-		return fmt.Sprintf("zone: %s: %s", e.File, e.Reason)
+		return fmt.Sprintf("%s: %s", e.File, e.Reason)
 	}
-	return fmt.Sprintf("zone: %s:%d:%d: %s", e.File, e.Line, e.Column, e.Reason)
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Reason)
 }
 
 // MaxRecords bounds one zone, $GENERATE included, so that a few bytes of input
@@ -109,7 +110,7 @@ func (l *loader) add(rr dns.RR, p place) error {
 		n = n.child(label)
 	}
 	if len(n.sets) == 0 {
-		l.zone.Names++
+		l.zone.Owners++
 	}
 	if n.add(rr) {
 		l.zone.Records++
@@ -194,7 +195,7 @@ func (l *loader) checkNode(name string, n *node, under bool) *Error {
 			return l.errorf(l.at[s.RRs[1]], "%s: a second CNAME", name)
 		}
 		if o := n.other(dns.TypeCNAME, dns.TypeRRSIG, dns.TypeNSEC); o != nil {
-			return l.errorf(l.at[o.RRs[0]], "%s: CNAME beside %s (RFC 1034 section 3.6.2)", name, dns.Type(o.Type))
+			return l.errorf(later(l.at[o.RRs[0]], l.at[s.RRs[0]]), "%s: CNAME beside %s (RFC 1034 section 3.6.2)", name, dns.Type(o.Type))
 		}
 	}
 	if s := n.set(dns.TypeDNAME); s != nil {
