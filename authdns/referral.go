@@ -39,6 +39,8 @@ type host struct {
 	ttl  uint32
 }
 
+// addrs returns all addresses of the type asked: a host has few, and glue is
+// whole or worthless.
 func (h *host) addrs(qtype uint16) []netip.Addr { return ofFamily(h.all, qtype, len(h.all)) }
 
 // hostName returns the name of a site's name servers in a zone.
@@ -96,6 +98,7 @@ func (v *visit) referral(res zone.Result) {
 	v.staticReferral(v.zone, res.Owner, res.RRs)
 }
 
+// resolver is who sent the packet; ECS does not count in a referral.
 func (v *visit) resolver() netip.Addr { return v.from.addr.Addr().Unmap() }
 
 // generic refers to the same set for everybody: what the parent's file says, else

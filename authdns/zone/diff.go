@@ -55,6 +55,7 @@ func (z *Zone) walk(visit func(name string, n *node, under bool)) {
 	down(z.Origin, z.root, false)
 }
 
+// join puts a label before a name; the root has no dot to spare.
 func join(label, name string) string {
 	if name == "." {
 		return label + "."

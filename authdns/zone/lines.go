@@ -63,6 +63,8 @@ func (l *lineReader) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
+// follow tracks just enough of the grammar to know where an entry begins:
+// quotes, parentheses, escapes and comments.
 func (l *lineReader) follow(c byte) {
 	switch {
 	case c == '\n':

@@ -63,10 +63,12 @@ type loader struct {
 	at   map[dns.RR]place // where each record stands, for the checks after reading
 }
 
+// errorf makes an error at a place.
 func (l *loader) errorf(p place, format string, args ...any) *Error {
 	return &Error{File: l.file, Line: p.line, Column: p.column, Reason: fmt.Sprintf(format, args...)}
 }
 
+// read takes the file record by record and stops at the first fault.
 func (l *loader) read() error {
 	zp := dns.NewZoneParser(l.in, l.zone.Origin, "")
 	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
@@ -119,6 +121,7 @@ func (l *loader) add(rr dns.RR, p place) error {
 	return nil
 }
 
+// child returns the node of a label, making it where there is none.
 func (n *node) child(label string) *node {
 	if n.kids == nil {
 		n.kids = make(map[string]*node)
@@ -189,6 +192,8 @@ func (l *loader) check() error {
 	})
 }
 
+// checkNode judges the types which stand at one name; under tells that it lies
+// below a cut.
 func (l *loader) checkNode(name string, n *node, under bool) *Error {
 	if s := n.set(dns.TypeCNAME); s != nil {
 		if len(s.RRs) > 1 {
