@@ -78,7 +78,10 @@ func roundTrip(t *testing.T, c net.Conn, network string, query []byte) *dns.Msg 
 func readTCP(t *testing.T, c net.Conn) *dns.Msg {
 	t.Helper()
 	buf := make([]byte, 65536)
-	n, err := readMessage(c, buf)
+	n, err := readLength(c)
+	if err == nil {
+		_, err = io.ReadFull(c, buf[:n])
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
