@@ -196,7 +196,7 @@ protocol bgp tr6 { local 2001:db8:1::2 as 64501; neighbor 2001:db8:1::4 as 64510
 	for i, host := range []string{"sp", "sptwo"} {
 		n := []int{1, 11}[i]
 		sps = append(sps, l.helper(host, helperConfig{Role: "engine", ASN: 64503 + uint32(i), RouterID: addr4(n), Site: uint16(i + 1),
-			Peers: bothFamilies(4, 64510)}))
+			Port: NoListener, Peers: bothFamilies(4, 64510)}))
 	}
 	established(tr, 1, 11, 2)
 	for _, n := range []int{1, 11} {

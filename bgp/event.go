@@ -52,7 +52,7 @@ func (s *Speaker) report(r *route, from, to placement.Step, took time.Duration) 
 
 func (s *Speaker) event(r *route, from, to placement.Step) Event {
 	e := Event{At: time.Now(), Prefix: r.prefix.Prefix, Node: s.cfg.Node, From: from, To: to, Cause: r.want.Cause, Fault: r.want.Fault,
-		Witness: guard.Seen(s.loop.markers.sightings(s.cfg.MarkerASN), r.prefix.Prefix, uint32(s.cfg.SiteNumber)),
+		Witness: guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber)),
 		Peers:   s.established(), Observed: r.mode != placement.Act}
 	if r.missing != "" {
 		e.Cause, e.Fault = r.missing, placement.LocalFault

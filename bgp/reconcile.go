@@ -128,7 +128,7 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 		req.Overrides = d.Override
 	}
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))
-	req.Seen = guard.Seen(s.loop.markers.sightings(s.cfg.MarkerASN), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
+	req.Seen = guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
 	if r.ladder.At == placement.GShut {
 		req.AtGShut = now.Sub(r.ladder.Since)
 	}

@@ -181,12 +181,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 	changes, watched := make(chan Change), make(chan error, 1)
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
-		watched <- s.engine.Watch(watching, func(c Change) {
+		watched <- s.engine.Watch(watching, sift(s.cfg.MarkerASN, func(c Change) {
 			select {
 			case changes <- c:
 			case <-watching.Done():
 			}
-		})
+		}))
 	}()
 	err := s.serve(ctx, changes, watched)
 	s.leave()
