@@ -28,7 +28,8 @@ const (
 
 // Record is the soft state of one session. The wire bytes of the response in
 // progress are a pure function of it and of the object it names. Sequence
-// numbers are modulo 2^32, so the owner refreshes it at least every 1 GB.
+// numbers are modulo 2^32 and Offset says in which round they are, so the
+// owner refreshes the record at least every 1 GB.
 type Record struct {
 	Key        Key
 	Epoch      uint64 // rises with each takeover; the lower one is refused
@@ -49,11 +50,12 @@ type Record struct {
 	Size       uint64   // of the object
 	Start      uint64   // first byte of the object that is sent
 	Length     uint64   // count of bytes of the object that are sent
-	Date       int64    // Unix second printed in Date
+	Offset     uint64   // bytes of the response that had been written
+	Date       uint32   // Unix second printed in Date
 }
 
 // MaxRecord is the size of the largest encoded Record.
-const MaxRecord = 148
+const MaxRecord = 152
 
 // AppendRecord encodes rec behind b. The key must be Valid.
 func AppendRecord(b []byte, rec Record) []byte {
@@ -75,7 +77,8 @@ func AppendRecord(b []byte, rec Record) []byte {
 	b = be.AppendUint64(b, rec.Size)
 	b = be.AppendUint64(b, rec.Start)
 	b = be.AppendUint64(b, rec.Length)
-	return be.AppendUint64(b, uint64(rec.Date))
+	b = be.AppendUint64(b, rec.Offset)
+	return be.AppendUint32(b, rec.Date)
 }
 
 // DecodeRecord reads what AppendRecord wrote, and nothing else.
@@ -99,7 +102,7 @@ func (r *reader) record() Record {
 		MSS: r.u16(), Scales: r.u8(), Options: r.u8(), TSVal: r.u32(), Wall: int64(r.u64()),
 	}
 	copy(rec.Object[:], r.bytes(len(rec.Object)))
-	rec.Size, rec.Start, rec.Length, rec.Date = r.u64(), r.u64(), r.u64(), int64(r.u64())
+	rec.Size, rec.Start, rec.Length, rec.Offset, rec.Date = r.u64(), r.u64(), r.u64(), r.u64(), r.u32()
 	switch {
 	case family == familyNone:
 		r.fail(fmt.Errorf("record without a key"))

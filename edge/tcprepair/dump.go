@@ -47,29 +47,53 @@ func (d *Dumped) Abort() error {
 // the peer meets a reset at its next packet.
 func (d *Dumped) Close() error { return d.conn.Close() }
 
-// Seqs are the sequence numbers of a live connection.
-type Seqs struct{ Write, RcvNxt uint32 }
+// Registration is what can be told of a live connection for its soft state.
+type Registration struct {
+	Write, RcvNxt uint32
+	TSVal         uint32
+	Options       Options
+}
 
-// Sequence reads the next sequence number to write and the next to receive,
-// without a packet. Call it only while nothing written is unsent (right after
-// accept, say): selecting the send queue lets the kernel take unsent data for
-// sent. The state is otherwise unchanged.
-func Sequence(c *net.TCPConn) (Seqs, error) {
-	var q Seqs
+// Register reads a live connection without a packet. Call it only while
+// nothing written is unsent (right after accept, say): selecting the send
+// queue lets the kernel take unsent data for sent.
+func Register(c *net.TCPConn) (Registration, error) {
+	var g Registration
 	err := control(c, func(s sock) error {
 		if err := s.repair(unix.TCP_REPAIR_ON); err != nil {
 			return err
 		}
-		var err1, err2 error
-		if q.RcvNxt, err1 = queueSeq(s, recvQueue); err1 == nil {
-			q.Write, err2 = queueSeq(s, sendQueue)
-		}
-		return errors.Join(err1, err2, s.queue(noQueue), s.repair(unix.TCP_REPAIR_OFF_NO_WP), s.reuse())
+		return errors.Join(g.read(s), s.queue(noQueue), s.repair(unix.TCP_REPAIR_OFF_NO_WP), s.reuse())
 	})
 	if err != nil {
-		return q, fmt.Errorf("tcprepair: sequence numbers of %s: %w", c.RemoteAddr(), err)
+		return g, fmt.Errorf("tcprepair: register %s: %w", c.RemoteAddr(), err)
 	}
-	return q, nil
+	return g, nil
+}
+
+func (g *Registration) read(s sock) (err error) {
+	if g.RcvNxt, err = queueSeq(s, recvQueue); err != nil {
+		return err
+	}
+	if g.Write, err = queueSeq(s, sendQueue); err != nil {
+		return err
+	}
+	unread, err := s.ioctl(unix.SIOCINQ, "SIOCINQ")
+	if err != nil {
+		return err
+	}
+	g.RcvNxt -= unread // the application counts on from what it has read
+	st := State{}
+	if err := dumpRest(s, &st); err != nil {
+		return err
+	}
+	inf, err := s.info()
+	if err != nil {
+		return err
+	}
+	g.Options, g.TSVal = inf.options, st.TSVal
+	g.Options.MSS = st.Options.MSS
+	return nil
 }
 
 func control(c *net.TCPConn, f func(sock) error) error {
@@ -191,13 +215,10 @@ func dumpRest(s sock, st *State) error {
 		return err
 	}
 	st.Options.MSS = uint16(mss)
-	if !st.Options.Timestamps {
-		return nil
-	}
 	if st.TSVal, err = s.int(unix.TCP_TIMESTAMP, "TCP_TIMESTAMP"); err != nil {
 		return err
 	}
-	if st.TSVal&1 != 0 {
+	if st.Options.Timestamps && st.TSVal&1 != 0 {
 		return ErrClock
 	}
 	return nil
