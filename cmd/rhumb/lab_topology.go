@@ -1,0 +1,99 @@
+package main
+
+import (
+	"net/netip"
+
+	"rhumb/internal/netlab"
+)
+
+// The numbers of the lab's autonomous systems (RFC 5398): the sites share one,
+// every transit router has its own.
+const (
+	labSiteASN   = 64500
+	labRouterASN = 64501 // the first router's; the others follow
+)
+
+func labSites(topo netlab.Topology) []string { return nodesOf(topo, netlab.Site) }
+
+func nodesOf(topo netlab.Topology, role netlab.Role) []string {
+	var out []string
+	for _, n := range topo.Nodes {
+		if n.Role == role {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+// ownAddresses returns a node's unicast addresses on lo, the first of each family.
+func ownAddresses(topo netlab.Topology, node string) []netip.Addr {
+	var out []netip.Addr
+	for _, n := range topo.Nodes {
+		if n.Name != node {
+			continue
+		}
+		for _, v6 := range []bool{false, true} {
+			for _, a := range n.Loopback {
+				if a.Is6() == v6 {
+					out = append(out, a)
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+func labASN(topo netlab.Topology, node string) uint32 {
+	for i, r := range nodesOf(topo, netlab.Router) {
+		if r == node {
+			return labRouterASN + uint32(i)
+		}
+	}
+	return labSiteASN
+}
+
+// sitePeers are the transit router's addresses on a site's link, one a family.
+func sitePeers(topo netlab.Topology, site string) []labPeer {
+	var out []labPeer
+	for _, l := range topo.Links {
+		if l.B.Node == site {
+			for _, p := range l.A.Addrs {
+				out = append(out, labPeer{p.Addr(), labASN(topo, l.A.Node)})
+			}
+		}
+	}
+	return out
+}
+
+// routerConfig is the file of `rhumb lab router`.
+type routerConfig struct {
+	Name     string     `json:"name"`
+	ASN      uint32     `json:"asn"`
+	RouterID netip.Addr `json:"router_id"`
+	Peers    []labPeer  `json:"peers"`
+}
+
+// labRouterConfig peers a router with the sites and routers on its numbered links.
+func labRouterConfig(topo netlab.Topology, router string) routerConfig {
+	c := routerConfig{Name: router, ASN: labASN(topo, router), RouterID: ownAddresses(topo, router)[0]}
+	speaks := make(map[string]bool)
+	for _, n := range topo.Nodes {
+		speaks[n.Name] = n.Role == netlab.Router || n.Role == netlab.Site
+	}
+	for _, l := range topo.Links {
+		far := l.B
+		if l.B.Node == router {
+			far = l.A
+		} else if l.A.Node != router {
+			continue
+		}
+		if !speaks[far.Node] {
+			continue
+		}
+		for _, p := range far.Addrs {
+			c.Peers = append(c.Peers, labPeer{p.Addr(), labASN(topo, far.Node)})
+		}
+	}
+	return c
+}

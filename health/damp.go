@@ -1,0 +1,67 @@
+package health
+
+import (
+	"math"
+	"time"
+
+	"rhumb/placement"
+)
+
+// The flap penalty (after RFC 2439, scaled down to servers): every transition
+// adds penaltyStep, which halves each halfLife; leaving is immediate, coming
+// back waits until the penalty is below reuse.
+const (
+	penaltyStep = 1000
+	halfLife    = time.Minute
+	reuse       = 750
+)
+
+// damper turns single results into a steady state. It is a value: feed it
+// results in order of time.
+type damper struct {
+	rise, fall int
+	state      placement.State
+	good, bad  int // results in a row
+	penalty    float64
+	at         time.Time // when penalty was computed
+}
+
+func newDamper(rise, fall int) damper { return damper{rise: max(rise, 1), fall: max(fall, 1)} }
+
+// feed takes a result and tells whether the state changed.
+func (d *damper) feed(ok bool, now time.Time) (changed bool) {
+	if ok {
+		d.good, d.bad = d.good+1, 0
+	} else {
+		d.good, d.bad = 0, d.bad+1
+	}
+	switch {
+	case !ok && d.state != placement.Down && d.bad >= d.fall:
+		d.leave(now)
+		return true
+	case ok && d.state == placement.Unknown && d.good >= 1:
+		// The first good look suffices: nothing was taken away that must be earned back.
+		d.state = placement.Up
+		return true
+	case ok && d.state == placement.Down && d.good >= d.rise && d.decayed(now) < reuse:
+		d.state = placement.Up
+		return true
+	}
+	return false
+}
+
+// leave goes down. Only a service that was seen working is flapping.
+func (d *damper) leave(now time.Time) {
+	p := d.decayed(now)
+	if d.state == placement.Up {
+		p += penaltyStep / 2 // the first failure alone comes back as soon as rise says
+	}
+	d.state, d.penalty, d.at = placement.Down, p, now
+}
+
+func (d *damper) decayed(now time.Time) float64 {
+	if d.penalty == 0 {
+		return 0
+	}
+	return d.penalty * math.Exp2(-float64(now.Sub(d.at))/float64(halfLife))
+}

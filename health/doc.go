@@ -1,0 +1,22 @@
+// Package health judges, from this vantage, whether a cluster can serve, and casts a damped Vote.
+//
+// It judges and never acts: every node folds the votes of all vantages by
+// itself, and authdns, bgp and edge act on the verdicts.
+//
+// # Words
+//
+//   - Prober: one function which looks once and returns a Result that explains itself.
+//   - damping: rise and fall counters, and a penalty for each transition; leaving
+//     is immediate, coming back waits.
+//   - vantage: this node. Its own site's clusters it probes; other sites it hears
+//     by their beats.
+//   - stream: the unix socket on which this role tells the other units of the
+//     machine its own votes and those heard, so that they act together when the
+//     store is away.
+//
+// # Flow
+//
+//	Scheduler → Prober → Result → damper ─┐
+//	beats of other sites → detect ────────┴→ Vote → Sink (store, beats to peers, stream)
+//	votes on peers' beats ─────────────────→ Heard (stream)
+package health

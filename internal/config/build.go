@@ -1,0 +1,441 @@
+package config
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"rhumb/placement"
+)
+
+// builder turns fleet documents into a placement.Fleet. Every entry remembers
+// the document it came from, so that a mistake names its own file and line.
+type builder struct {
+	docs   []*document
+	out    *Fleet
+	zoneOf map[string]string // static owner name → zone
+}
+
+// document is one file and what it says.
+type document struct {
+	*source
+	fleetFile
+	dir string
+}
+
+func (b *builder) open(file string, first bool) error {
+	src, err := openSource(file)
+	if err != nil {
+		return err
+	}
+	d := &document{source: src, dir: filepath.Dir(file)}
+	if err := src.decode(&d.fleetFile); err != nil {
+		return err
+	}
+	if first && d.Version != 1 {
+		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
+	}
+	b.docs = append(b.docs, d)
+	return nil
+}
+
+func (b *builder) err() error {
+	var errs []error
+	for _, d := range b.docs {
+		errs = append(errs, d.errs...)
+	}
+	return errors.Join(errs...)
+}
+
+// entries calls f for each entry of a section in every document, in order of
+// key; a key which stands in two documents is a mistake of the second.
+func entries[T any](b *builder, section string, get func(*document) map[string]T, f func(*document, string, T)) {
+	seen := make(map[string]string)
+	for _, d := range b.docs {
+		for _, key := range slices.Sorted(maps.Keys(get(d))) {
+			if other, dup := seen[key]; dup {
+				d.fail([]string{section, key}, "stands in %s too", other)
+				continue
+			}
+			seen[key] = d.file
+			f(d, key, get(d)[key])
+		}
+	}
+}
+
+func (b *builder) build(zones ZoneReader) {
+	root := b.docs[0]
+	f := &b.out.Fleet
+	f.Version, f.Mode = 1, root.Mode.Or(placement.Observe)
+	f.Roles = make(map[string]placement.Mode)
+	for role, r := range root.Roles {
+		if !slices.Contains(Roles(), role) {
+			root.fail([]string{"roles", role}, "unknown role; roles are %s", strings.Join(Roles(), ", "))
+		}
+		f.Roles[role] = r.Mode
+	}
+	entries(b, "sites", func(d *document) map[string]siteFile { return d.Sites }, b.site)
+	entries(b, "checks", func(d *document) map[string]checkFile { return d.Checks }, b.check)
+	entries(b, "policies", func(d *document) map[string]policyFile { return d.Policies }, b.policy)
+	b.zones(zones)
+	entries(b, "services", func(d *document) map[string]serviceFile { return d.Services }, b.service)
+	entries(b, "prefixes", func(d *document) map[string]prefixFile { return d.Prefixes }, b.prefix)
+	entries(b, "clients", func(d *document) map[string]clientFile { return d.Clients }, b.client)
+	b.rest(root)
+	b.sort()
+	b.refer()
+}
+
+func (b *builder) rest(root *document) {
+	f := &b.out.Fleet
+	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
+	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {
+		root.fail([]string{"ecs"}, "bits are out of range (RFC 7871, 6)")
+	}
+	s := &root.Safety
+	f.Safety = placement.Safety{MinSites: deref(s.MinSites, 2), MaxDrains: deref(s.MaxDrains, 1),
+		MinHeadroom: deref(s.MinHeadroom, 0.15), MaxAnswerChange: deref(s.MaxAnswerChange, 0.4),
+		KeepNames: or(root.Zones.KeepNamesRatio, 0.7)}
+	for _, r := range []struct {
+		key string
+		v   float64
+	}{{"min_headroom", f.Safety.MinHeadroom}, {"max_answer_change", f.Safety.MaxAnswerChange}} {
+		if r.v < 0 || r.v > 1 {
+			root.fail([]string{"safety", r.key}, "%v is not a part between 0 and 1", r.v)
+		}
+	}
+}
+
+func (b *builder) site(d *document, name string, s siteFile) {
+	at := []string{"sites", name}
+	if !isLabel(name) {
+		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
+	}
+	out := placement.Site{Name: name, City: s.City, Region: or(s.Region, name), Number: s.Number,
+		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge}
+	if s.At == nil {
+		d.fail(at, "needs a position: at: [latitude, longitude]")
+	} else {
+		out.At = placement.Position(*s.At)
+		d.checkPosition(append(at, "at"), out.At)
+	}
+	if s.Number == 0 {
+		d.fail(at, "needs a number (1..65535): it marks the site's routes")
+	}
+	if s.Identity != "" {
+		pem, err := os.ReadFile(resolve(d.dir, s.Identity))
+		if err != nil {
+			d.fail(append(at, "identity"), "%s", rootCause(err))
+		}
+		out.Identity = string(pem)
+	}
+	for _, c := range slices.Sorted(maps.Keys(s.Clusters)) {
+		out.Clusters = append(out.Clusters, d.cluster(at, c, s.Clusters[c]))
+	}
+	b.out.Sites = append(b.out.Sites, out)
+}
+
+func (d *document) checkPosition(at []string, p placement.Position) {
+	if p.Lat() < -90 || p.Lat() > 90 || p.Lon() < -180 || p.Lon() > 180 {
+		d.fail(at, "[%v, %v] is no place on earth: want [latitude, longitude]", p.Lat(), p.Lon())
+	}
+}
+
+func (d *document) cluster(site []string, name string, c clusterFile) placement.Cluster {
+	at := append(slices.Clone(site), "clusters", name)
+	switch {
+	case !isLabel(name):
+		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
+	case len(c.Addresses) == 0:
+		d.refuse(placement.RuleEmptySelector, at, "has no addresses")
+	case c.CapacityQPS < 0:
+		d.fail(append(at, "capacity_qps"), "%d is negative", c.CapacityQPS)
+	}
+	return placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
+}
+
+func (b *builder) check(d *document, name string, c checkFile) {
+	at := []string{"checks", name}
+	out := placement.Check{Name: name, Fault: c.Fault,
+		Every: placement.Duration(c.Every.Or(placement.DefaultEvery)), Timeout: placement.Duration(c.Timeout.Or(placement.DefaultTimeout)),
+		Rise: or(c.Rise, placement.DefaultRise), Fall: or(c.Fall, placement.DefaultFall)}
+	kinds := 0
+	if h := c.HTTP; h != nil {
+		kinds++
+		out.HTTP = &placement.HTTPCheck{Path: or(h.Path, "/"), TLS: h.TLS, Host: h.Host, Expect: h.Expect, Body: h.Body, Verify: h.Verify}
+		if !strings.HasPrefix(out.HTTP.Path, "/") {
+			d.fail(append(at, "http", "path"), "%q does not begin with /", h.Path)
+		}
+	}
+	if t := c.TCP; t != nil {
+		kinds++
+		out.TCP = &placement.TCPCheck{Send: t.Send, Expect: t.Expect}
+	}
+	if q := c.DNS; q != nil {
+		kinds++
+		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: or(q.Type, "SOA"), Expect: q.Expect}
+	}
+	if kinds != 1 {
+		d.fail(at, "has %d kinds; want exactly one of http, tcp, dns", kinds)
+	}
+	if out.Timeout >= out.Every {
+		d.fail(append(at, "timeout"), "%s is not shorter than the interval of %s", out.Timeout, out.Every)
+	}
+	if c.Fault != placement.LocalFault && c.Fault != placement.SharedFault {
+		d.fail(append(at, "fault"), "want local or shared: what does a failure prove?")
+	}
+	if out.Rise < 1 || out.Fall < 1 {
+		d.fail(at, "rise and fall must be at least 1")
+	}
+	b.out.Checks = append(b.out.Checks, out)
+}
+
+func (b *builder) policy(d *document, name string, p policyFile) {
+	at := []string{"policies", name}
+	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen)}
+	headroom := or(p.Headroom, 0.9)
+	out.Headroom = int(headroom*1000 + 0.5)
+	if headroom < 0 || headroom > 1 {
+		d.fail(append(at, "headroom"), "%v is not a part between 0 and 1", headroom)
+	}
+	if out.Pick < 1 || out.Pick > 8 {
+		d.fail(append(at, "pick"), "%d addresses: want 1 to 8", out.Pick)
+	}
+	if !slices.Contains([]placement.AllDown{placement.FailOpen, placement.NoData, placement.ServFail}, out.AllDown) {
+		d.fail(append(at, "all_down"), "%q: want fail_open, nodata or servfail", out.AllDown)
+	}
+	if p.Choose != nil {
+		out.Choose = b.branch(d, append(at, "choose"), *p.Choose)
+	}
+	b.out.Policies = append(b.out.Policies, out)
+}
+
+func (b *builder) branch(d *document, at []string, f branchFile) placement.Branch {
+	out := placement.Branch{Sites: f.Sites}
+	kinds := 0
+	for _, key := range []string{"sites", "geo", "failover", "weighted"} {
+		if d.has(append(slices.Clone(at), key)...) {
+			kinds++
+		}
+	}
+	if d.has(append(slices.Clone(at), "sites")...) && len(f.Sites) == 0 {
+		d.refuse(placement.RuleEmptySelector, append(at, "sites"), "names no site; leave the key out to mean every site")
+	}
+	if kinds > 1 {
+		d.fail(at, "has %d kinds; want one of sites, geo, failover, weighted", kinds)
+	}
+	for _, s := range f.Sites {
+		if b.out.Site(s) == nil {
+			d.fail(append(at, "sites"), "there is no site %q", s)
+		}
+	}
+	if len(f.Geo) > 0 {
+		out.Geo = make(map[string]placement.Branch)
+		if _, ok := f.Geo["*"]; !ok {
+			d.fail(append(at, "geo"), `needs a branch "*" for all other clients`)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(f.Geo)) {
+		out.Geo[k] = b.branch(d, append(slices.Clone(at), "geo", k), f.Geo[k])
+	}
+	for _, br := range f.Failover {
+		out.Failover = append(out.Failover, b.branch(d, append(slices.Clone(at), "failover"), br))
+	}
+	for _, w := range f.Weighted {
+		if w.Weight <= 0 {
+			d.fail(append(at, "weighted"), "weight %d: want at least 1", w.Weight)
+		}
+		out.Weighted = append(out.Weighted, placement.Weighted{Weight: w.Weight, Branch: b.branch(d, append(slices.Clone(at), "weighted"), deref(w.To, branchFile{}))})
+	}
+	return out
+}
+
+func (b *builder) zones(read ZoneReader) {
+	dirs := make(map[string]string)
+	get := func(d *document) map[string]zoneFile {
+		if d.Zones.Dir != "" {
+			dirs[d.file] = resolve(d.dir, d.Zones.Dir)
+		}
+		return d.Zones.Serve
+	}
+	entries(b, "zones", get, func(d *document, name string, z zoneFile) {
+		b.zone(d, name, z, or(dirs[d.file], filepath.Join(d.dir, "zones")), read)
+	})
+}
+
+func (b *builder) zone(d *document, name string, z zoneFile, dir string, read ZoneReader) {
+	at := []string{"zones", "serve", name}
+	out := placement.Zone{Name: fqdn(name), Level: or(z.Level, placement.LowLevel)}
+	if out.Level != placement.TopLevel && out.Level != placement.LowLevel {
+		d.fail(append(at, "level"), "%q: want top or low", z.Level)
+	}
+	file := resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone"))
+	data, err := os.ReadFile(file)
+	if err != nil {
+		d.fail(at, "%s: %s", file, rootCause(err))
+		return
+	}
+	info, err := read(out.Name, file, data)
+	if err != nil {
+		d.errs = append(d.errs, err)
+		return
+	}
+	sum := sha256.Sum256(data)
+	out.SHA256, out.Size, out.Names = hex.EncodeToString(sum[:]), len(data), len(info.Names)
+	for _, n := range info.Names {
+		b.zoneOf[n] = out.Name
+	}
+	b.out.Blobs[out.SHA256] = data
+	if ns := z.NameServers; ns != nil {
+		out.NameServers = "ns/" + strings.TrimSuffix(out.Name, ".")
+		b.out.Services = append(b.out.Services, placement.Service{Name: out.NameServers, Zone: out.Name,
+			Clusters: ns.Clusters, Policy: ns.Policy, Check: ns.Check, TTL: placement.Duration(ns.TTL.Or(time.Hour)), Mode: b.out.Mode})
+		b.checkNameServers(d, append(at, "name_servers"), ns)
+	}
+	b.out.Zones = append(b.out.Zones, out)
+}
+
+func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile) {
+	if len(ns.Clusters) == 0 {
+		d.refuse(placement.RuleEmptySelector, append(at, "clusters"), "names no cluster")
+	}
+	if ttl := ns.TTL.Or(time.Hour); ttl < time.Minute || ttl > 4000*time.Second {
+		d.fail(append(at, "ttl"), "%s: want 1m to 4000s", ttl)
+	}
+	regions := make(map[string]bool)
+	for _, s := range b.out.Sites {
+		for _, c := range s.Clusters {
+			if slices.Contains(ns.Clusters, c.Name) {
+				regions[s.Region] = true
+			}
+		}
+	}
+	if len(regions) == 1 && len(b.out.Sites) > 1 {
+		d.refuse(placement.RuleOneFate, at, "every name server lies in one region: when it dies, resolvers stay without the zone until the NS TTL ends")
+	}
+}
+
+func (b *builder) service(d *document, name string, s serviceFile) {
+	at := []string{"services", name}
+	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
+		Check: s.Check, TTL: s.TTL, Mode: s.Mode.Or(b.out.Mode), Demand: s.Demand}
+	if !isLabel(name) {
+		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
+	}
+	for _, n := range s.Names {
+		out.Names = append(out.Names, fqdn(n))
+	}
+	for _, sel := range []struct {
+		key  string
+		list []string
+	}{{"clusters", s.Clusters}, {"sites", s.Sites}, {"names", s.Names}} {
+		if len(sel.list) == 0 && (sel.key == "clusters" || d.has("services", name, sel.key)) {
+			d.refuse(placement.RuleEmptySelector, append(at, sel.key), "is empty: an empty selector matches nothing")
+		}
+	}
+	if e := s.Edge; e != nil {
+		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode.Or(out.Mode), VIPs: e.VIPs, Origin: e.Origin, Root: e.Root}
+		d.checkEdge(append(at, "edge"), e)
+	}
+	b.out.Services = append(b.out.Services, out)
+}
+
+func (d *document) checkEdge(at []string, e *edgeFile) {
+	switch {
+	case e.Kind == "proxy":
+		d.fail(append(at, "kind"), "proxy is not in this version; forward keeps sessions of any server alive")
+	case e.Kind != placement.Forward && e.Kind != placement.Content:
+		d.fail(append(at, "kind"), "%q: want forward or content", e.Kind)
+	case e.Kind == placement.Content && (e.Root == "") == (e.Origin == ""):
+		d.fail(at, "content needs exactly one of root and origin")
+	}
+	if len(e.VIPs) == 0 {
+		d.refuse(placement.RuleEmptySelector, append(at, "vips"), "names no address")
+	}
+}
+
+func (b *builder) prefix(d *document, text string, p prefixFile) {
+	at := []string{"prefixes", text}
+	pre, err := netip.ParsePrefix(text)
+	if err != nil {
+		d.fail(at, "is not a prefix (ADDRESS/BITS)")
+		return
+	}
+	if pre != pre.Masked() {
+		d.fail(at, "has bits behind its length; the net is %s", pre.Masked())
+	}
+	out := placement.Prefix{Prefix: pre, Reach: or(p.Reach, placement.Global), Sites: p.Sites, Clusters: p.Clusters,
+		Slots: deref(p.Slots, 1), MinAnnouncing: p.MinAnnouncing, Prepend: or(p.Drain.Prepend, 3), MED: or(p.Drain.MED, 500),
+		Witness: or(p.Witness, placement.WitnessAdvisory), Mode: p.Mode.Or(b.out.Mode)}
+	if out.Reach == placement.Global && (pre.Addr().Is4() && pre.Bits() > 24 || pre.Addr().Is6() && pre.Bits() > 48) {
+		d.fail(at, "the Internet carries nothing longer than /24 or /48; use reach: local under a global cover")
+	}
+	for _, sel := range []struct {
+		key  string
+		list []string
+	}{{"sites", p.Sites}, {"clusters", p.Clusters}} {
+		if len(sel.list) == 0 && d.has("prefixes", text, sel.key) {
+			d.refuse(placement.RuleEmptySelector, append(at, sel.key), "is empty: an empty selector matches nothing")
+		}
+	}
+	if !slices.Contains([]placement.Witness{placement.WitnessAdvisory, placement.WitnessRequired, placement.WitnessOff}, out.Witness) {
+		d.fail(append(at, "witness"), "%q: want advisory, required or off", p.Witness)
+	}
+	b.out.Prefixes = append(b.out.Prefixes, out)
+}
+
+func (b *builder) client(d *document, text string, c clientFile) {
+	at := []string{"clients", text}
+	pre, err := netip.ParsePrefix(text)
+	if err != nil || pre != pre.Masked() {
+		d.fail(at, "is not a prefix (ADDRESS/BITS without bits behind its length)")
+		return
+	}
+	if c.At == nil {
+		d.fail(at, "needs a position: at: [latitude, longitude]")
+		return
+	}
+	loc := placement.Location{Country: c.Country, Continent: c.Continent, Region: c.Region, At: placement.Position(*c.At)}
+	d.checkPosition(append(at, "at"), loc.At)
+	b.out.Overrides = append(b.out.Overrides, placement.Override{Prefix: pre, Location: loc})
+}
+
+// sort brings every list into the order of its names, so that equal fleets are
+// equal byte for byte whatever files they came from.
+func (b *builder) sort() {
+	f := &b.out.Fleet
+	slices.SortFunc(f.Sites, func(x, y placement.Site) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(f.Checks, func(x, y placement.Check) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(f.Policies, func(x, y placement.Policy) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(f.Services, func(x, y placement.Service) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(f.Zones, func(x, y placement.Zone) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(f.Prefixes, func(x, y placement.Prefix) int { return comparePrefix(x.Prefix, y.Prefix) })
+	slices.SortFunc(f.Overrides, func(x, y placement.Override) int { return comparePrefix(x.Prefix, y.Prefix) })
+}
+
+func comparePrefix(x, y netip.Prefix) int {
+	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+}
+
+func fqdn(name string) string {
+	name = strings.ToLower(name)
+	if !strings.HasSuffix(name, ".") {
+		name += "."
+	}
+	return name
+}
+
+func deref[T any](p *T, def T) T {
+	if p == nil {
+		return def
+	}
+	return *p
+}

@@ -1,0 +1,247 @@
+package config
+
+import (
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The files of an identity. group.key stays offline; a site gets the others.
+const (
+	groupKeyFile  = "group.key"
+	groupCertFile = "group.crt"
+	siteKeyFile   = "site.key"
+	siteCertFile  = "site.crt"
+	pairKeyFile   = "pair.key"
+)
+
+// Identity is who a site is to the others: a certificate signed by the group's
+// offline key, and a Diffie-Hellman key from which every pair of sites derives
+// keys of its own, so that no shared secret is stored anywhere.
+type Identity struct {
+	Site string
+	Cert tls.Certificate
+	pool *x509.CertPool
+	pair *ecdh.PrivateKey
+}
+
+// InitGroup makes a group's key and certificate in dir; it never overwrites one.
+func InitGroup(dir string, now time.Time) error {
+	if _, err := os.Stat(filepath.Join(dir, groupKeyFile)); err == nil {
+		return fmt.Errorf("identity: init %s: there is a group key already", dir)
+	}
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("identity: init %s: %w", dir, err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: "rhumb group"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(20, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, pub, key)
+	if err != nil {
+		return fmt.Errorf("identity: init %s: %w", dir, err)
+	}
+	return errors.Join(os.MkdirAll(dir, 0o700), writeKey(filepath.Join(dir, groupKeyFile), key),
+		writePEM(filepath.Join(dir, groupCertFile), "CERTIFICATE", der, 0o644))
+}
+
+// JoinGroup makes the identity of a site in out, signed by the group in dir.
+func JoinGroup(dir, site, out string, now time.Time) error {
+	if !isLabel(site) {
+		return fmt.Errorf("identity: join: %q is not a site name", site)
+	}
+	ca, caKey, err := loadGroup(dir)
+	if err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err)
+	}
+	pair, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err)
+	}
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: site}, DNSNames: []string{site},
+		URIs:      []*url.URL{{Scheme: "rhumb", Opaque: "x25519:" + hex.EncodeToString(pair.PublicKey().Bytes())}},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(5, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca, pub, caKey)
+	if err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err)
+	}
+	return errors.Join(os.MkdirAll(out, 0o700), writeKey(filepath.Join(out, siteKeyFile), key),
+		writePEM(filepath.Join(out, siteCertFile), "CERTIFICATE", der, 0o644),
+		writePEM(filepath.Join(out, pairKeyFile), "X25519 PRIVATE KEY", pair.Bytes(), 0o600),
+		writePEM(filepath.Join(out, groupCertFile), "CERTIFICATE", ca.Raw, 0o644))
+}
+
+// LoadIdentity reads what JoinGroup wrote.
+func LoadIdentity(dir string) (*Identity, error) {
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, siteCertFile), filepath.Join(dir, siteKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("identity %s: %w", dir, err)
+	}
+	raw, err := readPEM(filepath.Join(dir, pairKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("identity %s: %w", dir, err)
+	}
+	pair, err := ecdh.X25519().NewPrivateKey(raw)
+	if err != nil {
+		return nil, fmt.Errorf("identity %s: %s: %w", dir, pairKeyFile, err)
+	}
+	group, err := os.ReadFile(filepath.Join(dir, groupCertFile))
+	if err != nil {
+		return nil, fmt.Errorf("identity %s: %w", dir, err)
+	}
+	id := &Identity{Cert: cert, pair: pair, pool: x509.NewCertPool()}
+	if !id.pool.AppendCertsFromPEM(group) {
+		return nil, fmt.Errorf("identity %s: %s holds no certificate", dir, groupCertFile)
+	}
+	leaf, err := id.verify(cert.Certificate[0])
+	if err != nil {
+		return nil, fmt.Errorf("identity %s: %w", dir, err)
+	}
+	id.Site = leaf.DNSNames[0]
+	return id, nil
+}
+
+// verify checks that a certificate was signed by the group and names one site.
+func (id *Identity) verify(der []byte) (*x509.Certificate, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	opts := x509.VerifyOptions{Roots: id.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	if _, err := cert.Verify(opts); err != nil {
+		return nil, err
+	}
+	if len(cert.DNSNames) != 1 {
+		return nil, fmt.Errorf("certificate of %s names %d sites, want one", cert.Subject.CommonName, len(cert.DNSNames))
+	}
+	return cert, nil
+}
+
+// PairKey derives the key which this site and a peer share for one purpose
+// (X25519, RFC 7748; HKDF with SHA-256, RFC 5869). The peer's certificate, in
+// PEM, must be signed by the group and name the peer.
+func (id *Identity) PairKey(peer, peerPEM, purpose string) (key [32]byte, err error) {
+	block, _ := pem.Decode([]byte(peerPEM))
+	if block == nil {
+		return key, fmt.Errorf("identity: peer %s: no certificate in the fleet", peer)
+	}
+	cert, err := id.verify(block.Bytes)
+	if err != nil {
+		return key, fmt.Errorf("identity: peer %s: %w", peer, err)
+	}
+	if cert.DNSNames[0] != peer {
+		return key, fmt.Errorf("identity: peer %s: its certificate names %s", peer, cert.DNSNames[0])
+	}
+	pub, err := pairPublic(cert)
+	if err != nil {
+		return key, fmt.Errorf("identity: peer %s: %w", peer, err)
+	}
+	secret, err := id.pair.ECDH(pub)
+	if err != nil {
+		return key, fmt.Errorf("identity: peer %s: %w", peer, err)
+	}
+	ends := []string{id.Site, peer}
+	slices.Sort(ends)
+	out, err := hkdf.Key(sha256.New, secret, []byte(strings.Join(ends, "\x00")), "rhumb "+purpose, len(key))
+	if err != nil {
+		return key, fmt.Errorf("identity: peer %s: %w", peer, err)
+	}
+	copy(key[:], out)
+	return key, nil
+}
+
+func pairPublic(cert *x509.Certificate) (*ecdh.PublicKey, error) {
+	for _, u := range cert.URIs {
+		if text, ok := strings.CutPrefix(u.Opaque, "x25519:"); ok && u.Scheme == "rhumb" {
+			raw, err := hex.DecodeString(text)
+			if err != nil {
+				return nil, err
+			}
+			return ecdh.X25519().NewPublicKey(raw)
+		}
+	}
+	return nil, errors.New("its certificate carries no pair key")
+}
+
+// TLS returns a configuration for both ends of a connection between sites: TLS
+// 1.3, both sides show certificates of the group, and nobody else is let in.
+func (id *Identity) TLS(serverName string) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{id.Cert}, RootCAs: id.pool, ClientCAs: id.pool,
+		ClientAuth: tls.RequireAndVerifyClientCert, ServerName: serverName, MinVersion: tls.VersionTLS13}
+}
+
+func serial() *big.Int {
+	b := make([]byte, 16)
+	rand.Read(b)
+	b[0] &= 0x7f
+	return new(big.Int).SetBytes(b)
+}
+
+func loadGroup(dir string) (*x509.Certificate, ed25519.PrivateKey, error) {
+	der, err := readPEM(filepath.Join(dir, groupCertFile))
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := readPEM(filepath.Join(dir, groupKeyFile))
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	ed, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, nil, fmt.Errorf("%s is no Ed25519 key", groupKeyFile)
+	}
+	return cert, ed, nil
+}
+
+func writeKey(file string, key ed25519.PrivateKey) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return writePEM(file, "PRIVATE KEY", der, 0o600)
+}
+
+func writePEM(file, kind string, der []byte, mode os.FileMode) error {
+	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)
+}
+
+func readPEM(file string) ([]byte, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil, fmt.Errorf("%s: no PEM block", file)
+	}
+	return block.Bytes, nil
+}

@@ -1,0 +1,299 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"rhumb/placement"
+)
+
+// The roles of a node.
+const (
+	RolePlacement = "placement"
+	RoleAuthDNS   = "authdns"
+	RoleBGP       = "bgp"
+	RoleHealth    = "health"
+	RoleEdge      = "edge"
+	// RoleConsole watches the whole fleet and serves API and page; it acts on
+	// nothing, so it may run on an operator's machine.
+	RoleConsole = "console"
+)
+
+// Roles returns every role, in the order in which they start.
+func Roles() []string {
+	return []string{RolePlacement, RoleHealth, RoleAuthDNS, RoleBGP, RoleEdge, RoleConsole}
+}
+
+// Node is a node file: who this machine is.
+type Node struct {
+	Version int  `yaml:"version"`
+	Node    Self `yaml:"node"`
+	Listen  struct {
+		Top   []netip.AddrPort `yaml:"top"`
+		Low   []netip.AddrPort `yaml:"low"`
+		Admin string           `yaml:"admin"` // directory of the units' unix sockets
+		HTTP  string           `yaml:"http"`  // ADDRESS:PORT of API, metrics and page
+	} `yaml:"listen"`
+	Store Store `yaml:"store"`
+	// Identity is the directory made by `rhumb identity join`; empty in a
+	// fleet of one site.
+	Identity string `yaml:"identity"`
+	BGP      *BGP   `yaml:"bgp"`
+	Geo      struct {
+		Databases []string `yaml:"databases"`
+	} `yaml:"geo"`
+	// Mode overrides the fleet's mode on this node, downwards only: observe.
+	Mode placement.Mode `yaml:"mode"`
+}
+
+// Self names the node.
+type Self struct {
+	Name    string   `yaml:"name"`
+	Site    string   `yaml:"site"`
+	Roles   []string `yaml:"roles"`
+	DataDir string   `yaml:"data_dir"`
+}
+
+// Store says where the fleet's state lives: etcd, embedded or not, or a file.
+type Store struct {
+	Etcd *Etcd  `yaml:"etcd"`
+	File string `yaml:"file"` // path; `store: file` means state.json in data_dir
+}
+
+// UnmarshalYAML accepts the short form `store: file`.
+func (s *Store) UnmarshalYAML(unmarshal func(any) error) error {
+	var word string
+	if unmarshal(&word) == nil && word == "file" {
+		s.File = "state.json"
+		return nil
+	}
+	type plain Store
+	return unmarshal((*plain)(s))
+}
+
+// Etcd is either a set of embedded members by node name, or an existing cluster.
+type Etcd struct {
+	// Embedded maps node names to unicast addresses: one, three or five.
+	Embedded  map[string]netip.Addr `yaml:"embedded"`
+	Endpoints []string              `yaml:"endpoints"`
+	// ClientPort and PeerPort of embedded members; 2379 and 2380 by default.
+	ClientPort uint16 `yaml:"client_port"`
+	PeerPort   uint16 `yaml:"peer_port"`
+}
+
+// BGP is the speaker's part of a node file.
+type BGP struct {
+	ASN      uint32     `yaml:"asn"`
+	RouterID netip.Addr `yaml:"router_id"`
+	Engine   string     `yaml:"engine"` // gobgp
+	// Port is where sessions are accepted; 179 by default, -1 for none.
+	Port            int                `yaml:"port"`
+	Hold            placement.Duration `yaml:"hold"`
+	GracefulRestart bool               `yaml:"graceful_restart"`
+	Peers           []Peer             `yaml:"peers"`
+	NextHop4        netip.Addr         `yaml:"next_hop4"`
+	NextHop6        netip.Addr         `yaml:"next_hop6"`
+}
+
+// Peer is a BGP neighbour.
+type Peer struct {
+	Addr         netip.Addr `yaml:"addr"`
+	ASN          uint32     `yaml:"asn"`
+	GTSM         bool       `yaml:"gtsm"`
+	Multihop     int        `yaml:"multihop"` // TTL; 0: directly connected
+	PasswordFile string     `yaml:"password_file"`
+	Password     string     `yaml:"-"`
+}
+
+// LoadNode reads and checks a node file. The error joins every mistake found.
+func LoadNode(file string) (*Node, error) {
+	src, err := openSource(file)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{}
+	if err := src.decode(n); err != nil {
+		return nil, err
+	}
+	n.defaults(filepath.Dir(file))
+	n.check(src)
+	n.readPasswords(src)
+	return n, src.err()
+}
+
+func (n *Node) defaults(dir string) {
+	if n.Node.DataDir == "" {
+		n.Node.DataDir = "/var/lib/rhumb"
+	}
+	n.Node.DataDir = resolve(dir, n.Node.DataDir)
+	if n.Listen.Admin == "" {
+		n.Listen.Admin = "/run/rhumb"
+	}
+	n.Listen.Admin = resolve(dir, n.Listen.Admin)
+	if n.Identity != "" {
+		n.Identity = resolve(dir, n.Identity)
+	}
+	if n.Store.File != "" {
+		n.Store.File = resolve(n.Node.DataDir, n.Store.File)
+	}
+	for i, db := range n.Geo.Databases {
+		n.Geo.Databases[i] = resolve(dir, db)
+	}
+	if e := n.Store.Etcd; e != nil {
+		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
+	}
+	if b := n.BGP; b != nil {
+		b.Engine, b.Port = or(b.Engine, "gobgp"), or(b.Port, 179)
+		for i := range b.Peers {
+			if f := b.Peers[i].PasswordFile; f != "" {
+				b.Peers[i].PasswordFile = resolve(dir, f)
+			}
+		}
+	}
+}
+
+func (n *Node) check(src *source) {
+	if n.Version != 1 {
+		src.fail([]string{"version"}, "is %d; this binary reads version 1", n.Version)
+	}
+	for _, f := range []struct{ key, value string }{{"name", n.Node.Name}, {"site", n.Node.Site}} {
+		if !isLabel(f.value) {
+			src.fail([]string{"node", f.key}, "%q is not a name (lower-case letters, digits, hyphens)", f.value)
+		}
+	}
+	if len(n.Node.Roles) == 0 {
+		src.refuse(placement.RuleEmptySelector, []string{"node", "roles"}, "no role: this node would do nothing")
+	}
+	for _, r := range n.Node.Roles {
+		if !slices.Contains(Roles(), r) {
+			src.fail([]string{"node", "roles"}, "unknown role %q; roles are %s", r, strings.Join(Roles(), ", "))
+		}
+	}
+	n.checkStore(src)
+	n.checkListen(src)
+	n.checkBGP(src)
+}
+
+func (n *Node) checkListen(src *source) {
+	if slices.Contains(n.Node.Roles, RoleAuthDNS) && len(n.Listen.Top)+len(n.Listen.Low) == 0 {
+		src.fail([]string{"listen"}, "role authdns needs a top or low address")
+	}
+	for _, a := range n.Listen.Top {
+		if slices.Contains(n.Listen.Low, a) {
+			src.fail([]string{"listen", "low"}, "%s is a top address too; the level belongs to the address", a)
+		}
+	}
+}
+
+func (n *Node) checkStore(src *source) {
+	at := []string{"store"}
+	switch e := n.Store.Etcd; {
+	case e == nil && n.Store.File == "":
+		src.fail(at, "want etcd or file")
+	case e != nil && n.Store.File != "":
+		src.fail(at, "etcd and file exclude each other")
+	case e != nil && (len(e.Embedded) == 0) == (len(e.Endpoints) == 0):
+		src.fail([]string{"store", "etcd"}, "want either embedded or endpoints")
+	case e != nil && len(e.Embedded) > 0 && len(e.Embedded)%2 == 0:
+		src.fail([]string{"store", "etcd", "embedded"}, "%d members: want one, three or five, since an even one adds no quorum", len(e.Embedded))
+	case e != nil && len(e.Embedded) > 5:
+		src.fail([]string{"store", "etcd", "embedded"}, "%d members: want one, three or five", len(e.Embedded))
+	case n.Store.File != "" && slices.Contains(n.Node.Roles, RolePlacement):
+		src.fail([]string{"node", "roles"}, "role placement needs etcd; with store: file the other roles run alone")
+	}
+}
+
+func (n *Node) checkBGP(src *source) {
+	if !slices.Contains(n.Node.Roles, RoleBGP) {
+		return
+	}
+	if n.BGP == nil {
+		src.fail([]string{"bgp"}, "role bgp needs this section")
+		return
+	}
+	if n.BGP.ASN == 0 {
+		src.fail([]string{"bgp", "asn"}, "is missing")
+	}
+	if !n.BGP.RouterID.Is4() {
+		src.fail([]string{"bgp", "router_id"}, "want an IPv4 address (RFC 4271, 4.2)")
+	}
+	if n.BGP.Engine != "gobgp" {
+		src.fail([]string{"bgp", "engine"}, "unknown engine %q; this version has gobgp", n.BGP.Engine)
+	}
+	if n.BGP.GracefulRestart {
+		src.refuse(placement.RuleGRWithHealth, []string{"bgp", "graceful_restart"},
+			"a dead speaker would go on attracting traffic for the restart time")
+	}
+	if h := n.BGP.Hold.D(); h != 0 && h.Seconds() < 3 {
+		src.fail([]string{"bgp", "hold"}, "%s is below 3s (RFC 4271, 4.2)", h)
+	}
+	n.checkPeers(src)
+}
+
+func (n *Node) checkPeers(src *source) {
+	seen := make(map[netip.Addr]bool)
+	for i, p := range n.BGP.Peers {
+		at := []string{"bgp", "peers"}
+		switch {
+		case !p.Addr.IsValid():
+			src.fail(at, "peer %d has no addr", i+1)
+		case p.ASN == 0:
+			src.fail(at, "peer %s has no asn", p.Addr)
+		case seen[p.Addr]:
+			src.fail(at, "peer %s stands twice", p.Addr)
+		case p.GTSM && p.Multihop > 0:
+			src.fail(at, "peer %s: gtsm is for directly connected peers, not for multihop (RFC 5082)", p.Addr)
+		case p.GTSM && p.ASN == n.BGP.ASN:
+			src.fail(at, "peer %s: gtsm is for external peers", p.Addr)
+		}
+		seen[p.Addr] = true
+	}
+}
+
+func (n *Node) readPasswords(src *source) {
+	if n.BGP == nil {
+		return
+	}
+	for i := range n.BGP.Peers {
+		p := &n.BGP.Peers[i]
+		if p.PasswordFile == "" {
+			continue
+		}
+		b, err := os.ReadFile(p.PasswordFile)
+		if err != nil {
+			src.fail([]string{"bgp", "peers"}, "peer %s: password_file: %s", p.Addr, rootCause(err))
+			continue
+		}
+		p.Password = strings.TrimSpace(string(b))
+	}
+}
+
+// Has tells whether the node runs a role.
+func (n *Node) Has(role string) bool { return slices.Contains(n.Node.Roles, role) }
+
+func resolve(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// isLabel accepts what may stand in a DNS label, a metric label and a key.
+func isLabel(s string) bool {
+	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-'
+	for _, c := range s {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	return ok
+}

@@ -1,0 +1,181 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"rhumb/placement"
+)
+
+// Error is a mistake in a file: where it is, what it is, and the line itself.
+type Error struct {
+	File    string
+	Line    int
+	Column  int
+	Reason  string
+	Excerpt string // the line with a caret under the column; may be empty
+	// Rule is set when one of the table's rules refuses the file.
+	Rule placement.RuleName
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", e.Line, e.Column)
+	}
+	b.WriteString(": " + e.Reason)
+	if e.Rule != "" {
+		fmt.Fprintf(&b, " (rule %s)", e.Rule)
+	}
+	if e.Excerpt != "" {
+		b.WriteString("\n" + e.Excerpt)
+	}
+	return b.String()
+}
+
+// source is one parsed file; it turns a path within the document into a position.
+type source struct {
+	file string
+	data []byte
+	tree *ast.File
+	errs []error
+}
+
+func openSource(file string) (*source, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, &Error{File: file, Reason: "cannot be read: " + rootCause(err)}
+	}
+	return newSource(file, data)
+}
+
+func newSource(file string, data []byte) (*source, error) {
+	tree, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return nil, syntaxError(file, data, err)
+	}
+	return &source{file: file, data: data, tree: tree}, nil
+}
+
+// decode fills v strictly.
+func (s *source) decode(v any) error {
+	if len(bytes.TrimSpace(s.data)) == 0 {
+		return &Error{File: s.file, Line: 1, Column: 1, Reason: "the file is empty"}
+	}
+	err := yaml.NewDecoder(bytes.NewReader(s.data), yaml.Strict()).Decode(v)
+	if err != nil {
+		return syntaxError(s.file, s.data, err)
+	}
+	return nil
+}
+
+// syntaxError takes position and message out of the library's error.
+func syntaxError(file string, data []byte, err error) error {
+	out := &Error{File: file, Line: 1, Column: 1, Reason: firstLine(err.Error())}
+	var y yaml.Error
+	if errors.As(err, &y) {
+		out.Reason = y.GetMessage()
+		if t := y.GetToken(); t != nil && t.Position != nil {
+			out.Line, out.Column = t.Position.Line, t.Position.Column
+		}
+	}
+	out.Excerpt = excerpt(data, out.Line, out.Column)
+	return out
+}
+
+// fail records a mistake at a path of keys; the deepest key that exists gives the position.
+func (s *source) fail(path []string, format string, args ...any) {
+	s.errs = append(s.errs, s.at(path, fmt.Sprintf(format, args...)))
+}
+
+func (s *source) refuse(rule placement.RuleName, path []string, format string, args ...any) {
+	e := s.at(path, fmt.Sprintf(format, args...))
+	e.Rule = rule
+	s.errs = append(s.errs, e)
+}
+
+func (s *source) at(path []string, reason string) *Error {
+	e := &Error{File: s.file, Line: 1, Column: 1, Reason: strings.Join(path, ".") + ": " + reason}
+	if len(s.tree.Docs) == 0 {
+		return e
+	}
+	node := s.tree.Docs[0].Body
+	for _, key := range path {
+		next, tok := child(node, key)
+		if tok == nil {
+			break
+		}
+		e.Line, e.Column = tok.GetToken().Position.Line, tok.GetToken().Position.Column
+		node = next
+	}
+	e.Excerpt = excerpt(s.data, e.Line, e.Column)
+	return e
+}
+
+// child finds a key of a mapping: its value, and the key's node for the position.
+func child(n ast.Node, key string) (value, at ast.Node) {
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		for _, v := range m.Values {
+			if keyText(v.Key) == key {
+				return v.Value, v.Key
+			}
+		}
+	case *ast.MappingValueNode:
+		if keyText(m.Key) == key {
+			return m.Value, m.Key
+		}
+	}
+	return nil, nil
+}
+
+func keyText(k ast.MapKeyNode) string { return strings.Trim(k.GetToken().Value, `"'`) }
+
+// has tells whether a path of keys stands in the file, with whatever value.
+func (s *source) has(path ...string) bool {
+	if len(s.tree.Docs) == 0 {
+		return false
+	}
+	node := s.tree.Docs[0].Body
+	for _, key := range path {
+		next, at := child(node, key)
+		if at == nil {
+			return false
+		}
+		node = next
+	}
+	return true
+}
+
+func excerpt(data []byte, line, column int) string {
+	lines := strings.Split(string(data), "\n")
+	if line < 1 || line > len(lines) {
+		return ""
+	}
+	text := strings.ReplaceAll(lines[line-1], "\t", " ")
+	prefix := fmt.Sprintf("%5d | ", line)
+	return prefix + text + "\n" + strings.Repeat(" ", len(prefix)+max(column, 1)-1) + "^"
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+func rootCause(err error) string {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err.Error()
+		}
+		err = next
+	}
+}

@@ -1,0 +1,67 @@
+package placement
+
+// ForceState is the operator's word on a Site or Cluster.
+type ForceState string
+
+// The forced states; NoForce lets the measured state rule.
+const (
+	NoForce   ForceState = ""
+	ForceUp   ForceState = "up"
+	ForceDown ForceState = "down"
+)
+
+// Force overrides the measured state of a Cluster or Site. An ended intent is
+// kept with Ended set, so that a revision is a function of the store's content.
+type Force struct {
+	Object ClusterID  `json:"object"`
+	State  ForceState `json:"state"`
+	Audit
+}
+
+// Audit says who asked for an intent, why, and until when.
+type Audit struct {
+	Who    string `json:"who"`
+	Reason string `json:"reason"`
+	Since  Time   `json:"since"`
+	Until  Time   `json:"until,omitzero"`
+	// Ended is set when the intent was taken back.
+	Ended Time `json:"ended,omitzero"`
+	// Override names the rules that the operator set aside.
+	Override []string `json:"override,omitempty"`
+}
+
+// Live tells whether the intent holds.
+func (a *Audit) Live() bool { return a.Ended.IsZero() }
+
+// Expired tells whether its time has run out; it goes on holding all the same,
+// loudly, since ending it by itself would move clients at an hour nobody chose.
+func (a *Audit) Expired(now Time) bool {
+	return a.Live() && !a.Until.IsZero() && now.After(a.Until)
+}
+
+// Drain takes a Site out of service in phases.
+type Drain struct {
+	Site string `json:"site"`
+	// Return "auto" opts in to coming back at Until, on green checks.
+	Return string `json:"return,omitempty"`
+	Audit
+}
+
+// Dial limits the share of its clients that a Site gets, in per mille.
+type Dial struct {
+	Site     string `json:"site"`
+	PerMille int    `json:"per_mille"`
+	Audit
+}
+
+// Freeze stops every automatic decision; manual verbs still work.
+type Freeze struct {
+	Audit
+}
+
+// Pin holds a Site at a Plan revision.
+type Pin struct {
+	Site     string `json:"site"`
+	Revision int64  `json:"revision"`
+	Audit
+}

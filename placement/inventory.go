@@ -1,0 +1,205 @@
+package placement
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Inventory is what the operator wants, at one store revision. It is immutable
+// once published; slices are sorted by name.
+type Inventory struct {
+	// Revision is the store revision of the newest change folded in.
+	Revision int64 `json:"revision"`
+	Fleet
+	Intents
+}
+
+// Fleet is the configured part of an Inventory: what `rhumb apply` writes.
+type Fleet struct {
+	Version   int             `json:"version"`
+	Mode      Mode            `json:"mode"`
+	Roles     map[string]Mode `json:"roles,omitempty"` // mode per role
+	Sites     []Site          `json:"sites"`
+	Checks    []Check         `json:"checks"`
+	Policies  []Policy        `json:"policies"`
+	Services  []Service       `json:"services"`
+	Prefixes  []Prefix        `json:"prefixes"`
+	Zones     []Zone          `json:"zones"`
+	Overrides []Override      `json:"overrides,omitempty"`
+	ECS       ECS             `json:"ecs"`
+	Safety    Safety          `json:"safety"`
+}
+
+// Intents are the operator's standing orders beside the configuration.
+type Intents struct {
+	Drains []Drain `json:"drains,omitempty"`
+	Forces []Force `json:"forces,omitempty"`
+	Dials  []Dial  `json:"dials,omitempty"`
+	Pins   []Pin   `json:"pins,omitempty"`
+	Freeze Freeze  `json:"freeze,omitzero"`
+}
+
+// Level says on which listeners a Zone is served.
+type Level string
+
+// The two levels of DNS.
+const (
+	TopLevel Level = "top" // anycast; refers to the name servers of a region
+	LowLevel Level = "low" // beside the edges; answers with the nearest cluster
+)
+
+// Zone is a zone file, immutable by its digest.
+type Zone struct {
+	Name   string `json:"name"` // lower case, fully qualified
+	SHA256 string `json:"sha256"`
+	Size   int    `json:"size"`
+	Names  int    `json:"names"` // owner names, for the shrink rule
+	Level  Level  `json:"level"`
+	// NameServers is the service whose clusters are the zone's name servers,
+	// chosen per resolver; empty for a zone with a static NS set.
+	NameServers string `json:"name_servers,omitempty"`
+}
+
+// Override forces the location of a client prefix; it beats every data set.
+type Override struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	Location Location     `json:"location"`
+}
+
+// ECS caps how much of a client subnet option is used (RFC 7871), in bits.
+type ECS struct {
+	Off   bool `json:"off,omitempty"`
+	Bits4 int  `json:"bits4"`
+	Bits6 int  `json:"bits6"`
+}
+
+// Safety are the thresholds of the rules which judge intents.
+type Safety struct {
+	MinSites        int     `json:"min_sites"`
+	MaxDrains       int     `json:"max_drains"`
+	MinHeadroom     float64 `json:"min_headroom"`
+	MaxAnswerChange float64 `json:"max_answer_change"`
+	KeepNames       float64 `json:"keep_names"` // the part of a zone's names an apply must keep
+}
+
+// Site returns the site of that name, or nil.
+func (f *Fleet) Site(name string) *Site {
+	return find(f.Sites, name, func(s *Site) string { return s.Name })
+}
+
+// Service returns the service of that name, or nil.
+func (f *Fleet) Service(name string) *Service {
+	return find(f.Services, name, func(s *Service) string { return s.Name })
+}
+
+// Policy returns the policy of that name, or nil.
+func (f *Fleet) Policy(name string) *Policy {
+	return find(f.Policies, name, func(p *Policy) string { return p.Name })
+}
+
+// Check returns the check of that name, or nil.
+func (f *Fleet) Check(name string) *Check {
+	return find(f.Checks, name, func(c *Check) string { return c.Name })
+}
+
+// Zone returns the zone of that name, or nil.
+func (f *Fleet) Zone(name string) *Zone {
+	return find(f.Zones, name, func(z *Zone) string { return z.Name })
+}
+
+// Prefix returns the prefix's entry, or nil.
+func (f *Fleet) Prefix(p netip.Prefix) *Prefix {
+	i := slices.IndexFunc(f.Prefixes, func(e Prefix) bool { return e.Prefix == p })
+	if i < 0 {
+		return nil
+	}
+	return &f.Prefixes[i]
+}
+
+// Cluster returns the cluster of that id, or nil.
+func (f *Fleet) Cluster(id ClusterID) *Cluster {
+	s := f.Site(id.Site)
+	if s == nil {
+		return nil
+	}
+	return find(s.Clusters, id.Name, func(c *Cluster) string { return c.Name })
+}
+
+// Eligible returns the clusters which may serve a service, in order of id.
+func (f *Fleet) Eligible(s *Service) []ClusterID {
+	var out []ClusterID
+	for _, site := range f.Sites {
+		if len(s.Sites) > 0 && !slices.Contains(s.Sites, site.Name) {
+			continue
+		}
+		for _, c := range site.Clusters {
+			if slices.Contains(s.Clusters, c.Name) {
+				out = append(out, ClusterID{site.Name, c.Name})
+			}
+		}
+	}
+	slices.SortFunc(out, ClusterID.Compare)
+	return out
+}
+
+// AnnouncingSites returns the sites which may announce a prefix, by name.
+func (f *Fleet) AnnouncingSites(p *Prefix) []string {
+	if len(p.Sites) > 0 {
+		return slices.Sorted(slices.Values(p.Sites))
+	}
+	out := make([]string, 0, len(f.Sites))
+	for _, s := range f.Sites {
+		out = append(out, s.Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// RoleMode returns the mode of a role: its own, else the fleet's, else observe.
+func (f *Fleet) RoleMode(role string) Mode {
+	return f.Roles[role].Or(f.Mode.Or(Observe))
+}
+
+// Drained returns the live drain of a site, or nil.
+func (i *Intents) Drained(site string) *Drain {
+	for k := range i.Drains {
+		if d := &i.Drains[k]; d.Site == site && d.Live() {
+			return d
+		}
+	}
+	return nil
+}
+
+// Forced returns the operator's word on an object; a force on the site holds
+// for its clusters which have none of their own.
+func (i *Intents) Forced(id ClusterID) ForceState {
+	out := NoForce
+	for k := range i.Forces {
+		f := &i.Forces[k]
+		if !f.Live() {
+			continue
+		}
+		if f.Object == id {
+			return f.State
+		}
+		if f.Object == SiteID(id.Site) {
+			out = f.State
+		}
+	}
+	return out
+}
+
+// Frozen tells whether automatic decisions are stopped.
+func (i *Intents) Frozen() bool { return i.Freeze.Reason != "" && i.Freeze.Live() }
+
+// find returns the element of that name; the slices are short and looked up
+// off the hot path, so a map beside each would only be one more thing to keep equal.
+func find[T any](list []T, name string, key func(*T) string) *T {
+	for i := range list {
+		if strings.EqualFold(key(&list[i]), name) {
+			return &list[i]
+		}
+	}
+	return nil
+}

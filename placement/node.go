@@ -1,0 +1,87 @@
+package placement
+
+import "net/netip"
+
+// Node is a machine running rhumb, as its units report themselves to the store
+// (leased, so that a dead one vanishes).
+type Node struct {
+	Name string `json:"name"`
+	Site string `json:"site"`
+	Unit string `json:"unit"` // rhumb-bgp, rhumb-dns, rhumb-edge, rhumb-director, or rhumb
+	// Roles that this unit runs: placement, authdns, bgp, health, edge.
+	Roles   []string `json:"roles"`
+	Version string   `json:"version"`
+	// Algorithms lists the versions it can run.
+	Algorithms []int  `json:"algorithms"`
+	ClassTable string `json:"class_table"`
+	// Snapshot in force, its digest, and since when.
+	Snapshot string `json:"snapshot"`
+	Digest   string `json:"digest,omitempty"`
+	Applied  Time   `json:"applied,omitzero"`
+	Started  Time   `json:"started"`
+	At       Time   `json:"at"`
+	// Alarms of this unit: SnapshotStale, StateStale …
+	Alarms []Alarm    `json:"alarms,omitempty"`
+	DNS    *DNSStatus `json:"dns,omitempty"`
+	BGP    *BGPStatus `json:"bgp,omitempty"`
+	Edge   *EdgeStats `json:"edge,omitempty"`
+	Leader bool       `json:"leader,omitempty"` // holds the director's lease
+}
+
+// DNSStatus is what an authdns role reports.
+type DNSStatus struct {
+	QPS float64 `json:"qps"`
+	// Answers counts answers by the site they name, since start.
+	Answers map[string]int64 `json:"answers,omitempty"`
+	Zones   []ZoneStatus     `json:"zones,omitempty"`
+}
+
+// ZoneStatus is a zone as one unit serves it.
+type ZoneStatus struct {
+	Name   string `json:"name"`
+	Serial uint32 `json:"serial"`
+	Names  int    `json:"names"`
+	Level  Level  `json:"level"`
+	Error  string `json:"error,omitempty"` // why the newest version is not served
+}
+
+// BGPStatus is what a bgp role reports.
+type BGPStatus struct {
+	Peers  []PeerStatus  `json:"peers"`
+	Routes []RouteStatus `json:"routes"`
+}
+
+// PeerStatus is one neighbour.
+type PeerStatus struct {
+	Address netip.Addr `json:"address"`
+	ASN     uint32     `json:"asn"`
+	State   string     `json:"state"`
+	Since   Time       `json:"since,omitzero"`
+	Error   string     `json:"error,omitempty"`
+}
+
+// RouteStatus is one of our prefixes: what is wanted, what is announced, and
+// what keeps the two apart.
+type RouteStatus struct {
+	Prefix    netip.Prefix `json:"prefix"`
+	Want      Step         `json:"want"`
+	Announced Step         `json:"announced"`
+	Cause     string       `json:"cause,omitempty"`
+	Since     Time         `json:"since,omitzero"`
+	Refusal   *Refusal     `json:"refusal,omitempty"`
+	Mode      Mode         `json:"mode"`
+	Anchor    bool         `json:"anchor,omitempty"`
+	Slot      int          `json:"slot,omitempty"` // 1.. when this site holds one
+	MED       uint32       `json:"med,omitempty"`
+}
+
+// EdgeStats is what an edge role reports.
+type EdgeStats struct {
+	Sessions  int   `json:"sessions"`  // of our own server
+	Foreign   int   `json:"foreign"`   // of other servers on the VIPs (kind forward)
+	Forwarded int   `json:"forwarded"` // flows tunnelled to their owner
+	Moving    int   `json:"moving"`
+	MovedOut  int64 `json:"moved_out"`
+	MovedIn   int64 `json:"moved_in"`
+	Failed    int64 `json:"failed"`
+}

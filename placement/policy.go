@@ -1,0 +1,45 @@
+package placement
+
+// AllDown says what is answered when no eligible cluster is usable.
+type AllDown string
+
+// The all-down rules; the zero value means FailOpen.
+const (
+	FailOpen AllDown = "fail_open" // as if all were up
+	NoData   AllDown = "nodata"    // NOERROR without records
+	ServFail AllDown = "servfail"
+)
+
+// Policy says how to choose. It compiles to tiers of eligible clusters per class,
+// which are filled in order within capacity; nothing else chooses.
+type Policy struct {
+	Name   string `json:"name"`
+	Choose Branch `json:"choose"`
+	// Pick is how many addresses of each family an answer carries (2..4).
+	Pick int      `json:"pick"`
+	TTL  Duration `json:"ttl"`
+	// Headroom is the part of a capacity that may be used, in per mille.
+	Headroom int     `json:"headroom"`
+	AllDown  AllDown `json:"all_down"`
+}
+
+// Branch is a node of the policy tree; exactly one field is set, and an empty
+// Branch means the nearest of all eligible clusters. Branches nest freely:
+// failover of geo of weighted.
+type Branch struct {
+	// Sites is a leaf: the nearest among these sites.
+	Sites []string `json:"sites,omitempty"`
+	// Geo picks by country, continent or region of the client ("DE", "EU",
+	// "europe"); the key "*" is for all others.
+	Geo map[string]Branch `json:"geo,omitempty"`
+	// Failover tries its branches in order.
+	Failover []Branch `json:"failover,omitempty"`
+	// Weighted divides the clients of a class among its branches.
+	Weighted []Weighted `json:"weighted,omitempty"`
+}
+
+// Weighted is a branch with its share of the clients.
+type Weighted struct {
+	Weight int `json:"weight"`
+	Branch `json:",inline" yaml:",inline"`
+}

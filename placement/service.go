@@ -1,0 +1,52 @@
+package placement
+
+import "net/netip"
+
+// Service is what clients ask for: names, how to choose, and where it lives.
+type Service struct {
+	Name string `json:"name"`
+	// Names are the steered owner names, lower case and fully qualified; a name
+	// is either static (in a zone file) or steered, never both.
+	Names []string `json:"names,omitempty"`
+	// Clusters are cluster names; each site which has one of them is eligible.
+	Clusters []string `json:"clusters"`
+	// Sites restricts the service to some sites; empty means every site.
+	Sites  []string `json:"sites,omitempty"`
+	Policy string   `json:"policy"`
+	Check  string   `json:"check,omitempty"`
+	// TTL overrides the policy's.
+	TTL  Duration `json:"ttl,omitempty"`
+	Mode Mode     `json:"mode"`
+	// Zone is set for the name servers of a delegated zone: the service's
+	// clusters are then name servers, and the answer is a referral.
+	Zone string `json:"zone,omitempty"`
+	// Demand is the expected load in queries per second by region; the
+	// measured demand replaces it where there is any.
+	Demand map[string]int64 `json:"demand,omitempty"`
+	Edge   *Edge            `json:"edge,omitempty"`
+}
+
+// EdgeKind is who owns the sockets of a service's sessions.
+type EdgeKind string
+
+// The kinds of edge service.
+const (
+	Forward EdgeKind = "forward" // another server on the host; nothing is terminated
+	Content EdgeKind = "content" // our own HTTP server; sessions can move
+)
+
+// Edge says how the client sessions of a Service are kept alive.
+type Edge struct {
+	Kind EdgeKind         `json:"kind"`
+	Mode Mode             `json:"mode"`
+	VIPs []netip.AddrPort `json:"vips"`
+	// Root is a directory and Origin an HTTP URL; content has exactly one.
+	Root   string `json:"root,omitempty"`
+	Origin string `json:"origin,omitempty"`
+}
+
+// Mapped tells whether the service is steered by answers at all.
+func (s *Service) Mapped() bool { return len(s.Names) > 0 || s.Zone != "" }
+
+// IsNameServer tells whether the answer of the service is a referral.
+func (s *Service) IsNameServer() bool { return s.Zone != "" }

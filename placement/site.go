@@ -1,0 +1,92 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Position is a point on the earth in degrees, latitude first: [52.37, 4.90].
+type Position [2]float64
+
+// Lat returns the latitude in degrees, north positive.
+func (p Position) Lat() float64 { return p[0] }
+
+// Lon returns the longitude in degrees, east positive.
+func (p Position) Lon() float64 { return p[1] }
+
+// Site is a PoP: one place with one fate.
+type Site struct {
+	Name   string   `json:"name"`
+	City   string   `json:"city,omitempty"`
+	At     Position `json:"at"`
+	Region string   `json:"region,omitempty"`
+	// Number marks the site's routes (large community ASN:1:Number); 1..65535,
+	// unique in the fleet.
+	Number uint16 `json:"number"`
+	// Domains are the failure domains it shares with others (ISP, power, build).
+	// A quorum counts domains, not sites; empty means the site is its own domain.
+	Domains []string `json:"domains,omitempty"`
+	// Beat is where its health role hears the heartbeats of other sites.
+	Beat netip.AddrPort `json:"beat"`
+	// Edge is the unicast address for session control and the tunnel.
+	Edge netip.AddrPort `json:"edge"`
+	// Identity is the site's certificate (PEM), signed by the offline group key;
+	// it carries the public key from which pair keys for beats and tunnel come.
+	Identity string    `json:"identity,omitempty"`
+	Clusters []Cluster `json:"clusters"`
+}
+
+// Domain returns the failure domain in which the site's vantage votes.
+func (s *Site) Domain() string {
+	if len(s.Domains) > 0 {
+		return strings.Join(s.Domains, "+")
+	}
+	return s.Name
+}
+
+// Cluster is a set of servers behind one address set in a Site.
+type Cluster struct {
+	Name      string           `json:"name"`
+	Addresses []netip.AddrPort `json:"addresses"`
+	// Capacity is in queries or requests per second; 0 means without limit.
+	Capacity int64 `json:"capacity,omitempty"`
+	// Check overrides the service's check for this cluster.
+	Check string `json:"check,omitempty"`
+}
+
+// ClusterID names a Cluster in the fleet, or with Name "-" the Site itself.
+type ClusterID struct {
+	Site string
+	Name string
+}
+
+// SiteItself is the Name of a ClusterID which means the whole site.
+const SiteItself = "-"
+
+// SiteID returns the object which stands for the whole site.
+func SiteID(site string) ClusterID { return ClusterID{site, SiteItself} }
+
+func (c ClusterID) String() string { return c.Site + "/" + c.Name }
+
+// IsSite tells whether c means the site itself.
+func (c ClusterID) IsSite() bool { return c.Name == SiteItself }
+
+// Compare orders by site, then by name.
+func (c ClusterID) Compare(o ClusterID) int {
+	return cmp.Or(strings.Compare(c.Site, o.Site), strings.Compare(c.Name, o.Name))
+}
+
+// MarshalText prints SITE/CLUSTER; it makes the id usable as a JSON map key.
+func (c ClusterID) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads SITE/CLUSTER.
+func (c *ClusterID) UnmarshalText(b []byte) error {
+	site, name, ok := strings.Cut(string(b), "/")
+	if !ok || site == "" || name == "" {
+		return fmt.Errorf("cluster %q: want SITE/CLUSTER", b)
+	}
+	*c = ClusterID{site, name}
+	return nil
+}

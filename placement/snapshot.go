@@ -1,0 +1,242 @@
+package placement
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"rhumb/placement/lpm"
+)
+
+// Name names a state: plan revision . votes revision, +p where this node's loop
+// patched it ahead of the store. Equal names (but for +p) mean equal answers.
+type Name struct {
+	Plan    int64 `json:"plan"`
+	Votes   int64 `json:"votes"`
+	Patched bool  `json:"patched,omitempty"`
+}
+
+func (n Name) String() string {
+	s := strconv.FormatInt(n.Plan, 10) + "." + strconv.FormatInt(n.Votes, 10)
+	if n.Patched {
+		s += "+p"
+	}
+	return s
+}
+
+// ParseName reads 1042.17 or 1042.17+p.
+func ParseName(s string) (Name, error) {
+	t, patched := strings.CutSuffix(s, "+p")
+	plan, votes, ok := strings.Cut(t, ".")
+	p, err1 := strconv.ParseInt(plan, 10, 64)
+	v, err2 := strconv.ParseInt(votes, 10, 64)
+	if !ok || err1 != nil || err2 != nil || p < 0 || v < 0 {
+		return Name{}, fmt.Errorf("snapshot name %q: want PLAN.VOTES, as 1042.17", s)
+	}
+	return Name{p, v, patched}, nil
+}
+
+// Snapshot is a Plan unfolded with Verdicts: who serves whom, at one named
+// state. It is immutable; appliers hold a pointer to a whole one, never parts.
+type Snapshot struct {
+	Name      Name
+	Inventory *Inventory
+	Plan      *Plan
+	Classes   *ClassTable
+	// Verdicts in order of object; every cluster and every site has one.
+	Verdicts []Verdict
+	// Maps in order of service.
+	Maps []ServiceMap
+	// Announcements in order of prefix and site, for every site that may announce.
+	Announcements []Announcement
+	Anchors       []Anchors
+	Backups       []Backup
+	// Alarms are the loud conditions of this state (fail-open, capped, stale …).
+	Alarms []Alarm
+	// Digest is the hex SHA-256 of everything above but names, times and causes.
+	Digest string
+}
+
+// Alarm is a condition which an operator must see; it changes nothing by itself.
+type Alarm struct {
+	Kind   string `json:"kind"` // as SnapshotStale, FailOpenActive, DrainExpired
+	Object string `json:"object,omitempty"`
+	Text   string `json:"text"`
+}
+
+// ServiceMap says for each class which clusters serve a service.
+type ServiceMap struct {
+	Service *Service
+	Policy  *Policy
+	// Clusters are the eligible clusters in order of id; candidates point into it.
+	Clusters []ClusterID
+	// Rows by class id; the last one is for NoClass.
+	Rows []*Row
+	// Blocks gives the largest aligned client block with one answer (ECS scope).
+	Blocks *lpm.Blocks
+}
+
+// Row is the decision for one class. Rows are shared between classes which are
+// decided alike, and immutable.
+type Row struct {
+	// Candidates in order of preference: tier, cost, id.
+	Candidates []Candidate
+	// Shares divide the class's clients; the last one's Upto is 1000. Empty
+	// means that nobody is usable: the policy's all-down rule answers.
+	Shares []Share
+	// FailOpen is set when all were down and are taken as up.
+	FailOpen bool
+}
+
+// Candidate is one eligible cluster as one class sees it.
+type Candidate struct {
+	Cluster uint16 // index into ServiceMap.Clusters
+	Tier    uint8
+	Out     Out
+	Cost    Cost
+}
+
+// Out says why a candidate gets none of the new clients of a class.
+type Out uint8
+
+// The reasons.
+const (
+	In        Out = iota
+	OutDown       // verdict down
+	OutForced     // operator's word
+	OutDrained
+	OutDialled  // the operator's dial or a ramp leaves it out of this class
+	OutFull     // no room within capacity
+	OutTier     // an open tier above has room
+	OutFarther  // usable, but others are nearer
+	OutExcluded // the policy does not name it for this class
+)
+
+var outNames = [...]string{"in", "down", "forced", "drained", "dialled", "full", "lower-tier", "farther", "excluded"}
+
+func (o Out) String() string { return outNames[o] }
+
+// MarshalText prints the reason.
+func (o Out) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// Usable tells whether the candidate could take clients if the ones before it could not.
+func (o Out) Usable() bool { return o == In || o == OutFull || o == OutTier || o == OutFarther }
+
+// Share gives the clients whose hash is below Upto (per mille, cumulative) to a candidate.
+type Share struct {
+	Candidate uint16 // index into Row.Candidates
+	Upto      uint16
+}
+
+// Map returns the map of a service, or nil.
+func (s *Snapshot) Map(service string) *ServiceMap {
+	i, ok := slices.BinarySearchFunc(s.Maps, service, func(m ServiceMap, n string) int {
+		return strings.Compare(m.Service.Name, n)
+	})
+	if !ok {
+		return nil
+	}
+	return &s.Maps[i]
+}
+
+// Verdict returns the verdict on an object; Unknown where there is none.
+func (s *Snapshot) Verdict(id ClusterID) Verdict {
+	i, ok := slices.BinarySearchFunc(s.Verdicts, id, func(v Verdict, id ClusterID) int {
+		return v.Object.Compare(id)
+	})
+	if !ok {
+		return Verdict{Object: id}
+	}
+	return s.Verdicts[i]
+}
+
+// AnchorSites returns the sites which keep a prefix announced whatever their votes say.
+func (s *Snapshot) AnchorSites(p netip.Prefix) []string {
+	for i := range s.Anchors {
+		if s.Anchors[i].Prefix == p {
+			return s.Anchors[i].Sites
+		}
+	}
+	return nil
+}
+
+// BackupOrder returns the sites which may take over a site's sessions, and the epoch.
+func (s *Snapshot) BackupOrder(site string) ([]string, uint64) {
+	for i := range s.Backups {
+		if s.Backups[i].Site == site {
+			return s.Backups[i].Order, s.Backups[i].Epoch
+		}
+	}
+	return nil, 0
+}
+
+// Check judges the snapshot before anybody acts upon it. A Refusal keeps the
+// previous one.
+func (s *Snapshot) Check() *Refusal {
+	for i := range s.Inventory.Prefixes {
+		if r := s.checkAnchors(&s.Inventory.Prefixes[i]); r != nil {
+			return r
+		}
+	}
+	for i := range s.Maps {
+		if r := s.checkNameServers(&s.Maps[i]); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// MinAnnouncing returns how many anchors a prefix of n sites needs: what the
+// operator says, by default 2, but 1 below three sites.
+func (p *Prefix) MinAnchors(n int) int {
+	want := p.MinAnnouncing
+	if want == 0 {
+		want = 2
+	}
+	if n < 3 {
+		want = min(want, 1)
+	}
+	return min(want, n)
+}
+
+func (s *Snapshot) checkAnchors(p *Prefix) *Refusal {
+	sites := s.Inventory.AnnouncingSites(p)
+	named := 0
+	for _, a := range s.AnchorSites(p.Prefix) {
+		if slices.Contains(sites, a) {
+			named++
+		}
+	}
+	if want := p.MinAnchors(len(sites)); named < want {
+		return &Refusal{Rule: RuleAnchors, Object: p.Prefix.String(),
+			Have: fmt.Sprintf("%d anchors", named), Limit: fmt.Sprintf("%d", want)}
+	}
+	return nil
+}
+
+// checkNameServers refuses a referral whose name servers share one fate: a
+// resolver returns to the parent only when the NS TTL ends, so a set of one
+// region dies with the region for an hour.
+func (s *Snapshot) checkNameServers(m *ServiceMap) *Refusal {
+	if !m.Service.IsNameServer() || len(m.Clusters) < 2 {
+		return nil
+	}
+	regions := make(map[string]bool)
+	for _, c := range m.Clusters {
+		regions[s.Inventory.fate(c)] = true
+	}
+	if len(regions) < 2 {
+		return &Refusal{Rule: RuleOneFate, Object: m.Service.Zone, Have: "every name server in one region", Limit: "2 regions"}
+	}
+	return nil
+}
+
+// fate returns what a name server dies with: its region, or its site where none is named.
+func (f *Fleet) fate(c ClusterID) string {
+	if s := f.Site(c.Site); s != nil && s.Region != "" {
+		return s.Region
+	}
+	return c.Site
+}

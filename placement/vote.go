@@ -1,0 +1,118 @@
+package placement
+
+import (
+	"fmt"
+	"time"
+)
+
+// Time is an instant in UTC; JSON prints RFC 3339.
+type Time = time.Time
+
+// State is what is believed of a Cluster or a Site.
+type State uint8
+
+// The states. Unknown means that nothing was heard yet: it serves. Path means
+// that the site lives and our path to it is broken: nothing is removed.
+const (
+	Unknown State = iota
+	Up
+	Degraded
+	Path
+	Down
+)
+
+var stateNames = [...]string{"unknown", "up", "degraded", "path", "down"}
+
+func (s State) String() string { return stateNames[s] }
+
+// MarshalText prints the state's name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads the state's name.
+func (s *State) UnmarshalText(b []byte) error {
+	return unmarshalName(s, stateNames[:], b, "state")
+}
+
+func unmarshalName[T ~uint8](v *T, names []string, b []byte, what string) error {
+	for i, n := range names {
+		if n == string(b) {
+			*v = T(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s %q: want one of %v", what, b, names)
+}
+
+// Vote is what one vantage says of a Cluster or Site after damping.
+type Vote struct {
+	Object  ClusterID `json:"object"`
+	Vantage string    `json:"vantage"` // node which looked
+	Site    string    `json:"site"`    // the vantage's site
+	Domain  string    `json:"domain"`  // its failure domain
+	State   State     `json:"state"`
+	Fault   Fault     `json:"fault,omitempty"`
+	Cause   string    `json:"cause,omitempty"`
+	Since   Time      `json:"since"`
+	// Hold is set while the vantage doubts itself: the vote counts for nobody.
+	Hold bool `json:"hold,omitempty"`
+	// Incarnation and Seq order the votes of one vantage: of two votes on one
+	// object the later replaces the earlier, whichever way it came.
+	Incarnation uint32 `json:"incarnation"`
+	Seq         uint64 `json:"seq"`
+}
+
+// Own tells whether a site speaks about itself.
+func (v *Vote) Own() bool { return v.Site == v.Object.Site }
+
+// Newer tells whether v replaces o, a vote of the same vantage on the same object.
+func (v *Vote) Newer(o *Vote) bool {
+	if v.Incarnation != o.Incarnation {
+		return v.Incarnation > o.Incarnation
+	}
+	return v.Seq > o.Seq
+}
+
+// Verdict is all Votes on one object folded. It is computed on every node and
+// never stored.
+type Verdict struct {
+	Object ClusterID `json:"object"`
+	State  State     `json:"state"`
+	Since  Time      `json:"since"`
+	// Force is the operator's word, kept beside the measured State.
+	Force ForceState `json:"force,omitempty"`
+	// Own is what the site's own vantages say, and with which fault.
+	Own   State `json:"own"`
+	Fault Fault `json:"fault,omitempty"`
+	// DownDomains of Domains fresh failure domains say down.
+	DownDomains int `json:"down_domains"`
+	Domains     int `json:"domains"`
+	// Capped is set when the removal cap keeps a measured Down in service.
+	Capped bool   `json:"capped,omitempty"`
+	Cause  string `json:"cause,omitempty"`
+}
+
+// Usable tells whether clients may be sent to the object.
+func (v *Verdict) Usable() bool {
+	switch v.Force {
+	case ForceUp:
+		return true
+	case ForceDown:
+		return false
+	}
+	return v.State != Down || v.Capped
+}
+
+// Load is what a cluster carries, as its site reports it.
+type Load struct {
+	Cluster  ClusterID `json:"cluster"`
+	QPS      int64     `json:"qps"`
+	Sessions int64     `json:"sessions"`
+	At       Time      `json:"at"`
+}
+
+// Demand is what the clients of one class ask of one service.
+type Demand struct {
+	Service string `json:"service"`
+	Class   uint16 `json:"class"`
+	QPS     int64  `json:"qps"`
+}
