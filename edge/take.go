@@ -10,6 +10,9 @@ import (
 	"rhumb/edge/tcprepair"
 )
 
+// settleAfter is when a restored connection is like any other.
+const settleAfter = 5 * time.Second
+
 // Reasons why an offer is refused.
 var (
 	errService   = errors.New("no such service here")
@@ -75,6 +78,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, o frame.Offer, box chan f
 		return err
 	}
 	a.m.stall.Observe(time.Since(got).Seconds())
+	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	ready.Type = frame.Active
 	err = l.send(ready)
 	a.run(ctx, s)

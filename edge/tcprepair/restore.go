@@ -15,6 +15,15 @@ import (
 // wall clocks may differ by anything; a hand-off takes less than this.
 const MaxElapsed = 500 * time.Millisecond
 
+// tcpRTOMax is TCP_RTO_MAX_MS (Linux 6.15). A restored connection has no
+// round-trip time, and the kernel then waits 3 s for the first retransmission.
+// Capped to the least it takes, a packet lost around the move costs 1 s.
+const (
+	tcpRTOMax   = 44
+	rtoMoved    = 1000   // ms
+	rtoOrdinary = 120000 // ms, RFC 6298's bound as Linux has it
+)
+
 // fillStep is the piece in which unacknowledged bytes enter the send queue.
 const fillStep = 64 << 10
 
@@ -70,6 +79,18 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	return c, nil
 }
 
+// Settle ends what eases a restored connection's start. Call it when round
+// trips have been measured, a few seconds after Activate.
+func Settle(c *net.TCPConn) error {
+	return control(c, func(s sock) error {
+		err := s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoOrdinary, "TCP_RTO_MAX_MS")
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	})
+}
+
 func (r *Restored) conn() (*net.TCPConn, error) {
 	dup, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -104,6 +125,8 @@ func (r *Restored) build(fill io.Reader, elapsed time.Duration) error {
 	if err := r.clock(elapsed); err != nil {
 		return err
 	}
+	// Older kernels refuse; there the first loss costs more.
+	_ = r.fd.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS")
 	if err := r.fill(fill); err != nil {
 		return err
 	}
