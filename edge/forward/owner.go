@@ -221,14 +221,14 @@ func (o *owners) toOwner(now time.Time, f Flow, r *record, p []byte, steps []ste
 		r.asked = now
 		steps = append(steps, step{do: doAsk, flow: f, site: r.owner})
 	}
-	if now.Sub(r.told) >= foreignEvery {
-		r.told = now
-		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
-	}
 	r.tally.packets++
 	r.tally.bytes += uint64(len(p))
 	if r.watch {
 		return steps // the kernel has the packet already
+	}
+	if now.Sub(r.told) >= foreignEvery {
+		r.told = now
+		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
 	}
 	return append(steps, step{do: doTunnel, flow: f, site: r.owner, packet: p})
 }
