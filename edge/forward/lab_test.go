@@ -437,7 +437,7 @@ func (l *lab) startNginx(t *testing.T, s *site) {
 		t.Fatal(err)
 	}
 	conf := fmt.Sprintf(`user root; worker_processes 1; pid %[1]s/pid; error_log %[1]s/error.log;
-events { worker_connections 512; }
+events { worker_connections 4096; }
 http {
   access_log off; sendfile on; client_max_body_size 0;
   client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
@@ -453,7 +453,8 @@ http {
 	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("nginx", "-p", prefix, "-c", path, "-e", filepath.Join(prefix, "error.log"), "-g", "daemon off; master_process off;")
+	cmd := exec.Command("sh", "-c", `ulimit -n 8192; exec nginx "$@"`, "nginx",
+		"-p", prefix, "-c", path, "-e", filepath.Join(prefix, "error.log"), "-g", "daemon off; master_process off;")
 	cmd.Stderr = os.Stderr
 	s.start(t, cmd)
 	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 80)
