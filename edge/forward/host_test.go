@@ -5,6 +5,7 @@ package forward
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -66,4 +67,30 @@ func TestThousandSessions(t *testing.T) {
 		t.Errorf("%d flows are forwarded, want %d", len(s.Flows), len(conns))
 	}
 	t.Log(s.Metrics)
+}
+
+// TestRulesetFlushed has an administrator reload the host's firewall, which
+// flushes everybody's rules: ours come back.
+func TestRulesetFlushed(t *testing.T) {
+	l := newLab(t)
+	l.startAgents(t, true)
+	if out, err := l.b.run("nft", "flush ruleset"); err != nil {
+		t.Fatalf("nft: %v %s", err, out)
+	}
+	l.await(t, func() bool {
+		out, _ := l.b.run("nft", "list tables")
+		return strings.Count(out, tableName) == 2
+	}, "the rules are back")
+	for _, vip := range vips() {
+		l.routeTo(t, l.a)
+		conn, err := l.client.dial(vip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		l.routeTo(t, l.b)
+		if got := get(t, conn, "/site"); got != "a" {
+			t.Errorf("%s: served by %q, want a", vip, got)
+		}
+	}
 }
