@@ -117,12 +117,9 @@ type owners struct {
 	held    int // octets that wait in all records
 	heldNow int // packets that wait in all records
 	budget  bucket
-	patience
+	wait    time.Duration // how long the packets of an undecided flow wait
 	hooks
 }
-
-// patience is how long the packets of an undecided flow wait.
-type patience struct{ wait time.Duration }
 
 // hooks are the look-ups and counters of the holder. They run under its lock.
 type hooks struct {
@@ -135,11 +132,11 @@ type hooks struct {
 
 func newOwners(h hooks, askRate float64, wait time.Duration) *owners {
 	return &owners{
-		flows:    make(map[Flow]*record),
-		near:     make(map[netip.Prefix]near),
-		budget:   bucket{rate: askRate, left: askRate},
-		patience: patience{wait: wait},
-		hooks:    h,
+		flows:  make(map[Flow]*record),
+		near:   make(map[netip.Prefix]near),
+		budget: bucket{rate: askRate, left: askRate},
+		wait:   wait,
+		hooks:  h,
 	}
 }
 
@@ -221,14 +218,14 @@ func (o *owners) toOwner(now time.Time, f Flow, r *record, p []byte, steps []ste
 		r.asked = now
 		steps = append(steps, step{do: doAsk, flow: f, site: r.owner})
 	}
-	if now.Sub(r.told) >= foreignEvery {
-		r.told = now
-		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
-	}
 	r.tally.packets++
 	r.tally.bytes += uint64(len(p))
 	if r.watch {
 		return steps // the kernel has the packet already
+	}
+	if now.Sub(r.told) >= foreignEvery {
+		r.told = now
+		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
 	}
 	return append(steps, step{do: doTunnel, flow: f, site: r.owner, packet: p})
 }

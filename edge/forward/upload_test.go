@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // upload is a PUT by curl, of the big file.
@@ -49,13 +51,22 @@ func (u *upload) wait(t *testing.T, l *lab) {
 	}
 }
 
-// TestUploadForwarded forwards every octet of an upload, over a path that
-// carries the packets whole, and over one that needs parts.
+// TestUploadForwarded forwards every octet of an upload: over a path that
+// carries the packets whole, over one known to need parts, and over one that
+// turns out to carry less than was said.
 func TestUploadForwarded(t *testing.T) {
-	for _, mtu := range []int{1500, 1400} {
+	for _, path := range []struct{ said, real int }{{1500, 1500}, {1400, 1500}, {1500, 1400}} {
+		mtu := path.said
 		families(t, func(t *testing.T, vip string) {
 			l := newLab(t)
 			l.pathMTU = mtu
+			l.router.must(t, func() error {
+				link, err := netlink.LinkByName("to-a")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetMTU(link, path.real)
+			})
 			l.startAgents(t, true)
 			u := l.startUpload(t, vip, "16M")
 			key := "[" + vip + "]:80"
@@ -68,7 +79,7 @@ func TestUploadForwarded(t *testing.T) {
 			u.wait(t, l)
 			s, o := l.b.agent.tell(t, "stats"), l.a.agent.tell(t, "stats")
 			octets := s.Metrics["tunnel_bytes_total a"]
-			t.Logf("path %d: %.0f packets, %.1f MB/s, CPU s per GB %.2f + %.2f", mtu, s.Metrics["forwarded_packets_total a"],
+			t.Logf("path %d, said %d: %.0f packets, %.1f MB/s, CPU s per GB %.2f + %.2f", path.real, mtu, s.Metrics["forwarded_packets_total a"],
 				octets/1e6/time.Since(start).Seconds(), s.CPU.Seconds()*1e9/octets, o.CPU.Seconds()*1e9/octets)
 			if octets < bigSize/2 {
 				t.Errorf("%.0f octets were forwarded: the test proves nothing", octets)
