@@ -1,0 +1,165 @@
+package authdns
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/placement"
+)
+
+// metrics are the series of this part. Labels hold zones, sites and enumerated
+// words, never anything a client may choose freely.
+type metrics struct {
+	requests, responses *prometheus.CounterVec
+	duration, size      *prometheus.HistogramVec
+	decisions, ecs      *prometheus.CounterVec
+	would, dropped      *prometheus.CounterVec
+	truncated, panics   prometheus.Counter
+	zones               zoneMetrics
+}
+
+// zoneMetrics tell about each zone as it is served.
+type zoneMetrics struct {
+	serial, records, loaded *prometheus.GaugeVec
+	failures                *prometheus.CounterVec
+}
+
+// newMetrics makes the series and registers them; a nil Registerer keeps them
+// to ourselves.
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	var all []prometheus.Collector
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		all = append(all, v)
+		return v
+	}
+	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{"proto"})
+		all = append(all, v)
+		return v
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"zone"})
+		all = append(all, v)
+		return v
+	}
+	m := &metrics{
+		requests:  counter("rhumb_dns_requests_total", "Queries received.", "zone", "proto", "family", "type"),
+		responses: counter("rhumb_dns_responses_total", "Replies sent.", "zone", "rcode"),
+		duration:  histogram("rhumb_dns_request_duration_seconds", "Time to make a reply.", prometheus.ExponentialBuckets(1e-6, 4, 9)),
+		size:      histogram("rhumb_dns_response_size_bytes", "Size of replies.", []float64{64, 128, 256, 512, 1232, 4096, 65535}),
+		decisions: counter("rhumb_dns_decisions_total", "Steered answers by the site they name, and why.", "zone", "policy", "site", "reason"),
+		ecs:       counter("rhumb_dns_ecs_total", "What became of the client subnet option.", "use"),
+		would:     counter("rhumb_observe_would_total", "What would have been done in mode act.", "role", "action"),
+		dropped:   counter("rhumb_dns_dropped_total", "Packets and connections without a reply.", "reason"),
+		truncated: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_truncated_total", Help: "Replies with TC set."}),
+		panics:    prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_panics_total", Help: "Queries that panicked; each cost one answer."}),
+		zones: zoneMetrics{
+			serial:   gauge("rhumb_zone_serial", "Serial of the zone as served."),
+			records:  gauge("rhumb_zone_records", "Records of the zone as served."),
+			loaded:   gauge("rhumb_zone_last_load_timestamp_seconds", "When the version in force was loaded."),
+			failures: counter("rhumb_zone_load_failures_total", "Versions refused; the previous one stayed.", "zone"),
+		},
+	}
+	all = append(all, m.truncated, m.panics)
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range all {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// count takes in one query.
+func (m *metrics) count(o *outcome, from asker, n int, took time.Duration) {
+	if o.silent {
+		m.dropped.WithLabelValues(dropSilent).Inc()
+		return
+	}
+	p := proto(from)
+	m.requests.WithLabelValues(o.zone, p, familyLabel(from), typeLabel(o.qtype)).Inc()
+	m.responses.WithLabelValues(o.zone, rcodeLabel(o.rcode)).Inc()
+	m.duration.WithLabelValues(p).Observe(took.Seconds())
+	m.size.WithLabelValues(p).Observe(float64(n))
+	m.ecs.WithLabelValues(string(o.ecs)).Inc()
+	if o.truncated {
+		m.truncated.Inc()
+	}
+	d := o.decision
+	switch {
+	case d == nil:
+	case d.observed:
+		m.would.WithLabelValues("authdns", "answer").Inc()
+		m.decisions.WithLabelValues(o.zone, d.policy, "", reasonStatic).Inc()
+	default:
+		m.decisions.WithLabelValues(o.zone, d.policy, d.site, d.reason).Inc()
+	}
+}
+
+// rcodeLabel names an RCODE; 16 means two things, and TSIG is not spoken here.
+func rcodeLabel(rcode int) string {
+	if rcode == dns.RcodeBadVers {
+		return "BADVERS"
+	}
+	return dns.RcodeToString[rcode]
+}
+
+// typeLabel keeps the number of series small: anybody may ask for any type.
+func typeLabel(t uint16) string {
+	switch t {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT, dns.TypeCNAME,
+		dns.TypeSRV, dns.TypePTR, dns.TypeCAA, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeDS, dns.TypeDNSKEY, dns.TypeANY:
+		return dns.TypeToString[t]
+	}
+	return "other"
+}
+
+// zoneFailed counts a version that was refused.
+func (m *metrics) zoneFailed(name string) { m.zones.failures.WithLabelValues(name).Inc() }
+
+// setZones renews the gauges; zones that are gone leave no series behind.
+func (m *metrics) setZones(zones map[string]*loaded) {
+	z := &m.zones
+	for _, g := range []*prometheus.GaugeVec{z.serial, z.records, z.loaded} {
+		g.Reset()
+	}
+	for name, l := range zones {
+		if l.zone == nil {
+			continue
+		}
+		z.serial.WithLabelValues(name).Set(float64(l.zone.Serial()))
+		z.records.WithLabelValues(name).Set(float64(l.zone.Records))
+		z.loaded.WithLabelValues(name).Set(float64(l.at.Unix()))
+	}
+}
+
+// Status returns what this role reports of itself.
+func (s *Server) Status() placement.DNSStatus {
+	qps, answers := s.tallies.status(s.now())
+	out := placement.DNSStatus{QPS: qps, Answers: answers}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	faults := s.current.Load().faults
+	for _, name := range sortedKeys(s.zones) {
+		l := s.zones[name]
+		z := placement.ZoneStatus{Name: name, Level: l.meta.Level, Error: l.fault}
+		if z.Error == "" {
+			z.Error = faults[name]
+		}
+		if l.zone != nil {
+			z.Serial, z.Names = l.zone.Serial(), l.zone.Owners
+		}
+		out.Zones = append(out.Zones, z)
+	}
+	return out
+}
+
+// sortedKeys gives maps an order before it reaches an output.
+func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,113 @@
+package authdns
+
+import (
+	"net/netip"
+
+	"github.com/miekg/dns"
+
+	"rhumb/placement"
+)
+
+// asker is what is known of a request beside its octets.
+type asker struct {
+	addr  netip.AddrPort
+	level placement.Level
+	tcp   bool
+}
+
+// outcome tells the Server what to count.
+type outcome struct {
+	zone      string
+	qtype     uint16
+	rcode     int
+	silent    bool
+	truncated bool
+	ecs       ecsUse
+	decision  *decision
+}
+
+// ecsUse is what became of a client subnet option.
+type ecsUse string
+
+const (
+	ecsNone    ecsUse = "none"    // not sent
+	ecsUsed    ecsUse = "used"    // the answer was chosen by it
+	ecsIgnored ecsUse = "ignored" // the answer does not depend on the client
+	ecsOff     ecsUse = "off"     // switched off by the operator
+)
+
+// answer is the whole path of a query: it writes the reply to in into out, which
+// holds at least limit octets, and returns its length; 0 means no reply. It is a
+// pure function of the octets, the asker and the state.
+func (s *state) answer(in, out []byte, from asker) (int, outcome) {
+	q, rcode := parse(in, from.tcp)
+	o := outcome{qtype: q.qtype, rcode: rcode, ecs: ecsNone}
+	if rcode == silence {
+		o.silent = true
+		return 0, o
+	}
+	r := reply{q: &q, rcode: rcode, opts: s.options()}
+	if rcode == dns.RcodeSuccess {
+		s.decide(&r, from, &o)
+	}
+	n, truncated := r.pack(out, r.limit(from.tcp))
+	o.rcode, o.truncated = r.rcode, truncated
+	if q.edns.ecs != nil && o.ecs == ecsNone {
+		o.ecs = ecsIgnored
+	}
+	if q.edns.ecs != nil && s.ecs.Off {
+		o.ecs = ecsOff
+	}
+	return n, o
+}
+
+// decide takes a well-formed question to whoever answers it.
+func (s *state) decide(r *reply, from asker, o *outcome) {
+	switch r.q.qclass {
+	case dns.ClassINET, dns.ClassANY:
+	case dns.ClassCHAOS:
+		s.chaos(r)
+		return
+	default:
+		r.rcode = dns.RcodeRefused
+		return
+	}
+	if rcode := refusedType(r.q.qtype); rcode != dns.RcodeSuccess {
+		r.rcode = rcode
+		return
+	}
+	z := s.forest(from.level).find(r.q.canon, r.q.qtype)
+	if z == nil {
+		// No upward referral: it would only help to amplify (RFC 8499, lame).
+		r.rcode, r.ede = dns.RcodeRefused, &extended{code: edeNotAuthoritative}
+		return
+	}
+	o.zone = z.name
+	if z.zone == nil {
+		r.notReady("zone not loaded")
+		return
+	}
+	v := visit{state: s, zone: z, from: from, reply: r, out: o}
+	v.resolve()
+}
+
+// refusedType says with which RCODE a type is turned away whatever the name.
+func refusedType(t uint16) int {
+	switch t {
+	case dns.TypeAXFR, dns.TypeIXFR:
+		return dns.RcodeRefused
+	case dns.TypeOPT, dns.TypeTSIG, dns.TypeTKEY:
+		return dns.RcodeFormatError
+	case dns.TypeMAILA, dns.TypeMAILB:
+		return dns.RcodeNotImplemented
+	}
+	return dns.RcodeSuccess
+}
+
+// notReady says that we ought to know and do not yet, which a resolver remembers
+// for seconds only (RFC 9520), where NXDOMAIN would stay.
+func (r *reply) notReady(why string) {
+	r.rcode, r.aa = dns.RcodeServerFailure, false
+	r.answer, r.authority = nil, nil
+	r.ede = &extended{edeNotReady, why}
+}

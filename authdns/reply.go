@@ -1,0 +1,219 @@
+package authdns
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Sizes of replies in octets. 1232 fits the smallest IPv6 path unfragmented,
+// whatever the client offers.
+const (
+	minUDP = 512
+	maxUDP = 1232
+	maxTCP = dns.MaxMsgSize
+)
+
+// reply is an answer in the making.
+type reply struct {
+	q     *query
+	rcode int
+	aa    bool
+
+	answer    []dns.RR
+	authority []dns.RR
+	// glue must be there or the reply is truncated (RFC 9471); extra may be
+	// left out, an RRset at a time.
+	glue, extra []dns.RR
+
+	scope int // of the ECS option
+	ede   *extended
+	opts  options
+}
+
+// extended is an extended error (RFC 8914).
+type extended struct {
+	code uint16
+	text string
+}
+
+// Extended error codes in use.
+const (
+	edeOther            = 0
+	edeNotReady         = 14
+	edeNotAuthoritative = 20
+)
+
+// options are the parts of the reply's OPT record which are the server's own.
+type options struct {
+	nsid      string
+	keepalive uint16 // in units of 100 ms
+	ecsOff    bool
+}
+
+// recase returns a name with the octets of the question where it is an ancestor
+// of the name asked, so that it compresses to it even in mixed case.
+func (r *reply) recase(name string) string {
+	if n := len(r.q.name) - len(name); n >= 0 && strings.EqualFold(r.q.name[n:], name) {
+		if n == 0 || r.q.name[n-1] == '.' {
+			return r.q.name[n:]
+		}
+	}
+	return name
+}
+
+// records returns records under another owner, as the question spells it, and
+// with their TTL no higher than given. They are copies: packing writes to a
+// record, and those of a zone are shared.
+func (r *reply) records(owner string, rrs []dns.RR, ttl uint32) []dns.RR {
+	out := make([]dns.RR, len(rrs))
+	owner = r.recase(owner)
+	for i, rr := range rrs {
+		out[i] = dns.Copy(rr)
+		h := out[i].Header()
+		h.Name, h.Ttl = owner, min(h.Ttl, ttl)
+	}
+	return out
+}
+
+const noTTL = 1<<32 - 1 // as a limit: the record's own TTL
+
+// limit is how long the reply may be.
+func (r *reply) limit(tcp bool) int {
+	switch {
+	case tcp:
+		return maxTCP
+	case r.q.edns.present:
+		return min(max(int(r.q.edns.size), minUDP), maxUDP)
+	}
+	return minUDP
+}
+
+// pack writes the reply into out, which must hold limit octets. What does not
+// fit makes it truncated: question and OPT alone, so that nobody takes a part
+// for the whole.
+func (r *reply) pack(out []byte, limit int) (n int, truncated bool) {
+	opt := r.opt()
+	end, counts, fits := r.packSections(out[:limit-len(opt)])
+	if !fits {
+		end, counts = headerLen+len(r.q.question), [4]uint16{counts[0]}
+	}
+	if opt != nil {
+		end += copy(out[end:], opt)
+		counts[3]++
+	}
+	r.packHeader(out, counts, !fits)
+	return end, !fits
+}
+
+// packHeader comes last, when the counts are known. RA, Z, AD and CD stay 0:
+// nothing here recurses or validates.
+func (r *reply) packHeader(out []byte, counts [4]uint16, truncated bool) {
+	flags := uint16(0x8000) | uint16(r.q.opcode)<<11 | uint16(r.rcode&0xf)
+	if r.aa {
+		flags |= 0x0400
+	}
+	if truncated {
+		flags |= 0x0200
+	}
+	if r.q.rd {
+		flags |= 0x0100
+	}
+	binary.BigEndian.PutUint16(out, r.q.id)
+	binary.BigEndian.PutUint16(out[2:], flags)
+	for i, c := range counts {
+		binary.BigEndian.PutUint16(out[4+2*i:], c)
+	}
+}
+
+// packSections writes question and records; fits is false when something that
+// must not be missing found no room.
+func (r *reply) packSections(out []byte) (end int, counts [4]uint16, fits bool) {
+	end = headerLen
+	names := make(map[string]int)
+	if r.q.question != nil {
+		counts[0] = 1
+		// The library learns the offsets of the name; the octets are the question's own.
+		if _, err := dns.PackDomainName(r.q.name, out, headerLen, names, true); err != nil {
+			return end, counts, false
+		}
+		end += copy(out[end:], r.q.question)
+	}
+	for i, section := range [][]dns.RR{r.answer, r.authority, r.glue} {
+		for _, rr := range section {
+			n, err := dns.PackRR(rr, out, end, names, true)
+			if err != nil {
+				return end, counts, false
+			}
+			end = n
+			counts[i+1]++
+		}
+	}
+	end, n := packExtra(r.extra, out, end, names)
+	counts[3] += n
+	return end, counts, true
+}
+
+// packExtra writes whole RRsets as long as there is room. It is the last to
+// write: a name that was given back must not be pointed at.
+func packExtra(rrs []dns.RR, out []byte, end int, names map[string]int) (int, uint16) {
+	var count, whole uint16
+	last := end
+	for i, rr := range rrs {
+		n, err := dns.PackRR(rr, out, end, names, true)
+		if err != nil {
+			return last, whole
+		}
+		end = n
+		count++
+		if i+1 == len(rrs) || !sameSet(rr, rrs[i+1]) {
+			last, whole = end, count
+		}
+	}
+	return last, whole
+}
+
+// sameSet tells whether two neighbours belong to one RRset.
+func sameSet(a, b dns.RR) bool {
+	return a.Header().Rrtype == b.Header().Rrtype && a.Header().Name == b.Header().Name
+}
+
+// opt returns the OPT record of the reply, or nil when none was in the request.
+func (r *reply) opt() []byte {
+	e := &r.q.edns
+	if !e.present {
+		return nil
+	}
+	b := make([]byte, 11, 64)
+	b[2] = byte(dns.TypeOPT)
+	binary.BigEndian.PutUint16(b[3:], maxUDP)
+	b[5] = byte(r.rcode >> 4)
+	if e.do {
+		b[7] = 0x80
+	}
+	if e.nsid && r.opts.nsid != "" {
+		b = appendOption(b, optNSID, []byte(r.opts.nsid))
+	}
+	if s := e.ecs; s != nil && !r.opts.ecsOff && r.rcode != dns.RcodeFormatError {
+		d := binary.BigEndian.AppendUint16(nil, s.family)
+		d = append(d, byte(s.source), byte(r.scope))
+		b = appendOption(b, optECS, append(d, s.octets...))
+	}
+	if e.keepalive && r.rcode != dns.RcodeFormatError {
+		b = appendOption(b, optKeepalive, binary.BigEndian.AppendUint16(nil, r.opts.keepalive))
+	}
+	if r.ede != nil {
+		d := binary.BigEndian.AppendUint16(nil, r.ede.code)
+		b = appendOption(b, optEDE, append(d, r.ede.text...))
+	}
+	binary.BigEndian.PutUint16(b[9:], uint16(len(b)-11))
+	return b
+}
+
+// appendOption writes code, length and data (RFC 6891 section 6.1.2).
+func appendOption(b []byte, code uint16, data []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, code)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(data)))
+	return append(b, data...)
+}

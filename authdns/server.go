@@ -1,0 +1,193 @@
+package authdns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/placement"
+)
+
+// Listener is an address on which queries are answered, and at which level.
+type Listener struct {
+	Level placement.Level
+	// Addr is opened for UDP and TCP, unless sockets are handed in.
+	Addr netip.AddrPort
+	// Packet and Stream are open sockets to use instead (socket activation, the
+	// lab); either may be nil. Run closes them.
+	Packet net.PacketConn
+	Stream net.Listener
+}
+
+// Config is what a Server is made of. Zero values mean: no Snapshot yet, act as
+// the Inventory says, one worker per core, discard logs, no metrics.
+type Config struct {
+	Site, Node, Version string
+	Listeners           []Listener
+	// Current holds the Snapshot to begin with, as read from disk.
+	Current *placement.Current
+	// Mode Observe keeps every name on its static set, whatever the Inventory says.
+	Mode       placement.Mode
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	// HideIdentity switches NSID and the CHAOS names off.
+	HideIdentity bool
+	Workers      int
+	Now          func() time.Time
+}
+
+// Server answers queries. Its methods are safe for concurrent use.
+type Server struct {
+	self    identity
+	log     *slog.Logger
+	now     func() time.Time
+	workers int
+	sockets []socket
+	metrics *metrics
+	tallies *tallies
+	buffers sync.Pool // of *tcpBuffer
+
+	current atomic.Pointer[state]
+
+	mu    sync.Mutex // guards what the next state is made of
+	zones map[string]*loaded
+	snap  *placement.Snapshot
+}
+
+// New opens the sockets and makes a Server, which answers once Run is called.
+// Until zones are set it refuses everything.
+func New(c Config) (*Server, error) {
+	s := &Server{
+		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode},
+		log:  c.Logger, now: c.Now, workers: c.Workers,
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.workers == 0 {
+		s.workers = runtime.GOMAXPROCS(0)
+	}
+	m, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("authdns: register metrics: %w", err)
+	}
+	s.metrics, s.tallies = m, newTallies(s.now())
+	if c.Current != nil {
+		s.snap = c.Current.Load()
+	}
+	s.publish(s.snap)
+	if s.sockets, err = open(c.Listeners, s.workers); err != nil {
+		return nil, fmt.Errorf("authdns: %w", err)
+	}
+	return s, nil
+}
+
+// Apply compiles a Snapshot with the zones and puts both in force at once.
+func (s *Server) Apply(_ context.Context, snap *placement.Snapshot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.publish(snap)
+}
+
+// publish makes the next state; mu is held, or nobody else has the Server yet.
+func (s *Server) publish(snap *placement.Snapshot) {
+	next := compile(s.self, s.zones, snap)
+	for _, name := range sortedKeys(next.faults) {
+		if before := s.current.Load(); before == nil || before.faults[name] != next.faults[name] {
+			s.log.Warn("zone cannot be served as meant", "zone", name, "snapshot", next.snapshotName(), "err", next.faults[name])
+		}
+	}
+	s.snap = snap
+	s.current.Store(next)
+}
+
+// Addrs returns the addresses of the listeners in order, as opened: port 0 of
+// the configuration shows as the port it became.
+func (s *Server) Addrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	last := -1
+	for _, k := range s.sockets {
+		if k.listener != last {
+			out, last = append(out, k.addr()), k.listener
+		}
+	}
+	return out
+}
+
+// Run answers until the context ends, then closes all sockets. It returns an
+// error when a socket fails before that.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var group sync.WaitGroup
+	conns := newConns()
+	for _, k := range s.sockets {
+		group.Go(func() {
+			var err error
+			if k.packet != nil {
+				err = s.serveUDP(k)
+			} else {
+				err = s.serveTCP(ctx, k, conns)
+			}
+			if err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("authdns: listen %s: %w", k.addr(), err))
+			}
+		})
+	}
+	<-ctx.Done()
+	for _, k := range s.sockets {
+		k.close()
+	}
+	conns.closeAll()
+	group.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// handle answers one query and counts it. A panic costs this one answer.
+func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
+	start := s.now()
+	st := s.current.Load()
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			s.log.Error("query panicked", "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
+			n = servfail(in, out)
+		}
+	}()
+	n, o := st.answer(in, out, from)
+	s.metrics.count(&o, from, n, s.now().Sub(start))
+	t.count(&o)
+	if d := o.decision; d != nil && d.observed {
+		s.log.Debug("would have answered", "zone", o.zone, "service", d.service,
+			"site", d.site, "reason", d.reason, "snapshot", st.snapshotName())
+	}
+	return n
+}
+
+// servfail answers with the header alone, from nothing but the request's own.
+func servfail(in, out []byte) int {
+	if len(in) < headerLen {
+		return 0
+	}
+	clear(out[:headerLen])
+	copy(out, in[:2])
+	out[2] = 0x80 | in[2]&0x79
+	out[3] = dns.RcodeServerFailure
+	return headerLen
+}

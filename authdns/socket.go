@@ -1,0 +1,197 @@
+package authdns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rhumb/placement"
+)
+
+// socket is one open socket of a listener; exactly one of packet and stream is set.
+type socket struct {
+	listener int // index into Config.Listeners
+	level    placement.Level
+	packet   net.PacketConn
+	stream   net.Listener
+}
+
+// addr is the local address, as the kernel knows it.
+func (k *socket) addr() netip.AddrPort {
+	var a net.Addr
+	if k.packet != nil {
+		a = k.packet.LocalAddr()
+	} else {
+		a = k.stream.Addr()
+	}
+	return addrPort(a)
+}
+
+// close ends whoever reads from the socket. Workers may share one: the second
+// close does nothing.
+func (k *socket) close() {
+	if k.packet != nil {
+		k.packet.Close()
+	} else {
+		k.stream.Close()
+	}
+}
+
+// addrPort returns the address of a socket, the zero value for one that is
+// neither UDP nor TCP.
+func addrPort(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return a.AddrPort()
+	case *net.TCPAddr:
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// open opens the sockets of all listeners, or none.
+func open(listeners []Listener, workers int) ([]socket, error) {
+	var out []socket
+	for i, l := range listeners {
+		opened, err := l.open(i, workers)
+		out = append(out, opened...)
+		if err != nil {
+			for _, k := range out {
+				k.close()
+			}
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// open opens a listener, or takes the sockets that were handed in; on error the
+// ones already open come back too, for the caller to close.
+func (l *Listener) open(index, workers int) (out []socket, err error) {
+	add := func(p net.PacketConn, s net.Listener) {
+		out = append(out, socket{index, l.Level, p, s})
+	}
+	if l.Packet != nil || l.Stream != nil {
+		if l.Packet != nil {
+			if err := replyFromAsked(l.Packet); err != nil {
+				return nil, err
+			}
+			for range workers { // one socket for all of them
+				add(l.Packet, nil)
+			}
+		}
+		if l.Stream != nil {
+			add(nil, l.Stream)
+		}
+		return out, nil
+	}
+	return openBoth(index, l, workers, 8)
+}
+
+// openBoth opens UDP and TCP on one port. Where the kernel chose it for UDP it
+// may be taken for TCP: then another one, up to tries times.
+func openBoth(index int, l *Listener, workers, tries int) ([]socket, error) {
+	var out []socket
+	addr := l.Addr
+	for range workers {
+		p, err := listenUDP(addr)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, socket{index, l.Level, p, nil})
+		addr = addrPort(p.LocalAddr()) // the others share the port that 0 became
+	}
+	s, err := listenTCP(addr)
+	if errors.Is(err, syscall.EADDRINUSE) && l.Addr.Port() == 0 && tries > 1 {
+		for _, k := range out {
+			k.close()
+		}
+		return openBoth(index, l, workers, tries-1)
+	}
+	if err != nil {
+		return out, err
+	}
+	return append(out, socket{index, l.Level, nil, s}), nil
+}
+
+// family returns the network name, since an IPv6 socket shall not take IPv4.
+func family(network string, a netip.AddrPort) string {
+	if a.Addr().Is4() {
+		return network + "4"
+	}
+	return network + "6"
+}
+
+// listenUDP opens one of several sockets on an address; the kernel spreads the
+// clients over them by hash.
+func listenUDP(addr netip.AddrPort) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: control}
+	p, err := lc.ListenPacket(context.Background(), family("udp", addr), addr.String())
+	if err != nil {
+		return nil, err
+	}
+	if err := replyFromAsked(p); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// listenTCP opens the one listening socket of an address.
+func listenTCP(addr netip.AddrPort) (net.Listener, error) {
+	lc := net.ListenConfig{Control: control}
+	lc.SetMultipathTCP(false)
+	return lc.Listen(context.Background(), family("tcp", addr), addr.String())
+}
+
+// control prepares a socket before it is bound: several workers share a port,
+// and an anycast address may be bound before it is up on this host.
+func control(network, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		if network == "udp4" || network == "tcp4" {
+			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1))
+		} else {
+			err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
+		}
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// replyFromAsked lets a UDP socket tell which of our addresses was asked, so
+// that the reply leaves from it, and takes no path MTU from the network, where
+// it can be forged (RFC 9715 section 3.1).
+func replyFromAsked(p net.PacketConn) error {
+	u, ok := p.(*net.UDPConn)
+	if !ok {
+		return fmt.Errorf("listen %s: a %T is not a UDP socket", p.LocalAddr(), p)
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return err
+	}
+	v4 := addrPort(u.LocalAddr()).Addr().Is4()
+	var serr error
+	if err := raw.Control(func(fd uintptr) {
+		if v4 {
+			serr = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT))
+		} else {
+			serr = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT))
+		}
+	}); err != nil {
+		return err
+	}
+	return serr
+}

@@ -1,0 +1,150 @@
+package authdns
+
+import (
+	"net/netip"
+
+	"github.com/miekg/dns"
+
+	"rhumb/authdns/zone"
+	"rhumb/placement"
+)
+
+// steered is a name whose addresses are chosen per client.
+type steered struct {
+	// service is nil while no Snapshot says which one it is.
+	service *placement.Service
+	policy  string
+	allDown placement.AllDown
+	pick    int
+	ttl     uint32
+	observe bool
+	// fixed is what a static set would say: one answer for everybody.
+	fixed []netip.Addr
+}
+
+// decision is how a steered name was answered, for counters and logs.
+type decision struct {
+	service, policy string
+	site            string // "" where the all-down rule answered
+	class           uint16
+	reason          string
+	// observed is set when the decision was only looked at; the static set was sent.
+	observed bool
+}
+
+// The reasons of a decision.
+const (
+	reasonNearest  = "nearest"
+	reasonSpill    = "spill"
+	reasonHealth   = "health"
+	reasonDrain    = "drain"
+	reasonFailOpen = "fail_open"
+	reasonStatic   = "static"
+)
+
+// steer answers with the addresses of the cluster that serves the client. It
+// returns false where the file shall answer instead.
+func (v *visit) steer(name string, st *steered, res zone.Result) bool {
+	s, q := v.state, v.reply.q
+	if st.service == nil {
+		return v.unmapped(name, st, res)
+	}
+	client, used := q.edns.ecs.client(v.from.addr.Addr().Unmap(), s.ecs)
+	c, ok := s.snap.Choose(st.service.Name, client, nil)
+	if !ok {
+		return v.unmapped(name, st, res)
+	}
+	d := &decision{service: st.service.Name, policy: st.policy, class: c.Class, reason: reason(&c), observed: st.observe}
+	if id, ok := c.Cluster(); ok {
+		d.site = id.Site
+	}
+	v.out.decision = d
+	if st.observe {
+		if res.Kind == zone.Answer {
+			return false
+		}
+		v.addresses(name, ofFamily(st.fixed, q.qtype, st.pick), st.ttl)
+		return true
+	}
+	if used > 0 {
+		v.out.ecs = ecsUsed
+		v.reply.scope = q.edns.ecs.scope(c.Scope, used, s.ecs)
+	}
+	v.chosen(name, st, &c, client)
+	return true
+}
+
+// unmapped answers while nothing says who serves whom: with the static set of
+// the file or of the Inventory, else "not ready".
+func (v *visit) unmapped(name string, st *steered, res zone.Result) bool {
+	switch {
+	case res.Kind == zone.Answer:
+		return false
+	case len(st.fixed) > 0:
+		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
+	default:
+		v.reply.notReady("no snapshot yet")
+	}
+	return true
+}
+
+// chosen writes the addresses of a choice, or what the policy says when nobody
+// is left to choose.
+func (v *visit) chosen(name string, st *steered, c *placement.Choice, client netip.Addr) {
+	if c.Head >= 0 {
+		v.addresses(name, v.clusterAddrs(c, client, st.pick), st.ttl)
+		return
+	}
+	switch st.allDown {
+	case placement.NoData:
+		v.denial(st.ttl)
+	case placement.ServFail:
+		v.reply.rcode, v.reply.aa = dns.RcodeServerFailure, false
+		v.reply.ede = &extended{edeOther, "no cluster of " + st.service.Name + " is usable"}
+	default:
+		v.out.decision.reason = reasonFailOpen
+		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
+	}
+}
+
+// clusterAddrs drops the ports: DNS has no place for them.
+func (v *visit) clusterAddrs(c *placement.Choice, client netip.Addr, pick int) []netip.Addr {
+	var out []netip.Addr
+	for _, ap := range v.state.snap.Addresses(c, client, v.reply.q.qtype == dns.TypeAAAA, pick) {
+		out = append(out, ap.Addr())
+	}
+	return out
+}
+
+// reason tells in one word why this cluster: the first choice, or what kept the
+// clients from the one before it.
+func reason(c *placement.Choice) string {
+	switch {
+	case c.Head < 0:
+		return reasonHealth
+	case c.Row.FailOpen:
+		return reasonFailOpen
+	case c.Head == 0:
+		return reasonNearest
+	}
+	switch c.Row.Candidates[0].Out {
+	case placement.OutDown, placement.OutForced:
+		return reasonHealth
+	case placement.OutDrained:
+		return reasonDrain
+	case placement.OutExcluded, placement.OutTier, placement.OutFarther:
+		return reasonNearest
+	}
+	return reasonSpill
+}
+
+// ofFamily returns up to pick addresses of the type asked, in the order given.
+func ofFamily(addrs []netip.Addr, qtype uint16, pick int) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if a.Is6() == (qtype == dns.TypeAAAA) && len(out) < pick {
+			out = append(out, a)
+		}
+	}
+	return out
+}
