@@ -25,6 +25,10 @@ type Plan struct {
 	Votes int64  `json:"votes"`
 	Made  Time   `json:"made"`
 	By    string `json:"by"`
+	// Down are the clusters and sites which the plan was solved without, in
+	// order of id: what a node goes on believing when too few are left to say
+	// otherwise, and what comes back only by another plan.
+	Down []ClusterID `json:"down,omitempty"`
 	// Services in order of name.
 	Services []ServicePlan `json:"services"`
 	// Weights limit clusters by dial, drain and ramp; absent means all.

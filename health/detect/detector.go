@@ -33,6 +33,9 @@ type Config struct {
 	Timeout  time.Duration // silence after which a subject is down
 	// MaxHold ends a hold at last, lest the true loss of most sites be hidden.
 	MaxHold time.Duration
+	// LeaveFor is how long a subject may stay away after it said goodbye (an
+	// upgrade, a restart) before it counts as down.
+	LeaveFor time.Duration
 }
 
 // Defaults returns the times for a beat interval on one path: 2 s at 300 ms, and
@@ -43,7 +46,7 @@ func Defaults(interval time.Duration) Config {
 	if interval <= 100*time.Millisecond {
 		timeout = max(10*interval, 500*time.Millisecond)
 	}
-	return Config{Interval: interval, Timeout: timeout, MaxHold: 25 * time.Second}
+	return Config{Interval: interval, Timeout: timeout, MaxHold: 25 * time.Second, LeaveFor: 30 * time.Second}
 }
 
 // Detector judges subjects by the age of their newest beat. It is a value for
@@ -128,11 +131,15 @@ func (d *Detector) Due(now time.Time) []Change {
 	var out []Change
 	for _, id := range d.order {
 		s := d.subjects[id]
-		if s.state != Up {
+		limit := d.cfg.Timeout
+		switch s.state {
+		case Left:
+			limit = d.cfg.LeaveFor
+		case Unknown, Down:
 			continue
 		}
-		if age := now.Sub(s.heard); age >= d.cfg.Timeout {
-			out = append(out, d.set(id, s, Change{Subject: id, State: Down, At: s.heard.Add(d.cfg.Timeout), Silent: age})...)
+		if age := now.Sub(s.heard); age >= limit {
+			out = append(out, d.set(id, s, Change{Subject: id, State: Down, At: s.heard.Add(limit), Silent: age})...)
 		}
 	}
 	return out

@@ -1,0 +1,75 @@
+package bgp
+
+import (
+	"context"
+	"time"
+
+	"rhumb/placement"
+)
+
+// exitGShut is how long routes stand at gshut before a clean exit withdraws
+// them: routers choose another path first, so nothing is lost between.
+const exitGShut = 200 * time.Millisecond
+
+// exitDeadline bounds what the engine may take at exit.
+const exitDeadline = 500 * time.Millisecond
+
+// tidy does what follows a step: the address leaves lo after the routers' FIBs
+// had time to forget the route, and a Slot goes back when it is not needed.
+func (s *Speaker) tidy(r *route, now time.Time) time.Time {
+	s.release(r)
+	if r.unbind.IsZero() {
+		return time.Time{}
+	}
+	if now.Before(r.unbind) {
+		return r.unbind
+	}
+	r.unbind = time.Time{}
+	if r.mode == placement.Act {
+		s.unbind(r)
+	}
+	return time.Time{}
+}
+
+// leave is the order at exit: avoided, withdrawn while the sessions are still
+// up, a wait for the routers' FIBs, the addresses off lo. No rule is asked: the
+// process goes whatever they say, and a withdrawn route beats a dead one. The
+// Slot of a drain stays held, and so does its silence.
+func (s *Speaker) leave() {
+	var out []*route
+	for _, r := range s.loop.routes {
+		if r.told < placement.Withdrawn {
+			out = append(out, r)
+		}
+	}
+	if len(out) == 0 {
+		s.unbindAll()
+		return
+	}
+	s.leaveTo(out, placement.GShut)
+	time.Sleep(exitGShut)
+	s.leaveTo(out, placement.Withdrawn)
+	time.Sleep(s.cfg.FIBWait)
+	s.unbindAll()
+}
+
+func (s *Speaker) leaveTo(routes []*route, to placement.Step) {
+	ctx, cancel := context.WithTimeout(context.Background(), exitDeadline)
+	defer cancel()
+	for _, r := range routes {
+		from, began := r.told, time.Now()
+		if from >= to {
+			continue
+		}
+		if err := s.tell(ctx, r, to); err != nil {
+			s.fail(r.prefix.Prefix.String(), err)
+			continue
+		}
+		r.told = to
+		r.want.Cause, r.want.Fault = "exit", placement.NoFault
+		if s.cfg.Announcer != nil {
+			s.cfg.Announcer.SetAnnounced(s.own(r))
+		}
+		s.report(r, from, to, time.Since(began))
+	}
+}

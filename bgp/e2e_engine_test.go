@@ -1,0 +1,325 @@
+//go:build e2e
+
+package bgp
+
+import (
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rhumb/placement"
+)
+
+const (
+	net4 = "192.0.2.0/24"
+	net6 = "2001:db8:100::/48"
+)
+
+// birdPeer is a BIRD protocol on the shipped template.
+func birdPeer(name string, local, neighbor int, extra string) string {
+	return "protocol bgp " + name + " from rhumb { local " + addr4(local).String() + " as 64501; neighbor " +
+		addr4(neighbor).String() + " as 64500; " + extra + " }\n"
+}
+
+// twoRouters is sp (.1) between BIRD (.2) and FRR (.3).
+func twoRouters(t *testing.T) (l *lab, bird func(...string) string, frr func(string) string) {
+	l = newLab(t)
+	l.host("sp", 1)
+	l.host("bird", 2)
+	l.host("frr", 3)
+	bird = l.bird("bird", `router id 198.51.100.2;
+protocol static { ipv4; route 203.0.113.0/24 blackhole; }
+`+strings.Replace(birdPeer("sp", 2, 1, `password "secret";`), "}", "ipv4 { import filter rhumb_in4; export all; }; }", 1))
+	// FRR takes anything here: what must not reach it is then kept back by us alone.
+	frr = l.frr("frr", shippedFRR(t, "secret")+"route-map RHUMB-IN permit 99\nexit\n")
+	return l, bird, frr
+}
+
+func spConfig() helperConfig {
+	return helperConfig{Role: "engine", ASN: 64500, RouterID: addr4(1), Site: 1, NextHop6: addr6(1), Peers: []Peer{
+		{Address: addr4(2), ASN: 64501, Password: "secret", GTSM: true},
+		{Address: addr4(3), ASN: 64502, Password: "secret", GTSM: true},
+	}}
+}
+
+func established(p *process, numbers ...int) {
+	p.t.Helper()
+	for _, n := range numbers {
+		p.expect(0, 20*time.Second, "peer "+addr4(n).String()+" established")
+	}
+}
+
+func TestRoutersFollow(t *testing.T) {
+	l, bird, frr := twoRouters(t)
+	sp := l.helper("sp", spConfig())
+	established(sp, 2, 3)
+
+	at := sp.tell("announce " + net4 + " prepend=0")
+	sp.tell("announce " + net6)
+	until(t, 5*time.Second, "the kernels' routes", func() bool {
+		return strings.Contains(l.routes("bird", net4), "via 198.51.100.1") && strings.Contains(l.routes("bird", net6), "via 2001:db8:1::1") &&
+			strings.Contains(l.routes("frr", net4), "via 198.51.100.1") && strings.Contains(l.routes("frr", net6), "via")
+	})
+	t.Logf("announced, in both kernels in both families after %v", time.Since(at))
+	if out := frr("show bgp ipv4 unicast"); strings.Contains(out, "203.0.113.0") {
+		t.Errorf("a route learnt from BIRD was passed on to FRR:\n%s", out)
+	}
+
+	sp.tell("announce " + net4 + " prepend=2 med=50 gshut noexport")
+	until(t, 5*time.Second, "attributes at BIRD", func() bool {
+		return containsAll(bird("show", "route", "for", net4, "all"), []string{
+			"BGP.as_path: 64500 64500 64500", "BGP.med: 50", "(65535,0)", "(65535,65281)", "BGP.large_community: (64500, 1, 1)", "BGP.local_pref: 0"})
+	})
+	until(t, 5*time.Second, "attributes at FRR", func() bool {
+		return containsAll(frr("show bgp ipv4 unicast "+net4), []string{
+			"64500 64500 64500", "metric 50", "localpref 0", "no-export", "graceful-shutdown", "Large Community: 64500:1:1"})
+	})
+	if strings.Contains(l.routes("bird", net4), "via") == false {
+		t.Error("at gshut the route must stay in the kernel")
+	}
+
+	goneTimes(t, l, sp)
+}
+
+// goneTimes prints how long a withdrawn route lives in the peers' kernels.
+func goneTimes(t *testing.T, l *lab, sp *process) {
+	t.Helper()
+	hosts := map[string]*process{"bird": l.fib("bird"), "frr": l.fib("frr")}
+	for _, host := range []string{"bird", "frr"} {
+		var took []time.Duration
+		for range 5 {
+			fib := hosts[host]
+			from := fib.mark()
+			sp.tell("announce " + net4)
+			if !strings.Contains(l.routes(host, net4), "via") {
+				fib.expect(from, 5*time.Second, net4, "via")
+			}
+			from = fib.mark()
+			at := sp.tell("withdraw " + net4)
+			took = append(took, fib.expect(from, 5*time.Second, "Deleted", net4).Sub(at).Round(10*time.Microsecond))
+		}
+		t.Logf("withdraw to FIB-gone at %s: %v", host, took)
+	}
+}
+
+func TestKilledSpeaker(t *testing.T) {
+	l, _, _ := twoRouters(t)
+	sp := l.helper("sp", spConfig())
+	established(sp, 2, 3)
+	birdFIB, frrFIB := l.fib("bird"), l.fib("frr")
+	a, b := birdFIB.mark(), frrFIB.mark()
+	sp.tell("announce " + net4)
+	birdFIB.expect(a, 5*time.Second, net4, "via")
+	frrFIB.expect(b, 5*time.Second, net4, "via")
+	a, b = birdFIB.mark(), frrFIB.mark()
+	at := sp.signal(syscall.SIGKILL)
+	tb := birdFIB.expect(a, 2*time.Second, "Deleted", net4).Sub(at)
+	tf := frrFIB.expect(b, 2*time.Second, "Deleted", net4).Sub(at)
+	t.Logf("SIGKILL to FIB-gone: BIRD %v, FRR %v", tb, tf)
+}
+
+// TestNoPasswordNoSession has one peer of each wrong kind beside a right one,
+// and watches both ends for 20 s: a peer without the password must never get in.
+func TestNoPasswordNoSession(t *testing.T) {
+	l := newLab(t)
+	l.host("sp", 1)
+	l.host("bird", 2, 12, 22, 32, 42)
+	bird := l.bird("bird", "router id 198.51.100.2;\n"+
+		birdPeer("p_good", 2, 1, `password "secret";`)+
+		birdPeer("p_wrong", 12, 1, `password "other";`)+
+		birdPeer("p_none", 22, 1, ``)+
+		birdPeer("p_extra", 32, 1, `password "secret";`)+
+		birdPeer("p_ttl", 42, 1, `ttl security off; multihop 5;`))
+	peer := func(n int, password string, gtsm bool) Peer {
+		return Peer{Address: addr4(n), ASN: 64501, Password: password, GTSM: gtsm}
+	}
+	c := spConfig()
+	c.Peers = []Peer{peer(2, "secret", true), peer(12, "secret", true), peer(22, "secret", true), peer(32, "", true), peer(42, "", true)}
+	sp := l.helper("sp", c)
+	established(sp, 2)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
+		for _, name := range []string{"p_wrong", "p_none", "p_extra", "p_ttl"} {
+			if strings.Contains(bird("show", "protocols", name), "Established") {
+				t.Fatalf("BIRD's protocol %s reached Established", name)
+			}
+		}
+	}
+	for _, n := range []string{".12", ".22", ".32", ".42"} {
+		if strings.Contains(sp.text(), "peer 198.51.100"+n+" established") {
+			t.Errorf("our peer %s reached Established", n)
+		}
+	}
+	if !strings.Contains(bird("show", "protocols", "p_good"), "Established") {
+		t.Error("the right password must go on working")
+	}
+}
+
+// TestMultipathTCPRefused starts the speaker with the runtime's setting turned
+// on from outside: it must not run at all.
+func TestMultipathTCPRefused(t *testing.T) {
+	l := newLab(t)
+	l.host("sp", 1)
+	sp := l.helper("sp", spConfig(), "GODEBUG=multipathtcp=1")
+	select {
+	case <-sp.done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the speaker runs with multipath TCP")
+	}
+	if !strings.Contains(sp.text(), "error bgp: multipath TCP is on") {
+		t.Errorf("said: %s", sp.text())
+	}
+}
+
+// bothFamilies is one session for each family, as between routers.
+func bothFamilies(n int, asn uint32) []Peer {
+	return []Peer{{Address: addr4(n), ASN: asn, OwnFamily: true}, {Address: addr6(n), ASN: asn, OwnFamily: true}}
+}
+
+// TestTransit has two speakers, with an AS each, behind a transit router with BIRD behind it.
+func TestTransit(t *testing.T) {
+	l := newLab(t)
+	l.host("sp", 1)
+	l.host("sptwo", 11)
+	l.host("tr", 4)
+	l.host("bird", 2)
+	bird := l.bird("bird", `router id 198.51.100.2;
+protocol bgp tr4 { local 198.51.100.2 as 64501; neighbor 198.51.100.4 as 64510; connect delay time 1; ipv4 { import all; export none; }; }
+protocol bgp tr6 { local 2001:db8:1::2 as 64501; neighbor 2001:db8:1::4 as 64510; connect delay time 1; ipv6 { import all; export none; }; }
+`)
+	tr := l.helper("tr", helperConfig{Role: "transit", ASN: 64510, RouterID: addr4(4),
+		Peers: slices.Concat(bothFamilies(1, 64503), bothFamilies(11, 64504), bothFamilies(2, 64501))})
+	var sps []*process
+	for i, host := range []string{"sp", "sptwo"} {
+		n := []int{1, 11}[i]
+		sps = append(sps, l.helper(host, helperConfig{Role: "engine", ASN: 64503 + uint32(i), RouterID: addr4(n), Site: uint16(i + 1),
+			Port: NoListener, Peers: bothFamilies(4, 64510)}))
+	}
+	established(tr, 1, 11, 2)
+	for _, n := range []int{1, 11} {
+		tr.expect(0, 20*time.Second, "peer "+addr6(n).String()+" established")
+	}
+	for _, sp := range sps {
+		sp.tell("announce " + net4)
+		sp.tell("announce " + net6)
+	}
+	tr.expect(0, 5*time.Second, "best "+net4+" [198.51.100.1 198.51.100.11]")
+	tr.expect(0, 5*time.Second, "best "+net6+" [2001:db8:1::1 2001:db8:1::11]")
+	until(t, 5*time.Second, "the path behind the transit router", func() bool {
+		return containsAll(bird("show", "route", "for", net4, "all"), []string{"BGP.as_path: 64510 6450", "BGP.next_hop: 198.51.100.4"}) &&
+			containsAll(bird("show", "route", "for", net6, "all"), []string{"BGP.as_path: 64510 6450", "BGP.next_hop: 2001:db8:1::4"})
+	})
+
+	from := tr.mark()
+	sps[0].tell("announce " + net4 + " gshut")
+	tr.expect(from, 5*time.Second, "best "+net4+" [198.51.100.11]")
+	sps[0].expect(0, 5*time.Second, "learned 198.51.100.4 "+net4+" false [[64500 1 2]] false") // the witness
+	from = tr.mark()
+	sps[1].tell("withdraw " + net4)
+	tr.expect(from, 5*time.Second, "best "+net4+" [198.51.100.1]") // the last one is used, gshut or not
+	from = tr.mark()
+	sps[0].tell("withdraw " + net4)
+	tr.expect(from, 5*time.Second, "best "+net4+" []")
+	until(t, 5*time.Second, "gone behind the transit router", func() bool { return !strings.Contains(bird("show", "route", "for", net4), net4) })
+}
+
+// TestLadderWithRouters runs two sites of one AS and an observing third: a
+// drain by the ladder, the address on lo, the witness, the clean exit.
+func TestLadderWithRouters(t *testing.T) {
+	l := newLab(t)
+	numbers := map[string]int{"spa": 1, "spb": 11, "spc": 21}
+	for _, host := range []string{"spa", "spb", "spc"} {
+		l.host(host, numbers[host])
+	}
+	l.host("bird", 2)
+	bird := l.bird("bird", "router id 198.51.100.2;\n"+birdPeer("a", 2, 1, "")+birdPeer("b", 2, 11, "")+birdPeer("c", 2, 21, ""))
+	speaker := func(host string, site uint16, mode placement.Mode) *process {
+		n := numbers[host]
+		return l.helper(host, helperConfig{Role: "speaker", ASN: 64500, RouterID: addr4(n), Site: site, NextHop6: addr6(n), Mode: mode,
+			Prefixes: []placement.Prefix{{Prefix: anycast, Slots: 1, Prepend: 2, MED: 50, Witness: placement.WitnessRequired}},
+			VIPs:     []netip.Addr{vip}, Slots: true,
+			Peers: []Peer{{Address: addr4(2), ASN: 64501, GTSM: true}}})
+	}
+	a, b, c := speaker("spa", 1, placement.Act), speaker("spb", 2, placement.Act), speaker("spc", 3, placement.Observe)
+	until(t, 20*time.Second, "BIRD's sessions", func() bool {
+		return strings.Count(bird("show", "protocols"), "Established") == 3
+	})
+	fib := l.fib("bird")
+	from := fib.mark()
+	for _, sp := range []*process{a, b, c} {
+		sp.tell("announce")
+		sp.expect(0, 5*time.Second, "event "+net4+" prepend announce")
+	}
+	until(t, 5*time.Second, "both next hops in BIRD's kernel", func() bool {
+		return containsAll(l.routes("bird", net4), []string{"via 198.51.100.1 ", "via 198.51.100.11 "})
+	})
+	if out := bird("show", "route", "protocol", "c"); strings.Contains(out, net4) {
+		t.Errorf("the observing site announced:\n%s", out)
+	}
+	if !strings.Contains(l.ip("-n", l.ns("spa"), "addr", "show", "lo"), vip.String()+"/32") {
+		t.Error("announced without the address on lo")
+	}
+	if strings.Contains(l.ip("-n", l.ns("spc"), "addr", "show", "lo"), vip.String()) {
+		t.Error("the observing site bound the address")
+	}
+
+	at := a.tell("withdrawn intent")
+	a.expect(0, 5*time.Second, "event "+net4+" gshut withdrawn", "witness=true")
+	until(t, 5*time.Second, "site 1 out of BIRD", func() bool { return !strings.Contains(bird("show", "route", "protocol", "a"), net4) })
+	t.Logf("drained by the ladder in %v", time.Since(at))
+	if !strings.Contains(l.ip("-n", l.ns("spa"), "addr", "show", "lo"), vip.String()) {
+		t.Error("the address left lo before the routers' FIBs had time")
+	}
+	until(t, 5*time.Second, "the address off lo", func() bool {
+		return !strings.Contains(l.ip("-n", l.ns("spa"), "addr", "show", "lo"), vip.String())
+	})
+	if strings.Contains(strings.Join(fibLines(fib, from, "Deleted "+net4), "\n"), net4) {
+		t.Errorf("the prefix was gone from BIRD's kernel meanwhile:\n%s", fib.text())
+	}
+
+	b.tell("withdrawn local") // nobody else is left: no witness, so it stays
+	b.expect(0, 5*time.Second, "event "+net4+" gshut gshut rule=witness")
+	if !strings.Contains(l.routes("bird", net4), "198.51.100.11") {
+		t.Error("the last site left")
+	}
+
+	at = b.signal(syscall.SIGTERM)
+	from = fib.mark()
+	gone := fib.expect(from, 3*time.Second, "Deleted", net4).Sub(at)
+	select {
+	case <-b.done:
+	case <-time.After(4 * time.Second):
+		t.Fatal("the speaker did not end")
+	}
+	took := time.Since(at)
+	if took > 3*time.Second {
+		t.Errorf("SIGTERM took %v, want 3s at most", took)
+	}
+	t.Logf("SIGTERM: route gone after %v, process after %v", gone, took)
+}
+
+func fibLines(p *process, from int, word string) (out []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines[from:] {
+		if strings.Contains(l.text, word) {
+			out = append(out, l.text)
+		}
+	}
+	return out
+}
+
+// TestShippedConfigs has the daemons check the files we ship.
+func TestShippedConfigs(t *testing.T) {
+	for _, cmd := range [][]string{
+		{"bird", "-p", "-c", "../etc/bird/example.conf"},
+		{"vtysh", "-C", "-f", "../etc/frr/rhumb-peer.conf"},
+	} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", strings.Join(cmd, " "), err, out)
+		}
+	}
+}

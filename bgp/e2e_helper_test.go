@@ -1,0 +1,187 @@
+//go:build e2e
+
+package bgp
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rhumb/placement"
+)
+
+// The library allows one BGP server in a process, and each site of a test
+// stands in a namespace of its own; so the test binary runs itself again as the
+// speaker, the bare engine or the transit router, told by lines on stdin.
+
+// helperEnv carries the helper's settings as JSON.
+const helperEnv = "RHUMB_BGP_E2E"
+
+// helperConfig is what a helper process is to be.
+type helperConfig struct {
+	Role     string // engine, transit, speaker
+	ASN      uint32
+	RouterID netip.Addr
+	Site     uint16
+	Peers    []Peer
+	Port     int
+	NextHop6 netip.Addr
+	Mode     placement.Mode
+	Prefixes []placement.Prefix
+	VIPs     []netip.Addr
+	Slots    bool
+}
+
+func TestMain(m *testing.M) {
+	if raw := os.Getenv(helperEnv); raw != "" {
+		if err := helper(raw); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func helper(raw string) error {
+	var c helperConfig
+	if err := json.Unmarshal([]byte(raw), &c); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if c.Role == "speaker" {
+		return runSpeaker(ctx, c)
+	}
+	g, err := StartGoBGP(ctx, GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Port: c.Port, Peers: c.Peers,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Transit: c.Role == "transit"})
+	if err != nil {
+		return err
+	}
+	go g.Watch(ctx, printChange)
+	if c.Role == "transit" {
+		go g.WatchBest(ctx, func(b Best) { fmt.Println("best", b.Prefix, b.NextHops) })
+	}
+	fmt.Println("ready")
+	go eachLine(func(f []string) {
+		if err := command(ctx, g, &c, f); err != nil {
+			fmt.Println("error", err)
+			return
+		}
+		fmt.Println("done", strings.Join(f, " "))
+	})
+	<-ctx.Done()
+	return g.Close(context.Background())
+}
+
+func printChange(c Change) {
+	if c.Peer != nil {
+		fmt.Println("peer", c.Peer.Address, c.Peer.State)
+		return
+	}
+	l := c.Learned
+	fmt.Println("learned", l.Peer, l.Route.Prefix, l.Withdrawn, l.Route.Attrs.LargeCommunities, l.Route.Attrs.GShut())
+}
+
+func eachLine(f func([]string)) {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		if fields := strings.Fields(in.Text()); len(fields) > 0 {
+			f(fields)
+		}
+	}
+}
+
+// command is: announce PREFIX [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | state
+func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
+	if f[0] == "state" {
+		st, err := g.PeerState(ctx)
+		for _, r := range st.Routes {
+			fmt.Printf("route %s %+v\n", r.Prefix, r.Attrs)
+		}
+		return err
+	}
+	prefix := netip.MustParsePrefix(f[1])
+	if f[0] == "withdraw" {
+		return g.Withdraw(ctx, prefix)
+	}
+	a := Attrs{LargeCommunities: []LargeCommunity{marker(64500, c.Site)}}
+	if prefix.Addr().Is6() {
+		a.NextHop = c.NextHop6
+	}
+	for _, o := range f[2:] {
+		name, value, _ := strings.Cut(o, "=")
+		n, _ := strconv.Atoi(value)
+		switch name {
+		case "prepend":
+			a.Prepend = n
+		case "med":
+			a.MED = uint32(n)
+		case "gshut":
+			a.Communities = []uint32{GracefulShutdown}
+		case "noexport":
+			a.NoExport = true
+		}
+	}
+	return g.Announce(ctx, Route{prefix, a})
+}
+
+// alwaysSlots grants what is asked.
+type alwaysSlots struct{}
+
+func (alwaysSlots) TakeSlot(_ context.Context, p placement.Prefix, site, cause string, _ []placement.Announced) (placement.Slot, error) {
+	return placement.Slot{Prefix: p.Prefix, Number: 1, Site: site, Cause: cause}, nil
+}
+
+func runSpeaker(ctx context.Context, c helperConfig) error {
+	site := "site" + strconv.Itoa(int(c.Site))
+	cfg := Config{Site: site, SiteNumber: c.Site, Node: site + "n1", ASN: c.ASN, RouterID: c.RouterID, Port: c.Port,
+		Peers: c.Peers, NextHop6: c.NextHop6, Host: NewLoopback(), Addresses: c.VIPs,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Events: func(e Event) {
+			fmt.Println("event", e.Prefix, e.From, e.To, "rule="+string(e.Rule), "witness="+strconv.FormatBool(e.Witness), "observed="+strconv.FormatBool(e.Observed))
+		}}
+	cfg.Timing.WarmUp = 100 * time.Millisecond
+	if c.Slots {
+		cfg.Slots = alwaysSlots{}
+	}
+	s := New(cfg)
+	votes := int64(0)
+	go eachLine(func(f []string) { // STEP [local|shared|intent]
+		votes++
+		s.Apply(ctx, helperSnapshot(&c, site, f, votes), nil)
+		fmt.Println("done", strings.Join(f, " "))
+	})
+	fmt.Println("ready")
+	return s.Run(ctx)
+}
+
+func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *placement.Snapshot {
+	snap := &placement.Snapshot{Name: placement.Name{Plan: 1, Votes: votes},
+		Inventory: &placement.Inventory{Fleet: placement.Fleet{Mode: placement.Act, Prefixes: c.Prefixes}}}
+	var step placement.Step
+	if err := step.UnmarshalText([]byte(f[0])); err != nil {
+		fmt.Println("error", err)
+	}
+	for _, p := range c.Prefixes {
+		a := placement.Announcement{Prefix: p.Prefix, Site: site, Want: step, Cause: "test", Mode: c.Mode}
+		switch strings.Join(f[1:], "") {
+		case "intent":
+			a.Intent = true
+		case "local", "shared":
+			a.Fault = placement.Fault(f[1])
+		}
+		snap.Announcements = append(snap.Announcements, a)
+	}
+	return snap
+}

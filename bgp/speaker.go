@@ -1,0 +1,332 @@
+package bgp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/bgp/guard"
+	"rhumb/placement"
+)
+
+// Config is what a Speaker is made of.
+type Config struct {
+	Site       string
+	SiteNumber uint16 // marks our routes: large community ASN:1:SiteNumber
+	Node       string
+	ASN        uint32
+	// MarkerASN administers the markers; 0 is ASN. It is set where each site has
+	// an AS of its own, as RFC 6382 recommends for anycast.
+	MarkerASN uint32
+	RouterID  netip.Addr
+	Peers     []Peer
+	Port      int          // 0 is 179, NoListener dials only
+	Listen    []netip.Addr // empty means all
+	// Mode Observe keeps this node from acting whatever the fleet says.
+	Mode placement.Mode
+	// Engine, when nil, is a GoBGP which Run starts and closes.
+	Engine Engine
+	// Slots and Announcer reach the store; nil where there is none, and then
+	// only a witness can stand for a Slot.
+	Slots     Slots
+	Announcer Announcer
+	// NextHop4 and NextHop6 are announced as next hops; zero means the
+	// session's own address, which fits only routes of the session's family.
+	NextHop4, NextHop6 netip.Addr
+	// Addresses are the addresses to bind besides those of the site's clusters
+	// and VIPs; each belongs to the prefix which contains it.
+	Addresses []netip.Addr
+	// Host binds addresses; nil leaves them to others and checks none.
+	Host Host
+	// Listening tells why nobody answers on a prefix's address, or nil. It is
+	// asked each second from the loop, so it must answer from memory.
+	Listening func(netip.Prefix) error
+	Timing    guard.Timing
+	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
+	FIBWait time.Duration
+	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
+	MaxAnnounced int
+	// Events is called for each transition from the loop; it must not block.
+	Events     func(Event)
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Slots grants the right to be silent.
+type Slots interface {
+	// TakeSlot returns the Slot of this site for the prefix, the one it already
+	// holds included, if the announcements seen are unchanged. An error which
+	// is a *placement.Refusal means no; any other means that the store is away.
+	TakeSlot(ctx context.Context, prefix placement.Prefix, site, cause string, seen []placement.Announced) (placement.Slot, error)
+}
+
+// Announcer tells the fleet what this node announces.
+type Announcer interface {
+	// SetAnnounced publishes a step; it does not block, and repeats until the
+	// store has it.
+	SetAnnounced(placement.Announced)
+	// LeaveNode drops this node's key on condition that another node's of the
+	// same site, as seen, still stands.
+	LeaveNode(ctx context.Context, own placement.Announced, seen []placement.Announced) error
+	// FreeSlot gives a site's Slot back; holding none is no error.
+	FreeSlot(ctx context.Context, prefix netip.Prefix, site string) error
+}
+
+// Speaker keeps one node's announcements where they are wanted and permitted.
+// Apply and Status may be called from anywhere; all else belongs to Run.
+type Speaker struct {
+	cfg     Config
+	log     *slog.Logger
+	engine  Engine
+	input   atomic.Pointer[input]
+	wake    chan struct{}
+	answers chan answer
+	status  atomic.Pointer[placement.BGPStatus]
+	metrics *metrics
+	loop    loop
+}
+
+// loop is the state which only Run touches.
+type loop struct {
+	now     *input
+	routes  []*route // in order of prefix
+	peers   []PeerState
+	markers markers
+	// errs remembers the last error told of each object, so that a lasting one
+	// is logged once.
+	errs map[string]string
+}
+
+// input is one Apply.
+type input struct {
+	snapshot *placement.Snapshot
+	live     []placement.Announced
+	at       time.Time
+}
+
+// route is one prefix at this node.
+type route struct {
+	prefix placement.Prefix
+	want   placement.Announcement
+	mode   placement.Mode
+	ladder guard.Ladder
+	// told is the step which the engine was last given; in mode observe the
+	// ladder moves and told does not.
+	told    placement.Step
+	claim   claim
+	refusal *placement.Refusal
+	// missing says why nobody can be served here now.
+	missing string
+	// settled is set once the wish was reached since the start.
+	settled bool
+	// unbind is when the addresses leave lo; zero when nothing is due.
+	unbind time.Time
+}
+
+// New returns a Speaker; Run starts it.
+func New(c Config) *Speaker {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.FIBWait == 0 {
+		c.FIBWait = 2 * time.Second
+	}
+	if c.Events == nil {
+		c.Events = func(Event) {}
+	}
+	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
+	c.Timing = c.Timing.Or()
+	s := &Speaker{cfg: c, log: c.Logger, engine: c.Engine,
+		wake: make(chan struct{}, 1), answers: make(chan answer),
+		metrics: newMetrics(c.Registerer, c.Site), loop: loop{errs: make(map[string]string)}}
+	s.status.Store(&placement.BGPStatus{})
+	return s
+}
+
+// Apply hands over the newest Snapshot and what other nodes announce. It
+// returns at once; only the newest counts. The values are not to be changed.
+func (s *Speaker) Apply(_ context.Context, snapshot *placement.Snapshot, live []placement.Announced) {
+	if snapshot == nil || snapshot.Inventory == nil {
+		return
+	}
+	s.input.Store(&input{snapshot, live, time.Now()})
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Status returns peers and routes as the loop last left them.
+func (s *Speaker) Status() placement.BGPStatus { return *s.status.Load() }
+
+// Run speaks until the context ends; then it withdraws what it announced, waits
+// for the routers, and closes the engine it started.
+func (s *Speaker) Run(ctx context.Context) error {
+	if s.engine == nil {
+		own, err := StartGoBGP(ctx, GoBGPConfig{ASN: s.cfg.ASN, RouterID: s.cfg.RouterID,
+			Port: s.cfg.Port, Listen: s.cfg.Listen, Peers: s.cfg.Peers, Logger: s.log})
+		if err != nil {
+			return err
+		}
+		s.engine = own
+		defer s.closeEngine(own)
+	}
+	changes, watched := make(chan Change), make(chan error, 1)
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		watched <- s.engine.Watch(watching, sift(s.cfg.MarkerASN, func(c Change) {
+			select {
+			case changes <- c:
+			case <-watching.Done():
+			}
+		}))
+	}()
+	err := s.serve(ctx, changes, watched)
+	s.leave()
+	unwatch()
+	if err == nil {
+		<-watched
+	}
+	return err
+}
+
+func (s *Speaker) closeEngine(own *GoBGP) {
+	if err := own.Close(context.Background()); err != nil {
+		s.log.Warn("bgp: close", "err", err)
+	}
+}
+
+// auditEvery is how often the engine's routes are compared with what it was told.
+const auditEvery = time.Second
+
+func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-chan error) error {
+	audit := time.NewTicker(auditEvery)
+	defer audit.Stop()
+	due := time.NewTimer(time.Hour)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-watched:
+			return cmp.Or(err, errors.New("bgp: the engine ended its watch"))
+		case <-s.wake:
+		case <-due.C:
+		case c := <-changes:
+			s.heard(c)
+		case a := <-s.answers:
+			s.answered(a)
+		case <-audit.C:
+			s.audit(ctx)
+		}
+		s.take()
+		due.Reset(s.advance(ctx, time.Now()))
+		s.publish()
+	}
+}
+
+// take adopts the newest input. A snapshot without any announcement, after one
+// with some, is a filter gone wrong: nothing was ever meant by it.
+func (s *Speaker) take() {
+	in := s.input.Load()
+	if in == nil || in == s.loop.now {
+		return
+	}
+	if old := s.loop.now; old != nil && len(in.snapshot.Announcements) == 0 && len(old.snapshot.Announcements) > 0 {
+		s.complain("snapshot", &placement.Refusal{Rule: placement.RuleEmptySelector, Object: in.snapshot.Name.String(),
+			Have: "no announcements", Limit: "an empty set matches nothing"})
+		return
+	}
+	delete(s.loop.errs, "snapshot")
+	s.loop.now = in
+	s.adopt(in.snapshot, time.Now())
+}
+
+// adopt brings the routes in line with a snapshot: own announcements are the
+// wishes, and a prefix which is not named any more is to go, by the same rules.
+func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
+	for _, r := range s.loop.routes {
+		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Want: placement.Withdrawn,
+			Intent: true, Cause: "not configured here", Mode: r.mode}
+	}
+	for _, a := range snap.Announcements {
+		if a.Site == s.cfg.Site {
+			s.route(a.Prefix, now).want = a
+		}
+	}
+	for _, r := range s.loop.routes {
+		if p := snap.Inventory.Prefix(r.prefix.Prefix); p != nil {
+			r.prefix = *p
+		}
+		s.setMode(r, s.modeOf(&r.want, snap), now)
+	}
+}
+
+// route returns the route of a prefix, making it where it is new.
+func (s *Speaker) route(p netip.Prefix, now time.Time) *route {
+	i, ok := slices.BinarySearchFunc(s.loop.routes, p, func(r *route, p netip.Prefix) int {
+		return comparePrefix(r.prefix.Prefix, p)
+	})
+	if !ok {
+		r := &route{prefix: placement.Prefix{Prefix: p}, ladder: guard.Start(now), told: placement.Withdrawn,
+			claim: claim{owed: true}}
+		s.loop.routes = slices.Insert(s.loop.routes, i, r)
+	}
+	return s.loop.routes[i]
+}
+
+func (s *Speaker) modeOf(a *placement.Announcement, snap *placement.Snapshot) placement.Mode {
+	if s.cfg.Mode == placement.Observe {
+		return placement.Observe
+	}
+	return a.Mode.Or(snap.Inventory.RoleMode("bgp"))
+}
+
+// setMode starts the ladder again from what the routers really have when a
+// route begins to act.
+func (s *Speaker) setMode(r *route, m placement.Mode, now time.Time) {
+	if r.mode != m && m == placement.Act {
+		r.ladder = guard.Ladder{At: r.told, Since: now, Settled: now}
+		r.claim, r.settled = claim{owed: true}, false
+	}
+	r.mode = m
+}
+
+// publish makes the loop's state readable.
+func (s *Speaker) publish() {
+	st := &placement.BGPStatus{}
+	for _, p := range s.loop.peers {
+		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since})
+	}
+	for _, r := range s.loop.routes {
+		rs := placement.RouteStatus{Prefix: r.prefix.Prefix, Want: r.want.Want, Announced: r.told, Cause: r.want.Cause,
+			Since: r.ladder.Since, Refusal: r.refusal, Mode: r.mode, Anchor: s.anchor(r)}
+		if r.claim.slot != nil {
+			rs.Slot = r.claim.slot.Number
+		}
+		if r.told < placement.Withdrawn {
+			rs.MED = s.attrs(r, r.told).MED
+		}
+		st.Routes = append(st.Routes, rs)
+	}
+	s.status.Store(st)
+	s.metrics.observe(s)
+}
+
+func (s *Speaker) anchor(r *route) bool {
+	return slices.Contains(s.loop.now.anchors(r), s.cfg.Site)
+}
+
+func (in *input) anchors(r *route) []string {
+	if in == nil {
+		return nil
+	}
+	return in.snapshot.AnchorSites(r.prefix.Prefix)
+}

@@ -1,0 +1,251 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"rhumb/edge/frame"
+)
+
+// Agent is the edge of one site: its content services and their sessions.
+// All exported methods are safe for concurrent use.
+type Agent struct {
+	cfg    Config // as given; Peers and Services are those of the start
+	limits Limits
+	moves  Moves
+	log    *slog.Logger
+	m      *metrics
+	cache  *blockCache
+	strays Strays
+	exchange
+	desk
+	wg sync.WaitGroup // sessions and hand-offs
+}
+
+// exchange is what the hand-offs of an Agent share.
+type exchange struct {
+	links  *links
+	giving *mailbox
+	taking *mailbox
+	slots  chan struct{}
+	bucket *bucket
+	pulls  *pulls
+}
+
+// desk is the Agent's knowledge: what is served, by whom, and by which
+// sessions.
+type desk struct {
+	view    atomic.Pointer[view]
+	drain   atomic.Pointer[drain]
+	changed chan struct{} // view was replaced
+	drained chan struct{} // drain was replaced
+	mu      sync.Mutex    // serializes changes of view
+	tab     *table
+	replica *replica
+	events  *events
+}
+
+// view is one configuration. Immutable.
+type view struct {
+	services []*service
+	vips     map[netip.AddrPort]*service
+	peers    []Peer
+	byName   map[string]Peer
+}
+
+func (v *view) peer(name string) (Peer, bool) {
+	p, ok := v.byName[name]
+	return p, ok
+}
+
+// New checks the configuration and opens the services' directories. Nothing
+// is listened on before Run.
+func New(cfg Config) (*Agent, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	m, err := newMetrics(cfg.Site, cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("edge: metrics: %w", err)
+	}
+	a := &Agent{cfg: cfg, limits: cfg.Limits.withDefaults(), moves: cfg.Moves.withDefaults(),
+		log: log.With("site", cfg.Site), m: m, strays: cfg.Strays}
+	if a.strays == nil {
+		a.strays = noStrays{}
+	}
+	a.cache = newBlockCache(a.limits.Cache)
+	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
+	a.view.Store(&view{})
+	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots),
+		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
+	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
+	a.replica = newReplica(a)
+	if err := a.SetPeers(cfg.Peers); err != nil {
+		return nil, err
+	}
+	return a, a.SetServices(cfg.Services)
+}
+
+// noStrays stands where nothing holds packets; lost ones are sent again by
+// the client.
+type noStrays struct{}
+
+func (noStrays) Hold(frame.Key)          {}
+func (noStrays) Release(frame.Key)       {}
+func (noStrays) Moved(frame.Key, string) {}
+
+// SetPeers replaces the group's other members. Links to sites that left it
+// are closed.
+func (a *Agent) SetPeers(peers []Peer) error {
+	if err := checkPeers(a.cfg.Site, peers); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := *a.view.Load()
+	next.peers, next.byName = slices.Clone(peers), map[string]Peer{}
+	for _, p := range peers {
+		next.byName[p.Name] = p
+	}
+	a.publish(&next)
+	a.links.prune()
+	return nil
+}
+
+// SetServices replaces the services. Sessions of a service that stays the
+// same go on untouched, those of one that changed or went are served to their
+// end by the old one. After an error everything is as before.
+func (a *Agent) SetServices(services []Service) error {
+	if err := checkServices(services); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.view.Load()
+	next := *old
+	next.services, next.vips = nil, map[netip.AddrPort]*service{}
+	for _, s := range services {
+		if s.Kind != KindContent {
+			continue
+		}
+		svc, err := a.service(old, s)
+		if err != nil {
+			return err
+		}
+		next.services = append(next.services, svc)
+		for _, v := range s.VIPs {
+			next.vips[v] = svc
+		}
+	}
+	a.publish(&next)
+	return nil
+}
+
+// service returns the running service of the same settings, or a new one.
+func (a *Agent) service(old *view, s Service) (*service, error) {
+	for _, have := range old.services {
+		same := have.Service
+		same.VIPs = s.VIPs
+		if equal(same, s) {
+			n := *have
+			n.VIPs = slices.Clone(s.VIPs)
+			return &n, nil
+		}
+	}
+	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits}
+	var err error
+	if s.Root != "" {
+		svc.source, err = newLibrary(s.Root, a.cache, a.log.With("service", s.Name))
+	} else {
+		svc.source, err = newOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
+	}
+	return svc, err
+}
+
+func equal(a, b Service) bool {
+	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
+		a.Origin == b.Origin && a.Spool == b.Spool
+}
+
+// publish swaps the view and wakes Run. The caller holds a.mu.
+func (a *Agent) publish(v *view) {
+	a.view.Store(v)
+	a.wake()
+}
+
+func (a *Agent) wake() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves until the context ends; then all sessions of this site end too.
+// An error at the start (a port in use, say) is returned, a later one is
+// logged and the last good state goes on.
+func (a *Agent) Run(ctx context.Context) error {
+	ln, err := net.Listen("tcp", a.cfg.Control.String())
+	if err != nil {
+		return fmt.Errorf("edge: control listener: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
+	g.Go(func() error { return a.links.serve(ctx, ln) })
+	g.Go(func() error { return a.floor(ctx) })
+	g.Go(func() error { return a.replica.Run(ctx) })
+	g.Go(func() error { return a.drains(ctx) })
+	err = g.Wait()
+	a.wg.Wait()
+	return err
+}
+
+// handle takes one frame off a link. What takes time gets a goroutine.
+func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
+	switch f.Type {
+	case frame.Pull:
+		a.wg.Go(func() { a.pulled(ctx, l, f) })
+	case frame.OfferSession:
+		a.wg.Go(func() { a.take(ctx, l, f) })
+	case frame.Ready, frame.Active:
+		a.giving.put(f)
+	case frame.Refused:
+		if f.Generation == 0 {
+			a.pulls.refused(f.Key, time.Now())
+		} else {
+			a.giving.put(f)
+		}
+	case frame.Abort:
+		a.taking.put(f)
+	case frame.Commit:
+		a.committedTo(l, f)
+	case frame.RecordSet, frame.Retire, frame.Ack, frame.Full:
+		a.replica.handle(l, f)
+	}
+}
+
+// committedTo routes a Commit to its offer, or tells what became of that.
+func (a *Agent) committedTo(l *link, f frame.Frame) {
+	answer := frame.Frame{Type: frame.Refused, Key: f.Key, Epoch: f.Epoch, Generation: f.Generation}
+	switch {
+	case a.tab.took(f.Key, f.Epoch, f.Generation):
+		answer.Type = frame.Active
+	case a.taking.put(f):
+		return
+	default:
+		answer.Payload = []byte(errUnknown.Error())
+	}
+	_ = l.send(answer) // a dead link has told the giver
+}

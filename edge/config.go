@@ -1,0 +1,201 @@
+package edge
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/edge/frame"
+)
+
+// Kinds and modes of a Service.
+const (
+	KindContent = "content"
+	KindForward = "forward" // another server's sockets: package edge/forward alone
+	KindProxy   = "proxy"
+
+	ModeObserve = "observe"
+	ModeAct     = "act"
+)
+
+// Service is one set of VIPs and what is served there.
+type Service struct {
+	Name   string
+	Kind   string // KindContent; KindForward is left to edge/forward
+	Mode   string // ModeObserve: sessions are served and never moved, what would move is counted
+	VIPs   []netip.AddrPort
+	Root   string // directory; or
+	Origin string // base URL of an HTTP origin
+	Spool  string // directory for copies of the origin's objects
+}
+
+// Peer is another site of the group.
+type Peer struct {
+	Name    string         // as in its certificate
+	Control netip.AddrPort // where its agent listens
+	Weight  int            // reserved capacity as a Backup, relative; 0 is none
+}
+
+// Moves paces and bounds hand-offs. Zero values take the defaults named here.
+type Moves struct {
+	PullAfter   time.Duration // packets strayed here for as long before a pull: 1 s
+	FlapHold    time.Duration // a session that left is not pulled back earlier: 3 s
+	RestoreRate int           // sessions restored here a second: 20,000
+	Deadline    time.Duration // a drain pushes what is left after: 5 min
+	Backups     bool          // shadow sessions at a Backup
+}
+
+// Limits of a client's connection. Zero values take the defaults.
+type Limits struct {
+	Header   time.Duration // from a request's first byte to its last: 10 s
+	Idle     time.Duration // between requests: 60 s
+	Write    time.Duration // without a byte taken by the client: 60 s
+	Sessions int           // at this site, all services: 100,000
+	Cache    int64         // bytes of checked blocks kept: 256 MiB
+	Records  int           // records kept for other sites: 200,000
+}
+
+// Strays is what edge needs of the forwarding of foreign packets
+// (edge/forward), and all it knows of it.
+type Strays interface {
+	// Hold keeps the packets of a flow until Release.
+	Hold(frame.Key)
+	// Release gives held packets to the kernel in order, or drops them if
+	// nobody took the flow.
+	Release(frame.Key)
+	// Moved says that packets of a flow which still come here belong to a
+	// site from now on; an empty site takes that back.
+	Moved(k frame.Key, to string)
+}
+
+// Config is what New needs. Peers, Services and the drain change later by the
+// Agent's methods.
+type Config struct {
+	Site     string
+	Control  netip.AddrPort // where other sites' agents reach this one
+	TLS      *tls.Config    // certificate of this site, CAs of the group
+	Peers    []Peer
+	Services []Service
+	Moves    Moves
+	Limits   Limits
+	// Addresses makes the agent put the VIPs on lo and take away what it put.
+	Addresses  bool
+	Strays     Strays                // nil: nothing holds packets
+	Log        *slog.Logger          // nil: slog.Default
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// ErrKind: a service of a kind which this agent does not serve.
+var ErrKind = errors.New("kind is not supported")
+
+func (c Config) check() error {
+	switch {
+	case c.Site == "":
+		return errors.New("edge: config: no site")
+	case !c.Control.IsValid():
+		return errors.New("edge: config: no control address")
+	case c.TLS == nil || len(c.TLS.Certificates) == 0 || c.TLS.RootCAs == nil || c.TLS.ClientCAs == nil:
+		return errors.New("edge: config: TLS needs a certificate and the group's CAs for both directions")
+	}
+	return errors.Join(checkPeers(c.Site, c.Peers), checkServices(c.Services))
+}
+
+func checkPeers(site string, peers []Peer) error {
+	seen := map[string]bool{site: true}
+	for _, p := range peers {
+		switch {
+		case p.Name == "" || seen[p.Name]:
+			return fmt.Errorf("edge: config: peer %q is empty, twice there, or this site", p.Name)
+		case !p.Control.IsValid():
+			return fmt.Errorf("edge: config: peer %s has no control address", p.Name)
+		case p.Weight < 0:
+			return fmt.Errorf("edge: config: peer %s has weight %d", p.Name, p.Weight)
+		}
+		seen[p.Name] = true
+	}
+	return nil
+}
+
+func checkServices(services []Service) error {
+	names, ids, vips := map[string]bool{}, map[uint32]string{}, map[netip.AddrPort]string{}
+	for _, s := range services {
+		if err := s.check(); err != nil {
+			return fmt.Errorf("edge: config: service %q: %w", s.Name, err)
+		}
+		if names[s.Name] || ids[serviceID(s.Name)] != "" {
+			return fmt.Errorf("edge: config: service %q: name or its digest is there twice", s.Name)
+		}
+		names[s.Name], ids[serviceID(s.Name)] = true, s.Name
+		for _, v := range s.VIPs {
+			if other := vips[v]; other != "" {
+				return fmt.Errorf("edge: config: VIP %s is of %q and of %q", v, other, s.Name)
+			}
+			vips[v] = s.Name
+		}
+	}
+	return nil
+}
+
+func (s Service) check() error {
+	switch {
+	case s.Name == "":
+		return errors.New("no name")
+	case s.Kind == KindForward:
+		return nil
+	case s.Kind != KindContent:
+		return fmt.Errorf("kind %q: %w", s.Kind, ErrKind)
+	case s.Mode != ModeObserve && s.Mode != ModeAct:
+		return fmt.Errorf("mode %q is neither observe nor act", s.Mode)
+	case (s.Root == "") == (s.Origin == ""):
+		return errors.New("needs a root or an origin, and not both")
+	case s.Origin != "" && s.Spool == "":
+		return errors.New("an origin needs a spool directory")
+	case len(s.VIPs) == 0:
+		return errors.New("no VIP")
+	}
+	for _, v := range s.VIPs {
+		if !v.IsValid() || v.Port() == 0 || v.Addr().Is4In6() || v.Addr().Zone() != "" {
+			return fmt.Errorf("VIP %s", v)
+		}
+	}
+	return nil
+}
+
+// serviceID is how records name a service; all sites agree on it.
+func serviceID(name string) uint32 {
+	sum := sha256.Sum256([]byte(name))
+	return binary.BigEndian.Uint32(sum[:])
+}
+
+func (m Moves) withDefaults() Moves {
+	m.PullAfter = or(m.PullAfter, time.Second)
+	m.FlapHold = or(m.FlapHold, 3*time.Second)
+	m.RestoreRate = or(m.RestoreRate, 20000)
+	m.Deadline = or(m.Deadline, 5*time.Minute)
+	return m
+}
+
+func (l Limits) withDefaults() Limits {
+	l.Header = or(l.Header, 10*time.Second)
+	l.Idle = or(l.Idle, time.Minute)
+	l.Write = or(l.Write, time.Minute)
+	l.Sessions = or(l.Sessions, 100_000)
+	l.Cache = or(l.Cache, 256<<20)
+	l.Records = or(l.Records, 200_000)
+	return l
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

@@ -1,0 +1,145 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"rhumb/edge/frame"
+	"rhumb/edge/tcprepair"
+)
+
+// service is a Service at work.
+type service struct {
+	Service
+	id     uint32
+	source source
+	limits Limits
+}
+
+// port is where one listener stands: the wildcard of a family. A listener on
+// the VIP itself could not be told from a session by the kernel's socket
+// match, and no stray would ever be found.
+type port struct {
+	network string // tcp4 or tcp6
+	number  uint16
+}
+
+func portOf(v netip.AddrPort) port {
+	if v.Addr().Is4() {
+		return port{"tcp4", v.Port()}
+	}
+	return port{"tcp6", v.Port()}
+}
+
+func listen(ctx context.Context, p port) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false) // an MPTCP socket has no repair mode
+	ln, err := lc.Listen(ctx, p.network, fmt.Sprintf(":%d", p.number))
+	if err != nil {
+		return nil, fmt.Errorf("edge: listen %s %d: %w", p.network, p.number, err)
+	}
+	return ln, nil
+}
+
+// accept serves a listener until it is closed.
+func (a *Agent) accept(ctx context.Context, ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		switch {
+		case err == nil:
+			a.welcome(ctx, c.(*net.TCPConn))
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			// Out of descriptors or memory: those who are here go first.
+			a.log.Warn("accept", "err", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// welcome makes a session of a new connection, or refuses it.
+func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
+	key := frame.Key{Client: plain(c.RemoteAddr()), VIP: plain(c.LocalAddr())}
+	svc := a.view.Load().vips[key.VIP]
+	if svc == nil { // the port is served, this address is not
+		refuse(c)
+		return
+	}
+	now := time.Now()
+	// The time of accept makes epochs rise when a client uses a port again.
+	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc}
+	t := idleTurn(svc.id)
+	if a.moves.Backups {
+		var err error
+		if s.reg, err = tcprepair.Register(c); err != nil {
+			a.log.Warn("session goes without a backup", "err", err)
+		} else {
+			t.base, t.rcv = s.reg.Write, s.reg.RcvNxt
+			s.changed = a.replica.changed
+		}
+	}
+	s.turn.Store(t)
+	a.run(ctx, s)
+}
+
+// run enters a session and serves it in a goroutine of its own.
+func (a *Agent) run(ctx context.Context, s *session) {
+	if !a.tab.add(s, a.limits.Sessions) {
+		refuse(s.conn)
+		return
+	}
+	a.m.sessions.Inc()
+	if s.changed != nil {
+		s.changed(s)
+	}
+	a.wg.Go(func() {
+		stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+		defer stop()
+		err := s.serve(ctx)
+		a.end(s, err)
+	})
+}
+
+func (a *Agent) end(s *session, err error) {
+	if errors.Is(err, errMismatch) {
+		a.m.mismatch.Inc()
+		a.log.Error("object changed under its hash", "err", err)
+	}
+	s.conn.Close() // a second time if it was handed off; then without effect
+	a.tab.remove(s)
+	a.m.sessions.Dec()
+	if s.changed != nil {
+		a.replica.ended(s)
+	}
+	if err != nil && !ordinary(err) {
+		a.log.Debug("session ended", "err", err)
+	}
+}
+
+// ordinary ends are the clients' doing and nobody's business.
+func ordinary(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, errGone) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// refuse resets a connection.
+func refuse(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}
+
+func plain(a net.Addr) netip.AddrPort {
+	ap := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}

@@ -1,0 +1,41 @@
+// Package edge owns client sessions at this site and hands them off when their site leaves.
+//
+// The client takes no part: no special software, no second connection, no
+// reset. It speaks HTTP/1.1 to an anycast address (VIP); when its packets
+// begin to arrive at another site, that site takes the session over and goes
+// on with it at the very byte.
+//
+// # Words
+//
+//   - Session: one client's connection to a VIP, named by a frame.Key. It has
+//     one owner, the site whose kernel holds its socket.
+//   - Object: an immutable byte string, named by the SHA-256 over its list of
+//     block hashes. Two sites with one hash have one content.
+//   - Record: what of a session travels. A response's wire bytes are a pure
+//     function of record and object, so bytes in flight are never shipped.
+//   - Stray: a packet of a session owned elsewhere. Package edge/forward
+//     tunnels strays to their owner; here they are the reason for a pull.
+//   - Pull, push: the site that gets the packets asks for the session; the
+//     site that leaves gives away what nobody asked for until its deadline.
+//   - Claim: the right to dump a session, taken once, by compare-and-swap.
+//   - Backup: the site that shadows a session's record (soft state).
+//
+// # Flow
+//
+//	content.go   accept → session
+//	session.go   request → answer (pure) → wire bytes, until the end or a claim
+//	response.go  what is answered, and its bytes
+//	object.go    blocks, each checked before it is sent; library.go, origin.go
+//	link.go      frames to and from other sites, over mutual TLS
+//	handoff.go   A: claim → dump → offer ─▶ B: restore, silent → ready
+//	             A: moved → commit        ─▶ B: activate → active
+//	             A: close, silent; before commit either side may call it off
+//	pull.go      strays for long enough → pull; drain.go  deadline → push
+//	replica.go   records to Backups
+//
+// # Concurrency
+//
+// A session belongs to one goroutine. Whoever wants to move it stops that
+// goroutine at its gate, owns the session while it waits there, and sends it
+// on or home. Configuration is immutable and published by one pointer.
+package edge

@@ -1,0 +1,85 @@
+package forward
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+const (
+	digestSize = 8
+	// digestsEach is how many digests go in a datagram: it fits any path.
+	digestsEach = 128
+)
+
+// Announce tells all peers which flows this site owns, so that they need not
+// ask when strays of them arrive: a site does this before its route leaves.
+// It returns how many flows there are. What gets lost on the way is asked for.
+func (f *Forwarder) Announce() (int, error) {
+	var own []Flow
+	if err := f.eachOwned(func(flow Flow) { own = append(own, flow) }); err != nil {
+		return 0, err
+	}
+	set := f.peers.Load()
+	for _, site := range set.sites {
+		p := set.bySite[site]
+		body := make([]byte, 0, digestsEach*digestSize)
+		for i, flow := range own {
+			body = binary.BigEndian.AppendUint64(body, p.digest(f.site, flow))
+			if len(body) < cap(body) && i < len(own)-1 {
+				continue
+			}
+			if err := f.send(p, kindAnnounce, body); err != nil {
+				return 0, fmt.Errorf("forward: announce to %s: %w", site, err)
+			}
+			body = body[:0]
+		}
+	}
+	return len(own), nil
+}
+
+// learn keeps a peer's digests.
+func (f *Forwarder) learn(now time.Time, p *peer, body []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ; len(body) >= digestSize; body = body[digestSize:] {
+		if len(p.digests) >= maxDigests {
+			p.forget(now)
+		}
+		if len(p.digests) < maxDigests {
+			p.digests[binary.BigEndian.Uint64(body)] = now.Add(digestLife)
+		}
+	}
+}
+
+// forget drops the digests whose time is up. Under the forwarder's lock.
+func (s *peerState) forget(now time.Time) {
+	for digest, until := range s.digests {
+		if !now.Before(until) {
+			delete(s.digests, digest)
+		}
+	}
+}
+
+// announcedBy returns the peer that announced a flow, or "". Under the lock.
+func (f *Forwarder) announcedBy(flow Flow) string {
+	set := f.peers.Load()
+	now := f.now()
+	for _, site := range set.sites {
+		p := set.bySite[site]
+		if len(p.digests) == 0 {
+			continue
+		}
+		if until, ok := p.digests[p.digest(site, flow)]; ok && now.Before(until) {
+			return site
+		}
+	}
+	return ""
+}
+
+// retire drops a peer's announcement of a flow it no longer has. Under the lock.
+func (f *Forwarder) retire(site string, flow Flow) {
+	if p := f.peers.Load().find(site); p != nil && len(p.digests) > 0 {
+		delete(p.digests, p.digest(site, flow))
+	}
+}

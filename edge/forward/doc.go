@@ -1,0 +1,65 @@
+// Package forward takes packets of sessions owned elsewhere, and of broken paths, and tunnels them to a site which can use them.
+//
+// An anycast route that flips, or a site that drains, brings the packets of
+// established TCP connections to a site which has never heard of them, and
+// whose kernel answers with a reset. This package stands beside any server
+// (stock nginx, HAProxy, our own) which listens on a wildcard address, with
+// the VIP on the loopback device. It terminates nothing and the server isn't
+// changed. If it dies, the kernel answers as if it had never been there.
+//
+// # Words
+//
+// A stray is a packet to a VIP whose connection isn't on this host. Its owner
+// is the site which has the connection. The ingress is the site where the
+// stray arrived. A flow is a client's address and port with a VIP's.
+//
+// # Flow of a packet
+//
+// One nftables table for each family (rules.go) finds strays in the kernel:
+// neither a SYN, nor for a socket that is here. They are copied to the device
+// rhumb0, read (inject.go, pump.go), and looked up in the table of owners
+// (owner.go), a pure state machine. It asks, in this order:
+//
+//  1. its hints, what an owner said in the last 10 seconds;
+//  2. announcements, digests of its flows that a leaving site sent ahead
+//     (announce.go);
+//  3. the pair, the site which had this client, or its network, before;
+//  4. the whole group at once.
+//
+// A site answers from one exact inet_diag request (diag.go), so never out of
+// memory that could be stale. While a flow is undecided its packets wait.
+// Then they go by the tunnel (tunnel.go, part.go, window.go: authenticated UDP
+// between the sites' unicast addresses, peer.go) to the owner, which writes
+// them to its own rhumb0 (receive.go). Its server answers the client directly:
+// only what clients send makes the detour. What came by tunnel is never
+// tunnelled again.
+//
+// If nobody owns the flow, or there are more questions than 2,000 a second,
+// the packet is given back by the device rhumb1, and the kernel judges it as
+// without us. The third packet of a handshake with SYN cookies (RFC 4987
+// section 3.6) belongs to no socket and takes the same way.
+//
+// # When the process dies
+//
+// The rules judge only VIPs that stand in a set, and its elements live 2
+// seconds unless renewed. The devices are TUN; where /dev/net/tun may not be
+// opened, as in a user namespace, virtual Ethernet pairs read by packet
+// sockets.
+//
+// # For those who move sessions
+//
+// Hold keeps a flow's packets here while its session is restored, Release
+// gives them to the kernel, and Moved, at the site that gave the session away,
+// sends after it what still arrives. OnForeign tells that a flow owned
+// elsewhere arrives here.
+//
+// # Bounds
+//
+// TCP over IPv4 and IPv6. Left to the kernel, as if this package weren't
+// there: UDP and QUIC, ICMP errors about foreign sessions, and fragments. A
+// relay of broken paths through a third site isn't here either. The server's
+// listener must be a wildcard: the kernel can't tell one bound to the VIP from
+// a session. The wall clock must not be set back while the process is down for
+// a moment, or peers refuse its datagrams as replays until the clock has
+// caught up.
+package forward

@@ -1,0 +1,359 @@
+//go:build e2e
+
+package forward
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// families runs a test for both VIPs.
+func families(t *testing.T, test func(t *testing.T, vip string)) {
+	for _, vip := range []string{vip4, vip6} {
+		t.Run(vip, func(t *testing.T) { test(t, vip) })
+	}
+}
+
+// TestDrainForwarded leaves the route at B: eight downloads, and an upload
+// over a connection that was idle, end as if nothing had been.
+func TestDrainForwarded(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		idle, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close()
+		if mss := sendMSS(t, idle); mss > clampMSS {
+			t.Errorf("the client sends segments of %d octets, want at most %d", mss, clampMSS)
+		}
+		var downloads []*download
+		for range 8 {
+			downloads = append(downloads, l.startDownload(t, vip, "6M"))
+		}
+		for _, d := range downloads {
+			d.reached(t, bigSize/10)
+		}
+		key := netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()
+		if n := l.a.agent.tell(t, "stats").Owned[key]; n != 9 {
+			t.Errorf("A owns %d sessions before the drain, want 9", n)
+		}
+		if n := l.a.agent.tell(t, "announce").Foreign; n != 9 {
+			t.Errorf("A announced %d sessions, want 9", n)
+		}
+		l.routeTo(t, l.b)
+		if got := get(t, idle, "/site"); got != "a" {
+			t.Errorf("the idle session is served by %q, want a", got)
+		}
+		for _, d := range downloads {
+			if _, err := d.wait(l); err != nil {
+				t.Error(err)
+			}
+		}
+		s := l.b.agent.tell(t, "stats")
+		if s.Metrics["strays_total announced"] < 9 || s.Metrics["strays_total group"]+s.Metrics["strays_total pair"] != 0 {
+			t.Errorf("after the announcement owners were still searched: %v", s.Metrics)
+		}
+		fresh, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		if got := get(t, fresh, "/site"); got != "b" {
+			t.Errorf("a new session is served by %q, want b", got)
+		}
+		if s.Foreign == 0 || len(s.Flows) == 0 {
+			t.Errorf("B told of %d foreign flows and lists %d", s.Foreign, len(s.Flows))
+		}
+		idle.Close()
+		l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 0 }, "A may go")
+	})
+}
+
+// sendMSS is the size of segments which the kernel sends on a connection.
+func sendMSS(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if e := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	return int(info.Snd_mss)
+}
+
+// TestStopRemovesAll ends a forwarder in good order.
+func TestStopRemovesAll(t *testing.T) {
+	l := newLab(t)
+	l.startAgents(t, true)
+	list := func() string {
+		tables, err := l.a.run("nft", "list", "tables")
+		if err != nil {
+			t.Fatalf("nft: %v %s", err, tables)
+		}
+		links, err := l.a.run("ip", "-o", "link")
+		if err != nil {
+			t.Fatalf("ip: %v %s", err, links)
+		}
+		return tables + links
+	}
+	if had := list(); strings.Count(had, tableName) != 2 || !strings.Contains(had, straysDevice) || !strings.Contains(had, giveBackDevice) {
+		t.Fatalf("while it runs: %s", had)
+	}
+	if err := l.a.agent.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.a.agent.cmd.Wait(); err != nil {
+		t.Errorf("ends with %v", err)
+	}
+	if left := list(); strings.Contains(left, "rhumb") {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+// await waits for something that other processes do.
+func (l *lab) await(t *testing.T, until func() bool, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !until(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited 10 s in vain: %s", what)
+		}
+	}
+}
+
+// get asks for a short page over a connection that stays open.
+func get(t *testing.T, conn net.Conn, path string) string {
+	t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Errorf("request: %v", err)
+		return ""
+	}
+	buf := make([]byte, 4096)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Errorf("response: %v", err)
+		return ""
+	}
+	_, body, _ := strings.Cut(string(buf[:n]), "\r\n\r\n")
+	return body
+}
+
+// TestNobodyIsReset sends strays that no site owns: the kernel answers, as it
+// does without us.
+func TestNobodyIsReset(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		conn, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got := get(t, conn, "/site"); got != "a" {
+			t.Fatalf("served by %q, want a", got)
+		}
+		l.killSessions(t, l.a, vip)
+		start := time.Now()
+		_, _ = io.WriteString(conn, "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_, err = conn.Read(make([]byte, 100))
+		if !isReset(err) {
+			t.Fatalf("a session that no site has: %v after %v, want a reset", err, time.Since(start))
+		}
+		s := l.a.agent.tell(t, "stats")
+		t.Logf("reset after %v; %v", time.Since(start), s.Metrics)
+		if s.Metrics["strays_total nobody"] == 0 {
+			t.Error("the reset didn't come by way of the forwarder")
+		}
+	})
+}
+
+func isReset(err error) bool {
+	return err != nil && strings.Contains(err.Error(), syscall.ECONNRESET.Error())
+}
+
+// killSessions makes a site forget its sessions without a word to the client:
+// what it sends is lost while its sockets are destroyed.
+func (l *lab) killSessions(t *testing.T, s *site, vip string) {
+	t.Helper()
+	l.cut(t, s, true)
+	src := vip
+	if strings.Contains(vip, ":") {
+		src = "[" + vip + "]"
+	}
+	out, err := s.run("ss", "-K", "-t", "src", src)
+	if err != nil {
+		t.Fatalf("destroy sockets: %v %s", err, out)
+	}
+	l.cut(t, s, false)
+}
+
+// cut drops everything the site sends to clients, or no more.
+func (l *lab) cut(t *testing.T, s *site, on bool) {
+	t.Helper()
+	rules := "delete table inet cut"
+	if on {
+		rules = "table inet cut { chain out { type filter hook output priority 0; tcp flags rst drop; tcp flags fin drop; }; }"
+	}
+	if out, err := s.run("nft", rules); err != nil {
+		t.Fatalf("nft: %v %s", err, out)
+	}
+}
+
+// TestKilledAgentLeavesKernel kills the forwarder with SIGKILL: its rules end
+// with their elements, and the kernel resets strays and serves new sessions.
+func TestKilledAgentLeavesKernel(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		at := netip.AddrPortFrom(netip.MustParseAddr(vip), 80)
+		conn, err := l.client.dial(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		l.routeTo(t, l.b)
+		if got := get(t, conn, "/site"); got != "a" {
+			t.Fatalf("forwarded to %q, want a", got)
+		}
+		killed := time.Now()
+		if err := l.b.agent.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = l.b.agent.cmd.Wait()
+		fresh, err := l.client.dial(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		if got := get(t, fresh, "/site"); got != "b" {
+			t.Errorf("a new session beside a dead forwarder is served by %q, want b", got)
+		}
+		_, _ = io.WriteString(conn, "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conn.Read(make([]byte, 100)); !isReset(err) {
+			t.Fatalf("a stray beside a dead forwarder: %v, want a reset", err)
+		}
+		if took := time.Since(killed); took > 5*time.Second {
+			t.Errorf("the kernel answered %v after the kill", took)
+		} else {
+			t.Logf("reset %v after the kill", took)
+		}
+		l.b.agent = l.startAgent(t, l.b, l.a, true) // takes over what the dead one left
+	})
+}
+
+// TestObserveNamesOwner counts and names, and lets the kernel reset.
+func TestObserveNamesOwner(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, false)
+		conn, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got := get(t, conn, "/site"); got != "a" {
+			t.Fatalf("served by %q, want a", got)
+		}
+		l.routeTo(t, l.b)
+		_, _ = io.WriteString(conn, "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := conn.Read(make([]byte, 100)); !isReset(err) {
+			t.Fatalf("observed stray: %v, want a reset", err)
+		}
+		l.await(t, func() bool { return len(l.b.agent.tell(t, "stats").Flows) == 1 }, "B names the owner")
+		s := l.b.agent.tell(t, "stats")
+		if f := s.Flows[0]; f.Owner != "a" || !f.Observed {
+			t.Errorf("flow %+v, want observed, of a", f)
+		}
+		if s.Metrics["strays_total observed"] == 0 || s.Metrics["forwarded_packets_total a"] != 0 {
+			t.Errorf("metrics %v", s.Metrics)
+		}
+	})
+}
+
+// TestSYNCookies: with cookies for every SYN no handshake's last packet has a
+// socket. It must not be kept from the kernel.
+func TestSYNCookies(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.a.sysctl(t, "ipv4/tcp_syncookies", "2")
+		l.startAgents(t, true)
+		var all sync.WaitGroup
+		for range 20 {
+			conn, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				defer conn.Close()
+				if got := get(t, conn, "/site"); got != "a" {
+					t.Errorf("served by %q, want a", got)
+				}
+			})
+		}
+		all.Wait()
+		if n := l.a.counter(t, "netstat", "TcpExt", "SyncookiesRecv"); n < 20 {
+			t.Errorf("%d cookies came back: the test proves nothing", n)
+		}
+		t.Log(l.a.agent.tell(t, "stats").Metrics)
+	})
+}
+
+// TestHalfOpenIsOwned moves the route between the SYN and the last packet of
+// the handshake: the exact inet_diag request finds half-open connections too.
+func TestHalfOpenIsOwned(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		// The first SYN-ACK is lost on the way; the second finds the
+		// route at B.
+		nft := "table inet once { chain out { type filter hook output priority 0; tcp flags & (syn|ack) == (syn|ack) drop; }; }"
+		if out, err := l.a.run("nft", nft); err != nil {
+			t.Fatalf("nft: %v %s", err, out)
+		}
+		done := make(chan error, 1)
+		go func() {
+			conn, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+			if err == nil {
+				defer conn.Close()
+				if got := get(t, conn, "/site"); got != "a" {
+					t.Errorf("served by %q, want a", got)
+				}
+			}
+			done <- err
+		}()
+		l.await(t, func() bool {
+			out, _ := l.a.run("ss", "-tnH", "state", "syn-recv")
+			return strings.Contains(out, vip)
+		}, "A has a half-open connection")
+		l.routeTo(t, l.b)
+		// Keep the client's own SYN from reaching B before A's SYN-ACK
+		// is repeated.
+		if out, err := l.b.run("nft", "table inet nosyn { chain in { type filter hook prerouting priority -400; tcp flags & (syn|ack) == syn drop; }; }"); err != nil {
+			t.Fatalf("nft: %v %s", err, out)
+		}
+		if out, err := l.a.run("nft", "delete table inet once"); err != nil {
+			t.Fatalf("nft: %v %s", err, out)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if s := l.b.agent.tell(t, "stats"); s.Metrics["forwarded_packets_total a"] == 0 {
+			t.Error("nothing was forwarded: the test proves nothing")
+		}
+	})
+}

@@ -1,0 +1,420 @@
+package forward
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Mode says what is done with the strays of a VIP.
+type Mode uint8
+
+const (
+	// Observe counts strays and names their owner; the kernel resets them
+	// as if the forwarder weren't there.
+	Observe Mode = iota
+	// Act tunnels strays to their owner.
+	Act
+)
+
+// String returns the word used in configuration.
+func (m Mode) String() string {
+	if m == Act {
+		return "act"
+	}
+	return "observe"
+}
+
+const (
+	// askRate bounds the searches for an owner, a second and at once: each
+	// costs every peer a look-up, and a scan of the VIP is nothing but
+	// strays.
+	askRate = 2000
+	// leastWait is how long packets wait for an owner to be found, at least.
+	leastWait = 200 * time.Millisecond
+
+	tickEvery    = 20 * time.Millisecond
+	sweepEvery   = time.Second
+	complainGap  = 10 * time.Second
+	defaultMTU   = 1500
+	largestInput = 64 << 10
+)
+
+// Config is what New needs. Only Site and Local must be set.
+type Config struct {
+	// Site is this site's name, the same which its peers know it by.
+	Site string
+	// Local is where the tunnel listens: a unicast address of this site.
+	Local netip.AddrPort
+	Peers []Peer
+	// VIPs are the anycast addresses and ports whose servers run here, all
+	// with Mode; SetVIPs gives each its own.
+	VIPs []netip.AddrPort
+	Mode Mode
+
+	// PathMTU is that of the paths between sites; 0 means 1,500.
+	PathMTU int
+	// OnForeign is told while strays of a flow owned elsewhere arrive here,
+	// every 250 ms at most for each, with the time of the first. It is
+	// called by the goroutine that reads strays and must not block.
+	OnForeign func(f Flow, owner string, since time.Time)
+	// Pair names the site which likely has this client's sessions, as the
+	// previous routing had it, or "". It must not block.
+	Pair func(client netip.Addr) string
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Forwarder is this site's half of all tunnels. Its methods are safe for
+// concurrent use.
+type Forwarder struct {
+	identity
+	log       journal
+	now       func() time.Time
+	onForeign func(Flow, string, time.Time)
+	metrics   *metrics
+	peers     atomic.Pointer[peerSet]
+	vips      atomic.Pointer[map[netip.AddrPort]Mode]
+	renewNow  chan struct{}
+	ends      atomic.Pointer[ends]
+
+	mu     sync.Mutex // guards owners and the marked fields of peerState
+	owners *owners
+}
+
+// identity is what this site is to its peers; it never changes.
+type identity struct {
+	site  string
+	id    siteID
+	local netip.AddrPort
+	mtu   int // of the paths to peers
+}
+
+// ends are the sockets and devices that exist while Run does.
+type ends struct {
+	rim    *rim
+	tunnel *tunnelSocket
+	diag   *diag
+}
+
+// New checks the configuration. Nothing is opened before Run.
+func New(c Config) (*Forwarder, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.PathMTU == 0 {
+		c.PathMTU = defaultMTU
+	}
+	if c.Pair == nil {
+		c.Pair = func(netip.Addr) string { return "" }
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU},
+		now: c.Now, onForeign: c.OnForeign, metrics: newMetrics(),
+		renewNow: make(chan struct{}, 1)}
+	f.log.Logger = c.Logger
+	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair,
+		count: f.countStrays, retire: f.retire}, askRate, leastWait)
+	vips := make(map[netip.AddrPort]Mode)
+	for _, vip := range c.VIPs {
+		vips[vip] = c.Mode
+	}
+	if err := f.SetVIPs(vips); err != nil {
+		return nil, err
+	}
+	if err := f.SetPeers(c.Peers); err != nil {
+		return nil, err
+	}
+	return f, f.metrics.register(c.Registerer, f.heldPackets)
+}
+
+// check refuses what can't work.
+func (c *Config) check() error {
+	if c.Site == "" || strings.ContainsRune(c.Site, 0) || !c.Local.IsValid() || c.Local.Port() == 0 {
+		return fmt.Errorf("forward: site %q at %s: a name, an address and a port are needed", c.Site, c.Local)
+	}
+	if c.PathMTU < smallMTU {
+		return fmt.Errorf("forward: path MTU %d: at least %d is needed", c.PathMTU, smallMTU)
+	}
+	return nil
+}
+
+// SetPeers replaces the list of peers. If it is wrong the old one stays.
+func (f *Forwarder) SetPeers(list []Peer) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	set, err := f.newPeerSet(list, f.peers.Load())
+	if err != nil {
+		return err
+	}
+	f.peers.Store(set)
+	return nil
+}
+
+// SetVIPs replaces the set of VIPs, each with its mode. A VIP that leaves the
+// set is the kernel's alone, and what is tunnelled to it is refused.
+func (f *Forwarder) SetVIPs(vips map[netip.AddrPort]Mode) error {
+	set := make(map[netip.AddrPort]Mode, len(vips))
+	for vip, mode := range vips {
+		if !vip.IsValid() || vip.Port() == 0 || vip.Addr().Zone() != "" {
+			return fmt.Errorf("forward: VIP %s: an address and a port are needed", vip)
+		}
+		set[netip.AddrPortFrom(vip.Addr().Unmap(), vip.Port())] = mode
+	}
+	f.vips.Store(&set)
+	select {
+	case f.renewNow <- struct{}{}:
+	default: // one is due already
+	}
+	return nil
+}
+
+// Run opens devices, rules and tunnel, forwards until ctx ends, and removes
+// them. It returns nil when ctx ended it.
+func (f *Forwarder) Run(ctx context.Context) (err error) {
+	e, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	rules, err := loadRules(e.rim.strays.index, e.rim.v6)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if gone := rules.remove(); err == nil {
+			err = gone
+		}
+	}()
+	if err := rules.renew(*f.vips.Load()); err != nil {
+		return err
+	}
+	f.ends.Store(e)
+	defer f.ends.Store(nil)
+	f.log.Info("forwarding", "site", f.site, "local", f.local, "vips", len(*f.vips.Load()), "tun", !e.rim.strays.veth)
+
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return f.readStrays(inner, e) })
+	group.Go(func() error { return f.readTunnel(inner, e) })
+	group.Go(func() error { return f.renewVIPs(inner, rules) })
+	group.Go(func() error { return f.tick(inner) })
+	group.Go(func() error {
+		<-inner.Done()
+		e.interrupt()
+		return nil
+	})
+	if err := group.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// open makes what Run needs, all or nothing.
+func (f *Forwarder) open() (*ends, error) {
+	diag, err := openDiag()
+	if err != nil {
+		return nil, err
+	}
+	tunnel, err := listenTunnel(f.local)
+	if err != nil {
+		diag.close()
+		return nil, err
+	}
+	rim, err := openRim()
+	if err != nil {
+		diag.close()
+		tunnel.close()
+		return nil, err
+	}
+	return &ends{rim: rim, tunnel: tunnel, diag: diag}, nil
+}
+
+// interrupt ends reads in progress.
+func (e *ends) interrupt() {
+	e.tunnel.close()
+	_ = e.rim.strays.file.Close()
+}
+
+func (e *ends) close() {
+	e.tunnel.close()
+	e.rim.close()
+	e.diag.close()
+}
+
+// renewVIPs keeps the rules alive. A failure is logged and tried again: until
+// then the kernel answers by itself.
+func (f *Forwarder) renewVIPs(ctx context.Context, rules *rules) error {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-f.renewNow:
+		}
+		again, err := rules.keep(*f.vips.Load())
+		if err != nil {
+			f.complain(err)
+		} else if again {
+			f.log.Warn("somebody removed our nftables rules; they are back", "site", f.site)
+		}
+	}
+}
+
+// tick drives what waits for time to pass.
+func (f *Forwarder) tick(ctx context.Context) error {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	var steps []step
+	swept := f.now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := f.now()
+		f.mu.Lock()
+		steps = f.owners.tick(now, steps[:0])
+		if now.Sub(swept) >= sweepEvery {
+			swept = now
+			steps = f.owners.sweep(now, steps)
+		}
+		f.mu.Unlock()
+		f.run(now, steps)
+	}
+}
+
+// Hold keeps the packets of a flow, until Release or 15 s have passed: its
+// session is being restored here.
+func (f *Forwarder) Hold(flow Flow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owners.hold(f.now(), flow)
+}
+
+// Release gives the packets of a held flow to the kernel, in the order they
+// came: to the session restored meanwhile, or to a reset.
+func (f *Forwarder) Release(flow Flow) {
+	f.mu.Lock()
+	steps := f.owners.release(flow, nil)
+	f.mu.Unlock()
+	f.run(f.now(), steps)
+}
+
+// Moved records that this site gave a session to another: packets that still
+// arrive follow it, and those who ask are sent there. Call it before the
+// session's socket closes.
+func (f *Forwarder) Moved(flow Flow, to string) {
+	now := f.now()
+	f.mu.Lock()
+	steps := f.owners.move(now, flow, to, nil)
+	f.mu.Unlock()
+	f.run(now, steps)
+}
+
+// Forwarded is a flow whose packets arrive here and belong elsewhere.
+type Forwarded struct {
+	Flow  Flow
+	Owner string
+	// Observed means: named only; the kernel reset it.
+	Observed       bool
+	Packets, Bytes uint64
+	Since          time.Time
+}
+
+// Flows lists the forwarded flows, in order of client and VIP.
+func (f *Forwarder) Flows() []Forwarded {
+	f.mu.Lock()
+	var list []Forwarded
+	for flow, r := range f.owners.flows {
+		if r.is == foreign && r.tally.packets > 0 {
+			list = append(list, Forwarded{Flow: flow, Owner: r.owner, Observed: r.watch,
+				Packets: r.tally.packets, Bytes: r.tally.bytes, Since: r.since})
+		}
+	}
+	f.mu.Unlock()
+	slices.SortFunc(list, func(a, b Forwarded) int { return a.Flow.compare(b.Flow) })
+	return list
+}
+
+// Owned counts the sessions which this site's servers have on each VIP: when
+// all are 0, a draining site may go.
+func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
+	counts := make(map[netip.AddrPort]int)
+	for vip := range *f.vips.Load() {
+		counts[vip] = 0
+	}
+	err := f.eachOwned(func(flow Flow) { counts[flow.VIP]++ })
+	return counts, err
+}
+
+// eachOwned visits the live local connections on all VIPs.
+func (f *Forwarder) eachOwned(visit func(Flow)) error {
+	d, err := openDiag()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	vips := *f.vips.Load()
+	ports := make(map[uint16]bool)
+	for vip := range vips {
+		ports[vip.Port()] = true
+	}
+	ours := func(flow Flow) {
+		if _, ok := vips[flow.VIP]; ok {
+			visit(flow)
+		}
+	}
+	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		for _, family := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			if err := d.dump(port, family, ours); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (f *Forwarder) sites() []string { return f.peers.Load().sites }
+
+func (f *Forwarder) countStrays(how result, n int) { f.metrics.byResult[how].Add(float64(n)) }
+
+func (f *Forwarder) heldPackets() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return float64(f.owners.heldNow)
+}
+
+// journal is the log, with a limit for errors that may repeat with each packet.
+type journal struct {
+	*slog.Logger
+	next atomic.Int64 // Unix nanoseconds
+}
+
+// complain logs an error, one in complainGap at most.
+func (f *Forwarder) complain(err error) {
+	now, next := f.now().UnixNano(), f.log.next.Load()
+	if now >= next && f.log.next.CompareAndSwap(next, now+int64(complainGap)) {
+		f.log.Warn("forwarding is impaired", "site", f.site, "err", err)
+	}
+}

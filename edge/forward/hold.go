@@ -1,0 +1,92 @@
+package forward
+
+import (
+	"bytes"
+	"time"
+)
+
+// keep lets a packet wait with its flow. What exceeds the bounds is lost, as
+// in any full queue; TCP sends it again.
+func (o *owners) keep(r *record, p []byte) {
+	if len(r.packets) >= maxHeldPackets || o.held+len(p) > maxHeldOctets {
+		return
+	}
+	r.packets = append(r.packets, bytes.Clone(p))
+	o.held += len(p)
+	o.heldNow++
+}
+
+// drain takes the waiting packets out, in the order they came.
+func (o *owners) drain(r *record) [][]byte {
+	packets := r.packets
+	r.packets = nil
+	for _, p := range packets {
+		o.held -= len(p)
+	}
+	o.heldNow -= len(packets)
+	return packets
+}
+
+// hold keeps all packets of a flow from now on, those which wait already
+// included, until release.
+func (o *owners) hold(now time.Time, f Flow) {
+	r := o.flows[f]
+	if r == nil {
+		r = &record{since: now}
+		o.flows[f] = r
+	}
+	if r.is == asking {
+		o.asking = without(o.asking, f)
+	}
+	r.is, r.owner, r.moved, r.watch = holding, "", false, false
+	r.waiting, r.until = question{}, now.Add(holdLife)
+}
+
+// holds tells whether packets of the flow are kept, and keeps this one if so.
+func (o *owners) holds(f Flow, p []byte) bool {
+	r := o.flows[f]
+	if r == nil || r.is != holding {
+		return false
+	}
+	o.keep(r, p)
+	return true
+}
+
+// release gives the kept packets back to the kernel and forgets the flow.
+func (o *owners) release(f Flow, steps []step) []step {
+	r := o.flows[f]
+	if r == nil || r.is != holding {
+		return steps
+	}
+	for _, p := range o.drain(r) {
+		steps = append(steps, step{do: doGiveBack, flow: f, packet: p})
+	}
+	delete(o.flows, f)
+	return steps
+}
+
+// move records that this site gave a session away: what still arrives here
+// follows it.
+func (o *owners) move(now time.Time, f Flow, to string, steps []step) []step {
+	r := o.flows[f]
+	if r == nil {
+		r = &record{since: now}
+		o.flows[f] = r
+	}
+	if r.is == asking {
+		o.asking = without(o.asking, f)
+	}
+	r.is, r.owner, r.moved, r.until, r.waiting = foreign, to, true, now.Add(movedLife), question{}
+	for _, p := range o.drain(r) {
+		steps = append(steps, step{do: doTunnel, flow: f, site: to, packet: p})
+	}
+	return steps
+}
+
+// wentTo returns where this site gave the session of a flow, or "".
+func (o *owners) wentTo(now time.Time, f Flow) string {
+	if r := o.flows[f]; r != nil && r.moved && now.Before(r.until) {
+		return r.owner
+	}
+	return ""
+}

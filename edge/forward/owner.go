@@ -1,0 +1,458 @@
+package forward
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// The times and bounds of what this site believes about owners.
+const (
+	// hintLife is how long an owner is believed after it said "mine".
+	hintLife = 10 * time.Second
+	// renewAfter is the age at which a flow in use is confirmed again, so
+	// that a dead owner is noticed when the hint ends.
+	renewAfter = 5 * time.Second
+	// renewGap spaces the confirmations that go unanswered.
+	renewGap = time.Second
+	// nobodyLife is how long "nobody has it" is believed.
+	nobodyLife = time.Second
+	// movedLife is how long a site sends the packets of a session it gave
+	// away after it, since the last of them.
+	movedLife = 2 * time.Minute
+	// holdLife ends a hold that its holder forgot; the kernel judges then.
+	holdLife = 15 * time.Second
+	// retryAsk is when an unanswered question is asked again.
+	retryAsk = 60 * time.Millisecond
+	// nearLife is how long a client network's last owner is asked first.
+	nearLife = 10 * time.Minute
+	// foreignEvery is the least time between two calls of OnForeign for one flow.
+	foreignEvery = 250 * time.Millisecond
+
+	maxRecords     = 1 << 18
+	maxNear        = 1 << 16
+	maxHeldPackets = 64       // of one flow
+	maxHeldOctets  = 32 << 20 // of all flows
+)
+
+// condition is what is believed of one flow.
+type condition uint8
+
+const (
+	asking  condition = iota // sites are asked; its packets wait
+	foreign                  // another site owns it
+	nobody                   // all said no: the kernel's
+	holding                  // a session of this flow is being restored here
+)
+
+// result says how a stray's owner was found; it labels rhumb_edge_strays_total.
+type result string
+
+const (
+	byHint      result = "hint"
+	byAnnounced result = "announced"
+	byPair      result = "pair"
+	byGroup     result = "group"
+	byNobody    result = "nobody"
+	overBudget  result = "over_budget"
+	observed    result = "observed"
+)
+
+// deed is what the forwarder shall do.
+type deed uint8
+
+const (
+	doTunnel   deed = iota // send packet to site
+	doGiveBack             // give packet to the kernel
+	doAsk                  // ask site about flow
+	doForeign              // tell OnForeign: flow is site's, since since
+)
+
+// step is one thing to do, with what it needs.
+type step struct {
+	do     deed
+	flow   Flow
+	site   string
+	packet []byte
+	since  time.Time
+}
+
+// record is what is believed of one flow, and the packets that wait for it.
+type record struct {
+	is      condition
+	owner   string
+	moved   bool      // this site itself gave the session to owner
+	watch   bool      // mode observe: named, never tunnelled
+	since   time.Time // first stray
+	until   time.Time // end of this belief
+	asked   time.Time // last question sent
+	told    time.Time // last call of OnForeign
+	tally   tally
+	waiting question
+	packets [][]byte
+}
+
+// question is one being asked: who hasn't answered, whom to ask next.
+type question struct {
+	open  []string // asked, silent so far
+	later []string // to be asked when those of open can't help
+	how   result
+}
+
+// tally counts a flow's forwarded traffic.
+type tally struct{ packets, bytes uint64 }
+
+// near remembers which site owned a client network's last stray.
+type near struct {
+	site  string
+	until time.Time
+}
+
+// owners is the table of foreign flows: values in, steps out. It knows neither
+// clocks nor sockets; one lock of its holder serialises all calls.
+type owners struct {
+	flows   map[Flow]*record
+	asking  []Flow // in order of asking
+	near    map[netip.Prefix]near
+	held    int // octets that wait in all records
+	heldNow int // packets that wait in all records
+	budget  bucket
+	wait    time.Duration // how long the packets of an undecided flow wait
+	hooks
+}
+
+// hooks are the look-ups and counters of the holder. They run under its lock.
+type hooks struct {
+	peers     func() []string           // sites that may be asked, sorted
+	announced func(Flow) string         // owner by announcement, or ""
+	pair      func(netip.Addr) string   // the client's previous site, or ""
+	count     func(how result, n int)   // n strays were decided so
+	retire    func(site string, f Flow) // site's announcement of f is stale
+}
+
+func newOwners(h hooks, askRate float64, wait time.Duration) *owners {
+	return &owners{
+		flows:  make(map[Flow]*record),
+		near:   make(map[netip.Prefix]near),
+		budget: bucket{rate: askRate, left: askRate},
+		wait:   wait,
+		hooks:  h,
+	}
+}
+
+// packet judges one stray and appends what to do. p belongs to the caller; what
+// must wait is copied.
+func (o *owners) packet(now time.Time, f Flow, p []byte, watch bool, steps []step) []step {
+	r := o.flows[f]
+	if r == nil || !now.Before(r.until) && r.is != asking && r.is != holding {
+		if r != nil {
+			delete(o.flows, f)
+		}
+		return o.unknown(now, f, p, watch, steps)
+	}
+	r.watch = watch
+	switch r.is {
+	case foreign:
+		o.countOne(r, byHint)
+		return o.toOwner(now, f, r, p, steps)
+	case nobody:
+		o.countOne(r, byNobody)
+		return o.refuse(r, f, p, steps)
+	}
+	o.keep(r, p)
+	return steps
+}
+
+// unknown begins the search for a flow's owner: announcements first, then the
+// site that likely has it, then all at once.
+func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []step) []step {
+	r := &record{since: now, watch: watch}
+	if len(o.flows) >= maxRecords {
+		o.countOne(r, overBudget)
+		return o.refuse(r, f, p, steps)
+	}
+	if site := o.announced(f); site != "" {
+		r.is, r.owner, r.until = foreign, site, now.Add(hintLife)
+		o.flows[f] = r
+		o.countOne(r, byAnnounced)
+		r.asked = now
+		steps = append(steps, step{do: doAsk, flow: f, site: site})
+		return o.toOwner(now, f, r, p, steps)
+	}
+	peers := o.peers()
+	if len(peers) == 0 {
+		o.countOne(r, byNobody)
+		return o.refuse(r, f, p, steps)
+	}
+	if !o.budget.take(now) {
+		o.countOne(r, overBudget)
+		return o.refuse(r, f, p, steps)
+	}
+	r.is, r.asked, r.until = asking, now, now.Add(o.wait)
+	r.waiting = o.whom(now, f, peers)
+	o.flows[f] = r
+	o.asking = append(o.asking, f)
+	o.keep(r, p)
+	return askAll(steps, f, r.waiting.open)
+}
+
+// whom plans a question: the likely owner alone if there is one, else all.
+func (o *owners) whom(now time.Time, f Flow, peers []string) question {
+	likely := o.pair(f.Client.Addr())
+	if n, ok := o.near[network(f.Client.Addr())]; likely == "" && ok && now.Before(n.until) {
+		likely = n.site
+	}
+	if i := slices.Index(peers, likely); i >= 0 {
+		rest := slices.Delete(slices.Clone(peers), i, i+1)
+		return question{open: []string{likely}, later: rest, how: byPair}
+	}
+	return question{open: slices.Clone(peers), how: byGroup}
+}
+
+// toOwner sends a packet of a foreign flow on its way, and asks the owner from
+// time to time whether it still is.
+func (o *owners) toOwner(now time.Time, f Flow, r *record, p []byte, steps []step) []step {
+	if r.moved {
+		r.until = now.Add(movedLife)
+	} else if r.until.Sub(now) < hintLife-renewAfter && now.Sub(r.asked) >= renewGap {
+		r.asked = now
+		steps = append(steps, step{do: doAsk, flow: f, site: r.owner})
+	}
+	r.tally.packets++
+	r.tally.bytes += uint64(len(p))
+	if r.watch {
+		return steps // the kernel has the packet already
+	}
+	if now.Sub(r.told) >= foreignEvery {
+		r.told = now
+		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
+	}
+	return append(steps, step{do: doTunnel, flow: f, site: r.owner, packet: p})
+}
+
+// refuse gives a packet back, unless the kernel has it already.
+func (o *owners) refuse(r *record, f Flow, p []byte, steps []step) []step {
+	if r.watch {
+		return steps
+	}
+	return append(steps, step{do: doGiveBack, flow: f, packet: p})
+}
+
+// mine takes a site's word that it owns the flow. For a flow nobody asked
+// about it is ignored.
+func (o *owners) mine(now time.Time, f Flow, site string, steps []step) []step {
+	r := o.flows[f]
+	if r == nil || r.is == holding || r.moved {
+		return steps
+	}
+	if r.is == foreign && r.owner != site {
+		return steps // the first who said so is believed until it fails
+	}
+	was := r.is
+	r.is, r.owner, r.until = foreign, site, now.Add(hintLife)
+	o.remember(now, f, site)
+	if was != asking {
+		return steps
+	}
+	o.asking = without(o.asking, f)
+	how := r.waiting.how
+	r.waiting = question{}
+	for _, p := range o.drain(r) {
+		o.countOne(r, how)
+		steps = o.toOwner(now, f, r, p, steps)
+	}
+	return steps
+}
+
+// notMine takes a site's word that it doesn't own the flow: the next sites are
+// asked, or, if all have said no, the packets are given back. From the
+// believed owner it ends the belief.
+func (o *owners) notMine(now time.Time, f Flow, site string, steps []step) []step {
+	r := o.flows[f]
+	if r == nil {
+		return steps
+	}
+	if r.is == foreign && r.owner == site && !r.moved {
+		o.retire(site, f)
+		delete(o.flows, f)
+		return steps
+	}
+	i := slices.Index(r.waiting.open, site)
+	if r.is != asking || i < 0 {
+		return steps
+	}
+	o.retire(site, f)
+	r.waiting.open = slices.Delete(r.waiting.open, i, i+1)
+	if len(r.waiting.open) > 0 {
+		return steps
+	}
+	if len(r.waiting.later) > 0 {
+		return o.widen(now, f, r, steps)
+	}
+	o.asking = without(o.asking, f)
+	return o.give(now, f, r, steps)
+}
+
+// movedTo takes the old owner's word that the session went to another site.
+func (o *owners) movedTo(now time.Time, f Flow, from, to string, steps []step) []step {
+	r := o.flows[f]
+	if r == nil || to == "" {
+		return steps
+	}
+	if r.is == foreign && r.owner == from && !r.moved {
+		r.owner, r.until = to, now.Add(hintLife)
+		o.remember(now, f, to)
+		return steps
+	}
+	if r.is == asking {
+		return o.mine(now, f, to, steps)
+	}
+	return steps
+}
+
+// home takes the old owner's word that the session went to this very site: the
+// kernel has it, or will.
+func (o *owners) home(now time.Time, f Flow, steps []step) []step {
+	r := o.flows[f]
+	if r == nil || r.is == holding || r.moved {
+		return steps
+	}
+	if r.is == asking {
+		o.asking = without(o.asking, f)
+		steps = o.give(now, f, r, steps)
+	}
+	delete(o.flows, f)
+	return steps
+}
+
+// widen asks those who were left for later.
+func (o *owners) widen(now time.Time, f Flow, r *record, steps []step) []step {
+	steps = askAll(steps, f, r.waiting.later)
+	r.waiting.open = append(r.waiting.open, r.waiting.later...)
+	r.waiting.later, r.waiting.how, r.asked = nil, byGroup, now
+	return steps
+}
+
+// give decides that nobody owns the flow.
+func (o *owners) give(now time.Time, f Flow, r *record, steps []step) []step {
+	r.is, r.until, r.waiting = nobody, now.Add(nobodyLife), question{}
+	for _, p := range o.drain(r) {
+		o.countOne(r, byNobody)
+		steps = o.refuse(r, f, p, steps)
+	}
+	return steps
+}
+
+// tick repeats questions that may have been lost and ends those whose time is
+// up.
+func (o *owners) tick(now time.Time, steps []step) []step {
+	open := o.asking[:0]
+	for _, f := range o.asking {
+		r := o.flows[f]
+		switch {
+		case r == nil || r.is != asking:
+		case !now.Before(r.until):
+			steps = o.give(now, f, r, steps)
+		case now.Sub(r.asked) >= retryAsk:
+			steps = o.again(now, f, r, steps)
+			open = append(open, f)
+		default:
+			open = append(open, f)
+		}
+	}
+	o.asking = open
+	return steps
+}
+
+// again repeats a question to the silent, and asks the rest as well.
+func (o *owners) again(now time.Time, f Flow, r *record, steps []step) []step {
+	r.asked = now
+	steps = askAll(steps, f, r.waiting.open)
+	if len(r.waiting.later) > 0 {
+		steps = o.widen(now, f, r, steps)
+	}
+	return steps
+}
+
+// sweep forgets what is no longer believed, and releases what was held and
+// forgotten by its holder.
+func (o *owners) sweep(now time.Time, steps []step) []step {
+	var forgotten []Flow
+	for f, r := range o.flows {
+		switch {
+		case now.Before(r.until) || r.is == asking:
+		case r.is == holding:
+			forgotten = append(forgotten, f)
+		default:
+			delete(o.flows, f)
+		}
+	}
+	slices.SortFunc(forgotten, Flow.compare)
+	for _, f := range forgotten {
+		steps = o.release(f, steps)
+	}
+	for net, n := range o.near {
+		if !now.Before(n.until) {
+			delete(o.near, net)
+		}
+	}
+	return steps
+}
+
+// remember keeps which site had a client of this network.
+func (o *owners) remember(now time.Time, f Flow, site string) {
+	net := network(f.Client.Addr())
+	if _, known := o.near[net]; known || len(o.near) < maxNear {
+		o.near[net] = near{site: site, until: now.Add(nearLife)}
+	}
+}
+
+func (o *owners) countOne(r *record, how result) {
+	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup) {
+		how = observed
+	}
+	o.count(how, 1)
+}
+
+// network is what routing moves as one: a /24 or a /48.
+func network(client netip.Addr) netip.Prefix {
+	bits := 24
+	if client.Is6() {
+		bits = 48
+	}
+	p, _ := client.Prefix(bits) // fails for invalid addresses only
+	return p
+}
+
+func askAll(steps []step, f Flow, sites []string) []step {
+	for _, site := range sites {
+		steps = append(steps, step{do: doAsk, flow: f, site: site})
+	}
+	return steps
+}
+
+// without removes a flow from a list in order.
+func without(list []Flow, f Flow) []Flow {
+	if i := slices.Index(list, f); i >= 0 {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
+}
+
+// bucket allows rate takes a second, and as many at once.
+type bucket struct {
+	rate, left float64
+	last       time.Time
+}
+
+func (b *bucket) take(now time.Time) bool {
+	if !b.last.IsZero() {
+		b.left = min(b.rate, b.left+b.rate*max(0, now.Sub(b.last).Seconds()))
+	}
+	b.last = now
+	if b.left < 1 {
+		return false
+	}
+	b.left--
+	return true
+}

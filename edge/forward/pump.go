@@ -1,0 +1,179 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tunnelSocket is the UDP socket of the tunnel.
+type tunnelSocket struct {
+	conn *net.UDPConn
+	pool sync.Pool // of *[]byte, for datagrams being built
+}
+
+// listenTunnel binds the tunnel's address. Datagrams are never fragmented
+// (RFC 8900): if one is too large for the path, we learn it.
+func listenTunnel(local netip.AddrPort) (*tunnelSocket, error) {
+	network, level, option, value := "udp4", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
+	if local.Addr().Is6() {
+		network, level, option, value = "udp6", unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO
+	}
+	var failed error
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		err := raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), level, option, value)
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+			}
+		})
+		return errors.Join(err, failed)
+	}}
+	conn, err := config.ListenPacket(context.Background(), network, local.String())
+	if err != nil {
+		return nil, fmt.Errorf("forward: listen for tunnels on %s: %w", local, err)
+	}
+	return &tunnelSocket{conn: conn.(*net.UDPConn)}, nil
+}
+
+func (t *tunnelSocket) close() { _ = t.conn.Close() }
+
+// readStrays judges what the rules copied to us.
+func (f *Forwarder) readStrays(ctx context.Context, e *ends) error {
+	buf := make([]byte, largestInput)
+	var steps []step
+	for {
+		packet, err := e.rim.strays.read(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("forward: read strays: %w", err)
+		}
+		steps = f.judge(f.now(), packet, steps[:0])
+	}
+}
+
+// judge handles one stray. What isn't to a VIP didn't come from our rules, but
+// from the host's own chatter on the device.
+func (f *Forwarder) judge(now time.Time, packet []byte, steps []step) []step {
+	flow, packet, err := parseFlow(packet)
+	if err != nil {
+		if errors.Is(err, errFragment) {
+			f.giveBack(packet)
+		}
+		return steps
+	}
+	mode, ours := (*f.vips.Load())[flow.VIP]
+	if !ours {
+		return steps
+	}
+	f.mu.Lock()
+	steps = f.owners.packet(now, flow, packet, mode == Observe, steps)
+	f.mu.Unlock()
+	f.run(now, steps)
+	return steps
+}
+
+// run does what was decided.
+func (f *Forwarder) run(now time.Time, steps []step) {
+	for i := range steps {
+		s := &steps[i]
+		switch s.do {
+		case doTunnel:
+			f.tunnel(now, s.site, s.packet)
+		case doGiveBack:
+			f.giveBack(s.packet)
+		case doAsk:
+			f.ask(now, s.site, s.flow)
+		case doForeign:
+			if f.onForeign != nil {
+				f.onForeign(s.flow, s.site, s.since)
+			}
+		}
+		s.packet = nil
+	}
+}
+
+// giveBack lets the kernel judge a packet by itself.
+func (f *Forwarder) giveBack(packet []byte) {
+	e := f.ends.Load()
+	if e == nil || len(packet) == 0 {
+		return
+	}
+	if err := e.rim.giveBack.write(packet); err != nil {
+		f.complain(fmt.Errorf("forward: give a packet back: %w", err))
+	}
+}
+
+// tunnel sends a packet to the site that owns its session.
+func (f *Forwarder) tunnel(now time.Time, site string, packet []byte) {
+	p := f.peers.Load().find(site)
+	if p == nil {
+		return // the peer left the group since
+	}
+	err := f.sendPacket(now, p, packet)
+	if errors.Is(err, unix.EMSGSIZE) {
+		p.smallUntil.Store(now.Add(smallLife).UnixNano())
+		err = f.sendPacket(now, p, packet)
+	}
+	if err != nil {
+		f.complain(fmt.Errorf("forward: tunnel to %s: %w", site, err))
+		return
+	}
+	p.packets.Inc()
+	p.octets.Add(float64(len(packet)))
+}
+
+// sendPacket sends a packet whole if the path carries it, else in parts.
+func (f *Forwarder) sendPacket(now time.Time, p *peer, packet []byte) error {
+	room := p.room(now, f.mtu)
+	if len(packet) <= room {
+		return f.send(p, kindPacket, packet)
+	}
+	return splitParts(p.parts.Add(1), packet, room-partHeader, func(body []byte) error {
+		return f.send(p, kindPart, body)
+	})
+}
+
+// send seals one datagram and sends it.
+func (f *Forwarder) send(p *peer, k kind, body []byte) error {
+	e := f.ends.Load()
+	if e == nil {
+		return net.ErrClosed
+	}
+	buf, _ := e.tunnel.pool.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	b := append((*buf)[:0], make([]byte, headerSize)...)
+	b = append(b, body...)
+	b = p.out.close(b, k, f.id, p.salt, p.seq.Add(1))
+	_, err := e.tunnel.conn.WriteToUDPAddrPort(b, p.Addr)
+	*buf = b
+	e.tunnel.pool.Put(buf)
+	return err
+}
+
+// ask sends a question, and times it if no other is being timed.
+func (f *Forwarder) ask(now time.Time, site string, flow Flow) {
+	p := f.peers.Load().find(site)
+	if p == nil {
+		return
+	}
+	f.mu.Lock()
+	if p.sample.sent.IsZero() || now.Sub(p.sample.sent) > time.Second {
+		p.sample.flow, p.sample.sent = flow, now
+	}
+	f.mu.Unlock()
+	if err := f.send(p, kindAsk, appendFlow(nil, flow)); err != nil {
+		f.complain(fmt.Errorf("forward: ask %s: %w", site, err))
+	}
+}

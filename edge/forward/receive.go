@@ -1,0 +1,246 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// servedLife is how long the kernel's word that a tunnelled flow has a
+	// socket here is believed, absentLife its word that it has none: shorter,
+	// for a session may be restored at any moment.
+	servedLife = 250 * time.Millisecond
+	absentLife = 20 * time.Millisecond
+	maxServed  = 1 << 16
+)
+
+// served is the tunnel reader's memory of which flows have a socket here.
+type served map[Flow]servedEntry
+
+type servedEntry struct {
+	ok    bool
+	until time.Time
+}
+
+// receiver is the state of the goroutine that reads the tunnel.
+type receiver struct {
+	*Forwarder
+	ends   *ends
+	served served
+	steps  []step
+	reply  []byte
+}
+
+// readTunnel handles what peers send.
+func (f *Forwarder) readTunnel(ctx context.Context, e *ends) error {
+	r := &receiver{Forwarder: f, ends: e, served: make(served)}
+	buf := make([]byte, largestInput)
+	for {
+		n, _, err := e.tunnel.conn.ReadFromUDPAddrPort(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("forward: read tunnel: %w", err)
+		}
+		if err := r.receive(f.now(), buf[:n]); err != nil {
+			f.metrics.refused.WithLabelValues(reason(err)).Inc()
+		}
+	}
+}
+
+// reason names an error as a metric's label.
+func reason(err error) string {
+	switch {
+	case errors.Is(err, errTag):
+		return "tag"
+	case errors.Is(err, errReplay):
+		return "replay"
+	case errors.Is(err, errSender):
+		return "sender"
+	case errors.Is(err, errHops):
+		return "hops"
+	}
+	return "form"
+}
+
+var errSender = errors.New("unknown sender")
+
+// receive handles one datagram.
+func (r *receiver) receive(now time.Time, b []byte) error {
+	h, err := readHead(b)
+	if err != nil {
+		return err
+	}
+	p := r.peers.Load().byID[h.sender]
+	if p == nil {
+		return errSender
+	}
+	body, err := p.open(h, b)
+	if err != nil {
+		return err
+	}
+	switch h.kind {
+	case kindPacket:
+		return r.deliver(now, p, body)
+	case kindPart:
+		packet, err := p.joiner.add(now, body)
+		if err != nil || packet == nil {
+			return err
+		}
+		return r.deliver(now, p, packet)
+	case kindAnnounce:
+		r.learn(now, p, body)
+		return nil
+	}
+	return r.word(now, p, h.kind, body)
+}
+
+// word handles a question or an answer about a flow.
+func (r *receiver) word(now time.Time, p *peer, k kind, body []byte) error {
+	flow, rest, err := readFlow(body)
+	if err != nil {
+		return err
+	}
+	if k == kindAsk {
+		r.answer(now, p, flow)
+		return nil
+	}
+	r.mu.Lock()
+	r.timeAnswer(now, p, flow)
+	r.steps = r.heed(now, p, k, flow, rest, r.steps[:0])
+	r.mu.Unlock()
+	r.run(now, r.steps)
+	return nil
+}
+
+// heed passes an answer on to the table of owners, under the lock.
+func (r *receiver) heed(now time.Time, p *peer, k kind, flow Flow, rest []byte, steps []step) []step {
+	switch k {
+	case kindMine:
+		return r.owners.mine(now, flow, p.Site, steps)
+	case kindNotMine, kindGone:
+		return r.owners.notMine(now, flow, p.Site, steps)
+	case kindMoved:
+		if len(rest) < len(siteID{}) {
+			return steps
+		}
+		id := siteID(rest[:4])
+		if id == r.id {
+			return r.owners.home(now, flow, steps)
+		}
+		if to := r.peers.Load().byID[id]; to != nil {
+			return r.owners.movedTo(now, flow, p.Site, to.Site, steps)
+		}
+	}
+	return steps
+}
+
+// timeAnswer learns how long a peer takes to answer, and lets packets wait
+// twice as long for the slowest. Under the lock.
+func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
+	if p.sample.sent.IsZero() || p.sample.flow != flow {
+		return
+	}
+	took := now.Sub(p.sample.sent)
+	p.sample.sent = time.Time{}
+	if p.sample.rtt == 0 {
+		p.sample.rtt = took
+	}
+	p.sample.rtt += (took - p.sample.rtt) / 8
+	wait := leastWait
+	set := r.peers.Load()
+	for _, site := range set.sites {
+		wait = max(wait, 2*set.bySite[site].sample.rtt)
+	}
+	r.owners.wait = min(wait, time.Second)
+}
+
+// answer says whether this site owns a flow. It is the kernel's word, so it is
+// never stale; or where this site moved it.
+func (r *receiver) answer(now time.Time, p *peer, flow Flow) {
+	r.mu.Lock()
+	to := r.owners.wentTo(now, flow)
+	r.mu.Unlock()
+	if to != "" {
+		r.say(p, kindMoved, flow, to)
+		return
+	}
+	if _, ours := (*r.vips.Load())[flow.VIP]; !ours {
+		r.say(p, kindNotMine, flow, "")
+		return
+	}
+	owned, err := r.ends.diag.owned(flow)
+	if err != nil {
+		r.complain(err)
+		return // silence: the asker goes by the others
+	}
+	if owned {
+		r.say(p, kindMine, flow, "")
+	} else {
+		r.say(p, kindNotMine, flow, "")
+	}
+}
+
+// say sends an answer about a flow.
+func (r *receiver) say(p *peer, k kind, flow Flow, to string) {
+	r.reply = appendFlow(r.reply[:0], flow)
+	if k == kindMoved {
+		id := idOf(to)
+		r.reply = append(r.reply, id[:]...)
+	}
+	if err := r.send(p, k, r.reply); err != nil {
+		r.complain(fmt.Errorf("forward: answer %s: %w", p.Site, err))
+	}
+}
+
+// deliver lets a tunnelled packet enter this host if its flow is one of ours.
+func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
+	flow, packet, err := parseFlow(packet)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	held, to := r.owners.holds(flow, packet), r.owners.wentTo(now, flow)
+	r.mu.Unlock()
+	switch {
+	case held:
+	case to != "":
+		// The sender shall turn to the new owner itself; this packet
+		// is sent again by its client.
+		r.say(p, kindMoved, flow, to)
+	case r.has(now, p, flow):
+		if err := r.ends.rim.strays.write(packet); err != nil {
+			r.complain(fmt.Errorf("forward: deliver from %s: %w", p.Site, err))
+		}
+	}
+	return nil
+}
+
+// has tells whether a tunnelled flow is served here, and tells the sender,
+// once in absentLife, if it isn't.
+func (r *receiver) has(now time.Time, p *peer, flow Flow) bool {
+	if e, ok := r.served[flow]; ok && now.Before(e.until) {
+		return e.ok
+	}
+	if len(r.served) >= maxServed {
+		clear(r.served)
+	}
+	owned := false
+	if _, ours := (*r.vips.Load())[flow.VIP]; ours {
+		var err error
+		if owned, err = r.ends.diag.owned(flow); err != nil {
+			r.complain(err)
+			return false
+		}
+	}
+	if owned {
+		r.served[flow] = servedEntry{ok: true, until: now.Add(servedLife)}
+		return true
+	}
+	r.served[flow] = servedEntry{until: now.Add(absentLife)}
+	r.say(p, kindGone, flow, "")
+	return false
+}

@@ -1,0 +1,115 @@
+package frame
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// recordVersion is the layout below. A site refuses layouts it does not know.
+const recordVersion = 1
+
+// Flags of a Record.
+type Flags uint8
+
+const (
+	// Head: the request was HEAD, the response has no body.
+	Head Flags = 1 << iota
+	// Close: the connection ends after this response.
+	Close
+	// KeepAlive10: an HTTP/1.0 client asked for keep-alive and is told so.
+	KeepAlive10
+	// Pinned: the response is no function of record and object yet.
+	Pinned
+	// Idle: no response was begun; the wire offset is 0 of nothing.
+	Idle
+
+	knownFlags = Head | Close | KeepAlive10 | Pinned | Idle
+)
+
+// Record is the soft state of one session. The wire bytes of the response in
+// progress are a pure function of it and of the object it names. Sequence
+// numbers are modulo 2^32 and Offset says in which round they are, so the
+// owner refreshes the record at least every 1 GB.
+type Record struct {
+	Key        Key
+	Epoch      uint64 // rises with each takeover; the lower one is refused
+	Generation uint32 // rises with each dump
+	Flags      Flags
+	Template   uint8    // version of the response head's template
+	Service    uint32   // digest of the service's name
+	Status     uint16   // HTTP status of the response
+	Media      uint16   // content type, by its number in the template
+	Base       uint32   // write_seq at wire offset 0 of the response
+	RcvNxt     uint32   // after the request
+	MSS        uint16   // of the connection, with the next two
+	Scales     uint8    // send scale in the low half, receive scale in the high
+	Options    uint8    // bits: 1 timestamps, 2 SACK, 4 scaling
+	TSVal      uint32   // last timestamp, milliseconds
+	Wall       int64    // Unix milliseconds when TSVal was read
+	Object     [32]byte // SHA-256 over the object's block hashes; zero: none
+	Size       uint64   // of the object
+	Start      uint64   // first byte of the object that is sent
+	Length     uint64   // count of bytes of the object that are sent
+	Offset     uint64   // bytes of the response that had been written
+	Date       uint32   // Unix second printed in Date
+}
+
+// MaxRecord is the size of the largest encoded Record.
+const MaxRecord = 152
+
+// AppendRecord encodes rec behind b. The key must be Valid.
+func AppendRecord(b []byte, rec Record) []byte {
+	be := binary.BigEndian
+	b = append(b, recordVersion, rec.Key.family(), byte(rec.Flags), rec.Template)
+	b = be.AppendUint32(b, rec.Service)
+	b = be.AppendUint16(b, rec.Status)
+	b = be.AppendUint16(b, rec.Media)
+	b = appendKey(b, rec.Key)
+	b = be.AppendUint64(b, rec.Epoch)
+	b = be.AppendUint32(b, rec.Generation)
+	b = be.AppendUint32(b, rec.Base)
+	b = be.AppendUint32(b, rec.RcvNxt)
+	b = be.AppendUint16(b, rec.MSS)
+	b = append(b, rec.Scales, rec.Options)
+	b = be.AppendUint32(b, rec.TSVal)
+	b = be.AppendUint64(b, uint64(rec.Wall))
+	b = append(b, rec.Object[:]...)
+	b = be.AppendUint64(b, rec.Size)
+	b = be.AppendUint64(b, rec.Start)
+	b = be.AppendUint64(b, rec.Length)
+	b = be.AppendUint64(b, rec.Offset)
+	return be.AppendUint32(b, rec.Date)
+}
+
+// DecodeRecord reads what AppendRecord wrote, and nothing else.
+func DecodeRecord(b []byte) (Record, error) {
+	r := reader{b: b}
+	rec := r.record()
+	if err := r.end(); err != nil {
+		return Record{}, fmt.Errorf("frame: record of %d bytes: %w", len(b), err)
+	}
+	return rec, nil
+}
+
+func (r *reader) record() Record {
+	if v := r.u8(); v != recordVersion {
+		r.fail(fmt.Errorf("record layout %d, this site knows %d", v, recordVersion))
+	}
+	family := r.u8()
+	rec := Record{
+		Flags: Flags(r.u8()), Template: r.u8(), Service: r.u32(), Status: r.u16(), Media: r.u16(),
+		Key: r.key(family), Epoch: r.u64(), Generation: r.u32(), Base: r.u32(), RcvNxt: r.u32(),
+		MSS: r.u16(), Scales: r.u8(), Options: r.u8(), TSVal: r.u32(), Wall: int64(r.u64()),
+	}
+	copy(rec.Object[:], r.bytes(len(rec.Object)))
+	rec.Size, rec.Start, rec.Length, rec.Offset, rec.Date = r.u64(), r.u64(), r.u64(), r.u64(), r.u32()
+	switch {
+	case family == familyNone:
+		r.fail(fmt.Errorf("record without a key"))
+	case rec.Flags&^knownFlags != 0:
+		r.fail(fmt.Errorf("record flags %#x unknown", rec.Flags))
+	case rec.Start > rec.Size || rec.Length > rec.Size-rec.Start:
+		r.fail(fmt.Errorf("record range %d+%d of %d", rec.Start, rec.Length, rec.Size))
+	}
+	return rec
+}

@@ -1,0 +1,303 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"rhumb/edge/frame"
+	"rhumb/edge/tcprepair"
+)
+
+// Limits of a hand-off. The giver's wait for Ready is shorter than the
+// taker's for Commit, so a live taker never gives up first.
+const (
+	readyLimit  = 200 * time.Millisecond
+	offerLife   = time.Second
+	activeLimit = time.Second
+	commitTries = 4
+	giveSlots   = 64 // hand-offs under way at once, as giver
+)
+
+// mailbox takes the answers to the hand-offs under way. One box a key: only
+// the claimant of a session opens it. Safe for concurrent use.
+type mailbox struct {
+	mu    sync.Mutex
+	boxes map[frame.Key]chan frame.Frame
+}
+
+func newMailbox() *mailbox { return &mailbox{boxes: map[frame.Key]chan frame.Frame{}} }
+
+func (m *mailbox) open(k frame.Key) (chan frame.Frame, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.boxes[k] != nil {
+		return nil, false
+	}
+	c := make(chan frame.Frame, 8)
+	m.boxes[k] = c
+	return c, true
+}
+
+func (m *mailbox) close(k frame.Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.boxes, k)
+}
+
+// put delivers f; false means that nobody waits for it. More frames than a
+// hand-off has are dropped.
+func (m *mailbox) put(f frame.Frame) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.boxes[f.Key]
+	if c == nil {
+		return false
+	}
+	select {
+	case c <- f:
+	default:
+	}
+	return true
+}
+
+// Reasons why a session stays. They travel in Refused.
+var (
+	errClaimed  = errors.New("session is claimed or pinned")
+	errBusy     = errors.New("session did not come to its gate")
+	errEarlier  = errors.New("bytes of an earlier response are in flight")
+	errNoAnswer = errors.New("no answer")
+	errLost     = errors.New("given away and not confirmed")
+)
+
+// refusedError is the other side's no.
+type refusedError struct{ reason string }
+
+func (e refusedError) Error() string { return "refused: " + e.reason }
+
+// give hands one session to a site and reports how it ended. Before Commit
+// any trouble leaves the session here; after it only the taker's own word
+// brings it back, never the passing of time: two sites alive at once is what
+// the two phases exclude.
+func (a *Agent) give(ctx context.Context, s *session, to string) error {
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if !s.claim() {
+		return errClaimed
+	}
+	begun := time.Now()
+	err := a.transfer(ctx, s, to)
+	took := time.Since(begun)
+	result := resultOf(err)
+	a.m.transfers.WithLabelValues(a.cfg.Site, to, result).Inc()
+	if result == resultOK {
+		s.lastMv.Store(int64(took))
+		a.m.duration.Observe(took.Seconds())
+	}
+	a.events.put(Move{At: begun, Key: s.key, Service: s.svc.Name, From: a.cfg.Site, To: to, Result: result, Took: took, Err: err})
+	return err
+}
+
+func resultOf(err error) string {
+	var no refusedError
+	switch {
+	case err == nil:
+		return resultOK
+	case errors.As(err, &no):
+		return resultRefused
+	case errors.Is(err, errLost):
+		return resultLost
+	case errors.Is(err, errNoAnswer) || errors.Is(err, errLink):
+		return resultTimeout
+	}
+	return resultFailed
+}
+
+// transfer moves a claimed session. However it ends, the claim is spent.
+func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
+	l, err := a.links.to(ctx, to)
+	if err == nil && !s.stop() {
+		err = errBusy
+	}
+	if err != nil {
+		s.state.Store(int32(s.resting()))
+		return err
+	}
+	d, err := tcprepair.Dump(s.conn)
+	if err != nil {
+		s.release()
+		return err
+	}
+	gen := s.gen.Add(1)
+	box, ok := a.giving.open(s.key)
+	if !ok {
+		return errors.Join(errClaimed, a.keep(s, d))
+	}
+	defer a.giving.close(s.key)
+	msg := frame.Frame{Key: s.key, Epoch: s.epoch, Generation: gen}
+	if err := a.offer(l, s, d.State, msg, box); err != nil {
+		msg.Type = frame.Abort
+		return errors.Join(err, quiet(l.send(msg)), a.keep(s, d))
+	}
+	return a.commit(ctx, s, d, to, msg, box)
+}
+
+// keep puts a dumped session back to work here.
+func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
+	err := d.Abort()
+	s.release()
+	return err
+}
+
+// quiet drops an error of a courtesy: a link that is down has told already.
+func quiet(error) error { return nil }
+
+// offer ships the session and waits for Ready.
+func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, box chan frame.Frame) error {
+	o, err := s.offer(st, msg.Generation)
+	if err != nil {
+		return err
+	}
+	msg.Type, msg.Payload = frame.OfferSession, frame.AppendOffer(nil, o)
+	a.m.bytes.Add(float64(len(msg.Payload)))
+	if err := l.send(msg); err != nil {
+		return err
+	}
+	f, err := await(box, msg.Generation, readyLimit, l.done)
+	if err != nil {
+		return err
+	}
+	if f.Type != frame.Ready {
+		return fmt.Errorf("edge: offer answered by %s", f.Type)
+	}
+	return nil
+}
+
+// commit gives the offered session away. The site is entered as the flow's
+// new owner first: from here on its packets belong there.
+func (a *Agent) commit(ctx context.Context, s *session, d *tcprepair.Dumped, to string, msg frame.Frame, box chan frame.Frame) error {
+	s.state.Store(int32(Moving))
+	a.strays.Moved(s.key, to)
+	msg.Type = frame.Commit
+	for range commitTries {
+		f, err := a.ask(ctx, to, msg, box)
+		var no refusedError
+		switch {
+		case err == nil && f.Type == frame.Active:
+			a.tab.gave(s.key, s.epoch, msg.Generation, time.Now())
+			a.leave(s, d)
+			return nil
+		case errors.As(err, &no):
+			// The taker itself never activated this offer and never will.
+			a.strays.Moved(s.key, "")
+			return errors.Join(err, a.keep(s, d))
+		}
+	}
+	a.leave(s, d)
+	return errLost
+}
+
+// ask sends msg over whatever link there is and waits for an answer.
+func (a *Agent) ask(ctx context.Context, to string, msg frame.Frame, box chan frame.Frame) (frame.Frame, error) {
+	wait, cancel := context.WithTimeout(ctx, activeLimit)
+	defer cancel()
+	l, err := a.links.to(wait, to)
+	if err == nil {
+		err = l.send(msg)
+	}
+	if err != nil {
+		<-wait.Done() // a refused dial returns at once; the tries span seconds
+		return frame.Frame{}, err
+	}
+	return await(box, msg.Generation, activeLimit, l.done)
+}
+
+// leave ends a session here without a packet.
+func (a *Agent) leave(s *session, d *tcprepair.Dumped) {
+	if err := d.Close(); err != nil {
+		a.log.Error("close moved session", "err", err)
+	}
+	s.gate.resume(false)
+}
+
+// await takes the next answer of one generation. Refused comes as an error.
+func await(box <-chan frame.Frame, gen uint32, limit time.Duration, down <-chan struct{}) (frame.Frame, error) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		select {
+		case f := <-box:
+			if f.Generation != gen {
+				continue
+			}
+			if f.Type == frame.Refused {
+				return f, refusedError{string(f.Payload)}
+			}
+			return f, nil
+		case <-timer.C:
+			return frame.Frame{}, errNoAnswer
+		case <-down:
+			return frame.Frame{}, errLink
+		}
+	}
+}
+
+// offer describes the dumped session for another site. It is called while
+// its goroutine waits at the gate.
+func (s *session) offer(st tcprepair.State, gen uint32) (frame.Offer, error) {
+	t := s.turn.Load()
+	off := t.off.Load()
+	if off < int64(st.WriteSeq-st.SndUna) {
+		return frame.Offer{}, errEarlier
+	}
+	if len(s.input)+len(st.Input) > frame.MaxInput || len(t.name) > frame.MaxName {
+		return frame.Offer{}, tcprepair.ErrInput
+	}
+	rec := t.rec
+	rec.Key, rec.Epoch, rec.Generation, rec.Base = s.key, s.epoch, gen, st.WriteSeq-uint32(off)
+	rec.Offset = uint64(off)
+	rec.RcvNxt = st.RcvNxt - uint32(len(s.input)+len(st.Input))
+	describe(&rec, st.Options, st.TSVal, time.Now())
+	w := st.Window
+	return frame.Offer{Record: rec, SndUna: st.SndUna, SndNxt: st.SndNxt, WriteSeq: st.WriteSeq, RcvNxt: st.RcvNxt,
+		Window: [5]uint32{w.SndWl1, w.SndWnd, w.MaxWindow, w.RcvWnd, w.RcvWup}, RTT: st.RTT,
+		Name: t.name, Input: append(append([]byte(nil), s.input...), st.Input...)}, nil
+}
+
+// Bits of Record.Options.
+const (
+	recTimestamps = 1 << iota
+	recSACK
+	recScaling
+)
+
+// describe writes a connection's options into its record.
+func describe(rec *frame.Record, o tcprepair.Options, tsval uint32, now time.Time) {
+	rec.MSS, rec.Scales = o.MSS, o.SndScale|o.RcvScale<<4
+	rec.TSVal, rec.Wall = tsval, now.UnixMilli()
+	rec.Options = 0
+	for bit, on := range map[uint8]bool{recTimestamps: o.Timestamps, recSACK: o.SACK, recScaling: o.Scaling} {
+		if on {
+			rec.Options |= bit
+		}
+	}
+}
+
+// stateOf is the inverse of session.offer, for the taker.
+func stateOf(o frame.Offer) tcprepair.State {
+	r, w := o.Record, o.Window
+	return tcprepair.State{
+		Local: r.Key.VIP, Peer: r.Key.Client,
+		SndUna: o.SndUna, SndNxt: o.SndNxt, WriteSeq: o.WriteSeq, RcvNxt: o.RcvNxt, TSVal: r.TSVal,
+		Options: tcprepair.Options{MSS: r.MSS, SndScale: r.Scales & 15, RcvScale: r.Scales >> 4,
+			Timestamps: r.Options&recTimestamps != 0, SACK: r.Options&recSACK != 0, Scaling: r.Options&recScaling != 0},
+		Window: tcprepair.Window{SndWl1: w[0], SndWnd: w[1], MaxWindow: w[2], RcvWnd: w[3], RcvWup: w[4]},
+		RTT:    o.RTT,
+	}
+}

@@ -1,0 +1,306 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"rhumb/edge/frame"
+)
+
+// Times of a link.
+const (
+	dialLimit  = time.Second
+	helloLimit = 2 * time.Second
+	linkQueue  = 1024 // frames
+)
+
+// link is one connection to another site's agent, over which both sides send
+// frames. Its two goroutines end with it.
+type link struct {
+	peer string // by its certificate
+	conn *tls.Conn
+	out  chan []byte
+	done chan struct{} // closed when the link is dead
+	once sync.Once
+
+	mu      sync.Mutex
+	window  frame.Window  // numbered frames sent
+	receipt frame.Receipt // numbered frames received; reader's only
+}
+
+var errLink = errors.New("link is down")
+
+// send queues a frame. It blocks while the queue is full and the link lives.
+func (l *link) send(f frame.Frame) error {
+	b, err := frame.Append(nil, f)
+	if err != nil {
+		return err
+	}
+	return l.queue(b)
+}
+
+func (l *link) queue(b []byte) error {
+	select {
+	case <-l.done:
+		return errLink
+	default:
+	}
+	select {
+	case l.out <- b:
+		return nil
+	case <-l.done:
+		return errLink
+	}
+}
+
+// sendNumbered gives f the next number; numbers leave in order.
+func (l *link) sendNumbered(f frame.Frame) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.Seq = l.window.Next()
+	b, err := frame.Append(nil, f)
+	if err != nil {
+		return err
+	}
+	return l.queue(b)
+}
+
+func (l *link) close() {
+	l.once.Do(func() {
+		close(l.done)
+		l.conn.Close()
+	})
+}
+
+// write sends what is queued, many frames in one record where they wait.
+func (l *link) write() {
+	defer l.close()
+	w := bufio.NewWriterSize(l.conn, 64<<10)
+	for {
+		select {
+		case b := <-l.out:
+			if _, err := w.Write(b); err != nil {
+				return
+			}
+		case <-l.done:
+			return
+		}
+		if len(l.out) == 0 {
+			if err := w.Flush(); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// links knows the live links to every peer. Safe for concurrent use.
+type links struct {
+	site   string
+	tls    *tls.Config
+	log    *slog.Logger
+	peer   func(name string) (Peer, bool) // members of the group
+	handle func(*link, frame.Frame)       // called in order, per link; must not block for long
+
+	mu    sync.Mutex
+	byOf  map[string][]*link
+	dials map[string]*dial
+	ended bool
+	wg    sync.WaitGroup
+}
+
+// dial is one attempt that several callers wait for.
+type dial struct {
+	done chan struct{}
+	link *link
+	err  error
+}
+
+func newLinks(cfg Config, log *slog.Logger, peer func(string) (Peer, bool), handle func(*link, frame.Frame)) *links {
+	t := cfg.TLS.Clone()
+	t.MinVersion, t.ClientAuth = tls.VersionTLS13, tls.RequireAndVerifyClientCert
+	return &links{site: cfg.Site, tls: t, log: log, peer: peer, handle: handle,
+		byOf: map[string][]*link{}, dials: map[string]*dial{}}
+}
+
+// have returns a live link to a peer, or nil.
+func (ls *links) have(name string) *link {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if have := ls.byOf[name]; len(have) > 0 {
+		return have[0]
+	}
+	return nil
+}
+
+// to returns a live link to a peer, dialling if there is none.
+func (ls *links) to(ctx context.Context, name string) (*link, error) {
+	ls.mu.Lock()
+	if have := ls.byOf[name]; len(have) > 0 {
+		defer ls.mu.Unlock()
+		return have[0], nil
+	}
+	d := ls.dials[name]
+	if d == nil {
+		d = &dial{done: make(chan struct{})}
+		ls.dials[name] = d
+		ls.wg.Go(func() { ls.dial(name, d) })
+	}
+	ls.mu.Unlock()
+	select {
+	case <-d.done:
+		return d.link, d.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (ls *links) dial(name string, d *dial) {
+	d.link, d.err = ls.connect(name)
+	ls.mu.Lock()
+	delete(ls.dials, name)
+	ls.mu.Unlock()
+	close(d.done)
+}
+
+func (ls *links) connect(name string) (*link, error) {
+	p, ok := ls.peer(name)
+	if !ok {
+		return nil, fmt.Errorf("edge: dial %s: not a member", name)
+	}
+	cfg := ls.tls.Clone()
+	cfg.ServerName = name
+	ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+	defer cancel()
+	c, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", p.Control.String())
+	if err != nil {
+		return nil, fmt.Errorf("edge: dial %s: %w", name, err)
+	}
+	return ls.start(c.(*tls.Conn), name)
+}
+
+// accept serves one incoming connection until it ends.
+func (ls *links) accept(ctx context.Context, c net.Conn) {
+	t := tls.Server(c, ls.tls)
+	hctx, cancel := context.WithTimeout(ctx, helloLimit)
+	defer cancel()
+	if err := t.HandshakeContext(hctx); err != nil {
+		ls.log.Warn("control handshake", "peer", c.RemoteAddr(), "err", err)
+		t.Close()
+		return
+	}
+	// Verified by the handshake; a certificate of the group names one site.
+	names := t.ConnectionState().PeerCertificates[0].DNSNames
+	if len(names) != 1 {
+		ls.log.Warn("control certificate names not one site", "peer", c.RemoteAddr())
+		t.Close()
+		return
+	}
+	if _, ok := ls.peer(names[0]); !ok {
+		ls.log.Warn("control certificate of no member", "peer", names[0])
+		t.Close()
+		return
+	}
+	if _, err := ls.start(t, names[0]); err != nil {
+		ls.log.Warn("control link", "peer", names[0], "err", err)
+	}
+}
+
+// start makes a link of an authenticated connection.
+func (ls *links) start(c *tls.Conn, peer string) (*link, error) {
+	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{})}
+	if err := l.send(frame.Frame{Type: frame.Hello, Payload: []byte(ls.site)}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.ended {
+		l.close()
+		return nil, errLink
+	}
+	ls.byOf[peer] = append(ls.byOf[peer], l)
+	ls.wg.Go(l.write)
+	ls.wg.Go(func() { ls.read(l) })
+	return l, nil
+}
+
+// read hands each frame on. The first must say who speaks, and say the same
+// as the certificate.
+func (ls *links) read(l *link) {
+	defer ls.drop(l)
+	r := bufio.NewReaderSize(l.conn, 64<<10)
+	for first := true; ; first = false {
+		f, err := frame.Read(r)
+		if err != nil {
+			return
+		}
+		if first && (f.Type != frame.Hello || string(f.Payload) != l.peer) {
+			ls.log.Warn("control link opens with something else than hello", "peer", l.peer)
+			return
+		}
+		if !first {
+			ls.handle(l, f)
+		}
+	}
+}
+
+func (ls *links) drop(l *link) {
+	l.close()
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	have := ls.byOf[l.peer]
+	for i := range have {
+		if have[i] == l {
+			// A new slice: the old may be read by nobody, but stays cheap.
+			ls.byOf[l.peer] = append(append([]*link(nil), have[:i]...), have[i+1:]...)
+			break
+		}
+	}
+}
+
+// prune closes the links of sites that are no members any more.
+func (ls *links) prune() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for name, have := range ls.byOf {
+		if _, ok := ls.peer(name); !ok {
+			for _, l := range have {
+				l.close()
+			}
+		}
+	}
+}
+
+// serve accepts links until the context ends, then closes all.
+func (ls *links) serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	var err error
+	for {
+		var c net.Conn
+		if c, err = ln.Accept(); err != nil {
+			break
+		}
+		ls.wg.Go(func() { ls.accept(ctx, c) })
+	}
+	ls.mu.Lock()
+	ls.ended = true
+	for _, have := range ls.byOf {
+		for _, l := range have {
+			l.close()
+		}
+	}
+	ls.mu.Unlock()
+	ls.wg.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("edge: control listener: %w", err)
+}

@@ -1,0 +1,82 @@
+package edge
+
+import (
+	"sync"
+	"time"
+
+	"rhumb/edge/frame"
+)
+
+// Session describes one session for people.
+type Session struct {
+	Key      frame.Key
+	Kind     string
+	Service  string
+	State    State
+	Owner    string
+	Backup   string // "" without
+	Epoch    uint64
+	Offset   int64 // bytes of the response that the kernel has taken
+	Size     int64 // of the response, head included
+	Age      time.Duration
+	LastMove time.Duration // what it took to move it here or to try, 0: never
+}
+
+// Sessions lists the sessions whose socket is here, in the order of VIP and
+// client.
+func (a *Agent) Sessions() []Session {
+	all, now := a.tab.all(), time.Now()
+	out := make([]Session, 0, len(all))
+	for _, s := range all {
+		t := s.turn.Load()
+		d := Session{Key: s.key, Kind: s.svc.Kind, Service: s.svc.Name, State: State(s.state.Load()), Owner: a.cfg.Site,
+			Epoch: s.epoch, Offset: t.off.Load(), Size: t.wire.size(), Age: now.Sub(s.started), LastMove: time.Duration(s.lastMv.Load())}
+		if b := s.backup.Load(); b != nil {
+			d.Backup = *b
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// Move is one hand-off begun at this site.
+type Move struct {
+	At       time.Time
+	Key      frame.Key
+	Service  string
+	From, To string
+	Result   string
+	Took     time.Duration
+	Err      error // why it stayed or was lost
+}
+
+// movesKept bounds the memory of moves.
+const movesKept = 4096
+
+// events is a ring of the last moves. Safe for concurrent use.
+type events struct {
+	mu   sync.Mutex
+	ring []Move
+	at   int
+}
+
+func newEvents() *events { return &events{} }
+
+func (e *events) put(m Move) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.ring) < movesKept {
+		e.ring = append(e.ring, m)
+		return
+	}
+	e.ring[e.at] = m
+	e.at = (e.at + 1) % movesKept
+}
+
+// Moves lists the last hand-offs begun here, the oldest first.
+func (a *Agent) Moves() []Move {
+	e := a.events
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append(append([]Move(nil), e.ring[e.at:]...), e.ring[:e.at]...)
+}

@@ -1,0 +1,58 @@
+package edge
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what this part does. No label holds a client's address.
+type metrics struct {
+	sessions  prometheus.Gauge
+	transfers *prometheus.CounterVec // from, to, result
+	duration  prometheus.Histogram
+	bytes     prometheus.Counter
+	records   *prometheus.GaugeVec // site, role
+	stall     prometheus.Histogram
+	refused   prometheus.Counter
+	mismatch  prometheus.Counter
+}
+
+// Results of a transfer, as counted by its giver.
+const (
+	resultOK      = "ok"
+	resultRefused = "refused" // by the other side, before or after commit
+	resultTimeout = "timeout" // no answer before commit: goes on here
+	resultFailed  = "failed"  // could not be dumped: goes on here
+	resultLost    = "lost"    // no answer after commit: the session is gone
+	resultObserve = "observe" // would have moved
+)
+
+func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
+	self := prometheus.Labels{"site": site}
+	m := &metrics{
+		sessions: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_sessions_active",
+			Help: "Client sessions whose socket is at this site.", ConstLabels: self}),
+		transfers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_session_transfers_total",
+			Help: "Hand-offs begun at this site, by how they ended."}, []string{"from", "to", "result"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_session_transfer_duration_seconds",
+			Help: "Claim to confirmation of hand-offs begun at this site.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_session_transfer_bytes_total",
+			Help: "Bytes of offers sent to other sites."}),
+		records: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_edge_records",
+			Help: "Session records by the site they concern: role owner, ours there; role backup, theirs here."}, []string{"site", "role"}),
+		stall: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_edge_stall_seconds",
+			Help: "Silence of a moved session at its new owner: receipt of the offer to activation.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_refused_epoch_total",
+			Help: "Offers and commits refused because a newer epoch or generation is known."}),
+		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_mismatch_total",
+			Help: "Blocks that no longer had their object's hash; none of their bytes was sent."}),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

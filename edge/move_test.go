@@ -1,0 +1,213 @@
+//go:build e2e
+
+package edge
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+type syscallConn = syscall.RawConn
+
+// dropForeign makes a site drop packets that only the listener matches, as
+// the rules of package forward do with what they do not tunnel.
+const dropForeign = `table inet edgetest {
+	chain in {
+		type filter hook prerouting priority -310; policy accept;
+		tcp dport 8080 iifname "e0" goto known
+	}
+	chain known {
+		tcp flags & (syn|ack|rst|fin) == syn accept
+		socket wildcard 0 accept
+		socket wildcard 1 drop
+	}
+}`
+
+func (w *world) object(name string, size int) loadArgs {
+	b := make([]byte, size)
+	x := uint64(88172645463325252)
+	for i := 0; i+8 <= size; i += 8 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		for j := range 8 {
+			b[i+j] = byte(x >> (8 * j))
+		}
+	}
+	for _, site := range []string{"a", "b"} {
+		w.write(filepath.Join("root-"+site, name), b)
+	}
+	return loadArgs{Name: "/" + name, Size: int64(size), HashHex: fmt.Sprintf("%x", sha256.Sum256(b))}
+}
+
+// sites starts both agents and the rule that keeps their kernels from
+// resetting foreign packets.
+func (w *world) sites(change func(*agentArgs)) (a, b *process) {
+	w.t.Helper()
+	for _, n := range []string{"a", "b"} {
+		w.nft(n, dropForeign)
+	}
+	args := agentArgs{Dir: w.dir, Mode: ModeAct, Deadline: w.deadline, PullAfter: time.Nanosecond, Watch: true}
+	both := map[string]*process{}
+	for site, other := range map[string]string{"a": "b", "b": "a"} {
+		x := args
+		x.Site, x.Other, x.Root = site, other, filepath.Join(w.dir, "root-"+site)
+		if change != nil {
+			change(&x)
+		}
+		both[site] = w.start(site, "agent", x)
+	}
+	for _, n := range []string{"a", "b"} {
+		w.await("listener at "+n, func() bool { return strings.Count(w.in(n, "ss -Htln sport = :8080"), "LISTEN") == 2 })
+	}
+	return both["a"], both["b"]
+}
+
+func (w *world) nft(n, rules string) {
+	w.t.Helper()
+	c := exec.Command("ip", "netns", "exec", w.prefix+n, "nft", "-f", "-")
+	c.Stdin = strings.NewReader(rules)
+	if out, err := c.CombinedOutput(); err != nil {
+		w.t.Fatalf("nft: %v: %s", err, out)
+	}
+}
+
+func (w *world) await(what string, ok func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("no %s", what)
+		}
+	}
+}
+
+// resets counts the RST segments a site has sent.
+func (w *world) resets(n string) int {
+	var v int
+	for line := range strings.Lines(w.in(n, "nstat -asz TcpOutRsts")) {
+		fmt.Sscanf(line, "TcpOutRsts %d", &v)
+	}
+	return v
+}
+
+func quantile(d []time.Duration, q float64) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	slices.Sort(d)
+	return d[min(int(q*float64(len(d))), len(d)-1)]
+}
+
+// finish waits for the load, fails on any wrong byte, and returns the gaps.
+func (w *world) finish(load *process, n int) []time.Duration {
+	w.t.Helper()
+	var rs []result
+	load.next(&rs)
+	bad := map[string]int{}
+	var gaps []time.Duration
+	for _, r := range rs {
+		if r.Err != "" {
+			bad[r.Err]++
+		}
+		gaps = append(gaps, r.Gap)
+	}
+	if len(rs) != n || len(bad) > 0 {
+		w.t.Errorf("%d clients, want %d; failed: %v", len(rs), n, bad)
+	}
+	return gaps
+}
+
+var e2eFamilies = []struct{ name, vip string }{{"IPv4", vip4}, {"IPv6", vip6}}
+
+// TestPull flips the route under running sessions: they are pulled to where
+// their packets come, every byte is right, nobody is reset. The same load
+// without a flip is the baseline.
+func TestPull(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		size int
+		load loadArgs
+	}{
+		{"100 unpaced downloads", 32 << 20, loadArgs{N: 100}},
+		{"100 slow downloads", 2 << 20, loadArgs{N: 100, Pace: 20 * time.Millisecond, Buffer: 16 << 10}},
+		{"1000 keep-alive sessions, a range each 100 ms", 640 << 10, loadArgs{N: 1000, Piece: 16 << 10, Pace: 100 * time.Millisecond}},
+	} {
+		for _, f := range e2eFamilies {
+			t.Run(tc.name+"/"+f.name, func(t *testing.T) {
+				w := newWorld(t)
+				x := w.object("film.mp4", tc.size)
+				x.N, x.Pace, x.Piece, x.Buffer, x.VIP = tc.load.N, tc.load.Pace, tc.load.Piece, tc.load.Buffer, f.vip
+				a, _ := w.sites(nil)
+				var gaps [2][]time.Duration
+				for i, flip := range []bool{false, true} {
+					load := w.start("c", "load", x)
+					var begun string
+					load.next(&begun)
+					if flip {
+						w.route("b")
+					}
+					gaps[i] = w.finish(load, x.N)
+				}
+				var r report
+				a.ask("state", &r)
+				t.Logf("b: %s", strings.Join(strings.Fields(w.in("b", "nstat -asz TcpRetransSegs TcpExtTCPTimeouts TcpExtTCPLossProbes TcpExtTCPSackRecovery")), " "))
+				t.Logf("a: %s", strings.Join(strings.Fields(w.in("a", "nstat -asz TcpRetransSegs TcpExtTCPTimeouts TcpExtTCPLossProbes TcpExtTCPSackRecovery")), " "))
+				t.Logf("moved %d (took p50 %v p99 %v), results %v, stays %v", len(r.Moved), quantile(r.Moved, .5), quantile(r.Moved, .99), r.Results, r.Errors)
+				for i, name := range []string{"baseline", "moved"} {
+					t.Logf("%s: longest gap p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))
+				}
+				if len(r.Moved) < x.N*9/10 || r.Results[resultLost] > 0 {
+					t.Errorf("moved %d of %d sessions: %v", len(r.Moved), x.N, r.Results)
+				}
+				if n := w.resets("a") + w.resets("b"); n != 0 {
+					t.Errorf("%d resets", n)
+				}
+			})
+		}
+	}
+}
+
+// TestCurl moves the session of a client that is not ours.
+func TestCurl(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Fatal("curl is missing")
+	}
+	for _, f := range e2eFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			x := w.object("film.mp4", 8<<20)
+			a, _ := w.sites(nil)
+			host := f.vip
+			if strings.Contains(host, ":") {
+				host = "[" + host + "]"
+			}
+			out := filepath.Join(w.dir, "got")
+			c := exec.Command("ip", "netns", "exec", w.prefix+"c", "curl", "-sSgf", "--limit-rate", "3M", "-o", out, "http://"+host+":8080/film.mp4")
+			c.Stderr = os.Stderr
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			w.await("first bytes", func() bool { st, err := os.Stat(out); return err == nil && st.Size() > 0 })
+			w.route("b")
+			if err := c.Wait(); err != nil {
+				t.Errorf("curl: %v", err)
+			}
+			got, err := os.ReadFile(out)
+			if err != nil || fmt.Sprintf("%x", sha256.Sum256(got)) != x.HashHex {
+				t.Errorf("curl got %d bytes, %v", len(got), err)
+			}
+			var r report
+			if a.ask("state", &r); r.Results[resultOK] != 1 {
+				t.Errorf("results %v %v", r.Results, r.Errors)
+			}
+		})
+	}
+}

@@ -1,0 +1,273 @@
+package edge
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"rhumb/edge/frame"
+)
+
+// Freshness L0: a record is sent at set-up and after each new turn, without
+// anybody waiting for it, and again by time and by volume.
+const (
+	refreshTime  = 10 * time.Second
+	refreshBytes = 1 << 30 // sequence numbers wrap at four times that
+	sweepEvery   = time.Second
+	recordLife   = 6 * refreshTime // of a record that is not refreshed
+	dirtyQueue   = 8192
+)
+
+// replica sends the records of this site's sessions to their Backups and
+// keeps those of other sites' sessions. The own side belongs to Run.
+type replica struct {
+	a     *Agent
+	dirty chan *session // has a new turn; what does not fit the sweep finds
+	gone  chan *session
+	full  chan frame.Key // refused by its Backup
+	own   map[*session]*shadow
+
+	mu    sync.Mutex
+	store map[frame.Key]stored
+}
+
+// shadow is what the Backup of a session was told last.
+type shadow struct {
+	peer  string
+	link  *link
+	turn  *turn
+	off   int64
+	at    time.Time
+	skips int // Backups of its order that were full
+}
+
+// stored is a record of another site's session.
+type stored struct {
+	rec  frame.Record
+	from string
+	at   time.Time
+}
+
+func newReplica(a *Agent) *replica {
+	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
+		full: make(chan frame.Key, dirtyQueue), own: map[*session]*shadow{}, store: map[frame.Key]stored{}}
+}
+
+// changed notes a new turn. It is called by the session's goroutine and does
+// not wait.
+func (r *replica) changed(s *session) {
+	select {
+	case r.dirty <- s:
+	default:
+	}
+}
+
+func (r *replica) ended(s *session) {
+	select {
+	case r.gone <- s:
+	default: // the sweep finds it missing
+	}
+}
+
+// Run owns the records of this site's sessions.
+func (r *replica) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-r.dirty:
+			r.tell(ctx, s, time.Now())
+		case s := <-r.gone:
+			r.retire(s)
+		case k := <-r.full:
+			r.next(ctx, k)
+		case now := <-tick.C:
+			r.sweep(ctx, now)
+		}
+	}
+}
+
+// next moves a session's record to the next Backup of its order.
+func (r *replica) next(ctx context.Context, k frame.Key) {
+	s := r.a.tab.get(k)
+	if sh := r.own[s]; sh != nil {
+		sh.skips++
+		sh.turn = nil
+		r.tell(ctx, s, time.Now())
+	}
+}
+
+// tell sends a session's record, if there is a Backup and a link to it.
+func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
+	if r.a.tab.get(s.key) != s {
+		return // ended meanwhile, or was never entered
+	}
+	sh := r.own[s]
+	if sh == nil {
+		sh = &shadow{}
+		r.own[s] = sh
+	}
+	order := rendezvous(s.key, r.a.view.Load().peers)
+	if sh.skips >= len(order) {
+		return
+	}
+	peer := order[sh.skips].Name
+	l := r.a.links.have(peer)
+	if l == nil {
+		go r.a.links.to(ctx, peer) // one dial a peer at a time; the sweep sends then
+		return
+	}
+	t := s.turn.Load()
+	rec := s.record(t)
+	if err := l.sendNumbered(frame.Frame{Type: frame.RecordSet, Key: s.key, Epoch: s.epoch,
+		Generation: rec.Generation, Payload: frame.AppendRecord(nil, rec)}); err != nil {
+		return
+	}
+	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
+	s.backup.Store(&peer)
+}
+
+// record is the session's soft state at this moment.
+func (s *session) record(t *turn) frame.Record {
+	rec := t.rec
+	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
+	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
+	describe(&rec, s.reg.Options, s.reg.TSVal, s.started)
+	return rec
+}
+
+// retire tells the Backup that a session ended here.
+func (r *replica) retire(s *session) {
+	sh := r.own[s]
+	delete(r.own, s)
+	if sh != nil && sh.link != nil {
+		// If the link is gone the Backup lets the record expire.
+		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()})
+	}
+}
+
+// sweep refreshes what is due, finds what the queues missed, and counts.
+func (r *replica) sweep(ctx context.Context, now time.Time) {
+	live := map[*session]bool{}
+	counts := map[string]int{}
+	for _, s := range r.a.tab.all() {
+		if s.changed == nil {
+			continue
+		}
+		live[s] = true
+		if r.own[s].due(s, now) {
+			r.tell(ctx, s, now)
+		}
+		if sh := r.own[s]; sh != nil && sh.link != nil {
+			counts[sh.peer]++
+		}
+	}
+	for s := range r.own {
+		if !live[s] {
+			r.retire(s)
+		}
+	}
+	r.a.m.records.Reset()
+	for peer, n := range counts {
+		r.a.m.records.WithLabelValues(peer, "owner").Set(float64(n))
+	}
+	for peer, n := range r.expire(now) {
+		r.a.m.records.WithLabelValues(peer, "backup").Set(float64(n))
+	}
+}
+
+// due reports whether the Backup's knowledge is too old.
+func (sh *shadow) due(s *session, now time.Time) bool {
+	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() {
+		return true
+	}
+	select {
+	case <-sh.link.done:
+		return true // what it had not acknowledged is lost: tell anew
+	default:
+	}
+	return now.Sub(sh.at) >= refreshTime || s.turn.Load().off.Load()-sh.off >= refreshBytes
+}
+
+// expire drops records nobody refreshed, and counts the rest by site.
+func (r *replica) expire(now time.Time) map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	counts := map[string]int{}
+	for k, st := range r.store {
+		if now.Sub(st.at) > recordLife {
+			delete(r.store, k)
+			continue
+		}
+		counts[st.from]++
+	}
+	return counts
+}
+
+// handle takes the frames of replication. It runs on the link's reader.
+func (r *replica) handle(l *link, f frame.Frame) {
+	switch f.Type {
+	case frame.Ack:
+		l.mu.Lock()
+		err := l.window.Ack(f.Seq)
+		l.mu.Unlock()
+		if err != nil {
+			r.broken(l, err)
+		}
+		return
+	case frame.Full:
+		select {
+		case r.full <- f.Key:
+		default:
+		}
+		return
+	}
+	if err := l.receipt.Take(f.Seq); err != nil {
+		r.broken(l, err)
+		return
+	}
+	if f.Type == frame.Retire {
+		r.forget(l.peer, f)
+	} else if err := r.keep(l, f); err != nil {
+		r.broken(l, err)
+		return
+	}
+	_ = l.send(frame.Frame{Type: frame.Ack, Seq: l.receipt.Last()})
+}
+
+// broken ends a link whose other side does not speak as it should.
+func (r *replica) broken(l *link, err error) {
+	r.a.log.Warn("replication", "peer", l.peer, "err", err)
+	l.close()
+}
+
+// keep stores a record unless a newer one is there or there is no room.
+func (r *replica) keep(l *link, f frame.Frame) error {
+	rec, err := frame.DecodeRecord(f.Payload)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, ok := r.store[rec.Key]
+	switch {
+	case ok && (rec.Epoch < old.rec.Epoch || rec.Epoch == old.rec.Epoch && rec.Generation < old.rec.Generation):
+		r.a.m.refused.Inc()
+	case !ok && len(r.store) >= r.a.limits.Records:
+		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
+	default:
+		r.store[rec.Key] = stored{rec, l.peer, time.Now()}
+	}
+	return nil
+}
+
+// forget drops a record at its owner's word, not at that of an earlier owner.
+func (r *replica) forget(peer string, f frame.Frame) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, ok := r.store[f.Key]; ok && old.from == peer && old.rec.Epoch <= f.Epoch {
+		delete(r.store, f.Key)
+	}
+}

@@ -1,0 +1,201 @@
+package edge
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// Limits of a request. What exceeds them is answered and the connection ends.
+const (
+	maxRequest = 16 << 10 // bytes of request line and header fields
+	maxFields  = 100
+)
+
+// request is what of an HTTP/1.1 request (RFC 9112) decides its answer.
+type request struct {
+	method      string
+	name        string // cleaned absolute path
+	http10      bool
+	close       bool // the client asks for the end, or the request is broken
+	keepAlive   bool // an HTTP/1.0 client asks for more
+	rangeSpec   string
+	ifRange     string
+	ifMatch     string
+	ifNoneMatch string
+	status      int // not 0: the answer is this error
+}
+
+// parseRequest reads one request off b. n is its length; 0 means that b holds
+// no whole one yet. A broken request has a status and ends the connection,
+// since nobody knows where the next one starts.
+func parseRequest(b []byte) (req request, n int) {
+	// RFC 9112 section 2.2: a client may send empty lines before the request.
+	skip := 0
+	for skip < len(b) && (b[skip] == '\r' || b[skip] == '\n') {
+		skip++
+	}
+	end := bytes.Index(b[skip:], []byte("\r\n\r\n"))
+	if end < 0 {
+		if len(b) > maxRequest {
+			return request{status: http.StatusRequestHeaderFieldsTooLarge, close: true}, len(b)
+		}
+		return request{}, 0
+	}
+	n = skip + end + 4
+	if n > maxRequest {
+		return request{status: http.StatusRequestHeaderFieldsTooLarge, close: true}, n
+	}
+	lines := strings.Split(string(b[skip:skip+end]), "\r\n")
+	req.requestLine(lines[0])
+	if req.status == 0 {
+		req.fields(lines[1:])
+	}
+	req.close = req.close || req.status != 0
+	if req.status == 0 && req.method != http.MethodGet && req.method != http.MethodHead {
+		req.status = http.StatusMethodNotAllowed
+	}
+	return req, n
+}
+
+// requestLine reads method, target and version (RFC 9112 section 3).
+func (r *request) requestLine(line string) {
+	part := strings.Split(line, " ")
+	if len(part) != 3 || !token(part[0]) {
+		r.status = http.StatusBadRequest
+		return
+	}
+	switch part[2] {
+	case "HTTP/1.1":
+	case "HTTP/1.0":
+		r.http10 = true
+	default:
+		r.status = http.StatusHTTPVersionNotSupported
+		if !strings.HasPrefix(part[2], "HTTP/") {
+			r.status = http.StatusBadRequest
+		}
+		return
+	}
+	r.method = part[0]
+	u, err := url.ParseRequestURI(part[1])
+	if err != nil || !strings.HasPrefix(u.Path, "/") || strings.ContainsRune(u.Path, 0) {
+		r.status = http.StatusBadRequest
+		return
+	}
+	r.name = path.Clean(u.Path)
+	if strings.HasSuffix(u.Path, "/") {
+		r.name = path.Join(r.name, "index.html")
+	}
+}
+
+// fields reads the header section. Folded lines, blanks before the colon and
+// control characters are refused (RFC 9112 section 5): they are how requests
+// are smuggled.
+func (r *request) fields(lines []string) {
+	if len(lines) > maxFields {
+		r.status = http.StatusRequestHeaderFieldsTooLarge
+		return
+	}
+	hosts := 0
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok || !token(name) || strings.ContainsAny(value, "\x00\r\n") {
+			r.status = http.StatusBadRequest
+			return
+		}
+		name, value = strings.ToLower(name), strings.Trim(value, " \t")
+		if name == "host" {
+			hosts++
+		}
+		r.field(name, value)
+	}
+	// RFC 9112 section 3.2: exactly one Host in HTTP/1.1.
+	if r.status == 0 && (hosts > 1 || hosts == 0 && !r.http10) {
+		r.status = http.StatusBadRequest
+	}
+	if r.http10 && !r.keepAlive {
+		r.close = true
+	}
+}
+
+func (r *request) field(name, value string) {
+	switch name {
+	case "connection":
+		for opt := range strings.SplitSeq(strings.ToLower(value), ",") {
+			switch strings.TrimSpace(opt) {
+			case "close":
+				r.close = true
+			case "keep-alive":
+				r.keepAlive = r.http10
+			}
+		}
+	case "transfer-encoding":
+		r.status = http.StatusBadRequest // no request of ours has content
+	case "content-length":
+		if n, err := strconv.ParseUint(value, 10, 63); err != nil || n != 0 {
+			r.status = http.StatusBadRequest
+		}
+	case "range":
+		r.rangeSpec = value
+	case "if-range":
+		r.ifRange = value
+	case "if-match":
+		r.ifMatch = value
+	case "if-none-match":
+		r.ifNoneMatch = value
+	}
+}
+
+// token reports whether s is a token of RFC 9110 section 5.6.2.
+func token(s string) bool {
+	if s == "" {
+		return false
+	}
+	for _, c := range []byte(s) {
+		alnum := c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// parseRange reads a single byte range (RFC 9110 section 14.1.2) of an object
+// of size bytes. ok is false if the field is to be ignored: another unit,
+// several ranges, a broken one. An unsatisfiable one is ok with length -1.
+func parseRange(spec string, size int64) (start, length int64, ok bool) {
+	set, found := strings.CutPrefix(spec, "bytes=")
+	first, last, dash := strings.Cut(set, "-")
+	if !found || !dash || strings.Contains(set, ",") {
+		return 0, 0, false
+	}
+	if first == "" {
+		n, err := strconv.ParseUint(last, 10, 63)
+		switch {
+		case err != nil:
+			return 0, 0, false
+		case n == 0 || size == 0:
+			return 0, -1, true
+		}
+		n = min(n, uint64(size))
+		return size - int64(n), int64(n), true
+	}
+	a, err := strconv.ParseUint(first, 10, 63)
+	if err != nil {
+		return 0, 0, false
+	}
+	z := uint64(max(size-1, 0))
+	if last != "" {
+		if z, err = strconv.ParseUint(last, 10, 63); err != nil || z < a {
+			return 0, 0, false
+		}
+	}
+	if a >= uint64(size) {
+		return 0, -1, true
+	}
+	z = min(z, uint64(size-1))
+	return int64(a), int64(z-a) + 1, true
+}

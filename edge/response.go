@@ -1,0 +1,248 @@
+package edge
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"rhumb/edge/frame"
+)
+
+// template is the version of the response head below. Its bytes are part of
+// what a session that moves must go on with, so any change of them, of the
+// media table or of an error text is a new version; a site refuses sessions
+// with a version it does not know.
+const template = 1
+
+// media maps a name's extension to the content types of template 1. Only
+// append: a record carries the index.
+var media = [...]struct{ ext, typ string }{
+	{"", "application/octet-stream"}, {".html", "text/html; charset=utf-8"}, {".txt", "text/plain; charset=utf-8"},
+	{".css", "text/css; charset=utf-8"}, {".js", "text/javascript; charset=utf-8"}, {".json", "application/json"},
+	{".xml", "application/xml"}, {".svg", "image/svg+xml"}, {".png", "image/png"}, {".jpg", "image/jpeg"},
+	{".gif", "image/gif"}, {".webp", "image/webp"}, {".avif", "image/avif"}, {".ico", "image/vnd.microsoft.icon"},
+	{".mp4", "video/mp4"}, {".m4s", "video/iso.segment"}, {".ts", "video/mp2t"}, {".webm", "video/webm"},
+	{".m3u8", "application/vnd.apple.mpegurl"}, {".mpd", "application/dash+xml"}, {".mp3", "audio/mpeg"},
+	{".wasm", "application/wasm"}, {".pdf", "application/pdf"}, {".gz", "application/gzip"}, {".zip", "application/zip"},
+	{".woff2", "font/woff2"},
+}
+
+func mediaOf(name string) uint16 {
+	ext := strings.ToLower(path.Ext(name))
+	for i := range media {
+		if media[i].ext == ext {
+			return uint16(i)
+		}
+	}
+	return 0
+}
+
+// found is what a name stands for when a request arrives.
+type found struct {
+	hash   [32]byte
+	size   int64
+	known  bool // hash is: the response is a function of record and object
+	status int  // not 0: there is no object, this is why
+}
+
+// answer decides what a request gets: GET and HEAD with conditions and one
+// range (RFC 9110 sections 13 and 14). It is pure; the fields it sets in the
+// record are all that the bytes of the response depend on.
+func answer(req request, f found, now time.Time) frame.Record {
+	rec := frame.Record{Template: template, Date: uint32(now.Unix()), Media: mediaOf(req.name)}
+	if req.close {
+		rec.Flags |= frame.Close
+	} else if req.http10 {
+		rec.Flags |= frame.KeepAlive10
+	}
+	if req.method == http.MethodHead {
+		rec.Flags |= frame.Head
+	}
+	switch {
+	case req.status != 0:
+		rec.Status = uint16(req.status)
+		return rec
+	case f.status != 0:
+		rec.Status = uint16(f.status)
+		return rec
+	}
+	rec.Object, rec.Size = f.hash, uint64(f.size)
+	rec.Status, rec.Length = http.StatusOK, uint64(f.size)
+	tag := ""
+	if f.known {
+		tag = etag(f.hash)
+	} else {
+		rec.Flags |= frame.Pinned
+	}
+	conditions(&rec, req, tag)
+	return rec
+}
+
+func conditions(rec *frame.Record, req request, tag string) {
+	switch {
+	case req.ifMatch != "" && !matches(req.ifMatch, tag, false):
+		rec.Status, rec.Length = http.StatusPreconditionFailed, 0
+	case req.ifNoneMatch != "" && matches(req.ifNoneMatch, tag, true):
+		rec.Status, rec.Length = http.StatusNotModified, 0
+	case req.rangeSpec != "" && req.method == http.MethodGet && (req.ifRange == "" || tag != "" && req.ifRange == tag):
+		start, length, ok := parseRange(req.rangeSpec, int64(rec.Size))
+		switch {
+		case ok && length < 0:
+			rec.Status, rec.Length = http.StatusRequestedRangeNotSatisfiable, 0
+		case ok:
+			rec.Status, rec.Start, rec.Length = http.StatusPartialContent, uint64(start), uint64(length)
+		}
+	}
+}
+
+// matches looks for tag in a list of entity tags (RFC 9110 section 8.8.3); a
+// weak comparison disregards W/ on the client's side, ours are strong.
+func matches(list, tag string, weak bool) bool {
+	if strings.TrimSpace(list) == "*" {
+		return true
+	}
+	for t := range strings.SplitSeq(list, ",") {
+		t = strings.TrimSpace(t)
+		if weak {
+			t = strings.TrimPrefix(t, "W/")
+		}
+		if tag != "" && t == tag {
+			return true
+		}
+	}
+	return false
+}
+
+func etag(hash [32]byte) string { return `"` + hex.EncodeToString(hash[:]) + `"` }
+
+// errTemplate: the record was made by another version of this program.
+var errTemplate = errors.New("unknown response template")
+
+// head is the response up to the object's bytes; of an error response it is
+// the whole. A pure function: no clock, no configuration, no host.
+func head(rec frame.Record) ([]byte, error) {
+	if rec.Template != template || int(rec.Media) >= len(media) || http.StatusText(int(rec.Status)) == "" {
+		return nil, fmt.Errorf("template %d, status %d, media %d: %w", rec.Template, rec.Status, rec.Media, errTemplate)
+	}
+	if rec.Flags&frame.Idle != 0 {
+		return nil, nil
+	}
+	b := make([]byte, 0, 320)
+	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nDate: %s\r\n", rec.Status, http.StatusText(int(rec.Status)),
+		time.Unix(int64(rec.Date), 0).UTC().Format(http.TimeFormat))
+	text := ""
+	switch rec.Status {
+	case http.StatusOK, http.StatusPartialContent:
+		b = appendObject(b, rec)
+	case http.StatusNotModified:
+		b = appendTag(b, rec)
+	default:
+		text = http.StatusText(int(rec.Status)) + "\n"
+		b = appendError(b, rec, text)
+	}
+	switch {
+	case rec.Flags&frame.Close != 0:
+		b = append(b, "Connection: close\r\n"...)
+	case rec.Flags&frame.KeepAlive10 != 0:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	if rec.Flags&frame.Head != 0 {
+		text = ""
+	}
+	return append(b, text...), nil
+}
+
+func appendObject(b []byte, rec frame.Record) []byte {
+	b = fmt.Appendf(b, "Content-Type: %s\r\nContent-Length: %d\r\nAccept-Ranges: bytes\r\n", media[rec.Media].typ, rec.Length)
+	if rec.Status == http.StatusPartialContent {
+		b = fmt.Appendf(b, "Content-Range: bytes %d-%d/%d\r\n", rec.Start, rec.Start+rec.Length-1, rec.Size)
+	}
+	return appendTag(b, rec)
+}
+
+func appendTag(b []byte, rec frame.Record) []byte {
+	if rec.Flags&frame.Pinned != 0 {
+		return b
+	}
+	return append(append(append(b, "ETag: "...), etag(rec.Object)...), "\r\n"...)
+}
+
+func appendError(b []byte, rec frame.Record, text string) []byte {
+	switch rec.Status {
+	case http.StatusMethodNotAllowed:
+		b = append(b, "Allow: GET, HEAD\r\n"...)
+	case http.StatusRequestedRangeNotSatisfiable:
+		b = append(append(b, "Content-Range: bytes */"...), strconv.FormatUint(rec.Size, 10)+"\r\n"...)
+	}
+	return fmt.Appendf(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n", len(text))
+}
+
+// body yields an object's bytes. The slice starts at off, holds at least one
+// byte, is verified, and may be shared: read only.
+type body interface {
+	at(off int64) ([]byte, error)
+}
+
+// wire is one whole response as bytes, addressable at any offset.
+type wire struct {
+	head   []byte
+	body   body // nil if there is none
+	start  int64
+	length int64 // of the body part
+}
+
+func newWire(rec frame.Record, b body) (wire, error) {
+	h, err := head(rec)
+	w := wire{head: h}
+	if rec.Flags&frame.Head == 0 && (rec.Status == http.StatusOK || rec.Status == http.StatusPartialContent) {
+		w.body, w.start, w.length = b, int64(rec.Start), int64(rec.Length)
+	}
+	return w, err
+}
+
+func (w wire) size() int64 { return int64(len(w.head)) + w.length }
+
+// at returns bytes from offset off on, as many as lie together; io.EOF behind
+// the last.
+func (w wire) at(off int64) ([]byte, error) {
+	switch {
+	case off < 0:
+		return nil, fmt.Errorf("wire offset %d", off)
+	case off < int64(len(w.head)):
+		return w.head[off:], nil
+	case off >= w.size():
+		return nil, io.EOF
+	case w.body == nil:
+		return nil, errors.New("no object")
+	}
+	b, err := w.body.at(w.start + off - int64(len(w.head)))
+	if err != nil {
+		return nil, err
+	}
+	return b[:min(int64(len(b)), w.size()-off)], nil
+}
+
+// reader reads the response from an offset on.
+func (w wire) reader(off int64) io.Reader { return &wireReader{w, off} }
+
+type wireReader struct {
+	w   wire
+	off int64
+}
+
+func (r *wireReader) Read(p []byte) (int, error) {
+	b, err := r.w.at(r.off)
+	if err != nil {
+		return 0, err
+	}
+	n := copy(p, b)
+	r.off += int64(n)
+	return n, nil
+}

@@ -1,0 +1,326 @@
+//go:build e2e
+
+package edge
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rhumb/edge/frame"
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	switch os.Getenv("EDGE_ROLE") {
+	case "agent":
+		err = agentRole()
+	case "load":
+		err = loadRole()
+	default:
+		os.Exit(m.Run())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, os.Getenv("EDGE_ROLE"), err)
+		os.Exit(1)
+	}
+}
+
+// agentArgs start an agent. Every site has one other.
+type agentArgs struct {
+	Site, Other, Dir, Root, Origin string
+	Mode                           string
+	Deadline, PullAfter            time.Duration
+	Watch                          bool // strays by packet socket, see watch
+	Backups                        bool
+}
+
+func agentRole() error {
+	var x agentArgs
+	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
+		return err
+	}
+	cfg, err := x.config()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	a, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	if x.Watch {
+		go watch(a, x.Other)
+	}
+	return commands(a)
+}
+
+func (x agentArgs) config() (Config, error) {
+	cert, err := tls.LoadX509KeyPair(filepath.Join(x.Dir, x.Site+".crt"), filepath.Join(x.Dir, x.Site+".key"))
+	if err != nil {
+		return Config{}, err
+	}
+	ca, err := os.ReadFile(filepath.Join(x.Dir, "ca.crt"))
+	if err != nil {
+		return Config{}, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin,
+		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Origin != "" {
+		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
+	}
+	return Config{Site: x.Site, Control: netip.MustParseAddrPort(control(x.Site)),
+		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
+		Peers:    []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}},
+		Services: []Service{svc}, Addresses: true,
+		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
+		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
+}
+
+// report is an agent's answer to "state".
+type report struct {
+	Sessions int
+	States   map[string]int
+	Results  map[string]int
+	Errors   map[string]int
+	Moved    []time.Duration
+	Records  int
+	Drain    DrainState
+}
+
+func reportOf(a *Agent) report {
+	r := report{States: map[string]int{}, Results: map[string]int{}, Errors: map[string]int{}}
+	for _, s := range a.Sessions() {
+		r.Sessions++
+		r.States[s.State.String()]++
+	}
+	for _, m := range a.Moves() {
+		r.Results[m.Result]++
+		if m.Err != nil {
+			r.Errors[m.Err.Error()]++
+		} else {
+			r.Moved = append(r.Moved, m.Took)
+		}
+	}
+	a.replica.mu.Lock()
+	r.Records = len(a.replica.store)
+	a.replica.mu.Unlock()
+	r.Drain, _ = a.DrainState()
+	return r
+}
+
+func commands(a *Agent) error {
+	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
+	for in.Scan() {
+		verb, arg, _ := strings.Cut(in.Text(), " ")
+		switch verb {
+		case "state":
+			out.Encode(reportOf(a))
+		case "drain":
+			if err := a.Drain(strings.Fields(arg)); err != nil {
+				return err
+			}
+			out.Encode("draining")
+		case "undrain":
+			a.Undrain()
+			out.Encode("not draining")
+		}
+	}
+	return in.Err()
+}
+
+// watch sees the packets for the VIPs that reach this site and reports flows
+// without a session here. It stands in for package forward where only edge is
+// under test; the foreign packets themselves are dropped by a firewall rule.
+func watch(a *Agent, owner string) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(swap16(unix.ETH_P_ALL)))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "watch:", err)
+		return
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20)
+	since := map[frame.Key]time.Time{}
+	buf := make([]byte, 64<<10)
+	for {
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			continue
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); !ok || ll.Pkttype != unix.PACKET_HOST {
+			continue
+		}
+		k, flags, ok := flow(buf[:n])
+		const syn, rst = 2, 4
+		if !ok || k.VIP.Port() != 8080 || flags&(syn|rst) != 0 || a.tab.get(k) != nil {
+			continue
+		}
+		if _, ok := since[k]; !ok {
+			since[k] = time.Now()
+		}
+		a.Foreign(k, owner, since[k])
+	}
+}
+
+func swap16(v uint16) uint16 { return v<<8 | v>>8 }
+
+// flow reads addresses, ports and flags of a TCP packet.
+func flow(b []byte) (k frame.Key, flags byte, ok bool) {
+	var src, dst netip.Addr
+	switch {
+	case len(b) >= 40 && b[0]>>4 == 4 && b[9] == unix.IPPROTO_TCP:
+		src, dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
+		b = b[int(b[0]&15)*4:]
+	case len(b) >= 60 && b[0]>>4 == 6 && b[6] == unix.IPPROTO_TCP:
+		src, dst = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
+		b = b[40:]
+	default:
+		return k, 0, false
+	}
+	if len(b) < 20 {
+		return k, 0, false
+	}
+	k.Client = netip.AddrPortFrom(src, binary.BigEndian.Uint16(b))
+	k.VIP = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:]))
+	return k, b[13], true
+}
+
+// loadArgs start N clients.
+type loadArgs struct {
+	N       int
+	VIP     string
+	Name    string        // object
+	Size    int64         // of the object
+	Piece   int64         // 0: one GET; else a range of this size, on one connection, each Pace
+	Pace    time.Duration // with Piece 0: pause between reads
+	Buffer  int           // receive buffer, 0: the default
+	HashHex string
+}
+
+// result is what one client saw.
+type result struct {
+	Err string
+	Gap time.Duration // the longest between two reads, or of an answer to its request
+}
+
+// loadRole runs the clients: one line when each has its first byte, one with
+// all results.
+func loadRole() error {
+	var x loadArgs
+	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
+		return err
+	}
+	results := make([]result, x.N)
+	var begun, ended sync.WaitGroup
+	for i := range results {
+		begun.Add(1)
+		first := sync.OnceFunc(begun.Done)
+		ended.Go(func() {
+			defer first()
+			gap, err := x.client(first)
+			results[i].Gap = gap
+			if err != nil {
+				results[i].Err = err.Error()
+			}
+		})
+	}
+	out := json.NewEncoder(os.Stdout)
+	begun.Wait()
+	out.Encode("begun")
+	ended.Wait()
+	return out.Encode(results)
+}
+
+func (x loadArgs) client(first func()) (gap time.Duration, err error) {
+	d := net.Dialer{Control: func(_, _ string, c syscallConn) error {
+		return c.Control(func(fd uintptr) {
+			if x.Buffer > 0 {
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, x.Buffer)
+			}
+		})
+	}}
+	c, err := d.Dial("tcp", net.JoinHostPort(x.VIP, "8080"))
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(80 * time.Second))
+	h, r := sha256.New(), bufio.NewReaderSize(c, 32<<10)
+	piece := x.Piece
+	if piece == 0 {
+		piece = x.Size
+	}
+	for off := int64(0); off < x.Size; off += piece {
+		asked := time.Now()
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: video.test\r\nRange: bytes=%d-%d\r\n\r\n", x.Name, off, off+piece-1)
+		g, err := x.response(r, h, min(piece, x.Size-off), first)
+		if x.Piece > 0 {
+			g = time.Since(asked)
+			time.Sleep(x.Pace - g)
+		}
+		if gap = max(gap, g); err != nil {
+			return gap, fmt.Errorf("at %d: %w", off, err)
+		}
+	}
+	if got := fmt.Sprintf("%x", h.Sum(nil)); got != x.HashHex {
+		return gap, fmt.Errorf("sha256 %s", got)
+	}
+	return gap, nil
+}
+
+// response reads one response and returns the longest gap between reads.
+func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func()) (gap time.Duration, err error) {
+	length := int64(-1)
+	for line := 0; ; line++ {
+		s, err := r.ReadString('\n')
+		if err != nil {
+			return 0, err
+		}
+		if line == 0 && !strings.HasPrefix(s, "HTTP/1.1 206 ") {
+			return 0, fmt.Errorf("status line %q", s)
+		}
+		if s == "\r\n" {
+			break
+		}
+		fmt.Sscanf(s, "Content-Length: %d", &length)
+	}
+	if length != want {
+		return 0, fmt.Errorf("length %d, want %d", length, want)
+	}
+	buf, last := make([]byte, 32<<10), time.Now()
+	for want > 0 {
+		n, err := r.Read(buf[:min(want, int64(len(buf)))])
+		h.Write(buf[:n])
+		want -= int64(n)
+		gap, last = max(gap, time.Since(last)), time.Now()
+		if err != nil {
+			return gap, fmt.Errorf("%d bytes short: %w", want, err)
+		}
+		first()
+		if x.Piece == 0 {
+			time.Sleep(x.Pace)
+		}
+	}
+	return gap, nil
+}

@@ -1,0 +1,244 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"rhumb/edge/frame"
+	"rhumb/edge/tcprepair"
+)
+
+// State is where a session stands at this site.
+type State int32
+
+// The states. A session is claimed by the change from active to dumped; only
+// the claimant changes it from there.
+const (
+	Active    State = iota // served here, may be moved
+	Dumped                 // silent, its state read, not yet given away
+	Moving                 // given away, the other side has not confirmed
+	Forwarded              // owned elsewhere, its packets pass through here
+	Pinned                 // served here, cannot be moved now
+)
+
+func (s State) String() string {
+	return [...]string{"active", "dumped", "moving", "forwarded", "pinned"}[s]
+}
+
+// errGone ends the goroutine of a session that was handed off.
+var errGone = errors.New("session was handed off")
+
+// stopLimit is how long a session may take to come to its gate. Only a block
+// being read from a slow disk or origin takes longer than microseconds.
+const stopLimit = 100 * time.Millisecond
+
+// session is one client's connection. All fields without a remark belong to
+// its goroutine, or to whoever holds that at the gate.
+type session struct {
+	key     frame.Key     // immutable
+	conn    *net.TCPConn  // immutable
+	started time.Time     // immutable
+	epoch   uint64        // immutable
+	svc     *service      // immutable
+	state   atomic.Int32  // State
+	gen     atomic.Uint32 // generation, rises with each dump
+	gate    gate
+	turn    atomic.Pointer[turn]
+	input   []byte                 // received, not answered
+	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	lastMv  atomic.Int64           // ns the last move took, 0 if none
+	backup  atomic.Pointer[string] // site that shadows it
+	changed func(*session)         // called after each new turn; nil if not shadowed
+}
+
+// turn is the response in progress, or the last one. Only off changes.
+type turn struct {
+	rec  frame.Record
+	name string
+	wire wire
+	base uint32       // sequence number of wire offset 0, if the session is shadowed
+	rcv  uint32       // next sequence number after the request, if shadowed
+	off  atomic.Int64 // bytes of wire the kernel has taken
+}
+
+func (s *session) claim() bool {
+	return s.state.CompareAndSwap(int32(Active), int32(Dumped))
+}
+
+// stop brings the claimed session's goroutine to the gate.
+func (s *session) stop() bool {
+	past := time.Unix(1, 0)
+	return s.gate.stop(stopLimit,
+		func() { s.conn.SetDeadline(past) }, func() { s.conn.SetDeadline(time.Time{}) })
+}
+
+// release lets a stopped session go on here.
+func (s *session) release() {
+	s.conn.SetDeadline(time.Time{})
+	s.state.Store(int32(s.resting()))
+	s.gate.resume(true)
+}
+
+// resting is the state of a session that nobody has claimed.
+func (s *session) resting() State {
+	if s.turn.Load().rec.Flags&frame.Pinned != 0 {
+		return Pinned
+	}
+	return Active
+}
+
+// serve answers requests until the connection ends or is handed off. A
+// session that came from elsewhere begins in the middle of its turn.
+func (s *session) serve(ctx context.Context) error {
+	for {
+		if err := s.respond(); err != nil {
+			return err
+		}
+		if s.turn.Load().rec.Flags&frame.Close != 0 {
+			return s.bye()
+		}
+		req, n, err := s.request(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.begin(ctx, req, n); err != nil {
+			return err
+		}
+		// Only now: between here and the read there is no gate, so whoever
+		// moves the session finds a request either in input or in the turn.
+		s.input = s.input[n:]
+	}
+}
+
+// respond writes what is left of the response.
+func (s *session) respond() error {
+	t := s.turn.Load()
+	for {
+		if !s.gate.pass() {
+			return errGone
+		}
+		b, err := t.wire.at(t.off.Load())
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			// Part of the promised length is missing: only a cut tells.
+			s.conn.SetLinger(0)
+			return fmt.Errorf("edge: %s %q at %d: %w", s.svc.Name, t.name, t.off.Load(), err)
+		}
+		until := time.Now().Add(s.svc.limits.Write)
+		s.gate.deadline(func() { s.conn.SetWriteDeadline(until) })
+		n, err := s.conn.Write(b)
+		t.off.Add(int64(n))
+		// A client that takes some bytes in each period is slow, not gone;
+		// a deadline before its time was a stop's.
+		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || time.Now().Before(until))) {
+			return err
+		}
+	}
+}
+
+// request reads until a whole request of length n stands at the front of
+// input. The wait for a first byte is the idle time, the rest has the
+// header's limit.
+func (s *session) request(ctx context.Context) (req request, n int, err error) {
+	buf := make([]byte, 4<<10)
+	until := time.Now().Add(s.svc.limits.Idle)
+	for begun := false; ; {
+		if req, n = parseRequest(s.input); n > 0 {
+			return req, n, nil
+		}
+		if !begun && len(s.input) > 0 {
+			begun, until = true, time.Now().Add(s.svc.limits.Header)
+		}
+		if !s.gate.pass() {
+			return req, 0, errGone
+		}
+		if err := ctx.Err(); err != nil {
+			return req, 0, err
+		}
+		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
+		got, err := s.conn.Read(buf)
+		s.input = append(s.input, buf[:got]...)
+		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
+		case err == nil, late && time.Now().Before(until): // a stop's deadline
+		case late && begun:
+			return request{status: http.StatusRequestTimeout, close: true}, len(s.input), nil
+		default:
+			return req, 0, err
+		}
+	}
+}
+
+// begin turns a request of n bytes into the next turn.
+func (s *session) begin(ctx context.Context, req request, n int) error {
+	e := entry{}
+	if req.status == 0 {
+		e = s.svc.source.lookup(ctx, req.name)
+	}
+	rec := answer(req, e.found, time.Now())
+	rec.Service = s.svc.id
+	next, err := newTurn(rec, req.name, e.body)
+	if err != nil {
+		return err
+	}
+	last := s.turn.Load()
+	next.base, next.rcv = last.base+uint32(last.wire.size()), last.rcv+uint32(n)
+	s.setTurn(next)
+	return nil
+}
+
+func newTurn(rec frame.Record, name string, b body) (*turn, error) {
+	w, err := newWire(rec, b)
+	return &turn{rec: rec, name: name, wire: w}, err
+}
+
+// idleTurn is that of a connection without a request yet.
+func idleTurn(service uint32) *turn {
+	return &turn{rec: frame.Record{Flags: frame.Idle, Template: template, Status: http.StatusOK, Service: service}}
+}
+
+func (s *session) setTurn(t *turn) {
+	s.turn.Store(t)
+	for _, from := range [...]State{Active, Pinned} { // a claim stays a claim
+		s.state.CompareAndSwap(int32(from), int32(s.resting()))
+	}
+	if s.changed != nil {
+		s.changed(s)
+	}
+}
+
+// bye ends the connection: FIN, then the client's FIN is awaited for a
+// moment, since a close over unread bytes would be a reset and could cost
+// the client the end of the response.
+func (s *session) bye() error {
+	for s.state.Load() != int32(Pinned) && !s.state.CompareAndSwap(int32(Active), int32(Pinned)) {
+		if !s.gate.pass() { // claimed at the last moment
+			return errGone
+		}
+		runtime.Gosched()
+	}
+	if err := s.conn.CloseWrite(); err != nil {
+		return err
+	}
+	s.conn.SetReadDeadline(time.Now().Add(lingerLimit))
+	_, err := io.CopyN(io.Discard, s.conn, lingerBytes)
+	if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// Limits of bye.
+const (
+	lingerLimit = 5 * time.Second
+	lingerBytes = 256 << 10
+)

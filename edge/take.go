@@ -1,0 +1,169 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"rhumb/edge/frame"
+	"rhumb/edge/tcprepair"
+)
+
+// settleAfter is when a restored connection is like any other.
+const settleAfter = 5 * time.Second
+
+// Reasons why an offer is refused.
+var (
+	errService   = errors.New("no such service here")
+	errObserve   = errors.New("service only observes")
+	errObject    = errors.New("object is not here")
+	errStale     = errors.New("a newer epoch or generation is known")
+	errRate      = errors.New("too many restores at once")
+	errPositions = errors.New("send positions lie outside the response")
+	errUnknown   = errors.New("offer is not here")
+	errFull      = errors.New("no room for another session")
+)
+
+// take answers one offer: restore, Ready, and then whatever the giver says.
+// It runs in a goroutine of its own.
+func (a *Agent) take(ctx context.Context, l *link, f frame.Frame) {
+	got := time.Now()
+	answer := frame.Frame{Type: frame.Refused, Key: f.Key, Epoch: f.Epoch, Generation: f.Generation}
+	o, err := frame.DecodeOffer(f.Payload)
+	if err == nil && (o.Record.Key != f.Key || o.Record.Epoch != f.Epoch || o.Record.Generation != f.Generation) {
+		err = fmt.Errorf("edge: offer of %s describes %s", f.Key, o.Record.Key)
+	}
+	var box chan frame.Frame
+	if err == nil {
+		var ok bool
+		if box, ok = a.taking.open(f.Key); !ok {
+			err = errClaimed
+		} else {
+			defer a.taking.close(f.Key)
+		}
+	}
+	if err == nil {
+		// What comes from now on is for the restored socket.
+		a.strays.Hold(f.Key)
+		defer a.strays.Release(f.Key)
+		err = a.takeHeld(ctx, l, o, box, got)
+	}
+	if err != nil {
+		answer.Payload = []byte(err.Error())
+		_ = l.send(answer) // a dead link has told the giver
+	}
+}
+
+func (a *Agent) takeHeld(ctx context.Context, l *link, o frame.Offer, box chan frame.Frame, got time.Time) error {
+	s, err := a.admit(o)
+	if err != nil {
+		return err
+	}
+	t := s.turn.Load()
+	st := stateOf(o)
+	elapsed := got.Sub(time.UnixMilli(o.Record.Wall)) + time.Since(got)
+	r, err := tcprepair.Restore(st, t.wire.reader(t.off.Load()-int64(st.InFlight())), elapsed)
+	if err != nil {
+		return err
+	}
+	ready := frame.Frame{Type: frame.Ready, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}
+	if err := l.send(ready); err != nil {
+		return errors.Join(err, r.Close())
+	}
+	if !a.committed(box, s) {
+		return errors.Join(errUnknown, r.Close())
+	}
+	if s.conn, err = r.Activate(); err != nil {
+		return err
+	}
+	a.m.stall.Observe(time.Since(got).Seconds())
+	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
+	ready.Type = frame.Active
+	err = l.send(ready)
+	a.run(ctx, s)
+	return quiet(err) // the giver will ask again, over another link
+}
+
+// committed waits for the giver's decision. Only what the giver says before
+// the offer's life ends counts; a later Commit finds no box and is refused.
+func (a *Agent) committed(box <-chan frame.Frame, s *session) bool {
+	timer := time.NewTimer(offerLife)
+	defer timer.Stop()
+	for {
+		select {
+		case f := <-box:
+			if f.Generation != s.gen.Load() || f.Epoch != s.epoch {
+				continue
+			}
+			return f.Type == frame.Commit && a.tab.take(s.key, s.epoch, f.Generation, time.Now())
+		case <-timer.C:
+			a.taking.close(s.key)
+			select {
+			case f := <-box: // put before the box closed
+				return f.Type == frame.Commit && f.Generation == s.gen.Load() &&
+					a.tab.take(s.key, s.epoch, f.Generation, time.Now())
+			default:
+				return false
+			}
+		}
+	}
+}
+
+// admit decides whether an offered session can live here, and builds it up to
+// the socket.
+func (a *Agent) admit(o frame.Offer) (*session, error) {
+	rec := o.Record
+	svc := a.view.Load().vips[rec.Key.VIP]
+	switch {
+	case svc == nil || svc.id != rec.Service:
+		return nil, errService
+	case svc.Mode != ModeAct:
+		return nil, errObserve
+	case !a.tab.fresh(rec.Key, rec.Epoch, rec.Generation):
+		a.m.refused.Inc()
+		return nil, errStale
+	case a.tab.len() >= a.limits.Sessions:
+		return nil, errFull
+	case !a.bucket.take(time.Now()):
+		return nil, errRate
+	}
+	s := &session{key: rec.Key, started: time.Now(), epoch: rec.Epoch, svc: svc, input: o.Input}
+	s.gen.Store(rec.Generation)
+	t, err := turnOf(svc, o)
+	if err != nil {
+		return nil, err
+	}
+	s.turn.Store(t)
+	if a.moves.Backups {
+		s.reg = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}
+		s.changed = a.replica.changed
+	}
+	return s, nil
+}
+
+// turnOf rebuilds the response in progress. Its bytes must cover everything
+// that is in flight.
+func turnOf(svc *service, o frame.Offer) (*turn, error) {
+	rec := o.Record
+	var b body
+	if rec.Object != ([32]byte{}) && rec.Length > 0 && rec.Flags&frame.Head == 0 {
+		obj, ok := svc.source.byHash(rec.Object, o.Name)
+		if !ok || uint64(obj.size) != rec.Size {
+			return nil, errObject
+		}
+		b = obj
+	}
+	t, err := newTurn(rec, o.Name, b)
+	if err != nil {
+		return nil, err
+	}
+	written := int64(rec.Offset)
+	una, nxt := written-int64(o.WriteSeq-o.SndUna), written-int64(o.WriteSeq-o.SndNxt)
+	if una < 0 || written < 0 || written > t.wire.size() {
+		return nil, errPositions
+	}
+	t.base, t.rcv = rec.Base, rec.RcvNxt
+	t.off.Store(nxt)
+	return t, nil
+}

@@ -1,0 +1,37 @@
+package tcprepair
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestUsable(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		in   []Feature
+		want string
+	}{
+		{"nothing tried", nil, ""},
+		{"all there", []Feature{{"TCP_REPAIR", true, nil}}, ""},
+		{"an optional one missing", []Feature{{"SO_BUF_LOCK", false, unix.ENOPROTOOPT}}, ""},
+		{"a required one missing", []Feature{{"TCP_REPAIR", true, unix.EPERM}, {"TCP_QUEUE_SEQ", true, nil}}, "TCP_REPAIR"},
+	} {
+		err := Usable(tc.in)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	if err := Usable([]Feature{{"x", true, unix.EPERM}}); !errors.Is(err, unix.EPERM) {
+		t.Errorf("cause is lost: %v", err)
+	}
+}
+
+func TestState(t *testing.T) {
+	s := State{SndUna: 0xffff_fff0, SndNxt: 0x10, WriteSeq: 0x30}
+	if s.InFlight() != 0x20 || s.Unsent() != 0x20 {
+		t.Errorf("over the wrap: in flight %d, unsent %d", s.InFlight(), s.Unsent())
+	}
+}

@@ -1,0 +1,231 @@
+package tcprepair
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxElapsed bounds what a restore adds to the timestamp clock. Two machines'
+// wall clocks may differ by anything; a hand-off takes less than this.
+const MaxElapsed = 500 * time.Millisecond
+
+// tcpRTOMax is TCP_RTO_MAX_MS (Linux 6.15). A restored connection has no
+// round-trip time, and the kernel then waits 3 s for the first retransmission.
+// Capped to the least it takes, a packet lost around the move costs 1 s.
+const (
+	tcpRTOMax   = 44
+	rtoMoved    = 1000   // ms
+	rtoOrdinary = 120000 // ms, RFC 6298's bound as Linux has it
+)
+
+// fillStep is the piece in which unacknowledged bytes enter the send queue.
+const fillStep = 64 << 10
+
+// Restored is a connection which is whole and silent. It is not safe for
+// concurrent use.
+type Restored struct {
+	State State
+	fd    sock
+}
+
+// Restore builds the connection of st in this namespace, without a packet.
+// fill yields the bytes [SndUna, SndNxt) in order; elapsed is the time since
+// the dump. st.Local must be an address of this host; a wildcard listener on
+// its port may stand.
+func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error) {
+	family := unix.AF_INET6
+	if st.Local.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	// IPPROTO_TCP by name: an MPTCP socket has no repair mode.
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, fmt.Errorf("tcprepair: restore %s: socket: %w", st.Peer, err)
+	}
+	r := &Restored{State: st, fd: sock(fd)}
+	if err := r.build(fill, elapsed); err != nil {
+		return nil, errors.Join(fmt.Errorf("tcprepair: restore %s: %w", st.Peer, err), r.Close())
+	}
+	return r, nil
+}
+
+// Close forgets the connection without a packet.
+func (r *Restored) Close() error { return unix.Close(int(r.fd)) }
+
+// Activate lets the connection speak and hands it to Go's poller. The caller
+// owns the result; r is spent, after an error too. Where the peer's packets
+// were held back meanwhile, release them now.
+func (r *Restored) Activate() (*net.TCPConn, error) {
+	defer unix.Close(int(r.fd)) // FileConn works on a duplicate
+	err := errors.Join(
+		r.fd.queue(noQueue),
+		r.fd.repair(unix.TCP_REPAIR_OFF), // sends the window probe
+		r.fd.reuse(),
+		r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
+	}
+	c, err := r.conn()
+	if err != nil {
+		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
+	}
+	return c, nil
+}
+
+// Settle ends what eases a restored connection's start. Call it when round
+// trips have been measured, a few seconds after Activate.
+func Settle(c *net.TCPConn) error {
+	return control(c, func(s sock) error {
+		err := s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoOrdinary, "TCP_RTO_MAX_MS")
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	})
+}
+
+func (r *Restored) conn() (*net.TCPConn, error) {
+	dup, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate: %w", err)
+	}
+	f := os.NewFile(uintptr(dup), "tcp")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	tc, ok := c.(*net.TCPConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("descriptor is a %T", c)
+	}
+	// FileConn turns keepalive on; its probes would be a surprise to a
+	// session that never had them.
+	return tc, tc.SetKeepAlive(false)
+}
+
+func (r *Restored) build(fill io.Reader, elapsed time.Duration) error {
+	if err := r.position(); err != nil {
+		return err
+	}
+	if err := unix.Connect(int(r.fd), toSockaddr(r.State.Peer)); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if err := r.fd.setOptions(r.State.Options); err != nil {
+		return err
+	}
+	if err := r.clock(elapsed); err != nil {
+		return err
+	}
+	// Older kernels refuse; there the first loss costs more.
+	_ = r.fd.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS")
+	if err := r.fill(fill); err != nil {
+		return err
+	}
+	// Without the windows the connection starts with a send window of zero
+	// and waits for its probe timer, seconds.
+	return r.fd.setWindow(r.State.Window)
+}
+
+// position does all that is possible only before connect. Repair mode comes
+// first: it forces the bind beside the listener, and SO_REUSEADDR here would
+// weaken that to the ordinary rule, which refuses. TCP_MAXSEG here is what
+// keeps full-sized segments: left out, the first ones carry 524 (IPv4) or
+// 1208 (IPv6) bytes.
+func (r *Restored) position() error {
+	st := r.State
+	if err := r.fd.repair(unix.TCP_REPAIR_ON); err != nil {
+		return err
+	}
+	if err := unix.Bind(int(r.fd), toSockaddr(st.Local)); err != nil {
+		return fmt.Errorf("bind %s: %w", st.Local, err)
+	}
+	if err := r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_MAXSEG, uint32(st.Options.MSS), "TCP_MAXSEG"); err != nil {
+		return err
+	}
+	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt), r.fd.setSeq(sendQueue, st.SndUna))
+}
+
+func (r *Restored) clock(elapsed time.Duration) error {
+	if !r.State.Options.Timestamps {
+		return nil
+	}
+	ms := uint32(min(max(elapsed, 0), MaxElapsed).Milliseconds())
+	// Bit 0 would switch the connection to microseconds.
+	return r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_TIMESTAMP, (r.State.TSVal+ms)&^1, "TCP_TIMESTAMP")
+}
+
+// fill enters [SndUna, SndNxt) as sent. A send queue that begins at SndUna
+// but ends below SndNxt is fatal: the peer's acknowledgements would be of
+// data "never sent" and be ignored.
+func (r *Restored) fill(src io.Reader) error {
+	left := r.State.InFlight()
+	if left == 0 {
+		return nil
+	}
+	if err := r.room(left); err != nil {
+		return err
+	}
+	if err := r.fd.queue(sendQueue); err != nil {
+		return err
+	}
+	buf := make([]byte, min(left, fillStep))
+	for left > 0 {
+		piece := buf[:min(left, len(buf))]
+		if _, err := io.ReadFull(src, piece); err != nil {
+			return fmt.Errorf("fill, %d bytes short: %w", left, err)
+		}
+		if err := writeAll(int(r.fd), piece); err != nil {
+			return fmt.Errorf("fill, %d bytes short: %w", left, err)
+		}
+		left -= len(piece)
+	}
+	if err := r.fd.queue(noQueue); err != nil {
+		return err
+	}
+	return r.unlock()
+}
+
+// room makes the send buffer hold n bytes and the kernel's overhead on them.
+// The forced form is refused in a user namespace; the plain one then gives
+// what net.core.wmem_max allows, and too large a fill fails with EAGAIN.
+func (r *Restored) room(n int) error {
+	want := uint32(2*n + 256<<10)
+	err := r.fd.setInt(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, want, "SO_SNDBUFFORCE")
+	if errors.Is(err, unix.EPERM) {
+		err = r.fd.setInt(unix.SOL_SOCKET, unix.SO_SNDBUF, want, "SO_SNDBUF")
+	}
+	return err
+}
+
+// unlock gives the buffer back to autotuning. Kernels before 5.14 have no
+// such option; there the size stays fixed, which is only slower.
+func (r *Restored) unlock() error {
+	err := r.fd.setInt(unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0, "SO_BUF_LOCK")
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	return err
+}
+
+func writeAll(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}

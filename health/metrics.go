@@ -1,0 +1,39 @@
+package health
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of the health role; without a Registerer they count for nobody.
+type metrics struct {
+	checks      *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	transitions *prometheus.CounterVec
+	beats       *prometheus.CounterVec
+	lateness    prometheus.Histogram
+	hold        prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_checks_total",
+			Help: "Looks at targets, by result."}, []string{"site", "check", "result"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "rhumb_health_check_duration_seconds",
+			Help: "How long a look took.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}, []string{"check"}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_transitions_total",
+			Help: "Changes of this vantage's votes, by the site voted on."}, []string{"site", "from", "to"}),
+		beats: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_beats_total",
+			Help: "Datagrams between sites."}, []string{"site", "direction", "result"}),
+		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_beat_lateness_seconds",
+			Help: "How late a beat was sent.", Buckets: prometheus.ExponentialBuckets(0.00005, 3, 10)}),
+		hold: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_health_hold_seconds_total",
+			Help: "Time in which this vantage doubted itself."}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.checks, m.duration, m.transitions, m.beats, m.lateness, m.hold)
+	}
+	return m
+}
+
+func (m *metrics) looked(site string, l look) {
+	m.checks.WithLabelValues(site, l.target.Check.Name, l.result.Kind).Inc()
+	m.duration.WithLabelValues(l.target.Check.Name).Observe(l.result.Took.Seconds())
+}

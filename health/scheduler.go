@@ -1,0 +1,108 @@
+package health
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"rhumb/placement"
+)
+
+// look is a result with the target that it is about.
+type look struct {
+	target Target
+	result Result
+}
+
+// targetKey tells targets apart; a changed check is a new target.
+type targetKey struct {
+	object placement.ClusterID
+	addr   netip.AddrPort
+	host   string
+	check  string
+	every  placement.Duration
+}
+
+// scheduler probes each target at its own interval, never two looks at one
+// target at once. It owns a goroutine a target; all end with the context of run.
+type scheduler struct {
+	ctx     context.Context
+	results chan<- look
+	limit   chan struct{} // looks at once, all targets together
+	wg      sync.WaitGroup
+	running map[targetKey]context.CancelFunc
+}
+
+func newScheduler(ctx context.Context, results chan<- look, atOnce int) *scheduler {
+	return &scheduler{ctx: ctx, results: results, limit: make(chan struct{}, atOnce), running: make(map[targetKey]context.CancelFunc)}
+}
+
+// set makes the targets those given; known ones go on undisturbed. Only the
+// owner of the scheduler calls it.
+func (s *scheduler) set(targets []Target) {
+	next := make(map[targetKey]context.CancelFunc, len(targets))
+	for _, t := range targets {
+		key := targetKey{t.Object, t.Address, t.Host, t.Check.Name, t.Check.Every}
+		if stop := s.running[key]; stop != nil {
+			next[key] = stop
+			delete(s.running, key)
+			continue
+		}
+		ctx, stop := context.WithCancel(s.ctx)
+		next[key] = stop
+		s.wg.Go(func() { s.watch(ctx, t) })
+	}
+	for _, stop := range s.running {
+		stop()
+	}
+	s.running = next
+}
+
+// wait blocks until every look has ended; call it after the context did.
+func (s *scheduler) wait() {
+	s.wg.Wait()
+}
+
+// watch looks at one target until its context ends: the first time within a
+// tenth of the interval, then every interval give or take a tenth, so that many
+// vantages never fall into step.
+func (s *scheduler) watch(ctx context.Context, t Target) {
+	every := t.Check.Every.Or(placement.DefaultEvery)
+	probe := ProberOf(&t.Check)
+	timer := time.NewTimer(rand.N(every/10 + 1))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		r, ok := s.look(ctx, probe, t)
+		if !ok {
+			return
+		}
+		select {
+		case s.results <- look{t, r}:
+		case <-ctx.Done():
+			return
+		}
+		timer.Reset(max(every*9/10+rand.N(every/5+1)-r.Took, every/10))
+	}
+}
+
+func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (Result, bool) {
+	select {
+	case s.limit <- struct{}{}:
+		defer func() { <-s.limit }()
+	case <-ctx.Done():
+		return Result{}, false
+	}
+	start := time.Now()
+	within, cancel := context.WithTimeout(ctx, t.Check.Timeout.Or(placement.DefaultTimeout))
+	defer cancel()
+	r := probe(within, t)
+	r.At, r.Took = time.Now(), time.Since(start)
+	return r, ctx.Err() == nil
+}

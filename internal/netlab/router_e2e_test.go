@@ -1,0 +1,154 @@
+//go:build e2e
+
+package netlab
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+const testProtocol = 190
+
+func testFIB(t *testing.T, h *Host) *FIB {
+	t.Helper()
+	f, err := h.FIB(testProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+func TestFIBReplaceListDelete(t *testing.T) {
+	n := build(t, forkTopology())
+	f := testFIB(t, mustHost(t, n, "router"))
+	hop := func(a, link string) NextHop { return NextHop{Addr: netip.MustParseAddr(a), Link: link} }
+	for _, tc := range []struct {
+		name, prefix string
+		hops         []NextHop
+		want         string
+	}{
+		{"IPv4, interface found by address", "192.0.2.0/24", []NextHop{hop("198.51.100.1", "")}, "198.51.100.1@site*1"},
+		{"IPv4, two ways", "192.0.2.0/24", []NextHop{hop("198.51.100.1", ""), hop("198.51.100.3", "")}, "198.51.100.1@site*1 198.51.100.3@client*1"},
+		{"IPv4, weights", "192.0.2.0/24", []NextHop{{Addr: netip.MustParseAddr("198.51.100.1"), Weight: 3}, hop("198.51.100.3", "")}, "198.51.100.1@site*3 198.51.100.3@client*1"},
+		{"IPv4, one again", "192.0.2.0/24", []NextHop{hop("198.51.100.3", "")}, "198.51.100.3@client*1"},
+		{"IPv4, off the subnet", "192.0.2.0/24", []NextHop{hop("203.0.113.9", "site")}, "203.0.113.9@site*1"},
+		{"IPv6", "2001:db8:53::/48", []NextHop{hop("2001:db8::1", "")}, "2001:db8::1@site*1"},
+		{"IPv6, two ways", "2001:db8:53::/48", []NextHop{hop("2001:db8::1", ""), hop("2001:db8::3", "")}, "2001:db8::1@site*1 2001:db8::3@client*1"},
+		{"IPv6, one again", "2001:db8:53::/48", []NextHop{hop("2001:db8::3", "")}, "2001:db8::3@client*1"},
+		{"IPv6, two ways when deleted", "2001:db8:53::/48", []NextHop{hop("2001:db8::1", ""), hop("2001:db8::3", "")}, "2001:db8::1@site*1 2001:db8::3@client*1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := netip.MustParsePrefix(tc.prefix)
+			if err := f.Replace(p, tc.hops); err != nil {
+				t.Fatal(err)
+			}
+			if got := hopsOf(t, f, p); got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
+	}
+	for range 2 { // the second time nothing is there, which is what is wanted
+		for _, p := range []string{"192.0.2.0/24", "2001:db8:53::/48"} {
+			if err := f.Delete(netip.MustParsePrefix(p)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if all, err := f.List(); err != nil || len(all) != 0 {
+		t.Errorf("left: %v, %v", all, err)
+	}
+}
+
+func hopsOf(t *testing.T, f *FIB, p netip.Prefix) (text string) {
+	t.Helper()
+	all, err := f.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.Prefix != p {
+			continue
+		}
+		for i, h := range r.Hops {
+			if i > 0 {
+				text += " "
+			}
+			text += fmt.Sprintf("%s@%s*%d", h.Addr, h.Link, h.Weight)
+		}
+	}
+	return text
+}
+
+func TestFIBLeavesOthersRoutesAlone(t *testing.T) {
+	n := build(t, fastLab())
+	h := mustHost(t, n, "t-eu")
+	before := dump(t, n)
+	f := testFIB(t, h)
+	p := netip.MustParsePrefix(AnycastV4)
+	if err := f.Replace(p, []NextHop{{Addr: n.Topology.Addresses("ams1")[2]}}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := f.List(); err != nil || len(all) != 1 {
+		t.Errorf("ours: %v, %v", all, err)
+	}
+	if err := f.Delete(p); err != nil {
+		t.Fatal(err)
+	}
+	if d := differ(before, dump(t, n)); d != "" {
+		t.Errorf("difference:\n%s", d)
+	}
+}
+
+// A change is reported when it is made, and also when the kernel drops a route
+// with its link, which for IPv4 it does in silence.
+func TestFIBWatch(t *testing.T) {
+	n := build(t, forkTopology())
+	h := mustHost(t, n, "router")
+	f := testFIB(t, h)
+	changes, err := f.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(p string, gone bool) FIBChange {
+		t.Helper()
+		for {
+			select {
+			case c := <-changes:
+				if c.Prefix.String() == p && c.Gone == gone {
+					return c
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatalf("no change of %s, gone=%v", p, gone)
+			}
+		}
+	}
+	for p, via := range map[string]string{"192.0.2.0/24": "198.51.100.1", "2001:db8:53::/48": "2001:db8::1"} {
+		prefix, hops := netip.MustParsePrefix(p), []NextHop{{Addr: netip.MustParseAddr(via)}}
+		begin := time.Now()
+		if err := f.Replace(prefix, hops); err != nil {
+			t.Fatal(err)
+		}
+		c := next(p, false)
+		if c.Protocol != testProtocol || c.Hops[0].Addr.String() != via || c.At.Before(begin) || time.Since(c.At) > time.Second {
+			t.Errorf("change %+v", c)
+		}
+		if err := f.Delete(prefix); err != nil {
+			t.Fatal(err)
+		}
+		next(p, true)
+		if err := f.Replace(prefix, hops); err != nil {
+			t.Fatal(err)
+		}
+		next(p, false)
+		if err := n.Break(Fault{Kind: Cut, Node: "site"}); err != nil {
+			t.Fatal(err)
+		}
+		next(p, true)
+		if err := n.Heal(""); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

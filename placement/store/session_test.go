@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rhumb/placement"
+)
+
+// inSession runs a test beside a running session, in a bubble.
+func inSession(t *testing.T, test func(t *testing.T, m *Memory, s *Store, session *Session)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := NewMemory()
+		s := memoryStore(t, m)
+		session := s.Session("n1", 0)
+		ended := make(chan error, 1)
+		go func() { ended <- session.Run(ctx) }()
+		synctest.Wait()
+		test(t, m, s, session)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if left := stored(t, m, root); len(left) > 0 {
+			t.Errorf("left after the session: %v", keysOf(left))
+		}
+	})
+}
+
+// stored reads a twin behind its cut.
+func stored(t *testing.T, m *Memory, prefix string) []pair {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.m.query(query{span: under(prefix)})
+}
+
+func storedVote(t *testing.T, m *Memory) placement.Vote {
+	t.Helper()
+	all := stored(t, m, dirVotes)
+	if len(all) == 0 {
+		return placement.Vote{}
+	}
+	v, err := unseal[placement.Vote](all[0].value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestSessionPace(t *testing.T) {
+	inSession(t, func(t *testing.T, m *Memory, s *Store, session *Session) {
+		session.SetVote(vote("ams1", "n1", placement.Up, 1))
+		synctest.Wait()
+		if v := storedVote(t, m); v.Seq != 1 {
+			t.Fatalf("a new vote is not written at once: %+v", v)
+		}
+		session.SetVote(vote("ams1", "n1", placement.Up, 2))
+		synctest.Wait()
+		if v := storedVote(t, m); v.Seq != 1 {
+			t.Errorf("a renewal is written at once: %+v", v)
+		}
+		session.SetVote(vote("ams1", "n1", placement.Down, 3))
+		synctest.Wait()
+		if v := storedVote(t, m); v.State != placement.Down {
+			t.Errorf("a change of mind waits: %+v", v)
+		}
+		// A busy key is written once a second, with its latest value.
+		before := m.Revision()
+		for i := range uint64(300) {
+			session.SetVote(vote("ams1", "n1", placement.Down, 4+i))
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if n := m.Revision() - before; n < 3 || n > 5 {
+			t.Errorf("%d writes in 4 s", n)
+		}
+		if v := storedVote(t, m); v.Seq != 303 {
+			t.Errorf("the latest did not win: %+v", v)
+		}
+		session.DropVote(placement.ClusterID{Site: "ams1", Name: "web"})
+		synctest.Wait()
+		if v := stored(t, m, dirVotes); len(v) > 0 {
+			t.Errorf("a dropped vote stays: %v", keysOf(v))
+		}
+	})
+}
+
+func TestSessionStaysAlive(t *testing.T) {
+	inSession(t, func(t *testing.T, m *Memory, s *Store, session *Session) {
+		session.SetNode(placement.Node{Name: "n1", Unit: "rhumb-dns"})
+		session.SetAnnounced(placement.Announced{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Node: "n1"})
+		session.SetLoad(placement.Load{Cluster: placement.ClusterID{Site: "ams1", Name: "web"}, QPS: 1})
+		time.Sleep(time.Minute)
+		if all := stored(t, m, root); len(all) != 3 {
+			t.Errorf("after a minute: %v", keysOf(all))
+		}
+		if all := stored(t, m, dirAnnounce); len(all) != 1 || all[0].key != root+"announce/192.0.2.0_24/n1" {
+			t.Errorf("announcement: %v", keysOf(all))
+		}
+	})
+}
+
+// The lease runs out during a cut; all keys come back under a new one, with the
+// values of by then, and the setters never waited.
+func TestSessionAfterCut(t *testing.T) {
+	inSession(t, func(t *testing.T, m *Memory, s *Store, session *Session) {
+		session.SetVote(vote("ams1", "n1", placement.Up, 1))
+		session.SetVote(vote("fra1", "n1", placement.Up, 1))
+		session.SetNode(placement.Node{Name: "n1", Unit: "rhumb-bgp"})
+		time.Sleep(2 * time.Second)
+		m.Cut()
+		time.Sleep(time.Minute)
+		if all := stored(t, m, root); len(all) != 0 {
+			t.Fatalf("the lease did not run out: %v", keysOf(all))
+		}
+		began := time.Now()
+		session.SetVote(vote("ams1", "n1", placement.Down, 2))
+		session.DropVote(placement.ClusterID{Site: "fra1", Name: "web"})
+		if time.Since(began) != 0 {
+			t.Error("a setter waited for the store")
+		}
+		m.Heal()
+		time.Sleep(time.Second)
+		if all := stored(t, m, root); len(all) != 2 || storedVote(t, m).State != placement.Down {
+			t.Errorf("after the cut: %v", keysOf(all))
+		}
+	})
+}
+
+func TestSessionDemandShrinks(t *testing.T) {
+	inSession(t, func(t *testing.T, m *Memory, s *Store, session *Session) {
+		many := make([]placement.Demand, 2*demandPart+1)
+		for i := range many {
+			many[i] = placement.Demand{Service: "www", Class: uint16(i), QPS: 1}
+		}
+		session.SetDemand(many)
+		time.Sleep(time.Second)
+		if all := stored(t, m, dirDemand); len(all) != 3 {
+			t.Errorf("large: %v", keysOf(all))
+		}
+		session.SetDemand(many[:10])
+		time.Sleep(2 * time.Second)
+		if all := stored(t, m, dirDemand); len(all) != 1 {
+			t.Errorf("small: %v", keysOf(all))
+		}
+	})
+}
+
+// One session dies while another of the same node has taken its keys over.
+func TestSessionTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		s := memoryStore(t, m)
+		old, oldEnd := context.WithCancel(t.Context())
+		young, youngEnd := context.WithCancel(t.Context())
+		done := make(chan error, 2)
+		for _, ctx := range []context.Context{old, young} {
+			session := s.Session("n1", 0)
+			session.SetVote(vote("ams1", "n1", placement.Up, 1))
+			go func() { done <- session.Run(ctx) }()
+			synctest.Wait()
+		}
+		oldEnd()
+		<-done
+		if all := stored(t, m, dirVotes); len(all) != 1 {
+			t.Errorf("the old session took the young one's vote along")
+		}
+		youngEnd()
+		<-done
+	})
+}
