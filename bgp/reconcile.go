@@ -66,14 +66,15 @@ func (s *Speaker) frozen(r *route) bool {
 // wish turns what is wanted into a wish for the ladder. The own listener gone
 // is a wish of its own while the prefix is announced. A route which has never
 // been announced since the start, and is not wanted, needs the same right to be
-// silent as one which goes: else a fleet restarted in a bad hour is gone.
+// silent as one which goes: else a fleet restarted in a bad hour is gone. So
+// does one whose site was named an anchor meanwhile.
 func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wish, pending bool) {
 	own := r.missing != "" && r.ladder.At < placement.Withdrawn
 	w = guard.Wish{Step: r.want.Want, Jump: !r.want.Intent && r.want.Fault == placement.LocalFault}
 	if own {
 		return guard.Wish{Step: placement.Withdrawn, Jump: true, Now: true}, false
 	}
-	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && !r.claim.silent {
+	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && (!r.claim.silent || s.anchor(r)) {
 		to, no, wait := s.judge(ctx, r, placement.GShut, placement.Withdrawn, now)
 		if wait {
 			return w, true
