@@ -291,8 +291,8 @@ func (n *Net) remove(which func(*activeFault) bool) (removed int) {
 }
 
 // Heal undoes every fault at the node, or towards it; the empty name heals all.
-// Links, addresses and static routes are as they were; processes that were
-// killed are the caller's to start again.
+// When it returns, links, addresses and static routes are as they were; processes
+// that were killed are the caller's to start again.
 func (n *Net) Heal(node string) error {
 	if _, err := n.Host(node); err != nil && node != "" {
 		return err
@@ -300,7 +300,10 @@ func (n *Net) Heal(node string) error {
 	n.remove(func(a *activeFault) bool { return node == "" || a.Node == node || a.Towards == node })
 	n.faults.mu.Lock()
 	defer n.faults.mu.Unlock()
-	return n.applyFaults()
+	if err := n.applyFaults(); err != nil {
+		return err
+	}
+	return n.settleAll()
 }
 
 // Faults lists what is broken, the oldest first.

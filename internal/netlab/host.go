@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -385,22 +386,60 @@ func (h *Host) Processes() ([]int, error) {
 	return pids, nil
 }
 
-// Signal sends sig to every process of the host. A process may start another
-// while we look, so killing repeats until none is left.
+// killWithin bounds the wait for killed processes to be gone.
+const killWithin = 5 * time.Second
+
+// Signal sends sig to every process of the host. After SIGKILL it waits until
+// they have ended and looks again, for one may have started another meanwhile.
 func (h *Host) Signal(sig unix.Signal) error {
-	for range 100 {
+	deadline := time.Now().Add(killWithin)
+	for {
 		pids, err := h.Processes()
 		if err != nil || len(pids) == 0 {
 			return err
 		}
 		for _, pid := range pids {
-			if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			if err := signalProcess(pid, sig, deadline); err != nil {
 				return fmt.Errorf("netlab: signal process %d of %s: %w", pid, h.Name, err)
 			}
 		}
 		if sig != unix.SIGKILL {
 			return nil
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("netlab: %s starts processes faster than they can be killed", h.Name)
+		}
 	}
-	return fmt.Errorf("netlab: %s starts processes faster than they can be killed", h.Name)
+}
+
+// signalProcess signals one process by a descriptor of it, which cannot come to
+// mean another process, and after SIGKILL waits until it has ended.
+func signalProcess(pid int, sig unix.Signal, deadline time.Time) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	if sig != unix.SIGKILL {
+		return nil
+	}
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		left := time.Until(deadline)
+		n, err := unix.Poll(poll, int(max(left, 0).Milliseconds()))
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && err != unix.EINTR:
+			return err
+		case left <= 0:
+			return errors.New("it does not end")
+		}
+	}
 }

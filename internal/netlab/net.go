@@ -41,7 +41,7 @@ func Build(ctx context.Context, t Topology, log *slog.Logger) (*Net, error) {
 	}
 	n := &Net{Topology: t, hosts: map[string]*Host{}, log: log}
 	n.faults.init()
-	steps := []func() error{n.buildHosts, n.buildLinks, n.buildRoutes}
+	steps := []func() error{n.buildHosts, n.buildLinks, n.buildRoutes, n.settleAll}
 	for _, step := range steps {
 		err := ctx.Err()
 		if err == nil {
@@ -144,6 +144,14 @@ func (n *Net) buildRoutes() error {
 		}
 	}
 	return nil
+}
+
+func (n *Net) settleAll() error {
+	var all []*Host
+	for _, node := range n.Topology.Nodes {
+		all = append(all, n.hosts[node.Name])
+	}
+	return settle(all)
 }
 
 // Host returns the named host.

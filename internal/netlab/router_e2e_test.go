@@ -97,9 +97,7 @@ func TestFIBLeavesOthersRoutesAlone(t *testing.T) {
 	if err := f.Delete(p); err != nil {
 		t.Fatal(err)
 	}
-	if d := differ(before, dump(t, n)); d != "" {
-		t.Errorf("difference:\n%s", d)
-	}
+	mustSame(t, n, before)
 }
 
 // A change is reported when it is made, and also when the kernel drops a route
