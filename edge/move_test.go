@@ -132,8 +132,6 @@ func TestPull(t *testing.T) {
 				}
 				var r report
 				a.ask("state", &r)
-				t.Logf("b: %s", strings.Join(strings.Fields(w.in("b", "nstat -asz TcpRetransSegs TcpExtTCPTimeouts TcpExtTCPLossProbes TcpExtTCPSackRecovery")), " "))
-				t.Logf("a: %s", strings.Join(strings.Fields(w.in("a", "nstat -asz TcpRetransSegs TcpExtTCPTimeouts TcpExtTCPLossProbes TcpExtTCPSackRecovery")), " "))
 				t.Logf("moved %d (took p50 %v p99 %v), results %v, stays %v", len(r.Moved), quantile(r.Moved, .5), quantile(r.Moved, .99), r.Results, r.Errors)
 				for i, name := range []string{"baseline", "moved"} {
 					t.Logf("%s: longest gap p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "origin":
+		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:
 		os.Exit(m.Run())
 	}
@@ -43,6 +46,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 }
+
+// originAddr is the router's, on the side of site a.
+const originAddr = "198.51.100.5:8081"
 
 // agentArgs start an agent. Every site has one other.
 type agentArgs struct {
