@@ -68,7 +68,8 @@ func reason(err error) string {
 
 var errSender = errors.New("unknown sender")
 
-// receive handles one datagram.
+// receive handles one datagram: form, sender, tag and number are checked
+// before anything in it is believed. The error says why it was refused.
 func (r *receiver) receive(now time.Time, b []byte) error {
 	h, err := readHead(b)
 	if err != nil {
@@ -206,7 +207,7 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	held, to := r.owners.holds(flow, packet), r.owners.wentTo(now, flow)
 	r.mu.Unlock()
 	switch {
-	case held:
+	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet
 		// is sent again by its client.

@@ -114,7 +114,8 @@ func (r *rules) renew(vips map[netip.AddrPort]Mode) error {
 	return nil
 }
 
-// remove takes the tables away. Only flows being forwarded notice.
+// remove takes the tables away. Only flows being forwarded notice: the kernel
+// resets them when their next packet comes.
 func (r *rules) remove() error {
 	for _, t := range r.tables {
 		r.conn.DelTable(t.table)
@@ -232,10 +233,13 @@ type builder struct {
 	v6    bool
 }
 
+// chain queues a chain that others go to.
 func (b *builder) chain(name string) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name})
 }
 
+// base queues a chain at a hook of the kernel. It accepts what no rule judges,
+// which leaves the packet to the host's own rules.
 func (b *builder) base(name string, hook *nftables.ChainHook, prio int) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name, Type: nftables.ChainTypeFilter,
 		Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(prio))})
