@@ -173,6 +173,8 @@ func (o *owners) packet(now time.Time, f Flow, p []byte, watch bool, steps []ste
 // site that likely has it, then all at once.
 func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []step) []step {
 	r := &record{since: now, watch: watch}
+	// Without room nothing can be remembered: neither an answer nor that
+	// one is awaited.
 	if len(o.flows) >= maxRecords {
 		o.countOne(r, overBudget)
 		return o.refuse(r, f, p, steps)
@@ -181,6 +183,8 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 		r.is, r.owner, r.until = foreign, site, now.Add(hintLife)
 		o.flows[f] = r
 		o.countOne(r, byAnnounced)
+		// Announcements age. The question goes along with the packet,
+		// so nothing waits if it was right.
 		r.asked = now
 		steps = append(steps, step{do: doAsk, flow: f, site: site})
 		return o.toOwner(now, f, r, p, steps)
@@ -204,6 +208,7 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 
 // whom plans a question: the likely owner alone if there is one, else all.
 func (o *owners) whom(now time.Time, f Flow, peers []string) question {
+	// The routing's word goes before our own memory of it.
 	likely := o.pair(f.Client.Addr())
 	if n, ok := o.near[network(f.Client.Addr())]; likely == "" && ok && now.Before(n.until) {
 		likely = n.site
@@ -307,6 +312,7 @@ func (o *owners) movedTo(now time.Time, f Flow, from, to string, steps []step) [
 	if r == nil || to == "" {
 		return steps
 	}
+	// Only the owner itself may say so, or one who was asked.
 	if r.is == foreign && r.owner == from && !r.moved {
 		r.owner, r.until = to, now.Add(hintLife)
 		o.remember(now, f, to)

@@ -130,6 +130,7 @@ func (r *rules) remove() error {
 
 // elements splits the VIPs of this family by mode.
 func (t *familyTable) elements(vips map[netip.AddrPort]Mode) (act, watch []nftables.SetElement) {
+	// In order, so that equal sets make equal batches.
 	list := make([]netip.AddrPort, 0, len(vips))
 	for vip := range vips {
 		if vip.Addr().Is6() == t.v6 {
@@ -163,6 +164,7 @@ func addFamily(conn *nftables.Conn, strays uint32, v6 bool) *familyTable {
 	if v6 {
 		family, addr = nftables.TableFamilyIPv6, nftables.TypeIP6Addr
 	}
+	// One batch, so there is no moment with half a table.
 	old := &nftables.Table{Family: family, Name: tableName}
 	conn.AddTable(old) // so that the delete finds one
 	conn.DelTable(old)
