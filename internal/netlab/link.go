@@ -31,6 +31,7 @@ func addVeth(nl *netlink.Handle, a, b port) error {
 	return nil
 }
 
+// port names an interface to be made in the host's namespace.
 func (h *Host) port(name string) port {
 	return port{ns: int(h.keeper.net.Fd()), name: name}
 }
@@ -52,6 +53,8 @@ func (h *Host) raise(name string, addrs []netip.Prefix) error {
 	return nil
 }
 
+// addAddress adds an address or leaves it as it is. Duplicate address detection is
+// off in the namespace; the flag says so for the address as well.
 func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
@@ -93,6 +96,7 @@ func (h *Host) addRoute(r Route) error {
 	return nil
 }
 
+// ipNet is a prefix in the words of the netlink library.
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
