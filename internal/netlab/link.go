@@ -66,6 +66,31 @@ func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
 	return nil
 }
 
+// AddAddress adds an address to an interface of the running host, such as an
+// anycast address on lo, and returns when packets to it are taken.
+func (h *Host) AddAddress(iface string, p netip.Prefix) error {
+	link, err := h.nl.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("netlab: find %s of %s: %w", iface, h.Name, err)
+	}
+	if err := h.addAddress(link, p); err != nil {
+		return err
+	}
+	return settle([]*Host{h})
+}
+
+// RemoveAddress takes an address away again.
+func (h *Host) RemoveAddress(iface string, p netip.Prefix) error {
+	link, err := h.nl.LinkByName(iface)
+	if err == nil {
+		err = h.nl.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)})
+	}
+	if err != nil {
+		return fmt.Errorf("netlab: remove %s from %s of %s: %w", p, iface, h.Name, err)
+	}
+	return nil
+}
+
 // addRoutes writes the declared static routes. Next hops are taken to be on
 // their link, because ends may be unnumbered.
 func (h *Host) addRoutes(routes []Route) error {

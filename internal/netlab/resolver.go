@@ -246,8 +246,7 @@ func parentName(name string) string {
 	return name[next:]
 }
 
-// remember caches an entry for its TTL, which is capped: RFC 8767 section 4 knows
-// no reason to believe anything for longer than a week, a lab not for a day.
+// remember caches an entry for its TTL, which is capped, RFC 8767 section 4.
 func (s *resolution) remember(e *cacheEntry, ttl time.Duration) *cacheEntry {
 	now := s.r.cfg.Now()
 	e.expires = now.Add(min(max(ttl, 0), maxTTL))
