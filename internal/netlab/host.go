@@ -78,6 +78,8 @@ func onFreshThread(f func()) {
 	runtime.UnlockOSThread()
 }
 
+// enter moves this thread into new namespaces. Mounts are made private first of
+// all: from a shared "/" a bind mount would show up on the machine.
 func (k *keeper) enter(setup func() error) (err error) {
 	if k.outer, err = openNetNS(); err != nil {
 		return err
@@ -94,6 +96,8 @@ func (k *keeper) enter(setup func() error) (err error) {
 	return setup()
 }
 
+// openNetNS opens the calling thread's network namespace. /proc/self would name
+// the first thread's, which is another.
 func openNetNS() (*os.File, error) {
 	f, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -109,12 +113,14 @@ func (k *keeper) do(f func() error) error {
 	return <-err
 }
 
+// close ends the thread. The namespace lives on while a process or socket is in it.
 func (k *keeper) close() {
 	close(k.work)
 	<-k.done
 	k.closeFiles()
 }
 
+// closeFiles lets go of the namespaces, as far as they were opened.
 func (k *keeper) closeFiles() {
 	for _, f := range []*os.File{k.net, k.outer} {
 		if f != nil {
@@ -154,6 +160,8 @@ func newHost(n Node) (*Host, error) {
 	return h, nil
 }
 
+// loopbackUp brings up lo with the declared addresses. It runs on the keeper, but
+// only needs the handle, whose socket is bound to the namespace.
 func (h *Host) loopbackUp() error {
 	lo, err := h.nl.LinkByName("lo")
 	if err != nil {
@@ -170,6 +178,7 @@ func (h *Host) loopbackUp() error {
 	return nil
 }
 
+// close ends the host; its processes must be gone before.
 func (h *Host) close() {
 	h.nl.Close()
 	h.keeper.close()
@@ -209,6 +218,8 @@ func nodeSysctls(role Role) []sysctl {
 	return all
 }
 
+// sysctlAll writes settings of the calling thread's namespace, in order: turning
+// forwarding on or off resets others.
 func sysctlAll(settings []sysctl) error {
 	for _, s := range settings {
 		if err := s.write(); err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
@@ -218,6 +229,7 @@ func sysctlAll(settings []sysctl) error {
 	return nil
 }
 
+// write tries the values in turn and reports the last refusal.
 func (s sysctl) write() (err error) {
 	for _, v := range s.values {
 		if err = os.WriteFile("/proc/sys/"+s.path, []byte(v), 0); err == nil {
@@ -227,6 +239,8 @@ func (s sysctl) write() (err error) {
 	return fmt.Errorf("netlab: set %s: %w", s.path, err)
 }
 
+// resolvConf is the text of a node's resolv.conf. The timeout is short for a
+// resolver: in a lab nobody wants to wait the usual 5 s for a dead one.
 func resolvConf(servers []netip.Addr) string {
 	var b strings.Builder
 	for _, a := range servers {
@@ -253,6 +267,8 @@ func mountResolvConf(text string) error {
 	return err
 }
 
+// coverResolvConf binds the file over the machine's own, or over all of /etc when
+// there is nothing to bind it over.
 func coverResolvConf(text string) error {
 	const target = "/etc/resolv.conf"
 	file := stage + "/resolv.conf"

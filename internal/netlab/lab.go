@@ -65,6 +65,7 @@ func LabDelay(a, b string) time.Duration {
 	return 20 * time.Millisecond
 }
 
+// withDefaults fills in the standard lab.
 func (o LabOptions) withDefaults() LabOptions {
 	if o.Sites == nil {
 		o.Sites = []LabSite{{"ams1", Europe}, {"nyc1", America}, {"tyo1", Asia}}
@@ -302,6 +303,7 @@ func (l *labPlan) linksOf(region string) []netip.Prefix {
 	return all
 }
 
+// isRouter reports whether a node is the transit router of a region.
 func (l *labPlan) isRouter(node string) bool {
 	return slices.ContainsFunc(l.Regions, func(r string) bool { return RouterName(r) == node })
 }

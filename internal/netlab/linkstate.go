@@ -50,6 +50,7 @@ func restorable(r netlink.Route) bool {
 	return r.Protocol == protoStatic || r.Protocol == unix.RTPROT_BOOT
 }
 
+// linkUp brings an interface up; restore may follow when its peer is up too.
 func (h *Host) linkUp(iface string) error {
 	link, err := h.nl.LinkByName(iface)
 	if err == nil {
@@ -145,6 +146,7 @@ type localRoute struct {
 	addr    string
 }
 
+// localRoutes lists the IPv6 addresses to which packets are delivered by now.
 func (h *Host) localRoutes() (map[localRoute]bool, error) {
 	routes, err := h.nl.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
 	if err != nil {
