@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"rhumb/internal/netlab"
 )
 
@@ -126,27 +128,22 @@ func runLab(ctx context.Context, a *app, dir labDir, l *labListeners) error {
 		return err
 	}
 	defer w.stop()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	tasks := make(chan error, 2)
-	go func() { tasks <- w.resolvers(ctx) }()
 	ctl, err := newControl(w)
 	if err != nil {
 		return err
 	}
-	go func() { tasks <- ctl.run(ctx) }()
-	if err := w.bringUp(ctx, p); err != nil {
-		return err
-	}
-	p.ready()
-	close(ctl.ready)
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(a.err, "stopping the lab")
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.resolvers(ctx) })
+	g.Go(func() error { return ctl.run(ctx) })
+	g.Go(func() error {
+		if err := w.bringUp(ctx, p); err != nil {
+			return err
+		}
+		p.ready()
+		close(ctl.ready)
 		return nil
-	case err := <-tasks:
-		return err
-	}
+	})
+	return g.Wait()
 }
 
 func (w *world) counts() string {

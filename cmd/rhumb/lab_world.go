@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,7 +147,7 @@ func (w *world) resolvers(ctx context.Context) error {
 			return err
 		}
 		r, err := netlab.NewResolver(netlab.ResolverConfig{Roots: []netlab.RootServer{{Name: "root-servers.test.", Addrs: ops}},
-			Exchange: netlab.HostExchanger{Host: host}})
+			Exchange: netlab.HostExchanger{Host: host}, Random: rand.Float64})
 		if err != nil {
 			return err
 		}
