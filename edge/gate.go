@@ -75,10 +75,3 @@ func (g *gate) deadline(set func()) {
 		set()
 	}
 }
-
-// stopping reports whether an interrupted read or write was meant for pass.
-func (g *gate) stopping() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.wanted
-}
