@@ -92,6 +92,9 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.m.stall.Observe(time.Since(got).Seconds())
 	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	ready.Type = frame.Active
+	if st.Stuck() {
+		s.stuck = st.InFlight()
+	}
 	_ = l.send(ready) // over a dead link: the giver asks again, by another
 	a.run(ctx, s)
 	return nil
