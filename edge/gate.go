@@ -48,9 +48,9 @@ func (g *gate) stop(limit time.Duration, interrupt, undo func()) bool {
 // the owner is to go on.
 func (g *gate) resume(goOn bool) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.wanted = false
-	g.mu.Unlock()
-	g.sentence <- goOn
+	g.sentence <- goOn // has room for it
 }
 
 // pass is the owner's: it waits if a stop is wanted. False means that the

@@ -81,11 +81,12 @@ func (s *session) stop() bool {
 		func() { s.conn.SetDeadline(past) }, func() { s.conn.SetDeadline(time.Time{}) })
 }
 
-// release lets a stopped session go on here.
+// release lets a stopped session go on here. The claim ends last: the next
+// claimant must find the gate as if nobody had been there.
 func (s *session) release() {
 	s.conn.SetDeadline(time.Time{})
-	s.state.Store(int32(s.resting()))
 	s.gate.resume(true)
+	s.state.Store(int32(s.resting()))
 }
 
 // resting is the state of a session that nobody has claimed.
