@@ -89,7 +89,8 @@ func (w *world) finish(load *process, n int) []time.Duration {
 	var gaps []time.Duration
 	for _, r := range rs {
 		if r.Err != "" {
-			bad[r.Err]++
+			kind := r.Err[strings.LastIndex(r.Err, ": ")+1:] // without offsets and ports
+			bad[kind]++
 		}
 		gaps = append(gaps, r.Gap)
 	}
