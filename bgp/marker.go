@@ -108,6 +108,7 @@ func (s *Speaker) heard(c Change) {
 	}
 }
 
+// established counts the peers which hear us.
 func (s *Speaker) established() (n int) {
 	for _, p := range s.loop.peers {
 		if p.Established {

@@ -14,8 +14,9 @@ import (
 const (
 	pullAgain  = time.Second      // after a pull without an effect
 	pullSlowly = 30 * time.Second // at most, after repeated refusals
-	maxPulls   = 100_000          // flows remembered
-	pullRank   = 3                // sites of the rendezvous order that may pull
+	pullQuiet  = 20 * time.Millisecond
+	maxPulls   = 100_000 // flows remembered
+	pullRank   = 3       // sites of the rendezvous order that may pull
 )
 
 // pulls remembers what was asked for. Safe for concurrent use.
@@ -81,17 +82,23 @@ func (a *Agent) Foreign(k frame.Key, owner string, since time.Time) {
 		a.m.transfers.WithLabelValues(owner, a.cfg.Site, resultObserve).Inc()
 		return
 	}
-	a.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*dialLimit)
-		defer cancel()
-		l, err := a.links.to(ctx, owner)
-		if err == nil {
-			err = l.send(frame.Frame{Type: frame.Pull, Key: k})
-		}
-		if err != nil {
-			a.log.Warn("pull", "peer", owner, "err", err)
-		}
-	})
+	a.wg.Go(func() { a.pull(k, owner) })
+}
+
+// pull asks the owner for a session. The packet that was the occasion is on
+// its way to the owner; were it to arrive behind the dump it would be dropped
+// and sent again by the client only after its retransmission timeout.
+func (a *Agent) pull(k frame.Key, owner string) {
+	time.Sleep(pullQuiet)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*dialLimit)
+	defer cancel()
+	l, err := a.links.to(ctx, owner)
+	if err == nil {
+		err = l.send(frame.Frame{Type: frame.Pull, Key: k})
+	}
+	if err != nil {
+		a.log.Warn("pull", "peer", owner, "err", err)
+	}
 }
 
 // pulled answers another site's wish for a session.

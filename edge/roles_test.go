@@ -8,12 +8,13 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rhumb/edge/forward"
 	"rhumb/edge/frame"
 )
 
@@ -34,6 +36,8 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "origin":
+		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:
 		os.Exit(m.Run())
 	}
@@ -43,12 +47,14 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// originAddr is the router's, on the side of site a.
+const originAddr = "198.51.100.5:8081"
+
 // agentArgs start an agent. Every site has one other.
 type agentArgs struct {
 	Site, Other, Dir, Root, Origin string
 	Mode                           string
 	Deadline, PullAfter            time.Duration
-	Watch                          bool // strays by packet socket, see watch
 	Backups                        bool
 }
 
@@ -63,16 +69,21 @@ func agentRole() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	a, err := New(cfg)
+	var a *Agent
+	f, err := x.forwarder(func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) })
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
-	if x.Watch {
-		go watch(a, x.Other)
+	cfg.Strays = strays{f}
+	if a, err = New(cfg); err != nil {
+		return err
 	}
-	return commands(a)
+	ended := make(chan error, 2)
+	go func() { ended <- f.Run(ctx) }()
+	go func() { ended <- a.Run(ctx) }()
+	err = commands(a)
+	cancel()
+	return errors.Join(err, <-ended, <-ended)
 }
 
 func (x agentArgs) config() (Config, error) {
@@ -151,59 +162,22 @@ func commands(a *Agent) error {
 	return in.Err()
 }
 
-// watch sees the packets for the VIPs that reach this site and reports flows
-// without a session here. It stands in for package forward where only edge is
-// under test; the foreign packets themselves are dropped by a firewall rule.
-func watch(a *Agent, owner string) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(swap16(unix.ETH_P_ALL)))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "watch:", err)
-		return
-	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20)
-	since := map[frame.Key]time.Time{}
-	buf := make([]byte, 64<<10)
-	for {
-		n, from, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil {
-			continue
-		}
-		if ll, ok := from.(*unix.SockaddrLinklayer); !ok || ll.Pkttype != unix.PACKET_HOST {
-			continue
-		}
-		k, flags, ok := flow(buf[:n])
-		const syn, rst = 2, 4
-		if !ok || k.VIP.Port() != 8080 || flags&(syn|rst) != 0 || a.tab.get(k) != nil {
-			continue
-		}
-		if _, ok := since[k]; !ok {
-			since[k] = time.Now()
-		}
-		a.Foreign(k, owner, since[k])
-	}
-}
+// strays joins package forward to an agent, as the program does.
+type strays struct{ *forward.Forwarder }
 
-func swap16(v uint16) uint16 { return v<<8 | v>>8 }
+func (s strays) Hold(k frame.Key)             { s.Forwarder.Hold(forward.Flow(k)) }
+func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow(k)) }
+func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
 
-// flow reads addresses, ports and flags of a TCP packet.
-func flow(b []byte) (k frame.Key, flags byte, ok bool) {
-	var src, dst netip.Addr
-	switch {
-	case len(b) >= 40 && b[0]>>4 == 4 && b[9] == unix.IPPROTO_TCP:
-		src, dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
-		b = b[int(b[0]&15)*4:]
-	case len(b) >= 60 && b[0]>>4 == 6 && b[6] == unix.IPPROTO_TCP:
-		src, dst = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
-		b = b[40:]
-	default:
-		return k, 0, false
+// forwarder makes the site's half of the tunnel.
+func (x agentArgs) forwarder(foreign func(forward.Flow, string, time.Time)) (*forward.Forwarder, error) {
+	tunnel := func(site string) netip.AddrPort {
+		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
-	if len(b) < 20 {
-		return k, 0, false
-	}
-	k.Client = netip.AddrPortFrom(src, binary.BigEndian.Uint16(b))
-	k.VIP = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:]))
-	return k, b[13], true
+	return forward.New(forward.Config{Site: x.Site, Local: tunnel(x.Site), Mode: forward.Act,
+		Peers:     []forward.Peer{{Site: x.Other, Addr: tunnel(x.Other), Key: [32]byte{1, 2, 3}}},
+		VIPs:      []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")},
+		OnForeign: foreign, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 }
 
 // loadArgs start N clients.

@@ -57,7 +57,7 @@ func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *pla
 
 func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	b := u.cfg.BGP
-	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, RouterID: b.RouterID,
+	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,
 		Port: b.Port, Mode: u.cfg.Mode, Host: bgp.NewLoopback(), NextHop4: b.NextHop4, NextHop6: b.NextHop6,
 		Events: u.routeEvent, Logger: u.log, Registerer: u.metrics}
 	for _, a := range u.cfg.Listen.Top {

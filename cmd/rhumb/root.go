@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -45,17 +46,22 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 	global   globalFlags
+	// passed are the files that the outer side of a lab handed in.
+	passed []*os.File
 }
 
 // run executes one command line and returns the exit code. Results go to out,
 // everything else to errw.
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
-	a := &app{in: in, out: out, err: errw}
+	return (&app{in: in, out: out, err: errw}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errw)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	return a.finish(ctx, root.ExecuteContext(ctx))
 }
 

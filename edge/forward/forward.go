@@ -43,11 +43,15 @@ const (
 	// leastWait is how long packets wait for an owner to be found, at least.
 	leastWait = 200 * time.Millisecond
 
-	tickEvery    = 20 * time.Millisecond
-	sweepEvery   = time.Second
-	complainGap  = 10 * time.Second
+	// tickEvery is the grain of repeated and ended questions.
+	tickEvery  = 20 * time.Millisecond
+	sweepEvery = time.Second
+	// complainGap keeps an error that comes with each packet from filling
+	// the log.
+	complainGap = 10 * time.Second
+	// defaultMTU is that of Ethernet, and so of most paths between sites.
 	defaultMTU   = 1500
-	largestInput = 64 << 10
+	largestInput = 64 << 10 // no IP packet and no datagram is larger
 )
 
 // Config is what New needs. Only Site and Local must be set.
@@ -247,12 +251,14 @@ func (f *Forwarder) open() (*ends, error) {
 	return &ends{rim: rim, tunnel: tunnel, diag: diag}, nil
 }
 
-// interrupt ends reads in progress.
+// interrupt ends reads in progress, so that Run's loops see the end of ctx.
+// The device for giving back stays until close: others may be writing to it.
 func (e *ends) interrupt() {
 	e.tunnel.close()
 	_ = e.rim.strays.file.Close()
 }
 
+// close removes devices and closes sockets, after all readers have ended.
 func (e *ends) close() {
 	e.tunnel.close()
 	e.rim.close()
@@ -395,10 +401,13 @@ func (f *Forwarder) eachOwned(visit func(Flow)) error {
 	return nil
 }
 
+// sites lists whom to ask; for the table of owners.
 func (f *Forwarder) sites() []string { return f.peers.Load().sites }
 
+// countStrays counts for the table of owners, under the lock.
 func (f *Forwarder) countStrays(how result, n int) { f.metrics.byResult[how].Add(float64(n)) }
 
+// heldPackets is the gauge of what waits.
 func (f *Forwarder) heldPackets() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()

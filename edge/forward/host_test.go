@@ -3,11 +3,16 @@
 package forward
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestHostFirewall has both sites drop what conntrack calls invalid, as many
@@ -93,4 +98,47 @@ func TestRulesetFlushed(t *testing.T) {
 			t.Errorf("%s: served by %q, want a", vip, got)
 		}
 	}
+}
+
+// TestFrozenAgent stops a forwarder without killing it: the kernel takes over
+// as with a dead one, and when it goes on it forwards again.
+func TestFrozenAgent(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		at := netip.AddrPortFrom(netip.MustParseAddr(vip), 80)
+		var conns []net.Conn
+		for range 2 {
+			conn, err := l.client.dial(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conns = append(conns, conn)
+		}
+		l.routeTo(t, l.b)
+		if err := l.b.agent.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		stat := fmt.Sprintf("/proc/%d/stat", l.b.agent.cmd.Process.Pid)
+		l.await(t, func() bool {
+			b, err := os.ReadFile(stat)
+			return err == nil && strings.Contains(string(b), ") T ")
+		}, "the forwarder stands still")
+		_, _ = io.WriteString(conns[0], "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
+		_ = conns[0].SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := conns[0].Read(make([]byte, 100)); !isReset(err) {
+			t.Errorf("a stray beside a frozen forwarder: %v, want a reset", err)
+		}
+		if err := l.b.agent.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		l.await(t, func() bool {
+			out, _ := l.b.run("nft", "list set "+map[bool]string{true: "ip", false: "ip6"}[vip == vip4]+" "+tableName+" act")
+			return strings.Contains(out, "elements")
+		}, "the VIPs are renewed")
+		if got := get(t, conns[1], "/site"); got != "a" {
+			t.Errorf("after the freeze served by %q, want a", got)
+		}
+	})
 }

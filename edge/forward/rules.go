@@ -114,7 +114,8 @@ func (r *rules) renew(vips map[netip.AddrPort]Mode) error {
 	return nil
 }
 
-// remove takes the tables away. Only flows being forwarded notice.
+// remove takes the tables away. Only flows being forwarded notice: the kernel
+// resets them when their next packet comes.
 func (r *rules) remove() error {
 	for _, t := range r.tables {
 		r.conn.DelTable(t.table)
@@ -129,6 +130,7 @@ func (r *rules) remove() error {
 
 // elements splits the VIPs of this family by mode.
 func (t *familyTable) elements(vips map[netip.AddrPort]Mode) (act, watch []nftables.SetElement) {
+	// In order, so that equal sets make equal batches.
 	list := make([]netip.AddrPort, 0, len(vips))
 	for vip := range vips {
 		if vip.Addr().Is6() == t.v6 {
@@ -162,6 +164,7 @@ func addFamily(conn *nftables.Conn, strays uint32, v6 bool) *familyTable {
 	if v6 {
 		family, addr = nftables.TableFamilyIPv6, nftables.TypeIP6Addr
 	}
+	// One batch, so there is no moment with half a table.
 	old := &nftables.Table{Family: family, Name: tableName}
 	conn.AddTable(old) // so that the delete finds one
 	conn.DelTable(old)
@@ -232,10 +235,13 @@ type builder struct {
 	v6    bool
 }
 
+// chain queues a chain that others go to.
 func (b *builder) chain(name string) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name})
 }
 
+// base queues a chain at a hook of the kernel. It accepts what no rule judges,
+// which leaves the packet to the host's own rules.
 func (b *builder) base(name string, hook *nftables.ChainHook, prio int) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name, Type: nftables.ChainTypeFilter,
 		Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(prio))})

@@ -5,6 +5,7 @@ package forward
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,10 +70,7 @@ func TestUploadForwarded(t *testing.T) {
 			})
 			l.startAgents(t, true)
 			u := l.startUpload(t, vip, "16M")
-			key := "[" + vip + "]:80"
-			if vip == vip4 {
-				key = vip + ":80"
-			}
+			key := netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()
 			l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 1 }, "A has the upload")
 			l.routeTo(t, l.b)
 			start := time.Now()
@@ -91,4 +89,28 @@ func TestUploadForwarded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUploadUnderFlips sends data by both ways in turn, so that it also
+// overtakes itself.
+func TestUploadUnderFlips(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		before := l.client.counter(t, "snmp", "Tcp", "EstabResets")
+		u := l.startUpload(t, vip, "12M")
+		key := netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()
+		l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 1 }, "A has the upload")
+		f := l.flip(t, 60*time.Millisecond)
+		u.wait(t, l)
+		flips := f.end()
+		s := l.b.agent.tell(t, "stats")
+		t.Logf("%d flips, %.0f packets forwarded", flips, s.Metrics["forwarded_packets_total a"])
+		if n := l.client.counter(t, "snmp", "Tcp", "EstabResets") - before; n != 0 {
+			t.Errorf("the client saw %d resets", n)
+		}
+		if s.Metrics["forwarded_packets_total a"] < 100 || flips < 10 {
+			t.Error("hardly anything was forwarded: the test proves nothing")
+		}
+	})
 }

@@ -74,10 +74,11 @@ func JudgeDrain(inv *placement.Inventory, s *placement.Snapshot, d placement.Dra
 // JudgeDial says whether a site may be dialled to a part of its clients.
 func JudgeDial(inv *placement.Inventory, s *placement.Snapshot, d placement.Dial, overrides []string) *placement.Refusal {
 	l := newLimits(inv.Safety, append(slices.Clone(overrides), d.Override...))
-	rules := []*placement.Refusal{l.headroom(s, Change{Dial: map[string]int{d.Site: d.PerMille}}, d.Site)}
+	var rules []*placement.Refusal
 	if d.PerMille <= 0 {
 		rules = append(rules, l.minSites(inv, s, d.Site))
 	}
+	rules = append(rules, l.headroom(s, Change{Dial: map[string]int{d.Site: d.PerMille}}, d.Site))
 	for _, r := range rules {
 		if l.stands(r) {
 			return r

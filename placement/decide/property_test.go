@@ -132,7 +132,7 @@ func eachHistory(t *testing.T, n int, check func(t *testing.T, h *history)) {
 
 // TestSoundSnapshots holds what must be true of every state.
 func TestSoundSnapshots(t *testing.T) {
-	eachHistory(t, 150, func(t *testing.T, h *history) {
+	eachHistory(t, 60, func(t *testing.T, h *history) {
 		s := h.state(t)
 		if r := s.Check(); r != nil {
 			t.Errorf("%v", r)
@@ -191,7 +191,7 @@ func checkMap(t *testing.T, s *placement.Snapshot, m *placement.ServiceMap) {
 // cluster may take everybody, so the total decides.
 func TestNobodyAboveCapacityWhileTheTotalSuffices(t *testing.T) {
 	tight := 0
-	eachHistory(t, 150, func(t *testing.T, h *history) {
+	eachHistory(t, 50, func(t *testing.T, h *history) {
 		c := *h.inv
 		c.Services = slices.Clone(c.Services[:2]) // without the service that is bound to regions
 		c.Dials = nil                             // nor dials, which bind as well
@@ -237,7 +237,7 @@ func TestNobodyAboveCapacityWhileTheTotalSuffices(t *testing.T) {
 func TestOrderOfInputsDoesNotMatter(t *testing.T) {
 	var u Unfolder
 	var p Planner
-	eachHistory(t, 100, func(t *testing.T, h *history) {
+	eachHistory(t, 25, func(t *testing.T, h *history) {
 		s := h.state(t)
 		shuffled := slices.Clone(h.votes)
 		h.r.Shuffle(len(shuffled), func(i, k int) { shuffled[i], shuffled[k] = shuffled[k], shuffled[i] })
@@ -308,7 +308,7 @@ func TestDigestTellsApart(t *testing.T) {
 // TestRecoveryReturnsToTheSameMap: after everything is up again and the ramps
 // have ended, every class is where it was.
 func TestRecoveryReturnsToTheSameMap(t *testing.T) {
-	eachHistory(t, 60, func(t *testing.T, h *history) {
+	eachHistory(t, 20, func(t *testing.T, h *history) {
 		calm := newHistory(t, 1)
 		calm.inv = h.inv
 		c := *h.inv
