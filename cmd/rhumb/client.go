@@ -148,7 +148,8 @@ func (c *client) do(ctx context.Context, method, path string, body, v any) (json
 	return raw, nil
 }
 
-func (c *client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+// send asks; header holds pairs of a name and a value.
+func (c *client) send(ctx context.Context, method, path string, body any, header ...string) (*http.Response, error) {
 	var r io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -162,6 +163,9 @@ func (c *client) send(ctx context.Context, method, path string, body any) (*http
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.unreachable(err)

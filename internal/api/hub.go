@@ -19,8 +19,8 @@ const (
 	TopicBGP      = "bgp"      // one neighbour
 	TopicEvent    = "event"    // one event
 	TopicTransfer = "transfer" // the sessions of one node
-	topicState    = "state"    // everything at once, first
-	topicReset    = "reset"    // the client's last ID is too old: forget what you hold
+	TopicState    = "state"    // everything at once, first
+	TopicReset    = "reset"    // the client's last ID is too old: forget what you hold
 )
 
 // Limits of the stream.
@@ -70,7 +70,7 @@ type client struct {
 }
 
 func (c *client) wants(topic string) bool {
-	return len(c.topics) == 0 || topic == topicState || topic == topicReset || slices.Contains(c.topics, topic)
+	return len(c.topics) == 0 || topic == TopicState || topic == TopicReset || slices.Contains(c.topics, topic)
 }
 
 // hub turns states into one whole message and then differences. run owns the
@@ -245,9 +245,9 @@ func (h *hub) join(topics []string, lastID string) (*client, []message) {
 		return c, slices.DeleteFunc(missed, func(m message) bool { return !c.wants(m.topic) })
 	}
 	doc.Events = append([]placement.Event{}, h.events...)
-	first := []message{{seq: h.seq, topic: topicState, data: encode(doc)}}
+	first := []message{{seq: h.seq, topic: TopicState, data: encode(doc)}}
 	if lastID != "" {
-		first = append([]message{{seq: h.seq, topic: topicReset, data: []byte("{}")}}, first...)
+		first = append([]message{{seq: h.seq, topic: TopicReset, data: []byte("{}")}}, first...)
 	}
 	return c, first
 }
