@@ -93,7 +93,7 @@ func TestEveryReadAnswers(t *testing.T) {
 	s := testServer(t, &fakeOps{})
 	for path, want := range map[string]string{
 		"/api/v1/status": `"healthy":true`, "/api/v1/sites": `"kind":"SiteList"`, "/api/v1/sites/ams1": `"name":"ams1"`,
-		"/api/v1/peers": `"kind":"PeerList"`, "/api/v1/peers/tyo1/routes": `"announced":"gshut"`, "/api/v1/zones/demo.test": `"line 4: no TTL"`,
+		"/api/v1/peers": `"kind":"PeerList"`, "/api/v1/peers/tyo1/routes": `"announced":"gshut"`, "/api/v1/zones/demo.test": `"serials":[1041]`,
 		"/api/v1/sessions?state=moving": `"moving":3`, "/api/v1/nodes": `"rhumb-director"`, "/api/v1/slots": `"free":false`,
 		"/api/v1/rules": `"max-drains"`, "/api/v1/config": `"revision":900`, "/api/v1/events?kind=health": `"items":[{"id":2`,
 		"/api/v1/openapi.json": `"openapi":"3.1.0"`, "/livez": "ok", "/readyz?verbose": "[+] snapshot 1042.17",
