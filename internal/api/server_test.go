@@ -71,6 +71,7 @@ func testServer(t *testing.T, ops *fakeOps) *Server {
 	s, err := New(Config{State: func() State { return st }, Gatherer: reg, Registerer: reg,
 		Events:   memoryLog{{ID: 1, At: ago(1e12), Kind: "bgp", Text: "one"}, {ID: 2, At: ago(1e9), Kind: "health", Site: "ams1", Text: "two"}},
 		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, Slots: ops, Simulator: ops},
+		Assets:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path) }),
 		Identity: Identity{Node: "ams1-a", Unit: "rhumb-dns", Version: "v0"}})
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ func TestEveryReadAnswers(t *testing.T) {
 		"/api/v1/sessions?state=moving": `"moving":3`, "/api/v1/nodes": `"rhumb-director"`, "/api/v1/slots": `"free":false`,
 		"/api/v1/rules": `"max-drains"`, "/api/v1/config": `"revision":900`, "/api/v1/events?kind=health": `"items":[{"id":2`,
 		"/api/v1/openapi.json": `"openapi":"3.1.0"`, "/livez": "ok", "/readyz?verbose": "[+] snapshot 1042.17",
-		"/metrics": "rhumb_http_requests_total",
+		"/metrics": "rhumb_stream_clients 0", "/": "page /", "/main.js": "page /main.js",
 	} {
 		if w := as(s, caller{role: roleRead}, "GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("GET %s: %d, no %q in %s", path, w.Code, want, w.Body)
