@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"fmt"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -24,10 +23,10 @@ type asset struct {
 
 // Handler serves the pages at / and their files below. Browsers keep them and
 // ask whether they changed.
-func Handler() (http.Handler, error) {
+func Handler() http.Handler {
 	assets, err := load()
 	if err != nil {
-		return nil, fmt.Errorf("dash: %w", err)
+		panic("dash: the pages in this binary cannot be read: " + err.Error())
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
@@ -48,7 +47,7 @@ func Handler() (http.Handler, error) {
 			return
 		}
 		_, _ = w.Write(a.body) // the browser has gone: nobody to tell
-	}), nil
+	})
 }
 
 func load() (map[string]asset, error) {

@@ -12,10 +12,7 @@ import (
 
 func get(t *testing.T, path, tag string) *httptest.ResponseRecorder {
 	t.Helper()
-	handler, err := Handler()
-	if err != nil {
-		t.Fatal(err)
-	}
+	handler := Handler()
 	r := httptest.NewRequest("GET", "http://localhost"+path, nil)
 	if tag != "" {
 		r.Header.Set("If-None-Match", tag)
