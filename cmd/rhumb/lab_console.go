@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rhumb/internal/api"
 	"rhumb/internal/config"
 )
 
@@ -49,6 +50,17 @@ func runConsole(ctx context.Context, a *app, dir labDir) error {
 	u.add("state", u.serveLabState)
 	u.buildLoop()
 	u.add("report", u.reportLoop)
+	page, err := net.FileListener(os.NewFile(fdHTTP, "http"))
+	if err != nil {
+		return fmt.Errorf("lab: passed listener: %w", err)
+	}
+	admin, err := api.ListenUnix(dir.path("admin.sock"))
+	if err != nil {
+		return err
+	}
+	if err := addAPI(u, true, page, admin); err != nil {
+		return err
+	}
 	relay, err := newRelay(cfg, fdDNSTCP, fdDNSUDP, u)
 	if err != nil {
 		return err

@@ -114,7 +114,7 @@ func runLab(ctx context.Context, a *app, dir labDir, l *labListeners) error {
 	}
 	defer logFile.Close()
 	w := &world{dir: dir, topo: netlab.Lab(netlab.LabOptions{}), log: slog.New(slog.NewTextHandler(logFile, nil)), console: l.files}
-	p := &progress{out: a.out, start: time.Now(), dir: dir, http: l.http, dns: l.dns}
+	p := &labProgress{out: a.out, start: time.Now(), dir: dir, http: l.http, dns: l.dns}
 	p.head()
 	if err := dir.write(w.topo); err != nil {
 		return err
@@ -153,7 +153,7 @@ func (w *world) counts() string {
 
 // bringUp starts the processes in the order in which they need each other and
 // waits for each stage; what is awaited is what an operator would look at.
-func (w *world) bringUp(ctx context.Context, p *progress) error {
+func (w *world) bringUp(ctx context.Context, p *labProgress) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	check := &labCheck{world: w}
@@ -193,8 +193,8 @@ func await(ctx context.Context, ok func(context.Context) (string, error)) (strin
 	}
 }
 
-// progress prints what a start has come to.
-type progress struct {
+// labProgress prints what a start has come to.
+type labProgress struct {
 	out   io.Writer
 	start time.Time
 	dir   labDir
@@ -202,15 +202,15 @@ type progress struct {
 	dns   netAddr
 }
 
-func (p *progress) head() {
+func (p *labProgress) head() {
 	fmt.Fprintf(p.out, "rhumb lab  %s     state in %s (kept; remove with: rhumb lab reset)\n", version, p.dir)
 }
 
-func (p *progress) step(name, text string) {
+func (p *labProgress) step(name, text string) {
 	fmt.Fprintf(p.out, " ✓ %-11s %-64s %5.1f s\n", name, text, time.Since(p.start).Seconds())
 }
 
-func (p *progress) ready() {
+func (p *labProgress) ready() {
 	host, port, _ := net.SplitHostPort(string(p.dns))
 	fmt.Fprintf(p.out, `   page  http://%[1]s/      metrics  http://%[1]s/metrics
  Try:

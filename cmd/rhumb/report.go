@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -49,7 +50,7 @@ func (u *unit) reportLoop(ctx context.Context) error {
 
 // event tells the fleet's log; without a store it stands in this unit's own log only.
 func (u *unit) event(e placement.Event) {
-	e.Node, e.Site = u.cfg.Node.Name, u.cfg.Node.Site
+	e.Node, e.Site = u.cfg.Node.Name, cmp.Or(e.Site, u.cfg.Node.Site)
 	if u.cfg.Store.File != "" {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -71,6 +72,8 @@ func (a *app) root() *cobra.Command {
 		Short:         "DNS and anycast traffic director",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		// Flags which were not given come from the environment.
+		PersistentPreRunE: a.prepare,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	a.global.register(root.PersistentFlags())
@@ -107,6 +110,8 @@ func codeOf(err error) int {
 		return exitRefused
 	case errors.As(err, &bad):
 		return exitConfig
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
+		return exitUsage // the library has no type for it
 	}
 	return exitFailed
 }

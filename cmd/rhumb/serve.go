@@ -98,6 +98,9 @@ func serve(ctx context.Context, cfg *config.Node, roles []string, log *slog.Logg
 	}
 	u.buildLoop()
 	u.add("report", u.reportLoop)
+	if err := addAPI(u, false); err != nil {
+		return err
+	}
 	u.log.Info("started", "roles", strings.Join(roles, ","), "version", version)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // a no-op outside systemd
 	err = u.run(ctx)

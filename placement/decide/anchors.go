@@ -87,7 +87,7 @@ func (e *election) replaced(chosen, stay []string) bool {
 func (e *election) fit(site string) bool {
 	d := e.plan.Drain(site)
 	v := verdictOf(e.verdicts, placement.SiteID(site))
-	return (d == nil || d.Phase == placement.PhaseReturning) && v.Usable() && v.Own != placement.Down &&
+	return e.in.Inventory.Site(site) != nil && (d == nil || d.Phase == placement.PhaseReturning) && v.Usable() && v.Own != placement.Down &&
 		!slices.ContainsFunc(e.in.Slots, func(s placement.Slot) bool { return s.Prefix == e.prefix.Prefix && s.Site == site })
 }
 
