@@ -156,7 +156,7 @@ func (l *lab) running() bool {
 // keepLogs copies what the lab wrote beside the timeline.
 func (l *lab) keepLogs() {
 	dst := outputFile(l.t, ".logs")
-	err := errors.Join(os.RemoveAll(dst), os.CopyFS(dst, os.DirFS(filepath.Join(l.dir, "logs"))),
+	err := errors.Join(os.RemoveAll(dst), os.MkdirAll(dst, 0o755), os.CopyFS(dst, os.DirFS(filepath.Join(l.dir, "logs"))),
 		os.WriteFile(filepath.Join(dst, "lab.out"), []byte(l.out.text()), 0o644))
 	if b, e := os.ReadFile(filepath.Join(l.dir, "rhumb.log")); e == nil {
 		err = errors.Join(err, os.WriteFile(filepath.Join(dst, "rhumb.log"), b, 0o644))
