@@ -91,7 +91,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if s.cfg.Assets != nil {
-		mux.Handle("GET /", s.cfg.Assets)
+		mux.Handle("/", s.cfg.Assets)
 	}
 	return s.metrics.count(guard(mux))
 }
