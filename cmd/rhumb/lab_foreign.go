@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -137,16 +139,29 @@ func (w *world) foreignRouter(node, kind string) ([]foreignProgram, error) {
 	}
 	common := func(name string) []string {
 		return []string{"-f", dir + "/" + name + ".conf", "-i", dir + "/" + name + ".pid", "-z", dir + "/zserv.api",
-			"--vty_socket", dir, "-u", "root", "-g", "root", "--log", "stdout"}
+			"--vty_socket", dir, "--log", "stdout"}
 	}
 	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
-		errors.Join(writeFile(dir+"/zebra.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data))
+		errors.Join(writeFile(dir+"/zebra.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir))
+}
+
+// giveTo makes a user the owner of a directory: FRR's daemons give up root at
+// once, and then write there. Every directory above must let that user pass.
+func giveTo(name, dir string) error {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return err
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	return errors.Join(err1, err2, os.Chown(dir, uid, gid))
 }
 
 // frrDir is where Debian's package has the daemons, outside of every PATH.
 const frrDir = "/usr/lib/frr/"
 
 const foreignBird = `log stderr all;
+debug protocols { states };
 router id {{.Config.RouterID}};
 protocol device { scan time 5; }
 protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }

@@ -212,11 +212,12 @@ func (l *lab) siteOf(addrs []netip.Addr) string {
 func (l *lab) owners() {
 	l.t.Helper()
 	l.ownerOnce.Do(func() {
-		l.owner = map[netip.Addr]string{}
+		l.owner, l.first = map[netip.Addr]string{}, map[string]netip.Addr{}
 		for _, n := range l.nodes() {
 			if n.Role != netlab.Site {
 				continue
 			}
+			l.first[n.Name] = n.Addresses[0]
 			for _, a := range n.Addresses {
 				l.owner[a] = n.Name
 			}
@@ -226,5 +227,16 @@ func (l *lab) owners() {
 
 // nameServer is the low-level listener of a site.
 func (l *lab) nameServer(site string) netip.AddrPort {
-	return netip.AddrPortFrom(l.node(site).Addresses[0], 53)
+	l.owners()
+	return netip.AddrPortFrom(l.first[site], 53)
+}
+
+func parseAddr(text string) netip.Addr {
+	a, _ := netip.ParseAddr(text)
+	return a
+}
+
+func parseAddrPort(text string) netip.AddrPort {
+	a, _ := netip.ParseAddrPort(text)
+	return a
 }

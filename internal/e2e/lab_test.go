@@ -45,6 +45,7 @@ type lab struct {
 
 	ownerOnce sync.Once
 	owner     map[netip.Addr]string // unicast address → site
+	first     map[string]netip.Addr // site → its first own address
 }
 
 // readyIn bounds a start on a busy machine of two cores.
@@ -54,10 +55,22 @@ const readyIn = 90 * time.Second
 // with the test, which fails if anything of it stays.
 func startLab(t testing.TB, args ...string) *lab {
 	t.Helper()
-	l := newLab(t, t.TempDir())
+	l := newLab(t, stateDir(t))
 	l.start(exec.Command(binary(t), append([]string{"lab", "--dir", l.dir}, args...)...))
 	l.awaitReady()
 	return l
+}
+
+// stateDir makes a directory for a lab, which all users may enter: some daemons
+// give up root before they open their files.
+func stateDir(t testing.TB) string {
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 func newLab(t testing.TB, dir string) *lab {
