@@ -93,6 +93,8 @@ func (v *visit) static(name string, res zone.Result) {
 	}
 }
 
+// alias sends the CNAME and returns where to go on. The resolver could ask again
+// by itself; chasing within the zone saves it the round trip.
 func (v *visit) alias(name string, rrs []dns.RR) string {
 	r := v.reply
 	r.answer = append(r.answer, r.records(name, rrs, noTTL)...)

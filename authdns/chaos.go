@@ -30,6 +30,7 @@ func (s *state) nsid() string {
 	return s.self.Site + " " + s.self.Node + " " + s.snapshotName()
 }
 
+// snapshotName names the state that answers depend on; "-" before the first.
 func (s *state) snapshotName() string {
 	if s.snap == nil {
 		return "-"
@@ -37,6 +38,7 @@ func (s *state) snapshotName() string {
 	return s.snap.Name.String()
 }
 
+// options are the same for every reply of a state.
 func (s *state) options() options {
 	o := options{ecsOff: s.ecs.Off, keepalive: uint16(idleTimeout.Milliseconds() / 100)}
 	if !s.self.Hide {

@@ -45,6 +45,8 @@ type served struct {
 	blind bool
 }
 
+// forest returns the zones of a level. A listener without one is low, as a lone
+// authoritative server is.
 func (s *state) forest(l placement.Level) forest {
 	if l == placement.TopLevel {
 		return s.top
@@ -82,6 +84,9 @@ type loaded struct {
 	at      time.Time  // when the version in force was loaded
 }
 
+// on tells whether a level serves the zone. With name servers of its own it is
+// never served on a top address: the deeper zone would answer, and the referral
+// would never be seen.
 func (l *loaded) on(level placement.Level) bool {
 	if l.meta.NameServers != "" {
 		return level == placement.LowLevel
@@ -172,6 +177,7 @@ const (
 	defaultTTL  = 20 * time.Second
 )
 
+// steered reads Service and Policy once, so that no query has to.
 func (c *compiler) steered(svc *placement.Service) *steered {
 	st := &steered{service: svc, policy: svc.Policy, pick: defaultPick, observe: c.observes(svc.Mode)}
 	ttl := svc.TTL
@@ -236,7 +242,7 @@ func (c *compiler) delegate() map[string]*delegation {
 		if l.meta.NameServers == "" {
 			continue
 		}
-		d := &delegation{zone: name, service: l.meta.NameServers, pick: defaultPick, hosts: make(map[string]*host)}
+		d := &delegation{zone: name, service: l.meta.NameServers, pick: defaultPick, ttl: referralTTL, hosts: make(map[string]*host)}
 		out[name] = d
 		c.hosts(d)
 		for _, h := range d.global {
@@ -246,6 +252,9 @@ func (c *compiler) delegate() map[string]*delegation {
 	return out
 }
 
+// hosts makes the name servers of a delegation, one host a site with the
+// addresses of all its eligible clusters. They come from the Inventory and not
+// from a map, so that they stand even while no map does.
 func (c *compiler) hosts(d *delegation) {
 	if c.snap == nil {
 		return
@@ -256,13 +265,14 @@ func (c *compiler) hosts(d *delegation) {
 		return
 	}
 	d.observe = c.observes(svc.Mode)
+	d.ttl = uint32(svc.TTL.Or(referralTTL*time.Second) / time.Second)
 	if p := inv.Policy(svc.Policy); p != nil && p.Pick > 0 {
 		d.pick = p.Pick
 	}
 	for _, id := range inv.Eligible(svc) {
 		h := d.hosts[id.Site]
 		if h == nil {
-			h = &host{name: hostName(id.Site, d.zone), ttl: referralTTL}
+			h = &host{name: hostName(id.Site, d.zone), ttl: d.ttl}
 			d.hosts[id.Site] = h
 			d.global = append(d.global, h)
 		}
@@ -354,6 +364,8 @@ func (s *served) glue(r *reply, cut string, ns []dns.RR) (required, optional []d
 	return required, optional
 }
 
+// hostRRs returns the addresses of a name, made ones before those of the file.
+// They may be shared: copy before packing.
 func (s *served) hostRRs(name string) []dns.RR {
 	if h, ok := s.zone.Mark(name).(*host); ok {
 		return addressRRs(name, h.all, h.ttl)

@@ -225,6 +225,24 @@ func TestR4(t *testing.T) {
 	}
 }
 
+// TestReferralTTL: what the Service says holds for NS and glue on both levels.
+func TestReferralTTL(t *testing.T) {
+	snap := fleet(t, plan{})
+	snap.Inventory.Services[0].TTL = placement.Duration(90e9)
+	s := compiled(t, snap, sources()...)
+	for _, m := range []*dns.Msg{
+		s.reply(t, ask(t, "www.cdn.demo.test. A"), from(euResolver, top)),
+		s.reply(t, ask(t, "cdn.demo.test. NS"), from(euResolver, low)),
+		s.reply(t, ask(t, "ns-ams1.cdn.demo.test. A"), from(euResolver, low)),
+	} {
+		for _, rr := range slices.Concat(m.Answer, m.Ns, m.Extra) {
+			if rr.Header().Ttl != 90 {
+				t.Errorf("%v, want TTL 90", rr)
+			}
+		}
+	}
+}
+
 func TestWithoutSnapshot(t *testing.T) {
 	src := sources()
 	src[1].Steered = []string{"www.cdn.demo.test.", "kept.cdn.demo.test."}

@@ -121,6 +121,7 @@ func typeLabel(t uint16) string {
 	return "other"
 }
 
+// zoneFailed counts a version that was refused.
 func (m *metrics) zoneFailed(name string) { m.zones.failures.WithLabelValues(name).Inc() }
 
 // setZones renews the gauges; zones that are gone leave no series behind.
@@ -153,11 +154,12 @@ func (s *Server) Status() placement.DNSStatus {
 			z.Error = faults[name]
 		}
 		if l.zone != nil {
-			z.Serial, z.Names = l.zone.Serial(), l.zone.Names
+			z.Serial, z.Names = l.zone.Serial(), l.zone.Owners
 		}
 		out.Zones = append(out.Zones, z)
 	}
 	return out
 }
 
+// sortedKeys gives maps an order before it reaches an output.
 func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

@@ -10,7 +10,7 @@ import (
 	"rhumb/placement"
 )
 
-// TTLs of a referral in seconds. A resolver near a site that is being drained
+// TTLs of a referral in seconds, where the Service says nothing else. A resolver near a site that is being drained
 // gets the short one, or it would stay away for an hour after the site's return.
 const (
 	referralTTL = 3600
@@ -23,6 +23,8 @@ type delegation struct {
 	service string
 	observe bool
 	pick    int
+	// ttl of NS and glue in seconds; child and parent give the same.
+	ttl uint32
 	// hosts by site, for the clusters of the service; global lists all in order.
 	hosts  map[string]*host
 	global []*host
@@ -37,6 +39,8 @@ type host struct {
 	ttl  uint32
 }
 
+// addrs returns all addresses of the type asked: a host has few, and glue is
+// whole or worthless.
 func (h *host) addrs(qtype uint16) []netip.Addr { return ofFamily(h.all, qtype, len(h.all)) }
 
 // hostName returns the name of a site's name servers in a zone.
@@ -64,9 +68,9 @@ func (d *delegation) choose(snap *placement.Snapshot, resolver netip.Addr) (out 
 		}
 	}
 	if draining(&c) {
-		return out, drainingTTL
+		return out, min(drainingTTL, d.ttl)
 	}
-	return out, referralTTL
+	return out, d.ttl
 }
 
 // draining tells whether the cheapest candidate is being drained.
@@ -94,6 +98,7 @@ func (v *visit) referral(res zone.Result) {
 	v.staticReferral(v.zone, res.Owner, res.RRs)
 }
 
+// resolver is who sent the packet; ECS does not count in a referral.
 func (v *visit) resolver() netip.Addr { return v.from.addr.Addr().Unmap() }
 
 // generic refers to the same set for everybody: what the parent's file says, else
@@ -106,7 +111,7 @@ func (v *visit) generic(d *delegation, res zone.Result) {
 	case d.child.servesApex():
 		v.staticReferral(d.child, res.Owner, d.child.apexNS())
 	case len(d.global) > 0:
-		v.reply.authority, v.reply.glue = d.records(v.reply, d.global, referralTTL)
+		v.reply.authority, v.reply.glue = d.records(v.reply, d.global, d.ttl)
 	default:
 		v.reply.notReady("name servers of " + d.zone + " not known yet")
 	}

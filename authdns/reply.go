@@ -107,6 +107,8 @@ func (r *reply) pack(out []byte, limit int) (n int, truncated bool) {
 	return end, !fits
 }
 
+// packHeader comes last, when the counts are known. RA, Z, AD and CD stay 0:
+// nothing here recurses or validates.
 func (r *reply) packHeader(out []byte, counts [4]uint16, truncated bool) {
 	flags := uint16(0x8000) | uint16(r.q.opcode)<<11 | uint16(r.rcode&0xf)
 	if r.aa {
@@ -172,6 +174,7 @@ func packExtra(rrs []dns.RR, out []byte, end int, names map[string]int) (int, ui
 	return last, whole
 }
 
+// sameSet tells whether two neighbours belong to one RRset.
 func sameSet(a, b dns.RR) bool {
 	return a.Header().Rrtype == b.Header().Rrtype && a.Header().Name == b.Header().Name
 }
@@ -208,6 +211,7 @@ func (r *reply) opt() []byte {
 	return b
 }
 
+// appendOption writes code, length and data (RFC 6891 section 6.1.2).
 func appendOption(b []byte, code uint16, data []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, code)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(data)))

@@ -55,6 +55,7 @@ type Server struct {
 	sockets []socket
 	metrics *metrics
 	tallies *tallies
+	buffers sync.Pool // of *tcpBuffer
 
 	current atomic.Pointer[state]
 
@@ -111,7 +112,6 @@ func (s *Server) publish(snap *placement.Snapshot) {
 	}
 	s.snap = snap
 	s.current.Store(next)
-	s.metrics.setZones(s.zones)
 }
 
 // Addrs returns the addresses of the listeners in order, as opened: port 0 of

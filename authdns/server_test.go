@@ -78,7 +78,10 @@ func roundTrip(t *testing.T, c net.Conn, network string, query []byte) *dns.Msg 
 func readTCP(t *testing.T, c net.Conn) *dns.Msg {
 	t.Helper()
 	buf := make([]byte, 65536)
-	n, err := readMessage(c, buf)
+	n, err := readLength(c)
+	if err == nil {
+		_, err = io.ReadFull(c, buf[:n])
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,9 +140,13 @@ func TestLevelsByAddress(t *testing.T) {
 // TestReplyFromAddressAsked is row 13: a socket bound to every address answers
 // from the one that was asked; a connected client would not see it otherwise.
 func TestReplyFromAddressAsked(t *testing.T) {
-	s := start(t, Config{Listeners: []Listener{loopback(top, "0.0.0.0:0"), loopback(top, "[::]:0")}})
+	dual, err := net.ListenPacket("udp", "[::]:0") // as an init system hands it over
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Config{Listeners: []Listener{loopback(top, "0.0.0.0:0"), loopback(top, "[::]:0"), {Level: top, Packet: dual}}})
 	s.SetZones(sources())
-	for i, asked := range []string{"127.0.0.9", "::1"} {
+	for i, asked := range []string{"127.0.0.9", "::1", "127.0.0.9"} {
 		to := netip.AddrPortFrom(netip.MustParseAddr(asked), s.Addrs()[i].Port())
 		if got := show(exchange(t, "udp", to, ask(t, "www.demo.test. A"))); got != "NOERROR aa | "+wwwA {
 			t.Errorf("%s: %s", asked, got)

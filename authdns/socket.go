@@ -21,6 +21,7 @@ type socket struct {
 	stream   net.Listener
 }
 
+// addr is the local address, as the kernel knows it.
 func (k *socket) addr() netip.AddrPort {
 	var a net.Addr
 	if k.packet != nil {
@@ -31,6 +32,8 @@ func (k *socket) addr() netip.AddrPort {
 	return addrPort(a)
 }
 
+// close ends whoever reads from the socket. Workers may share one: the second
+// close does nothing.
 func (k *socket) close() {
 	if k.packet != nil {
 		k.packet.Close()
@@ -39,6 +42,8 @@ func (k *socket) close() {
 	}
 }
 
+// addrPort returns the address of a socket, the zero value for one that is
+// neither UDP nor TCP.
 func addrPort(a net.Addr) netip.AddrPort {
 	switch a := a.(type) {
 	case *net.UDPAddr:
@@ -65,6 +70,8 @@ func open(listeners []Listener, workers int) ([]socket, error) {
 	return out, nil
 }
 
+// open opens a listener, or takes the sockets that were handed in; on error the
+// ones already open come back too, for the caller to close.
 func (l *Listener) open(index, workers int) (out []socket, err error) {
 	add := func(p net.PacketConn, s net.Listener) {
 		out = append(out, socket{index, l.Level, p, s})
@@ -120,6 +127,8 @@ func family(network string, a netip.AddrPort) string {
 	return network + "6"
 }
 
+// listenUDP opens one of several sockets on an address; the kernel spreads the
+// clients over them by hash.
 func listenUDP(addr netip.AddrPort) (net.PacketConn, error) {
 	lc := net.ListenConfig{Control: control}
 	p, err := lc.ListenPacket(context.Background(), family("udp", addr), addr.String())
@@ -133,6 +142,7 @@ func listenUDP(addr netip.AddrPort) (net.PacketConn, error) {
 	return p, nil
 }
 
+// listenTCP opens the one listening socket of an address.
 func listenTCP(addr netip.AddrPort) (net.Listener, error) {
 	lc := net.ListenConfig{Control: control}
 	lc.SetMultipathTCP(false)

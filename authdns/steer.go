@@ -107,6 +107,7 @@ func (v *visit) chosen(name string, st *steered, c *placement.Choice, client net
 	}
 }
 
+// clusterAddrs drops the ports: DNS has no place for them.
 func (v *visit) clusterAddrs(c *placement.Choice, client netip.Addr, pick int) []netip.Addr {
 	var out []netip.Addr
 	for _, ap := range v.state.snap.Addresses(c, client, v.reply.q.qtype == dns.TypeAAAA, pick) {

@@ -81,6 +81,8 @@ const (
 	defaultBits6 = 56
 )
 
+// ecsCap is how many bits may count. A finer answer would cost an entry in every
+// resolver's cache for each /32.
 func ecsCap(family uint16, limit placement.ECS) int {
 	bits, def := limit.Bits4, defaultBits4
 	if family == familyIPv6 {

@@ -56,10 +56,12 @@ type rate struct {
 	qps   float64
 }
 
+// newTallies starts all counts at now.
 func newTallies(now time.Time) *tallies {
 	return &tallies{rate: rate{at: now}, demandAt: now}
 }
 
+// add makes the tally of one more worker.
 func (t *tallies) add() *tally {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,6 +95,7 @@ func (t *tallies) status(now time.Time) (qps float64, answers map[string]int64) 
 // called, in that order, for load reports. What was counted is forgotten.
 func (s *Server) Demand() []placement.Demand { return s.tallies.demand(s.now()) }
 
+// demand sums up and forgets; now ends the span that the rates are of.
 func (t *tallies) demand(now time.Time) []placement.Demand {
 	t.mu.Lock()
 	defer t.mu.Unlock()

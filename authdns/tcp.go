@@ -53,6 +53,7 @@ func (s *Server) serveTCP(ctx context.Context, k socket, conns *conns) error {
 	}
 }
 
+// pause waits, and tells whether the context still holds.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -69,44 +70,56 @@ func pause(ctx context.Context, d time.Duration) bool {
 // its queries are answered, when the peer idles, or at anything malformed.
 func (s *Server) serveConn(c *conn, conns *conns, t *tally) {
 	defer c.Close()
-	in, out := make([]byte, maxTCP), make([]byte, 2+maxTCP)
-	for {
-		// One deadline for a whole message: a peer which sends an octet now and
-		// then holds the connection no longer than an idle one.
-		if c.SetReadDeadline(time.Now().Add(idleTimeout)) != nil {
-			return
-		}
-		n, err := readMessage(c, in)
-		if err != nil {
-			return
-		}
-		conns.touch(c, s.now())
-		m := s.handle(in[:n], out[2:], c.from, t)
-		if m == 0 {
-			return
-		}
-		binary.BigEndian.PutUint16(out, uint16(m))
-		if c.SetWriteDeadline(time.Now().Add(writeTimeout)) != nil {
-			return
-		}
-		if _, err := c.Write(out[:2+m]); err != nil {
-			return
-		}
+	for s.serveMessage(c, conns, t) {
 	}
+}
+
+// tcpBuffer holds one query and its reply behind their lengths. It is borrowed
+// for as long as a message takes, so that idle connections cost next to nothing.
+type tcpBuffer struct{ in, out [2 + maxTCP]byte }
+
+// serveMessage answers one query; false ends the connection.
+func (s *Server) serveMessage(c *conn, conns *conns, t *tally) bool {
+	// One deadline for a whole message: a peer which sends an octet now and
+	// then holds the connection no longer than an idle one.
+	if c.SetReadDeadline(time.Now().Add(idleTimeout)) != nil {
+		return false
+	}
+	n, err := readLength(c)
+	if err != nil {
+		return false
+	}
+	b, ok := s.buffers.Get().(*tcpBuffer)
+	if !ok {
+		b = new(tcpBuffer)
+	}
+	defer s.buffers.Put(b)
+	if _, err := io.ReadFull(c, b.in[:n]); err != nil {
+		return false
+	}
+	conns.touch(c, s.now())
+	m := s.handle(b.in[:n], b.out[2:], c.from, t)
+	if m == 0 || c.SetWriteDeadline(time.Now().Add(writeTimeout)) != nil {
+		return false
+	}
+	binary.BigEndian.PutUint16(b.out[:], uint16(m))
+	_, err = c.Write(b.out[:2+m])
+	return err == nil
 }
 
 var errEmpty = errors.New("message of length 0")
 
-// readMessage reads one message with its length (RFC 1035 section 4.2.2).
-func readMessage(r io.Reader, in []byte) (int, error) {
-	if _, err := io.ReadFull(r, in[:2]); err != nil {
+// readLength reads the length before a message (RFC 1035 section 4.2.2).
+func readLength(r io.Reader) (int, error) {
+	var b [2]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return 0, err
 	}
-	n := int(binary.BigEndian.Uint16(in))
+	n := int(binary.BigEndian.Uint16(b[:]))
 	if n == 0 {
 		return 0, errEmpty
 	}
-	return io.ReadFull(r, in[:n])
+	return n, nil
 }
 
 // conn is a connection with the time of its last query, guarded by conns.
@@ -125,6 +138,7 @@ type conns struct {
 	closed    bool
 }
 
+// newConns makes an empty table; one serves all listeners.
 func newConns() *conns {
 	return &conns{all: make(map[*conn]struct{}), perClient: make(map[netip.Addr]int)}
 }
@@ -146,6 +160,8 @@ func (t *conns) add(c *conn, now time.Time) bool {
 	return true
 }
 
+// evict closes the connection that has been idle longest; mu is held. A scan
+// costs microseconds, and only a full table pays them.
 func (t *conns) evict() {
 	var oldest *conn
 	for c := range t.all {
@@ -157,12 +173,14 @@ func (t *conns) evict() {
 	t.drop(oldest)
 }
 
+// touch notes a query, which keeps the connection from being evicted next.
 func (t *conns) touch(c *conn, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c.last = now
 }
 
+// remove forgets a connection that has ended.
 func (t *conns) remove(c *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -181,6 +199,7 @@ func (t *conns) drop(c *conn) {
 	}
 }
 
+// closeAll ends every connection and takes no more: Run is over.
 func (t *conns) closeAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

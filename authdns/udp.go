@@ -44,6 +44,7 @@ func (s *Server) serveUDP(k socket) error {
 	}
 }
 
+// unmap makes an IPv4 client of a dual-stack socket an IPv4 client.
 func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
@@ -85,6 +86,7 @@ func sameAddress(oob []byte) []byte {
 // dropSilent counts packets which are no queries; they get no reply.
 const dropSilent = "not_a_query"
 
+// proto is the label that CoreDNS uses, so that its panels work here.
 func proto(from asker) string {
 	if from.tcp {
 		return "tcp"
@@ -92,6 +94,7 @@ func proto(from asker) string {
 	return "udp"
 }
 
+// familyLabel is the address family by its number (RFC 7871, CoreDNS).
 func familyLabel(from asker) string {
 	if from.addr.Addr().Is4() {
 		return "1"

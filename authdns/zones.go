@@ -39,6 +39,7 @@ func (s *Server) SetZones(sources []Source) []error {
 	}
 	s.zones = next
 	s.publish(s.snap)
+	s.metrics.setZones(s.zones)
 	return errs
 }
 
@@ -65,9 +66,11 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 	return l, nil
 }
 
+// logChange tells what a new version changes, and what an operator would
+// otherwise learn from a secondary which stays behind.
 func (s *Server) logChange(name string, old, z *zone.Zone) {
 	d := zone.Diff(old, z)
-	s.log.Info("zone loaded", "zone", name, "serial", z.Serial(), "names", z.Names,
+	s.log.Info("zone loaded", "zone", name, "serial", z.Serial(), "names", z.Owners,
 		"added", len(d.Added), "lost", len(d.Lost))
 	if old != nil && !zone.Later(z.Serial(), old.Serial()) {
 		s.log.Warn("zone changed but its serial is not later: secondaries will not see it",

@@ -85,6 +85,7 @@ func (l *Loopback) Bound(a netip.Addr) (bool, error) {
 	return slices.ContainsFunc(list, func(n netlink.Addr) bool { return addrOf(n.IP) == a }), nil
 }
 
+// hostAddr returns the address as /32 or /128.
 func hostAddr(a netip.Addr) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
 }
@@ -109,6 +110,7 @@ func (s *Speaker) addresses(r *route) []netip.Addr {
 	return slices.Compact(out)
 }
 
+// eachAddress calls keep with the addresses which the site may serve.
 func eachAddress(site *placement.Site, services []placement.Service, keep func(netip.Addr)) {
 	for _, c := range site.Clusters {
 		for _, a := range c.Addresses {
@@ -174,6 +176,7 @@ func (s *Speaker) unbind(r *route) {
 	}
 }
 
+// unbindAll is the end: nothing of ours stays on lo.
 func (s *Speaker) unbindAll() {
 	for _, r := range s.loop.routes {
 		s.unbind(r)

@@ -53,6 +53,7 @@ func (s *Speaker) leave() {
 	s.unbindAll()
 }
 
+// leaveTo takes routes down one rung at exit; one that fails dies with its session.
 func (s *Speaker) leaveTo(routes []*route, to placement.Step) {
 	ctx, cancel := context.WithTimeout(context.Background(), exitDeadline)
 	defer cancel()

@@ -228,7 +228,8 @@ func (l *lab) helper(host string, c helperConfig, env ...string) *process {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return l.start(host, self, append(env, helperEnv+"="+string(raw)))
+	// The race detector otherwise keeps an ending process for a second.
+	return l.start(host, self, append(env, "GORACE=atexit_sleep_ms=0", helperEnv+"="+string(raw)))
 }
 
 // fib follows the kernel routes of a host.

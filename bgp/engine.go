@@ -67,8 +67,8 @@ type LargeCommunity [3]uint32
 // Attrs are the path attributes that we set. Communities are kept sorted, so
 // that equal meaning compares equal.
 type Attrs struct {
-	Prepend          int // copies of our AS besides the one that eBGP adds
-	MED              uint32
+	Prepend          int    // copies of our AS besides the one that eBGP adds
+	MED              uint32 // 0 is not sent; non-transitive, so only this router weighs it
 	Communities      []uint32
 	LargeCommunities []LargeCommunity
 	NoExport         bool
@@ -90,6 +90,7 @@ func (a Attrs) Equal(b Attrs) bool {
 		specified(a.NextHop) == specified(b.NextHop)
 }
 
+// specified makes the two ways to say "the session's own" one.
 func specified(a netip.Addr) netip.Addr {
 	if a.IsUnspecified() {
 		return netip.Addr{}

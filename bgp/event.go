@@ -50,9 +50,10 @@ func (s *Speaker) report(r *route, from, to placement.Step, took time.Duration) 
 	s.cfg.Events(e)
 }
 
+// event describes a transition as the loop sees the world now.
 func (s *Speaker) event(r *route, from, to placement.Step) Event {
 	e := Event{At: time.Now(), Prefix: r.prefix.Prefix, Node: s.cfg.Node, From: from, To: to, Cause: r.want.Cause, Fault: r.want.Fault,
-		Witness: guard.Seen(s.loop.markers.sightings(s.cfg.MarkerASN), r.prefix.Prefix, uint32(s.cfg.SiteNumber)),
+		Witness: guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber)),
 		Peers:   s.established(), Observed: r.mode != placement.Act}
 	if r.missing != "" {
 		e.Cause, e.Fault = r.missing, placement.LocalFault
@@ -66,6 +67,7 @@ func (s *Speaker) event(r *route, from, to placement.Step) Event {
 	return e
 }
 
+// write is the one log line of a transition; its keys are fixed.
 func (s *Speaker) write(level slog.Level, msg string, e *Event) {
 	s.log.LogAttrs(context.Background(), level, msg,
 		slog.String("prefix", e.Prefix.String()), slog.String("node", e.Node),
@@ -111,8 +113,10 @@ func (s *Speaker) fail(object string, err error) {
 	}
 }
 
+// recovered lets the next error of an object be told again.
 func (s *Speaker) recovered(object string) { delete(s.loop.errs, object) }
 
+// failed notes an outcome, good or bad.
 func (s *Speaker) failed(object string, err error) {
 	if err != nil {
 		s.fail(object, err)
@@ -128,6 +132,7 @@ type metrics struct {
 	reaction                              prometheus.Histogram
 }
 
+// newMetrics makes the metrics and registers them where there is a registry.
 func newMetrics(reg prometheus.Registerer, site string) *metrics {
 	own := prometheus.Labels{"site": site}
 	gauge := func(name, help string, l prometheus.Labels, labels ...string) *prometheus.GaugeVec {

@@ -88,6 +88,7 @@ func StartGoBGP(ctx context.Context, c GoBGPConfig) (*GoBGP, error) {
 	return g, nil
 }
 
+// check refuses settings under which the speaker would not do what it promises.
 func (c *GoBGPConfig) check() error {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -103,6 +104,7 @@ func (c *GoBGPConfig) check() error {
 	return nil
 }
 
+// start brings the server up: global settings, policies, and only then peers.
 func (g *GoBGP) start(ctx context.Context, c GoBGPConfig) error {
 	err := g.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
 		Asn: c.ASN, RouterId: c.RouterID.String(), ListenPort: int32(c.Port),
@@ -164,11 +166,15 @@ func transitPolicies(ctx context.Context, s *server.BgpServer) error {
 		assign(ctx, s, api.PolicyDirection_EXPORT, api.RouteAction_ACCEPT))
 }
 
+// assign makes the policies those of the global table, which all our peers share
+// (no peer is a route server client), with what happens when none matches.
 func assign(ctx context.Context, s *server.BgpServer, d api.PolicyDirection, def api.RouteAction, p ...*api.Policy) error {
 	return s.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{
 		Assignment: &api.PolicyAssignment{Name: "global", Direction: d, Policies: p, DefaultAction: def}})
 }
 
+// peerConfig puts a peer in the library's words. What is not set there has a
+// default of the library, so everything that matters is set.
 func peerConfig(p *Peer) *api.Peer {
 	hold, keepalive := p.timers()
 	out := &api.Peer{
@@ -396,6 +402,7 @@ func toPath(r Route, asn uint32, withdraw bool) (*api.Path, error) {
 	return apiutil.NewPath(nlri, withdraw, append(attrs, optional(r.Attrs, asn)...), time.Now())
 }
 
+// nlriOf returns the prefix as the wire carries it (RFC 4271 section 4.3).
 func nlriOf(p netip.Prefix) wire.AddrPrefixInterface {
 	if p.Addr().Is4() {
 		return wire.NewIPAddrPrefix(uint8(p.Bits()), p.Addr().String())
@@ -403,6 +410,8 @@ func nlriOf(p netip.Prefix) wire.AddrPrefixInterface {
 	return wire.NewIPv6AddrPrefix(uint8(p.Bits()), p.Addr().String())
 }
 
+// optional returns the attributes which are there only when set. An AS path is
+// given for prepending alone: eBGP adds our AS once more on its own.
 func optional(a Attrs, asn uint32) []wire.PathAttributeInterface {
 	var out []wire.PathAttributeInterface
 	if a.Prepend > 0 {
@@ -451,6 +460,8 @@ func fromPath(p *api.Path) (Learned, error) {
 	return out, nil
 }
 
+// readAttrs reads path attributes. Of a learned route, Prepend is the length of
+// the AS path; of our own it is the number of copies we put there.
 func readAttrs(attrs []wire.PathAttributeInterface) Attrs {
 	var a Attrs
 	for _, attr := range attrs {
@@ -479,6 +490,7 @@ func readAttrs(attrs []wire.PathAttributeInterface) Attrs {
 	return a
 }
 
+// readCommunities keeps NO_EXPORT apart, as Attrs does.
 func (a *Attrs) readCommunities(list []uint32) {
 	for _, c := range list {
 		if c == noExport {
@@ -489,11 +501,13 @@ func (a *Attrs) readCommunities(list []uint32) {
 	}
 }
 
+// addrOf converts; an address of neither length gives the zero Addr.
 func addrOf(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }
 
+// peerState names the state in lower case, as in the metric's label.
 func peerState(p *api.Peer) PeerState {
 	a, _ := netip.ParseAddr(p.GetConf().GetNeighborAddress())
 	state := p.GetState().GetSessionState()
@@ -501,6 +515,7 @@ func peerState(p *api.Peer) PeerState {
 		Established: state == api.PeerState_ESTABLISHED}
 }
 
+// addressStrings is for the library, which takes addresses as text.
 func addressStrings(list []netip.Addr) []string {
 	out := make([]string, 0, len(list))
 	for _, a := range list {
@@ -509,6 +524,7 @@ func addressStrings(list []netip.Addr) []string {
 	return out
 }
 
+// comparePrefix orders by address, then the shorter prefix first.
 func comparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
@@ -543,6 +559,7 @@ func (l *logAdapter) SetLevel(log.LogLevel) {}
 // GetLevel keeps the library from formatting what would be dropped.
 func (l *logAdapter) GetLevel() log.LogLevel { return log.InfoLevel }
 
+// write sorts the fields: the library hands them over as a map.
 func (l *logAdapter) write(level slog.Level, msg string, f log.Fields) {
 	if !l.to.Enabled(context.Background(), level) {
 		return
@@ -563,6 +580,7 @@ func (l *logAdapter) write(level slog.Level, msg string, f log.Fields) {
 	l.to.LogAttrs(context.Background(), level, "bgp: "+msg, attrs...)
 }
 
+// text prints a field; errors and states of the library know how to print.
 func text(v any) string {
 	switch v := v.(type) {
 	case string:

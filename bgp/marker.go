@@ -10,8 +10,8 @@ import (
 // markerFunction is the middle field of a marker: ASN:1:SITE.
 const markerFunction = 1
 
-// maxMarkers bounds the routes remembered of all peers. A router which sends us
-// the Internet fills this and no more; what is over is not a witness.
+// maxMarkers bounds the sightings remembered: far more than sites times
+// prefixes of any fleet, far less than the Internet.
 const maxMarkers = 4096
 
 // marker returns the large community which names a site on its routes; asn is
@@ -29,21 +29,29 @@ type markers struct {
 }
 
 type seenRoute struct {
-	peer   netip.Addr
-	prefix netip.Prefix
-	attrs  Attrs
+	peer     netip.Addr
+	sighting guard.Sighting
 }
 
 // note takes a route in or out. A newer route of the same peer and prefix
-// replaces the older, whatever site it comes from.
-func (m *markers) note(l Learned) {
+// replaces the older, whatever site it comes from. It tells whether anything
+// changed: routes without a marker mostly pass without a trace.
+func (m *markers) note(l Learned, asn uint32) bool {
+	before := len(m.seen)
 	m.seen = slices.DeleteFunc(m.seen, func(s seenRoute) bool {
-		return s.peer == l.Peer && s.prefix == l.Route.Prefix
+		return s.peer == l.Peer && s.sighting.Prefix == l.Route.Prefix
 	})
-	if l.Withdrawn || len(l.Route.Attrs.LargeCommunities) == 0 || len(m.seen) >= maxMarkers {
-		return
+	changed := len(m.seen) != before
+	if l.Withdrawn {
+		return changed
 	}
-	m.seen = append(m.seen, seenRoute{l.Peer, l.Route.Prefix, l.Route.Attrs})
+	for _, c := range l.Route.Attrs.LargeCommunities {
+		if c[0] == asn && c[1] == markerFunction && len(m.seen) < maxMarkers {
+			m.seen = append(m.seen, seenRoute{l.Peer, guard.Sighting{Prefix: l.Route.Prefix, Number: c[2], GShut: l.Route.Attrs.GShut()}})
+			changed = true
+		}
+	}
+	return changed
 }
 
 // forget drops what a peer showed: its session ended.
@@ -51,23 +59,35 @@ func (m *markers) forget(peer netip.Addr) {
 	m.seen = slices.DeleteFunc(m.seen, func(s seenRoute) bool { return s.peer == peer })
 }
 
-// sightings returns what carries a marker of the fleet.
-func (m *markers) sightings(asn uint32) []guard.Sighting {
-	var out []guard.Sighting
+// sightings returns what is seen now.
+func (m *markers) sightings() []guard.Sighting {
+	out := make([]guard.Sighting, 0, len(m.seen))
 	for _, s := range m.seen {
-		for _, c := range s.attrs.LargeCommunities {
-			if c[0] == asn && c[1] == markerFunction {
-				out = append(out, guard.Sighting{Prefix: s.prefix, Number: c[2], GShut: s.attrs.GShut()})
-			}
-		}
+		out = append(out, s.sighting)
 	}
 	return out
+}
+
+// sift returns a callback for the engine which passes on what the loop needs to
+// know: all about peers, and of routes only those which change a sighting. A
+// router which sends us the Internet must not keep the loop busy.
+func sift(asn uint32, pass func(Change)) func(Change) {
+	var seen markers
+	return func(c Change) {
+		if c.Learned != nil && !seen.note(*c.Learned, asn) {
+			return
+		}
+		if c.Peer != nil && !c.Peer.Established {
+			seen.forget(c.Peer.Address)
+		}
+		pass(c)
+	}
 }
 
 // heard takes an event of the engine in.
 func (s *Speaker) heard(c Change) {
 	if c.Learned != nil {
-		s.loop.markers.note(*c.Learned)
+		s.loop.markers.note(*c.Learned, s.cfg.MarkerASN)
 	}
 	if c.Peer == nil {
 		return
@@ -88,6 +108,7 @@ func (s *Speaker) heard(c Change) {
 	}
 }
 
+// established counts the peers which hear us.
 func (s *Speaker) established() (n int) {
 	for _, p := range s.loop.peers {
 		if p.Established {

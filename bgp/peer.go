@@ -61,6 +61,8 @@ func (p *Peer) Check(asn uint32) error {
 	return p.checkTimers()
 }
 
+// checkTimers holds the timers to what the wire can say and RFC 4271 section 10
+// asks: whole seconds, and three keepalives within a hold time.
 func (p *Peer) checkTimers() error {
 	hold, keepalive := p.timers()
 	switch {
@@ -74,6 +76,7 @@ func (p *Peer) checkTimers() error {
 	return nil
 }
 
+// timers returns the timers with their defaults filled in.
 func (p *Peer) timers() (hold, keepalive time.Duration) {
 	hold, keepalive = p.Hold, p.Keepalive
 	if hold == 0 {

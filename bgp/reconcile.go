@@ -66,14 +66,15 @@ func (s *Speaker) frozen(r *route) bool {
 // wish turns what is wanted into a wish for the ladder. The own listener gone
 // is a wish of its own while the prefix is announced. A route which has never
 // been announced since the start, and is not wanted, needs the same right to be
-// silent as one which goes: else a fleet restarted in a bad hour is gone.
+// silent as one which goes: else a fleet restarted in a bad hour is gone. So
+// does one whose site was named an anchor meanwhile.
 func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wish, pending bool) {
 	own := r.missing != "" && r.ladder.At < placement.Withdrawn
 	w = guard.Wish{Step: r.want.Want, Jump: !r.want.Intent && r.want.Fault == placement.LocalFault}
 	if own {
 		return guard.Wish{Step: placement.Withdrawn, Jump: true, Now: true}, false
 	}
-	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && !r.claim.silent {
+	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && (!r.claim.silent || s.anchor(r)) {
 		to, no, wait := s.judge(ctx, r, placement.GShut, placement.Withdrawn, now)
 		if wait {
 			return w, true
@@ -114,6 +115,7 @@ func hopeful(r guard.Request) guard.Request {
 	return r
 }
 
+// request gathers what the guard weighs, but for what the store must be asked.
 func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.Request {
 	in := s.loop.now
 	inv := in.snapshot.Inventory
@@ -128,7 +130,7 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 		req.Overrides = d.Override
 	}
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))
-	req.Seen = guard.Seen(s.loop.markers.sightings(s.cfg.MarkerASN), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
+	req.Seen = guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
 	if r.ladder.At == placement.GShut {
 		req.AtGShut = now.Sub(r.ladder.Since)
 	}
@@ -187,6 +189,7 @@ func (s *Speaker) raise(ctx context.Context, r *route, rung placement.Step, now 
 	return s.set(ctx, r, rung, now)
 }
 
+// announced counts the prefixes of this node which are not silent, observed ones included.
 func (s *Speaker) announced() (n int) {
 	for _, r := range s.loop.routes {
 		if r.ladder.At < placement.Withdrawn {
@@ -226,6 +229,7 @@ func (s *Speaker) own(r *route) placement.Announced {
 	return placement.Announced{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Node: s.cfg.Node, Step: r.told}
 }
 
+// tell gives the engine a step; only set, after the guard, and leaveTo call it.
 func (s *Speaker) tell(ctx context.Context, r *route, to placement.Step) error {
 	switch {
 	case to == placement.Withdrawn:
@@ -289,12 +293,15 @@ func (s *Speaker) audit(ctx context.Context) {
 	}
 }
 
+// holds tells whether a prefix is meant to be announced by this node.
 func (s *Speaker) holds(p netip.Prefix) bool {
 	return slices.ContainsFunc(s.loop.routes, func(r *route) bool {
 		return r.prefix.Prefix == p && r.told < placement.Withdrawn
 	})
 }
 
+// repair makes one route of the engine what it was told to be. A route lost is
+// announced as it was; whether it should be is the ladder's matter.
 func (s *Speaker) repair(ctx context.Context, r *route, have []Route) {
 	want := Route{r.prefix.Prefix, s.attrs(r, r.told)}
 	i := slices.IndexFunc(have, func(h Route) bool { return h.Prefix == want.Prefix })

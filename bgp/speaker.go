@@ -181,12 +181,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 	changes, watched := make(chan Change), make(chan error, 1)
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
-		watched <- s.engine.Watch(watching, func(c Change) {
+		watched <- s.engine.Watch(watching, sift(s.cfg.MarkerASN, func(c Change) {
 			select {
 			case changes <- c:
 			case <-watching.Done():
 			}
-		})
+		}))
 	}()
 	err := s.serve(ctx, changes, watched)
 	s.leave()
@@ -197,6 +197,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return err
 }
 
+// closeEngine ends the sessions; the routes are withdrawn by then.
 func (s *Speaker) closeEngine(own *GoBGP) {
 	if err := own.Close(context.Background()); err != nil {
 		s.log.Warn("bgp: close", "err", err)
@@ -206,6 +207,8 @@ func (s *Speaker) closeEngine(own *GoBGP) {
 // auditEvery is how often the engine's routes are compared with what it was told.
 const auditEvery = time.Second
 
+// serve is the loop: something happened, the newest input is taken, every route
+// moves as far as it may, the outcome is published.
 func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-chan error) error {
 	audit := time.NewTicker(auditEvery)
 	defer audit.Stop()
@@ -282,6 +285,8 @@ func (s *Speaker) route(p netip.Prefix, now time.Time) *route {
 	return s.loop.routes[i]
 }
 
+// modeOf returns the mode of a route: this node's if it observes, else the
+// announcement's, else the role's.
 func (s *Speaker) modeOf(a *placement.Announcement, snap *placement.Snapshot) placement.Mode {
 	if s.cfg.Mode == placement.Observe {
 		return placement.Observe
@@ -320,10 +325,12 @@ func (s *Speaker) publish() {
 	s.metrics.observe(s)
 }
 
+// anchor tells whether this site is named to keep the prefix announced.
 func (s *Speaker) anchor(r *route) bool {
 	return slices.Contains(s.loop.now.anchors(r), s.cfg.Site)
 }
 
+// anchors returns the named sites; none before the first snapshot.
 func (in *input) anchors(r *route) []string {
 	if in == nil {
 		return nil

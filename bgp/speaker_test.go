@@ -629,6 +629,22 @@ func TestStartWhileUnwanted(t *testing.T) {
 	})
 }
 
+func TestNamedAnchorWhileSilent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, nil)
+		b.up()
+		b.want(placement.Withdrawn, local)
+		b.pass(time.Second)
+		b.expect(placement.Withdrawn)
+		b.snap.Anchors = []placement.Anchors{{Prefix: anycast, Sites: []string{"ams", "fra"}}}
+		b.want(placement.Withdrawn, local)
+		b.pass(10 * time.Second)
+		b.expect(placement.GShut)
+		b.rule(placement.RuleAnchors)
+		b.end()
+	})
+}
+
 func TestEmptySnapshotIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := start(t, nil)

@@ -1,9 +1,6 @@
 package zone
 
-import (
-	"maps"
-	"slices"
-)
+import "slices"
 
 // Change is how the owner names of two versions differ; both lists are sorted.
 type Change struct {
@@ -13,31 +10,34 @@ type Change struct {
 // Diff compares the names with records of two versions; either may be nil.
 // The shrink rule judges Lost against the number of names there were.
 func Diff(old, new *Zone) Change {
-	before, after := old.owners(), new.owners()
-	var c Change
-	for _, n := range slices.Sorted(maps.Keys(before)) {
-		if !after[n] {
-			c.Lost = append(c.Lost, n)
-		}
-	}
-	for _, n := range slices.Sorted(maps.Keys(after)) {
-		if !before[n] {
-			c.Added = append(c.Added, n)
-		}
-	}
-	return c
+	before, after := old.Names(), new.Names()
+	return Change{Lost: without(before, after), Added: without(after, before)}
 }
 
-func (z *Zone) owners() map[string]bool {
-	out := make(map[string]bool)
-	if z == nil {
-		return out
+// without returns the names of a that are not in b; both are sorted.
+func without(a, b []string) []string {
+	var out []string
+	for _, n := range a {
+		if _, ok := slices.BinarySearch(b, n); !ok {
+			out = append(out, n)
+		}
 	}
+	return out
+}
+
+// Names returns the names which have records, glue included, sorted; none of a
+// nil Zone.
+func (z *Zone) Names() []string {
+	if z == nil {
+		return nil
+	}
+	out := make([]string, 0, z.Owners)
 	z.walk(func(name string, n *node, _ bool) {
 		if len(n.sets) > 0 {
-			out[name] = true
+			out = append(out, name)
 		}
 	})
+	slices.Sort(out)
 	return out
 }
 
@@ -55,6 +55,7 @@ func (z *Zone) walk(visit func(name string, n *node, under bool)) {
 	down(z.Origin, z.root, false)
 }
 
+// join puts a label before a name; the root has no dot to spare.
 func join(label, name string) string {
 	if name == "." {
 		return label + "."

@@ -8,6 +8,15 @@ import (
 // place is where something stands in a file; both count from 1.
 type place struct{ line, column int }
 
+// later returns the place further down: of two records which do not go together
+// the second one is the mistake.
+func later(a, b place) place {
+	if b.line > a.line {
+		return b
+	}
+	return a
+}
+
 // lineReader feeds the library's parser byte by byte and remembers where the
 // entry being read began, which the library does not tell. An entry may span
 // lines in parentheses; comments and blank lines begin none.
@@ -54,6 +63,8 @@ func (l *lineReader) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
+// follow tracks just enough of the grammar to know where an entry begins:
+// quotes, parentheses, escapes and comments.
 func (l *lineReader) follow(c byte) {
 	switch {
 	case c == '\n':

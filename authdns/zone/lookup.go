@@ -20,6 +20,7 @@ const (
 
 var kindNames = [...]string{"answer", "nodata", "nxdomain", "delegation", "cname", "dname", "outside"}
 
+// String names the kind, for logs and tests.
 func (k Kind) String() string { return kindNames[k] }
 
 // Result is what a zone says about a name and a type.
@@ -66,6 +67,8 @@ func (n *node) cut() bool {
 	return (n.mark != nil && n.mark.Cut) || n.set(dns.TypeNS) != nil
 }
 
+// delegation gives what the file says of a cut beside its mark: the caller may
+// have no better name servers to offer.
 func (n *node) delegation(owner string) Result {
 	r := Result{Kind: Delegation, Owner: owner}
 	if s := n.set(dns.TypeNS); s != nil {

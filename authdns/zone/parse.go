@@ -22,11 +22,12 @@ type Error struct {
 	Reason string
 }
 
+// Error prints the place first, as compilers do, so that editors find it.
 func (e *Error) Error() string {
 	if e.Line == 0 {
-		return fmt.Sprintf("zone: %s: %s", e.File, e.Reason)
+		return fmt.Sprintf("%s: %s", e.File, e.Reason)
 	}
-	return fmt.Sprintf("zone: %s:%d:%d: %s", e.File, e.Line, e.Column, e.Reason)
+	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Reason)
 }
 
 // MaxRecords bounds one zone, $GENERATE included, so that a few bytes of input
@@ -62,10 +63,12 @@ type loader struct {
 	at   map[dns.RR]place // where each record stands, for the checks after reading
 }
 
+// errorf makes an error at a place.
 func (l *loader) errorf(p place, format string, args ...any) *Error {
 	return &Error{File: l.file, Line: p.line, Column: p.column, Reason: fmt.Sprintf(format, args...)}
 }
 
+// read takes the file record by record and stops at the first fault.
 func (l *loader) read() error {
 	zp := dns.NewZoneParser(l.in, l.zone.Origin, "")
 	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
@@ -109,7 +112,7 @@ func (l *loader) add(rr dns.RR, p place) error {
 		n = n.child(label)
 	}
 	if len(n.sets) == 0 {
-		l.zone.Names++
+		l.zone.Owners++
 	}
 	if n.add(rr) {
 		l.zone.Records++
@@ -118,6 +121,7 @@ func (l *loader) add(rr dns.RR, p place) error {
 	return nil
 }
 
+// child returns the node of a label, making it where there is none.
 func (n *node) child(label string) *node {
 	if n.kids == nil {
 		n.kids = make(map[string]*node)
@@ -188,13 +192,15 @@ func (l *loader) check() error {
 	})
 }
 
+// checkNode judges the types which stand at one name; under tells that it lies
+// below a cut.
 func (l *loader) checkNode(name string, n *node, under bool) *Error {
 	if s := n.set(dns.TypeCNAME); s != nil {
 		if len(s.RRs) > 1 {
 			return l.errorf(l.at[s.RRs[1]], "%s: a second CNAME", name)
 		}
 		if o := n.other(dns.TypeCNAME, dns.TypeRRSIG, dns.TypeNSEC); o != nil {
-			return l.errorf(l.at[o.RRs[0]], "%s: CNAME beside %s (RFC 1034 section 3.6.2)", name, dns.Type(o.Type))
+			return l.errorf(later(l.at[o.RRs[0]], l.at[s.RRs[0]]), "%s: CNAME beside %s (RFC 1034 section 3.6.2)", name, dns.Type(o.Type))
 		}
 	}
 	if s := n.set(dns.TypeDNAME); s != nil {

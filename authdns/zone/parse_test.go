@@ -40,8 +40,8 @@ WWW 90 IN A 192.0.2.10
 	if z.RRset("weird.demo.test.", dns.TypeTXT) == nil {
 		t.Error("RFC 1035 5.1: \\119 is w")
 	}
-	if z.Names != 4 || z.Records != 6 {
-		t.Errorf("%d names, %d records; want 4 and 6", z.Names, z.Records)
+	if z.Owners != 4 || z.Records != 6 {
+		t.Errorf("%d names, %d records; want 4 and 6", z.Owners, z.Records)
 	}
 }
 
@@ -57,6 +57,7 @@ func TestParseErrors(t *testing.T) {
 		{"SOA below apex", head + "x IN SOA ns1 host 8 3600 600 86400 60\n", 6, 1, "apex alone"},
 		{"bad address", head + "x IN A 192.0.2.300\n", 6, 8, "bad A"},
 		{"RFC 1034 3.6.2 CNAME and A", head + "x IN CNAME y\nx IN A 192.0.2.3\n", 7, 1, "CNAME beside A"},
+		{"RFC 1034 3.6.2 A and CNAME", head + "x IN A 192.0.2.3\nx IN CNAME y\n", 7, 1, "CNAME beside A"},
 		{"two CNAME", head + "x IN CNAME y\nx IN CNAME z\n", 7, 1, "second CNAME"},
 		{"outside", head + "www.other.test. IN A 192.0.2.3\n", 6, 1, "outside the zone"},
 		{"class CH", head + "x CH TXT \"a\"\n", 6, 1, "class CH"},
@@ -79,6 +80,20 @@ func TestParseErrors(t *testing.T) {
 				t.Errorf("got %s; want %d:%d … %q", e, c.line, c.column, c.reason)
 			}
 		})
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	_, err := Parse("zones/demo.zone", "demo.test.", strings.NewReader(head+"x IN A 192.0.2.300\n"))
+	if want := `zones/demo.zone:6:8: bad A A: "192.0.2.300"`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	_, err = Parse("zones/demo.zone", "demo.test.", strings.NewReader(""))
+	if want := "zones/demo.zone: no SOA at demo.test."; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if _, err = Parse("f", "a..b.", strings.NewReader(head)); err == nil {
+		t.Error("an origin that is no name is taken")
 	}
 }
 

@@ -27,8 +27,9 @@ type Zone struct {
 	// Origin is lower case and fully qualified.
 	Origin string
 	root   *node
-	// Records and Names count what the file holds, marks excluded.
-	Records, Names int
+	// Records and Owners count the records and the names which have any, as the
+	// file holds them, marks excluded.
+	Records, Owners int
 }
 
 // node is a name of the tree. The zero node is an empty non-terminal.

@@ -134,6 +134,7 @@ func (r *Request) overridden(name placement.RuleName) bool {
 // quorum tells whether others judge a site which itself says that it is well.
 func (r *Request) quorum() bool { return !r.Intent && r.Fault == placement.NoFault }
 
+// refusal fills the shape which API, CLI and log print.
 func (r *Request) refusal(rule placement.RuleName, have, limit, hint string) *placement.Refusal {
 	return &placement.Refusal{Rule: rule, Object: r.Prefix.Prefix.String() + " at " + r.Site,
 		Have: have, Limit: limit, Hint: hint}
@@ -222,6 +223,7 @@ func (r *Request) spread() (sites []string, prefixes []netip.Prefix, places []st
 	return sites, prefixes, places
 }
 
+// add appends what is not there yet; the lists are short, and keep their order.
 func add[T comparable](list []T, v T) []T {
 	if slices.Contains(list, v) {
 		return list

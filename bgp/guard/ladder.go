@@ -76,6 +76,7 @@ func (l Ladder) Next(w Wish, t Timing, now time.Time) (Ladder, placement.Step, t
 	return l, l.At, time.Time{}
 }
 
+// down goes one rung, after its dwell, or jumps where the site itself is at fault.
 func (l Ladder) down(w Wish, t Timing, now time.Time) (Ladder, placement.Step, time.Time) {
 	if l.At < placement.GShut && w.Jump {
 		return l, min(w.Step, placement.GShut), time.Time{}

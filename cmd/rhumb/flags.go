@@ -1,8 +1,13 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -24,4 +29,53 @@ func (g *globalFlags) register(f *pflag.FlagSet) {
 	f.BoolVarP(&g.quiet, "quiet", "q", false, "print results only")
 	f.BoolVarP(&g.verbose, "verbose", "v", false, "print more")
 	f.StringVar(&g.color, "color", "auto", "auto, always or never")
+}
+
+func (g *globalFlags) check() error {
+	for _, f := range []struct {
+		flag, value string
+		allowed     []string
+	}{
+		{"output", g.output, []string{"table", "wide", "json", "ndjson", "name"}},
+		{"color", g.color, []string{"auto", "always", "never"}},
+	} {
+		if !slices.Contains(f.allowed, f.value) {
+			return withCode(exitUsage, fmt.Errorf("--%s %q is none of %s", f.flag, f.value, strings.Join(f.allowed, ", ")))
+		}
+	}
+	return nil
+}
+
+// envName is the variable which stands for a flag.
+func envName(flag string) string {
+	return "RHUMB_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// prepare runs before every command: flags which were not given come from the
+// environment, then the global ones are judged.
+func (a *app) prepare(cmd *cobra.Command, _ []string) error {
+	var err error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		value, ok := os.LookupEnv(envName(f.Name))
+		if f.Changed || !ok || value == "" || f.Name == "help" {
+			return
+		}
+		if e := cmd.Flags().Set(f.Name, value); e != nil && err == nil {
+			err = withCode(exitUsage, fmt.Errorf("%s=%q: %w", envName(f.Name), value, e))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return a.global.check()
+}
+
+// args makes a wrong number of arguments a usage error, and says what is wanted.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, list []string) error {
+		if err := check(cmd, list); err != nil {
+			return withCode(exitUsage, fmt.Errorf("%w; usage: %s", err, cmd.UseLine()))
+		}
+		return nil
+	}
 }

@@ -118,8 +118,7 @@ type labNode struct {
 	Own                []netip.Addr
 	Members            []labMember
 	Peers              []labPeer
-	Root               netip.Addr
-	HTTP               string
+	ASN, MarkerASN     uint32
 }
 
 type labMember struct {
@@ -143,7 +142,8 @@ store:
   etcd: {embedded: { {{- range $i, $m := .Members}}{{if $i}}, {{end}}{{$m.Name}}: {{$m.Addr}}{{end -}} }}
 identity: identity
 bgp:
-  asn: 64500
+  asn: {{.ASN}}
+  marker_asn: {{.MarkerASN}}
   router_id: {{index .Own 0}}
   hold: 3s
   peers:
@@ -173,7 +173,8 @@ func (d labDir) writeNodes(topo netlab.Topology) error {
 		members = append(members, labMember{site + "-a", ownAddresses(topo, site)[0]})
 	}
 	for _, site := range labSites(topo) {
-		n := labNode{Name: site + "-a", Site: site, Own: ownAddresses(topo, site), Members: members, Peers: sitePeers(topo, site)}
+		n := labNode{Name: site + "-a", Site: site, Own: ownAddresses(topo, site), Members: members, Peers: sitePeers(topo, site),
+			ASN: labASN(topo, site), MarkerASN: labMarkerASN}
 		if err := render(d.nodeFile(site), labNodeFile, n); err != nil {
 			return err
 		}

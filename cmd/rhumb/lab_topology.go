@@ -6,11 +6,14 @@ import (
 	"rhumb/internal/netlab"
 )
 
-// The numbers of the lab's autonomous systems (RFC 5398): the sites share one,
-// every transit router has its own.
+// The numbers of the lab's autonomous systems (RFC 5398). Every site has one of
+// its own, as RFC 6382 recommends for anycast: the transit routers' library never
+// shows a peer a route with that peer's AS in it, so that sites of one AS would
+// see no witness. Their routes are marked under one common number.
 const (
-	labSiteASN   = 64500
+	labMarkerASN = 64500
 	labRouterASN = 64501 // the first router's; the others follow
+	labSiteASN   = 64505 // the first site's; the others follow
 )
 
 func labSites(topo netlab.Topology) []string { return nodesOf(topo, netlab.Site) }
@@ -50,7 +53,12 @@ func labASN(topo netlab.Topology, node string) uint32 {
 			return labRouterASN + uint32(i)
 		}
 	}
-	return labSiteASN
+	for i, s := range labSites(topo) {
+		if s == node {
+			return labSiteASN + uint32(i)
+		}
+	}
+	return 0
 }
 
 // sitePeers are the transit router's addresses on a site's link, one a family.

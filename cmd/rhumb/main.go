@@ -7,17 +7,34 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"rhumb/internal/netlab"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
+	os.Exit(realMain())
+}
+
+// realMain lets deferred work run before the process exits. The inner side of a
+// lab first completes its way into the namespaces, before any goroutine exists.
+func realMain() int {
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	if netlab.Inside() {
+		files, err := netlab.Enter()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			return exitFailed
+		}
+		a.passed = files
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	defer stop()
+	return a.run(ctx, os.Args[1:])
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,17 +47,22 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 	global   globalFlags
+	// passed are the files that the outer side of a lab handed in.
+	passed []*os.File
 }
 
 // run executes one command line and returns the exit code. Results go to out,
 // everything else to errw.
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
-	a := &app{in: in, out: out, err: errw}
+	return (&app{in: in, out: out, err: errw}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errw)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
 	return a.finish(ctx, root.ExecuteContext(ctx))
 }
 
@@ -65,6 +72,8 @@ func (a *app) root() *cobra.Command {
 		Short:         "DNS and anycast traffic director",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		// Flags which were not given come from the environment.
+		PersistentPreRunE: a.prepare,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	a.global.register(root.PersistentFlags())
@@ -101,6 +110,8 @@ func codeOf(err error) int {
 		return exitRefused
 	case errors.As(err, &bad):
 		return exitConfig
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
+		return exitUsage // the library has no type for it
 	}
 	return exitFailed
 }

@@ -16,6 +16,7 @@ const (
 // ask when strays of them arrive: a site does this before its route leaves.
 // It returns how many flows there are. What gets lost on the way is asked for.
 func (f *Forwarder) Announce() (int, error) {
+	// All at once, so that the sockets' list isn't held while we send.
 	var own []Flow
 	if err := f.eachOwned(func(flow Flow) { own = append(own, flow) }); err != nil {
 		return 0, err
@@ -42,6 +43,7 @@ func (f *Forwarder) Announce() (int, error) {
 func (f *Forwarder) learn(now time.Time, p *peer, body []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	// A datagram that is no multiple of a digest ends with what is whole.
 	for ; len(body) >= digestSize; body = body[digestSize:] {
 		if len(p.digests) >= maxDigests {
 			p.forget(now)

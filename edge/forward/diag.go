@@ -38,7 +38,8 @@ const (
 	nlHeaderSize = 16
 )
 
-// diag asks the kernel about its TCP sockets. It is safe for concurrent use.
+// diag asks the kernel about its TCP sockets, in the network namespace where
+// it was opened. It is safe for concurrent use: one request at a time.
 type diag struct {
 	mu  sync.Mutex
 	fd  int
@@ -46,6 +47,7 @@ type diag struct {
 	seq uint32
 }
 
+// openDiag needs no privilege: an ordinary user may see sockets' addresses.
 func openDiag() (*diag, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
 	if err != nil {
@@ -114,7 +116,9 @@ func exactAnswer(b []byte) (state byte, err error) {
 	return 0, errors.New("unexpected type of reply")
 }
 
-// exactRequest asks for the one socket of a flow.
+// exactRequest asks for the one socket of a flow. In struct inet_diag_sockid,
+// source is the local end: the VIP. The interface index stays 0; a socket
+// bound to a device isn't found.
 func exactRequest(f Flow, seq uint32) [requestSize]byte {
 	r := newRequest(f.VIP.Addr(), unix.NLM_F_REQUEST, ^uint32(0), seq)
 	id := r[24:]
@@ -126,7 +130,8 @@ func exactRequest(f Flow, seq uint32) [requestSize]byte {
 	return r
 }
 
-// newRequest fills the parts that exact requests and dumps share.
+// newRequest fills the parts that exact requests and dumps share: struct
+// nlmsghdr in the host's byte order, then family, protocol and states.
 func newRequest(family netip.Addr, flags uint16, states, seq uint32) (r [requestSize]byte) {
 	binary.NativeEndian.PutUint32(r[0:], requestSize)
 	binary.NativeEndian.PutUint16(r[4:], unix.SOCK_DIAG_BY_FAMILY)

@@ -46,12 +46,36 @@
 // opened, as in a user namespace, virtual Ethernet pairs read by packet
 // sockets.
 //
+// # What the host needs
+//
+// The VIP on the loopback device and a wildcard listener, such as nginx's
+// "listen 443 ssl reuseport;". The uplink must let the VIP out as source while
+// the site no longer announces it, for the owner goes on answering. A firewall
+// of the host must let packets in by rhumb0 and rhumb1, and out by rhumb0,
+// where copies of strays leave without a conntrack entry. Conntrack itself
+// isn't in the way: strays are taken before it looks. The capabilities are
+// CAP_NET_ADMIN and CAP_NET_RAW.
+//
 // # For those who move sessions
 //
 // Hold keeps a flow's packets here while its session is restored, Release
 // gives them to the kernel, and Moved, at the site that gave the session away,
 // sends after it what still arrives. OnForeign tells that a flow owned
 // elsewhere arrives here.
+//
+// # Cost
+//
+// A download pays for the packets of its client only, which are few. An upload
+// pays for everything: two system calls at the ingress and two at the owner
+// for each packet, beside which tags and look-ups are small. Sessions whose
+// packets arrive where they belong pay for the rules alone.
+//
+// # Concurrency
+//
+// One goroutine reads strays, one reads the tunnel, one renews the rules, one
+// drives what waits for time. The table of owners and what is known of peers'
+// answers are under one lock, which nobody holds while reading, writing or
+// calling back. The lists of peers and VIPs are immutable, replaced whole.
 //
 // # Bounds
 //

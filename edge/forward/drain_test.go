@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // families runs a test for both VIPs.
@@ -31,6 +33,9 @@ func TestDrainForwarded(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer idle.Close()
+		if mss := sendMSS(t, idle); mss > clampMSS {
+			t.Errorf("the client sends segments of %d octets, want at most %d", mss, clampMSS)
+		}
 		var downloads []*download
 		for range 8 {
 			downloads = append(downloads, l.startDownload(t, vip, "6M"))
@@ -72,6 +77,49 @@ func TestDrainForwarded(t *testing.T) {
 		idle.Close()
 		l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 0 }, "A may go")
 	})
+}
+
+// sendMSS is the size of segments which the kernel sends on a connection.
+func sendMSS(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if e := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	return int(info.Snd_mss)
+}
+
+// TestStopRemovesAll ends a forwarder in good order.
+func TestStopRemovesAll(t *testing.T) {
+	l := newLab(t)
+	l.startAgents(t, true)
+	list := func() string {
+		tables, err := l.a.run("nft", "list", "tables")
+		if err != nil {
+			t.Fatalf("nft: %v %s", err, tables)
+		}
+		links, err := l.a.run("ip", "-o", "link")
+		if err != nil {
+			t.Fatalf("ip: %v %s", err, links)
+		}
+		return tables + links
+	}
+	if had := list(); strings.Count(had, tableName) != 2 || !strings.Contains(had, straysDevice) || !strings.Contains(had, giveBackDevice) {
+		t.Fatalf("while it runs: %s", had)
+	}
+	if err := l.a.agent.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.a.agent.cmd.Wait(); err != nil {
+		t.Errorf("ends with %v", err)
+	}
+	if left := list(); strings.Contains(left, "rhumb") {
+		t.Errorf("left behind: %s", left)
+	}
 }
 
 // await waits for something that other processes do.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,11 +43,15 @@ const (
 	// leastWait is how long packets wait for an owner to be found, at least.
 	leastWait = 200 * time.Millisecond
 
-	tickEvery    = 20 * time.Millisecond
-	sweepEvery   = time.Second
-	complainGap  = 10 * time.Second
+	// tickEvery is the grain of repeated and ended questions.
+	tickEvery  = 20 * time.Millisecond
+	sweepEvery = time.Second
+	// complainGap keeps an error that comes with each packet from filling
+	// the log.
+	complainGap = 10 * time.Second
+	// defaultMTU is that of Ethernet, and so of most paths between sites.
 	defaultMTU   = 1500
-	largestInput = 64 << 10
+	largestInput = 64 << 10 // no IP packet and no datagram is larger
 )
 
 // Config is what New needs. Only Site and Local must be set.
@@ -80,23 +85,26 @@ type Config struct {
 // Forwarder is this site's half of all tunnels. Its methods are safe for
 // concurrent use.
 type Forwarder struct {
-	site  string
-	id    siteID
-	local netip.AddrPort
-	mtu   int
-	log   *slog.Logger
-	now   func() time.Time
-
+	identity
+	log       journal
+	now       func() time.Time
 	onForeign func(Flow, string, time.Time)
 	metrics   *metrics
 	peers     atomic.Pointer[peerSet]
 	vips      atomic.Pointer[map[netip.AddrPort]Mode]
 	renewNow  chan struct{}
 	ends      atomic.Pointer[ends]
-	complaint complaint
 
 	mu     sync.Mutex // guards owners and the marked fields of peerState
 	owners *owners
+}
+
+// identity is what this site is to its peers; it never changes.
+type identity struct {
+	site  string
+	id    siteID
+	local netip.AddrPort
+	mtu   int // of the paths to peers
 }
 
 // ends are the sockets and devices that exist while Run does.
@@ -108,26 +116,25 @@ type ends struct {
 
 // New checks the configuration. Nothing is opened before Run.
 func New(c Config) (*Forwarder, error) {
-	f := &Forwarder{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU, log: c.Logger, now: c.Now,
-		onForeign: c.OnForeign, metrics: newMetrics(), renewNow: make(chan struct{}, 1)}
-	if c.Site == "" || !c.Local.IsValid() || c.Local.Port() == 0 {
-		return nil, fmt.Errorf("forward: site %q at %s: a name, an address and a port are needed", c.Site, c.Local)
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	if f.mtu == 0 {
-		f.mtu = defaultMTU
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if f.mtu < smallMTU {
-		return nil, fmt.Errorf("forward: path MTU %d: at least %d is needed", f.mtu, smallMTU)
-	}
-	if f.log == nil {
-		f.log = slog.New(slog.DiscardHandler)
-	}
-	if f.now == nil {
-		f.now = time.Now
+	if c.PathMTU == 0 {
+		c.PathMTU = defaultMTU
 	}
 	if c.Pair == nil {
 		c.Pair = func(netip.Addr) string { return "" }
 	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU},
+		now: c.Now, onForeign: c.OnForeign, metrics: newMetrics(),
+		renewNow: make(chan struct{}, 1)}
+	f.log.Logger = c.Logger
 	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair,
 		count: f.countStrays, retire: f.retire}, askRate, leastWait)
 	vips := make(map[netip.AddrPort]Mode)
@@ -141,6 +148,17 @@ func New(c Config) (*Forwarder, error) {
 		return nil, err
 	}
 	return f, f.metrics.register(c.Registerer, f.heldPackets)
+}
+
+// check refuses what can't work.
+func (c *Config) check() error {
+	if c.Site == "" || strings.ContainsRune(c.Site, 0) || !c.Local.IsValid() || c.Local.Port() == 0 {
+		return fmt.Errorf("forward: site %q at %s: a name, an address and a port are needed", c.Site, c.Local)
+	}
+	if c.PathMTU < smallMTU {
+		return fmt.Errorf("forward: path MTU %d: at least %d is needed", c.PathMTU, smallMTU)
+	}
+	return nil
 }
 
 // SetPeers replaces the list of peers. If it is wrong the old one stays.
@@ -233,12 +251,14 @@ func (f *Forwarder) open() (*ends, error) {
 	return &ends{rim: rim, tunnel: tunnel, diag: diag}, nil
 }
 
-// interrupt ends reads in progress.
+// interrupt ends reads in progress, so that Run's loops see the end of ctx.
+// The device for giving back stays until close: others may be writing to it.
 func (e *ends) interrupt() {
 	e.tunnel.close()
 	_ = e.rim.strays.file.Close()
 }
 
+// close removes devices and closes sockets, after all readers have ended.
 func (e *ends) close() {
 	e.tunnel.close()
 	e.rim.close()
@@ -257,8 +277,11 @@ func (f *Forwarder) renewVIPs(ctx context.Context, rules *rules) error {
 		case <-ticker.C:
 		case <-f.renewNow:
 		}
-		if err := rules.renew(*f.vips.Load()); err != nil {
+		again, err := rules.keep(*f.vips.Load())
+		if err != nil {
 			f.complain(err)
+		} else if again {
+			f.log.Warn("somebody removed our nftables rules; they are back", "site", f.site)
 		}
 	}
 }
@@ -378,23 +401,29 @@ func (f *Forwarder) eachOwned(visit func(Flow)) error {
 	return nil
 }
 
+// sites lists whom to ask; for the table of owners.
 func (f *Forwarder) sites() []string { return f.peers.Load().sites }
 
+// countStrays counts for the table of owners, under the lock.
 func (f *Forwarder) countStrays(how result, n int) { f.metrics.byResult[how].Add(float64(n)) }
 
+// heldPackets is the gauge of what waits.
 func (f *Forwarder) heldPackets() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return float64(f.owners.heldNow)
 }
 
-// complaint limits the log of errors that may repeat with each packet.
-type complaint struct{ next atomic.Int64 }
+// journal is the log, with a limit for errors that may repeat with each packet.
+type journal struct {
+	*slog.Logger
+	next atomic.Int64 // Unix nanoseconds
+}
 
 // complain logs an error, one in complainGap at most.
 func (f *Forwarder) complain(err error) {
-	now, next := f.now().UnixNano(), f.complaint.next.Load()
-	if now >= next && f.complaint.next.CompareAndSwap(next, now+int64(complainGap)) {
+	now, next := f.now().UnixNano(), f.log.next.Load()
+	if now >= next && f.log.next.CompareAndSwap(next, now+int64(complainGap)) {
 		f.log.Warn("forwarding is impaired", "site", f.site, "err", err)
 	}
 }

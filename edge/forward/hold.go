@@ -38,6 +38,8 @@ func (o *owners) hold(now time.Time, f Flow) {
 	if r.is == asking {
 		o.asking = without(o.asking, f)
 	}
+	// A session that comes back to the site which gave it away is no
+	// longer elsewhere.
 	r.is, r.owner, r.moved, r.watch = holding, "", false, false
 	r.waiting, r.until = question{}, now.Add(holdLife)
 }

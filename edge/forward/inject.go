@@ -155,6 +155,7 @@ func openTUN(name string) (*port, error) {
 	if err := deleteDevice(name); err != nil {
 		return nil, err
 	}
+	// Non-blocking, so that the runtime's poller can end a read.
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
@@ -196,6 +197,8 @@ func openVeth(name string) (*port, error) {
 	return p, nil
 }
 
+// joinVeth sets up a new pair. The far end is raised first: the near end has
+// no carrier before that.
 func joinVeth(name, peer string) (*port, error) {
 	// Checksums are filled in, and bundles of segments cut, before we read.
 	if err := checksumInSoftware(name); err != nil {
@@ -244,6 +247,7 @@ func addNeighbours(index int) error {
 // packetSocket opens a socket that reads what arrives at a device and writes
 // what leaves by it (packet(7)).
 func packetSocket(name string, index int) (*os.File, error) {
+	// In network byte order, as the kernel wants it.
 	proto := uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -254,6 +258,7 @@ func packetSocket(name string, index int) (*os.File, error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
+	// What we write ourselves isn't for us to read.
 	err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: index})

@@ -327,7 +327,7 @@ type lab struct {
 	client, router *space
 	a, b           *site
 	sum            string // SHA-256 of the big file
-	size           int
+	size           int64
 }
 
 const (
@@ -343,12 +343,18 @@ func vips() []netip.AddrPort {
 // newLab builds the topology with nginx at both sites and the route at A.
 func newLab(t *testing.T) *lab {
 	t.Helper()
+	return newLabWith(t, bigSize)
+}
+
+// newLabWith serves a big file of this size.
+func newLabWith(t *testing.T, size int64) *lab {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rhumb-forward-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l := &lab{dir: dir, client: newSpace(t, "client"), router: newSpace(t, "router"), size: bigSize}
+	l := &lab{dir: dir, client: newSpace(t, "client"), router: newSpace(t, "router"), size: size}
 	l.a = &site{space: newSpace(t, "a"), letter: "a", via4: "203.0.113.2", via6: "2001:db8:a::2"}
 	l.b = &site{space: newSpace(t, "b"), letter: "b", via4: "203.0.113.10", via6: "2001:db8:b::2"}
 	join(t, l.client, l.router, []string{"198.51.100.2/24", "2001:db8:1::2/64"}, []string{"198.51.100.1/24", "2001:db8:1::1/64"})
@@ -411,7 +417,7 @@ func (l *lab) bigFile(t *testing.T) {
 	}
 	hash := sha256.New()
 	source := rand.NewChaCha8([32]byte{1})
-	if _, err := io.CopyN(io.MultiWriter(file, hash), source, bigSize); err != nil {
+	if _, err := io.CopyN(io.MultiWriter(file, hash), source, l.size); err != nil {
 		t.Fatal(err)
 	}
 	if err := file.Close(); err != nil {
@@ -431,7 +437,7 @@ func (l *lab) startNginx(t *testing.T, s *site) {
 		t.Fatal(err)
 	}
 	conf := fmt.Sprintf(`user root; worker_processes 1; pid %[1]s/pid; error_log %[1]s/error.log;
-events { worker_connections 512; }
+events { worker_connections 4096; }
 http {
   access_log off; sendfile on; client_max_body_size 0;
   client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
@@ -447,7 +453,8 @@ http {
 	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("nginx", "-p", prefix, "-c", path, "-e", filepath.Join(prefix, "error.log"), "-g", "daemon off; master_process off;")
+	cmd := exec.Command("sh", "-c", `ulimit -n 8192; exec nginx "$@"`, "nginx",
+		"-p", prefix, "-c", path, "-e", filepath.Join(prefix, "error.log"), "-g", "daemon off; master_process off;")
 	cmd.Stderr = os.Stderr
 	s.start(t, cmd)
 	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 80)

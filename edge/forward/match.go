@@ -37,8 +37,10 @@ const (
 func dupGateway4() netip.Addr { return netip.AddrFrom4([4]byte{198, 18, 0, 2}) }
 func dupGateway6() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 2}) }
 
+// counted counts packets and octets, for whoever lists the rules.
 func counted() []expr.Any { return []expr.Any{&expr.Counter{}} }
 
+// verdict ends the rule.
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
 // jumpTo goes to a chain and doesn't come back.

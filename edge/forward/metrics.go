@@ -16,6 +16,8 @@ type metrics struct {
 	byResult  map[result]prometheus.Counter
 }
 
+// newMetrics makes the counters, those of strays with all their results: a
+// counter that appears only with its first event hides that event from rates.
 func newMetrics() *metrics {
 	counter := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})

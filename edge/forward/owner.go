@@ -29,10 +29,15 @@ const (
 	// foreignEvery is the least time between two calls of OnForeign for one flow.
 	foreignEvery = 250 * time.Millisecond
 
-	maxRecords     = 1 << 18
-	maxNear        = 1 << 16
-	maxHeldPackets = 64       // of one flow
-	maxHeldOctets  = 32 << 20 // of all flows
+	// maxRecords bounds the table against scans from many addresses; above
+	// it unknown strays are the kernel's.
+	maxRecords = 1 << 18
+	maxNear    = 1 << 16
+	// maxHeldPackets bounds what waits of one flow: more than an initial
+	// window of 10 segments (RFC 6928) and its repetition. maxHeldOctets
+	// bounds what waits of all.
+	maxHeldPackets = 64
+	maxHeldOctets  = 32 << 20
 )
 
 // condition is what is believed of one flow.
@@ -68,13 +73,14 @@ const (
 	doForeign              // tell OnForeign: flow is site's, since since
 )
 
-// step is one thing to do, with what it needs.
+// step is one thing to do, with what it needs. The steps of one call are done
+// in order, outside the lock, before the caller's packet buffer is used again.
 type step struct {
 	do     deed
 	flow   Flow
-	site   string
-	packet []byte
-	since  time.Time
+	site   string    // of doTunnel, doAsk, doForeign
+	packet []byte    // of doTunnel, doGiveBack
+	since  time.Time // of doForeign
 }
 
 // record is what is believed of one flow, and the packets that wait for it.
@@ -117,12 +123,9 @@ type owners struct {
 	held    int // octets that wait in all records
 	heldNow int // packets that wait in all records
 	budget  bucket
-	patience
+	wait    time.Duration // how long the packets of an undecided flow wait
 	hooks
 }
-
-// patience is how long the packets of an undecided flow wait.
-type patience struct{ wait time.Duration }
 
 // hooks are the look-ups and counters of the holder. They run under its lock.
 type hooks struct {
@@ -135,11 +138,11 @@ type hooks struct {
 
 func newOwners(h hooks, askRate float64, wait time.Duration) *owners {
 	return &owners{
-		flows:    make(map[Flow]*record),
-		near:     make(map[netip.Prefix]near),
-		budget:   bucket{rate: askRate, left: askRate},
-		patience: patience{wait: wait},
-		hooks:    h,
+		flows:  make(map[Flow]*record),
+		near:   make(map[netip.Prefix]near),
+		budget: bucket{rate: askRate, left: askRate},
+		wait:   wait,
+		hooks:  h,
 	}
 }
 
@@ -153,7 +156,7 @@ func (o *owners) packet(now time.Time, f Flow, p []byte, watch bool, steps []ste
 		}
 		return o.unknown(now, f, p, watch, steps)
 	}
-	r.watch = watch
+	r.watch = watch // the mode may have changed since
 	switch r.is {
 	case foreign:
 		o.countOne(r, byHint)
@@ -170,6 +173,8 @@ func (o *owners) packet(now time.Time, f Flow, p []byte, watch bool, steps []ste
 // site that likely has it, then all at once.
 func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []step) []step {
 	r := &record{since: now, watch: watch}
+	// Without room nothing can be remembered: neither an answer nor that
+	// one is awaited.
 	if len(o.flows) >= maxRecords {
 		o.countOne(r, overBudget)
 		return o.refuse(r, f, p, steps)
@@ -178,6 +183,8 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 		r.is, r.owner, r.until = foreign, site, now.Add(hintLife)
 		o.flows[f] = r
 		o.countOne(r, byAnnounced)
+		// Announcements age. The question goes along with the packet,
+		// so nothing waits if it was right.
 		r.asked = now
 		steps = append(steps, step{do: doAsk, flow: f, site: site})
 		return o.toOwner(now, f, r, p, steps)
@@ -201,6 +208,7 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 
 // whom plans a question: the likely owner alone if there is one, else all.
 func (o *owners) whom(now time.Time, f Flow, peers []string) question {
+	// The routing's word goes before our own memory of it.
 	likely := o.pair(f.Client.Addr())
 	if n, ok := o.near[network(f.Client.Addr())]; likely == "" && ok && now.Before(n.until) {
 		likely = n.site
@@ -221,14 +229,14 @@ func (o *owners) toOwner(now time.Time, f Flow, r *record, p []byte, steps []ste
 		r.asked = now
 		steps = append(steps, step{do: doAsk, flow: f, site: r.owner})
 	}
-	if now.Sub(r.told) >= foreignEvery {
-		r.told = now
-		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
-	}
 	r.tally.packets++
 	r.tally.bytes += uint64(len(p))
 	if r.watch {
 		return steps // the kernel has the packet already
+	}
+	if now.Sub(r.told) >= foreignEvery {
+		r.told = now
+		steps = append(steps, step{do: doForeign, flow: f, site: r.owner, since: r.since})
 	}
 	return append(steps, step{do: doTunnel, flow: f, site: r.owner, packet: p})
 }
@@ -276,6 +284,8 @@ func (o *owners) notMine(now time.Time, f Flow, site string, steps []step) []ste
 		return steps
 	}
 	if r.is == foreign && r.owner == site && !r.moved {
+		// The next stray asks all. Nothing waits here: what was on its
+		// way to the owner is lost, and its client repeats it.
 		o.retire(site, f)
 		delete(o.flows, f)
 		return steps
@@ -302,6 +312,7 @@ func (o *owners) movedTo(now time.Time, f Flow, from, to string, steps []step) [
 	if r == nil || to == "" {
 		return steps
 	}
+	// Only the owner itself may say so, or one who was asked.
 	if r.is == foreign && r.owner == from && !r.moved {
 		r.owner, r.until = to, now.Add(hintLife)
 		o.remember(now, f, to)
@@ -410,6 +421,8 @@ func (o *owners) remember(now time.Time, f Flow, site string) {
 	}
 }
 
+// countOne counts a stray by how its owner was found; in mode observe only
+// that it was.
 func (o *owners) countOne(r *record, how result) {
 	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup) {
 		how = observed
@@ -427,6 +440,7 @@ func network(client netip.Addr) netip.Prefix {
 	return p
 }
 
+// askAll appends a question to each site.
 func askAll(steps []step, f Flow, sites []string) []step {
 	for _, site := range sites {
 		steps = append(steps, step{do: doAsk, flow: f, site: site})
@@ -442,12 +456,14 @@ func without(list []Flow, f Flow) []Flow {
 	return list
 }
 
-// bucket allows rate takes a second, and as many at once.
+// bucket allows rate takes a second, and as many at once. It begins full. A
+// clock that runs backwards takes nothing away.
 type bucket struct {
 	rate, left float64
 	last       time.Time
 }
 
+// take takes one, if there is one.
 func (b *bucket) take(now time.Time) bool {
 	if !b.last.IsZero() {
 		b.left = min(b.rate, b.left+b.rate*max(0, now.Sub(b.last).Seconds()))

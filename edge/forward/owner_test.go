@@ -165,7 +165,7 @@ func TestOwnerScripts(t *testing.T) {
 			"wait 1ms", "packet three -> foreign a, tunnel a three",
 		}, nil},
 		{"observe: named, counted, left to the kernel", "a", nil, []string{
-			"watch one -> ask a", "mine a -> foreign a", "watch two", "wait 250ms", "watch three -> foreign a",
+			"watch one -> ask a", "mine a", "watch two", "wait 250ms", "watch three",
 		}, map[result]int{observed: 3}},
 		{"observe: nobody", "a", nil, []string{"watch one -> ask a", "not a", "watch two"}, map[result]int{byNobody: 2}},
 		{"hold and release: in order", "a", nil, []string{

@@ -67,6 +67,8 @@ func (j *joiner) add(now time.Time, body []byte) ([]byte, error) {
 		return nil, errPart
 	}
 	p := j.find(now, number, count)
+	// The tag is right, so only a peer of another version, or a number that
+	// came round, gets here.
 	if p.count != count || p.parts[index] != nil {
 		return nil, errPart
 	}

@@ -72,7 +72,8 @@ type peerState struct {
 	packets, octets prometheus.Counter
 }
 
-// sample times one question at a time.
+// sample times one question at a time: flow is the one being timed, sent is
+// zero when none is, rtt is the smoothed result.
 type sample struct {
 	flow Flow
 	sent time.Time
@@ -113,6 +114,7 @@ func (f *Forwarder) newPeerSet(list []Peer, old *peerSet) (*peerSet, error) {
 	return set, nil
 }
 
+// find returns a peer by its site, or nil.
 func (s *peerSet) find(site string) *peer {
 	if s == nil {
 		return nil
@@ -120,6 +122,7 @@ func (s *peerSet) find(site string) *peer {
 	return s.bySite[site]
 }
 
+// checkPeer refuses a peer that can't work.
 func (f *Forwarder) checkPeer(p Peer) error {
 	switch {
 	case p.Site == "" || strings.ContainsRune(p.Site, 0):
@@ -152,6 +155,8 @@ func (p *peer) derive(self string) (err error) {
 	return nil
 }
 
+// newPeerState begins to know a site. Its numbers begin with the clock, so
+// they stand above those of an earlier process.
 func (f *Forwarder) newPeerState(site string) *peerState {
 	s := &peerState{digests: make(map[uint64]time.Time)}
 	_, _ = rand.Read(s.salt[:]) // crypto/rand never fails
@@ -167,6 +172,7 @@ func (p *peer) open(h head, b []byte) ([]byte, error) {
 	err := errTag
 	var body []byte
 	for _, in := range p.in {
+		// The id only saves work: that of two keys may be the same.
 		if in.id != h.keyID {
 			continue
 		}
@@ -177,6 +183,7 @@ func (p *peer) open(h head, b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Only now: a forged number must not move the window.
 	if !p.window.accept(h.seq) {
 		return nil, errReplay
 	}

@@ -43,6 +43,7 @@ func listenTunnel(local netip.AddrPort) (*tunnelSocket, error) {
 	return &tunnelSocket{conn: conn.(*net.UDPConn)}, nil
 }
 
+// close ends reads in progress.
 func (t *tunnelSocket) close() { _ = t.conn.Close() }
 
 // readStrays judges what the rules copied to us.
@@ -82,7 +83,8 @@ func (f *Forwarder) judge(now time.Time, packet []byte, steps []step) []step {
 	return steps
 }
 
-// run does what was decided.
+// run does what was decided, in order and without the lock: sending may block,
+// and OnForeign may call us.
 func (f *Forwarder) run(now time.Time, steps []step) {
 	for i := range steps {
 		s := &steps[i]
@@ -120,6 +122,8 @@ func (f *Forwarder) tunnel(now time.Time, site string, packet []byte) {
 		return // the peer left the group since
 	}
 	err := f.sendPacket(now, p, packet)
+	// The kernel knows from a router's ICMP error that the path is smaller
+	// than was said (RFC 1191, RFC 8201).
 	if errors.Is(err, unix.EMSGSIZE) {
 		p.smallUntil.Store(now.Add(smallLife).UnixNano())
 		err = f.sendPacket(now, p, packet)

@@ -24,7 +24,8 @@ type servedEntry struct {
 	until time.Time
 }
 
-// receiver is the state of the goroutine that reads the tunnel.
+// receiver is the state of the goroutine that reads the tunnel: what only it
+// touches needs no lock.
 type receiver struct {
 	*Forwarder
 	ends   *ends
@@ -51,7 +52,9 @@ func (f *Forwarder) readTunnel(ctx context.Context, e *ends) error {
 	}
 }
 
-// reason names an error as a metric's label.
+// reason names an error as a metric's label. A rising "tag" means that two
+// sites disagree about their key, a rising "replay" without a restart that
+// somebody repeats datagrams.
 func reason(err error) string {
 	switch {
 	case errors.Is(err, errTag):
@@ -68,7 +71,8 @@ func reason(err error) string {
 
 var errSender = errors.New("unknown sender")
 
-// receive handles one datagram.
+// receive handles one datagram: form, sender, tag and number are checked
+// before anything in it is believed. The error says why it was refused.
 func (r *receiver) receive(now time.Time, b []byte) error {
 	h, err := readHead(b)
 	if err != nil {
@@ -168,6 +172,8 @@ func (r *receiver) answer(now time.Time, p *peer, flow Flow) {
 		r.say(p, kindMoved, flow, to)
 		return
 	}
+	// Peers may ask about VIPs only, not about whatever else this host is
+	// connected to.
 	if _, ours := (*r.vips.Load())[flow.VIP]; !ours {
 		r.say(p, kindNotMine, flow, "")
 		return
@@ -206,7 +212,7 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	held, to := r.owners.holds(flow, packet), r.owners.wentTo(now, flow)
 	r.mu.Unlock()
 	switch {
-	case held:
+	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet
 		// is sent again by its client.
@@ -226,8 +232,9 @@ func (r *receiver) has(now time.Time, p *peer, flow Flow) bool {
 		return e.ok
 	}
 	if len(r.served) >= maxServed {
-		clear(r.served)
+		clear(r.served) // each costs a look-up to learn again
 	}
+	// A peer may reach VIPs only, not this host's other services.
 	owned := false
 	if _, ours := (*r.vips.Load())[flow.VIP]; ours {
 		var err error

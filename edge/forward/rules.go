@@ -38,6 +38,8 @@ const (
 // Only the goroutine that renews may use it.
 type rules struct {
 	conn   *nftables.Conn
+	strays uint32 // index of the strays device
+	v6     bool
 	tables []*familyTable
 }
 
@@ -48,24 +50,47 @@ type familyTable struct {
 	act, watch *nftables.Set
 }
 
-// loadRules puts the tables into the kernel, in place of what an earlier
-// forwarder left. The strays device must exist already: dup keeps the index of
-// the device, not its name, and would copy to nowhere if that were made anew.
+// loadRules puts the tables into the kernel. The strays device must exist
+// already: dup keeps the index of the device, not its name, and would copy to
+// nowhere if that were made anew.
 func loadRules(strays uint32, v6 bool) (*rules, error) {
-	conn, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		return nil, fmt.Errorf("forward: open nftables: %w", err)
-	}
-	r := &rules{conn: conn}
-	r.tables = append(r.tables, addFamily(conn, strays, false))
-	if v6 {
-		r.tables = append(r.tables, addFamily(conn, strays, true))
-	}
-	if err := conn.Flush(); err != nil {
-		_ = conn.CloseLasting()
-		return nil, fmt.Errorf("forward: load nftables rules (needs the kernel's nft_socket and nft_dup): %w", err)
+	r := &rules{strays: strays, v6: v6}
+	if err := r.load(); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+// load makes the tables, in place of what an earlier forwarder left, on a new
+// connection: an old one may have answers left in it.
+func (r *rules) load() error {
+	if r.conn != nil {
+		_ = r.conn.CloseLasting()
+	}
+	var err error
+	if r.conn, err = nftables.New(nftables.AsLasting()); err != nil {
+		return fmt.Errorf("forward: open nftables: %w", err)
+	}
+	r.tables = []*familyTable{addFamily(r.conn, r.strays, false)}
+	if r.v6 {
+		r.tables = append(r.tables, addFamily(r.conn, r.strays, true))
+	}
+	if err := r.conn.Flush(); err != nil {
+		return fmt.Errorf("forward: load nftables rules (the kernel needs nft_socket and nft_dup): %w", err)
+	}
+	return nil
+}
+
+// keep renews the VIPs. If that fails, somebody has removed our tables, as a
+// firewall does that flushes the ruleset to load its own: they are made anew.
+func (r *rules) keep(vips map[netip.AddrPort]Mode) (again bool, err error) {
+	if r.renew(vips) == nil {
+		return false, nil
+	}
+	if err := r.load(); err != nil {
+		return true, err
+	}
+	return true, r.renew(vips)
 }
 
 // renew makes the two sets hold exactly these VIPs for the next elementLife.
@@ -89,7 +114,8 @@ func (r *rules) renew(vips map[netip.AddrPort]Mode) error {
 	return nil
 }
 
-// remove takes the tables away. Only flows being forwarded notice.
+// remove takes the tables away. Only flows being forwarded notice: the kernel
+// resets them when their next packet comes.
 func (r *rules) remove() error {
 	for _, t := range r.tables {
 		r.conn.DelTable(t.table)
@@ -104,6 +130,7 @@ func (r *rules) remove() error {
 
 // elements splits the VIPs of this family by mode.
 func (t *familyTable) elements(vips map[netip.AddrPort]Mode) (act, watch []nftables.SetElement) {
+	// In order, so that equal sets make equal batches.
 	list := make([]netip.AddrPort, 0, len(vips))
 	for vip := range vips {
 		if vip.Addr().Is6() == t.v6 {
@@ -137,6 +164,7 @@ func addFamily(conn *nftables.Conn, strays uint32, v6 bool) *familyTable {
 	if v6 {
 		family, addr = nftables.TableFamilyIPv6, nftables.TypeIP6Addr
 	}
+	// One batch, so there is no moment with half a table.
 	old := &nftables.Table{Family: family, Name: tableName}
 	conn.AddTable(old) // so that the delete finds one
 	conn.DelTable(old)
@@ -207,10 +235,13 @@ type builder struct {
 	v6    bool
 }
 
+// chain queues a chain that others go to.
 func (b *builder) chain(name string) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name})
 }
 
+// base queues a chain at a hook of the kernel. It accepts what no rule judges,
+// which leaves the packet to the host's own rules.
 func (b *builder) base(name string, hook *nftables.ChainHook, prio int) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name, Type: nftables.ChainTypeFilter,
 		Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(prio))})

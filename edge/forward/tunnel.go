@@ -63,12 +63,14 @@ var (
 // siteID is the short name of a site on the wire.
 type siteID [4]byte
 
+// idOf shortens a site's name. Lists with two names of one id are refused.
 func idOf(site string) siteID {
 	sum := sha256.Sum256([]byte(site))
 	return siteID(sum[:4])
 }
 
-// head is a datagram's header, read but not yet believed.
+// head is a datagram's header, read but not yet believed: only the tag proves
+// that the sender wrote it.
 type head struct {
 	kind   kind
 	keyID  byte

@@ -5,12 +5,15 @@ package forward
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // upload is a PUT by curl, of the big file.
@@ -49,26 +52,32 @@ func (u *upload) wait(t *testing.T, l *lab) {
 	}
 }
 
-// TestUploadForwarded forwards every octet of an upload, over a path that
-// carries the packets whole, and over one that needs parts.
+// TestUploadForwarded forwards every octet of an upload: over a path that
+// carries the packets whole, over one known to need parts, and over one that
+// turns out to carry less than was said.
 func TestUploadForwarded(t *testing.T) {
-	for _, mtu := range []int{1500, 1400} {
+	for _, path := range []struct{ said, real int }{{1500, 1500}, {1400, 1500}, {1500, 1400}} {
+		mtu := path.said
 		families(t, func(t *testing.T, vip string) {
 			l := newLab(t)
 			l.pathMTU = mtu
+			l.router.must(t, func() error {
+				link, err := netlink.LinkByName("to-a")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetMTU(link, path.real)
+			})
 			l.startAgents(t, true)
 			u := l.startUpload(t, vip, "16M")
-			key := "[" + vip + "]:80"
-			if vip == vip4 {
-				key = vip + ":80"
-			}
+			key := netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()
 			l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 1 }, "A has the upload")
 			l.routeTo(t, l.b)
 			start := time.Now()
 			u.wait(t, l)
 			s, o := l.b.agent.tell(t, "stats"), l.a.agent.tell(t, "stats")
 			octets := s.Metrics["tunnel_bytes_total a"]
-			t.Logf("path %d: %.0f packets, %.1f MB/s, CPU s per GB %.2f + %.2f", mtu, s.Metrics["forwarded_packets_total a"],
+			t.Logf("path %d, said %d: %.0f packets, %.1f MB/s, CPU s per GB %.2f + %.2f", path.real, mtu, s.Metrics["forwarded_packets_total a"],
 				octets/1e6/time.Since(start).Seconds(), s.CPU.Seconds()*1e9/octets, o.CPU.Seconds()*1e9/octets)
 			if octets < bigSize/2 {
 				t.Errorf("%.0f octets were forwarded: the test proves nothing", octets)
@@ -80,4 +89,28 @@ func TestUploadForwarded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestUploadUnderFlips sends data by both ways in turn, so that it also
+// overtakes itself.
+func TestUploadUnderFlips(t *testing.T) {
+	families(t, func(t *testing.T, vip string) {
+		l := newLab(t)
+		l.startAgents(t, true)
+		before := l.client.counter(t, "snmp", "Tcp", "EstabResets")
+		u := l.startUpload(t, vip, "12M")
+		key := netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()
+		l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 1 }, "A has the upload")
+		f := l.flip(t, 60*time.Millisecond)
+		u.wait(t, l)
+		flips := f.end()
+		s := l.b.agent.tell(t, "stats")
+		t.Logf("%d flips, %.0f packets forwarded", flips, s.Metrics["forwarded_packets_total a"])
+		if n := l.client.counter(t, "snmp", "Tcp", "EstabResets") - before; n != 0 {
+			t.Errorf("the client saw %d resets", n)
+		}
+		if s.Metrics["forwarded_packets_total a"] < 100 || flips < 10 {
+			t.Error("hardly anything was forwarded: the test proves nothing")
+		}
+	})
 }

@@ -34,7 +34,7 @@ func TestUserNamespace(t *testing.T) {
 	if err := copySelf(binary); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "-test.v", "-test.run", "^(TestDrainWithoutRulesResets|TestFlipForwarded|TestDrainForwarded|TestNobodyIsReset|TestKilledAgentLeavesKernel|TestUploadForwarded)$")
+	cmd := exec.Command(binary, "-test.v", "-test.run", "^(TestDrainWithoutRulesResets|TestFlipForwarded|TestDrainForwarded|TestNobodyIsReset|TestKilledAgentLeavesKernel|TestUploadForwarded|TestStopRemovesAll)$")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), userNSEnv+"=1", "TMPDIR="+dir, "HOME="+dir)
 	var out strings.Builder

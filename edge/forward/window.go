@@ -29,6 +29,7 @@ func (w *window) accept(seq uint64) bool {
 
 // advance moves the top up and clears the numbers that enter the window.
 func (w *window) advance(seq uint64) {
+	// A restarted peer leaps: its clock has gone on by more than it sent.
 	if seq-w.top >= windowSize {
 		clear(w.seen[:])
 		w.top = seq

@@ -86,9 +86,12 @@ type Etcd struct {
 
 // BGP is the speaker's part of a node file.
 type BGP struct {
-	ASN      uint32     `yaml:"asn"`
-	RouterID netip.Addr `yaml:"router_id"`
-	Engine   string     `yaml:"engine"` // gobgp
+	ASN uint32 `yaml:"asn"`
+	// MarkerASN administers the community by which sites know each other's
+	// routes; it is set where every site has an AS of its own (RFC 6382).
+	MarkerASN uint32     `yaml:"marker_asn"`
+	RouterID  netip.Addr `yaml:"router_id"`
+	Engine    string     `yaml:"engine"` // gobgp
 	// Port is where sessions are accepted; 179 by default, -1 for none.
 	Port            int                `yaml:"port"`
 	Hold            placement.Duration `yaml:"hold"`

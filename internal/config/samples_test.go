@@ -12,7 +12,7 @@ import (
 // readZone is the reader that the product uses, so that the samples are judged
 // as they would be in the field.
 func readZone(origin, file string, data []byte) (ZoneInfo, error) {
-	z, err := zone.Parse(origin, file, strings.NewReader(string(data)))
+	z, err := zone.Parse(file, origin, strings.NewReader(string(data)))
 	if err != nil {
 		return ZoneInfo{}, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -71,8 +73,61 @@ func (s *source) decode(v any) error {
 		return &Error{File: s.file, Line: 1, Column: 1, Reason: "the file is empty"}
 	}
 	err := yaml.NewDecoder(bytes.NewReader(s.data), yaml.Strict()).Decode(v)
-	if err != nil {
-		return syntaxError(s.file, s.data, err)
+	if err == nil {
+		return nil
+	}
+	var positioned yaml.Error
+	if !errors.As(err, &positioned) {
+		return s.valueError(err)
+	}
+	return syntaxError(s.file, s.data, err)
+}
+
+// valueError finds the value that a type refused. The library loses its position,
+// but the type's error quotes it; of several equal ones the first whose key may
+// hold such a value is meant.
+func (s *source) valueError(err error) error {
+	out := &Error{File: s.file, Line: 1, Column: 1, Reason: rootCause(err)}
+	quoted := quotedText.FindStringSubmatch(out.Reason)
+	if quoted == nil || len(s.tree.Docs) == 0 {
+		return out
+	}
+	keys := []string(nil)
+	for what, of := range map[string][]string{"mode ": {"mode"}, "duration ": {"every", "timeout", "ttl", "hold"}} {
+		if strings.HasPrefix(out.Reason, what) {
+			keys = of
+		}
+	}
+	if at := findValue(s.tree.Docs[0].Body, "", quoted[1], keys); at != nil {
+		out.Line, out.Column = at.GetToken().Position.Line, at.GetToken().Position.Column
+		out.Excerpt = excerpt(s.data, out.Line, out.Column)
+	}
+	return out
+}
+
+var quotedText = regexp.MustCompile(`"([^"]*)"`)
+
+// findValue returns the first scalar with this text under one of the keys (any, if none are given).
+func findValue(n ast.Node, key, text string, keys []string) ast.Node {
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		for _, v := range m.Values {
+			if at := findValue(v, key, text, keys); at != nil {
+				return at
+			}
+		}
+	case *ast.MappingValueNode:
+		return findValue(m.Value, keyText(m.Key), text, keys)
+	case *ast.SequenceNode:
+		for _, v := range m.Values {
+			if at := findValue(v, key, text, keys); at != nil {
+				return at
+			}
+		}
+	default:
+		if n != nil && n.GetToken().Value == text && (len(keys) == 0 || slices.Contains(keys, key)) {
+			return n
+		}
 	}
 	return nil
 }

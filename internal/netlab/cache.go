@@ -46,6 +46,8 @@ type cacheEntry struct {
 	scope   netip.Prefix // clients for whom it holds, RFC 7871; invalid: all
 }
 
+// covers reports whether the entry holds for a client; an entry without scope
+// holds for all, also when no client is known.
 func (e *cacheEntry) covers(client netip.Addr) bool {
 	return !e.scope.IsValid() || e.scope.Contains(client)
 }
@@ -75,6 +77,8 @@ type cache struct {
 	used  *list.List // of *cacheEntry, most recently used first
 }
 
+// newCache returns a cache that keeps at most limit entries, every client scope
+// of a name counted.
 func newCache(limit int) *cache {
 	return &cache{limit: limit, byKey: map[cacheKey][]*list.Element{}, used: list.New()}
 }
@@ -137,12 +141,14 @@ func (c *cache) remove(el *list.Element) {
 	c.byKey[key] = rest
 }
 
+// len counts the entries, expired ones that nobody asked for again included.
 func (c *cache) len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.used.Len()
 }
 
+// flush forgets everything.
 func (c *cache) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -64,6 +64,7 @@ func (c *Capture) Close() error {
 	return nil
 }
 
+// closeFiles lets go of whatever was opened, also after a failed start.
 func (c *Capture) closeFiles() error {
 	for _, fd := range []int{c.fd, c.bell} {
 		if fd >= 0 {
@@ -76,6 +77,8 @@ func (c *Capture) closeFiles() error {
 	return nil
 }
 
+// run writes frames until the bell rings, then those still waiting, so that what
+// happened before Close is in the file.
 func (c *Capture) run() error {
 	out := bufio.NewWriter(c.file)
 	if err := writePcapHeader(out); err != nil {
@@ -123,6 +126,7 @@ func writePcapHeader(w io.Writer) error {
 	return err
 }
 
+// writePcapFrame appends one record: time, kept and true length, the frame's head.
 func writePcapFrame(w io.Writer, at time.Time, frame []byte) error {
 	kept := frame[:min(len(frame), snapLength)]
 	b := binary.LittleEndian.AppendUint32(nil, uint32(at.Unix()))

@@ -119,6 +119,9 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
+// serve runs one call. The handler's context ends with the server's, or when the
+// client's connection does; descriptors are closed after the handler returned, so
+// a handler must not let a program outlive it with them.
 func (c *Control) serve(ctx context.Context, conn *net.UnixConn) {
 	var req Request
 	files, err := receive(conn, &req)
@@ -145,6 +148,7 @@ func (c *Control) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
+// call finds the verb's handler; an unknown verb has the code of a usage error.
 func (c *Control) call(ctx context.Context, call *Call) (int, error) {
 	h := c.handlers[call.Verb]
 	if h == nil {
@@ -190,6 +194,8 @@ func Ask(ctx context.Context, path string, req Request, onData func(json.RawMess
 	return await(conn, onData)
 }
 
+// sendSignals forwards until the call is over. A signal that cannot be sent is of
+// no use: the connection is gone and Ask returns with that.
 func sendSignals(ctx context.Context, conn *net.UnixConn, signals <-chan os.Signal) {
 	for {
 		select {
@@ -224,6 +230,8 @@ func await(conn *net.UnixConn, onData func(json.RawMessage) error) (int, error) 
 	}
 }
 
+// send writes one message with descriptors beside it. A message is a packet, so
+// it arrives whole or not at all, and writers need no lock.
 func send(conn *net.UnixConn, v any, files []*os.File) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -267,6 +275,8 @@ func receive(conn *net.UnixConn, v any) ([]*os.File, error) {
 	return files, json.Unmarshal(data[:n], v)
 }
 
+// openRights turns passed descriptors into files, closed on exec: they are to reach
+// the one program they are meant for and no other that starts meanwhile.
 func openRights(oob []byte) (files []*os.File, err error) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -285,6 +295,7 @@ func openRights(oob []byte) (files []*os.File, err error) {
 	return files, nil
 }
 
+// closeAll closes files whose errors concern nobody: they are copies.
 func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()

@@ -64,6 +64,7 @@ type delayQueue struct {
 	seq    uint64
 }
 
+// push adds a frame and numbers it, which keeps frames due together in order.
 func (q *delayQueue) push(f frame) {
 	q.seq++
 	f.seq = q.seq
@@ -89,6 +90,7 @@ func (q *delayQueue) pop(now time.Duration) (frame, bool) {
 // frameHeap orders frames by due time, then by arrival.
 type frameHeap []frame
 
+// The five methods of heap.Interface.
 func (h frameHeap) Len() int { return len(h) }
 func (h frameHeap) Less(i, j int) bool {
 	return h[i].due < h[j].due || (h[i].due == h[j].due && h[i].seq < h[j].seq)
@@ -116,6 +118,7 @@ const (
 	poolKeep   = 4096 // buffers kept of each size
 )
 
+// get returns a buffer of length size, used before if there is one.
 func (p *framePool) get(size int) []byte {
 	list, full := &p.small, smallFrame
 	if size > smallFrame {
@@ -129,6 +132,8 @@ func (p *framePool) get(size int) []byte {
 	return make([]byte, size, max(full, size))
 }
 
+// put takes a buffer back. Large ones are kept in small number: 4096 of them
+// would be a quarter of a gigabyte after one burst.
 func (p *framePool) put(b []byte) {
 	list, keep := &p.small, poolKeep
 	if cap(b) > smallFrame {

@@ -76,6 +76,8 @@ type activeFault struct {
 	stop func()
 }
 
+// effectsOf computes what a list of faults does. Delays add up, losses combine as
+// independent ones, and a link is down as long as any fault wants it down.
 func effectsOf(t Topology, faults []*activeFault) effects {
 	e := effects{
 		down: make([]bool, len(t.Links)), impair: make([][2]Impairment, len(t.Links)),
@@ -132,6 +134,8 @@ func (e *effects) break1(i int, l Link, f *activeFault, first bool) {
 // both is the loss of two independent losses.
 func both(a, b float64) float64 { return 1 - (1-a)*(1-b) }
 
+// lose makes a host drop a share of what comes in by an interface: the means for
+// links without a line, whose frames nothing of ours carries.
 func (e *effects) lose(node, iface string, share float64) {
 	f := e.filters[node]
 	if f.ifs == nil {
@@ -168,6 +172,7 @@ type faults struct {
 	closed bool
 }
 
+// init makes the maps; it is separate so that Net stays a plain literal in tests.
 func (f *faults) init() {
 	f.down = map[int][2]linkState{}
 	f.filter = map[string]bool{}
@@ -264,6 +269,8 @@ func (n *Net) flap(a *activeFault) {
 	}()
 }
 
+// toggle turns a flapping fault to its other phase. It is called by that fault's
+// own goroutine only, which ends before the fault is forgotten.
 func (n *Net) toggle(a *activeFault) {
 	n.faults.mu.Lock()
 	defer n.faults.mu.Unlock()
@@ -291,8 +298,8 @@ func (n *Net) remove(which func(*activeFault) bool) (removed int) {
 }
 
 // Heal undoes every fault at the node, or towards it; the empty name heals all.
-// Links, addresses and static routes are as they were; processes that were
-// killed are the caller's to start again.
+// When it returns, links, addresses and static routes are as they were; processes
+// that were killed are the caller's to start again.
 func (n *Net) Heal(node string) error {
 	if _, err := n.Host(node); err != nil && node != "" {
 		return err
@@ -300,7 +307,10 @@ func (n *Net) Heal(node string) error {
 	n.remove(func(a *activeFault) bool { return node == "" || a.Node == node || a.Towards == node })
 	n.faults.mu.Lock()
 	defer n.faults.mu.Unlock()
-	return n.applyFaults()
+	if err := n.applyFaults(); err != nil {
+		return err
+	}
+	return n.settleAll()
 }
 
 // Faults lists what is broken, the oldest first.
@@ -352,6 +362,8 @@ func (n *Net) setLink(i int, down bool) error {
 	return nil
 }
 
+// setFilter replaces a host's filter, leaving alone the hosts that never had one:
+// most topologies are healthy and need no nftables at all.
 func (n *Net) setFilter(node string, f filter) error {
 	empty := len(f.ifs) == 0 && len(f.holes) == 0
 	if empty && !n.faults.filter[node] {

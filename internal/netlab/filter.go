@@ -72,6 +72,7 @@ func (f filter) write(c *nftables.Conn, table *nftables.Table) error {
 	return nil
 }
 
+// sortedKeys orders interfaces, so that equal faults make equal rule sets.
 func sortedKeys(m map[string]float64) []string {
 	var keys []string
 	for k := range m {
@@ -116,10 +117,12 @@ type addressFamily struct {
 	is                  func(netip.Addr) bool
 }
 
+// familyV4 places the addresses of an IPv4 header, RFC 791 section 3.1.
 func familyV4() addressFamily {
 	return addressFamily{unix.NFPROTO_IPV4, nftables.TypeIPAddr, 12, 16, 4, netip.Addr.Is4}
 }
 
+// familyV6 places the addresses of an IPv6 header, RFC 8200 section 3.
 func familyV6() addressFamily {
 	return addressFamily{unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 8, 24, 16, netip.Addr.Is6}
 }

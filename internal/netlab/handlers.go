@@ -51,6 +51,8 @@ func (n *Net) Nodes() []NodeView {
 	return all
 }
 
+// nodes replies one message for each node, so that no limit on a message bounds
+// how many there may be.
 func (n *Net) nodes(_ context.Context, c *Call) (int, error) {
 	for _, v := range n.Nodes() {
 		if err := c.Reply(v); err != nil {
@@ -60,6 +62,7 @@ func (n *Net) nodes(_ context.Context, c *Call) (int, error) {
 	return 0, nil
 }
 
+// heal undoes the faults of the request's node, or all without one.
 func (n *Net) heal(_ context.Context, c *Call) (int, error) {
 	if err := n.Heal(c.Node); err != nil {
 		return 1, err
@@ -80,6 +83,7 @@ func (n *Net) breakBy(kind FaultKind, c *Call) (int, error) {
 	return 0, nil
 }
 
+// faultOf reads the arguments of a request; whether the fault fits is for Break.
 func faultOf(kind FaultKind, r Request) (f Fault, err error) {
 	f = Fault{Kind: kind, Node: r.Node, Towards: r.Args["towards"]}
 	if s := r.Args["delay"]; s != "" {
@@ -123,6 +127,7 @@ func (n *Net) ExecHandler() Handler {
 	}
 }
 
+// exec runs the program and watches its client meanwhile.
 func (h *Host) exec(ctx context.Context, c *Call) (int, error) {
 	path, err := lookPath(c.Argv[0], c.Env)
 	if err != nil {

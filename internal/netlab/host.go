@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -77,6 +78,8 @@ func onFreshThread(f func()) {
 	runtime.UnlockOSThread()
 }
 
+// enter moves this thread into new namespaces. Mounts are made private first of
+// all: from a shared "/" a bind mount would show up on the machine.
 func (k *keeper) enter(setup func() error) (err error) {
 	if k.outer, err = openNetNS(); err != nil {
 		return err
@@ -93,6 +96,8 @@ func (k *keeper) enter(setup func() error) (err error) {
 	return setup()
 }
 
+// openNetNS opens the calling thread's network namespace. /proc/self would name
+// the first thread's, which is another.
 func openNetNS() (*os.File, error) {
 	f, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -108,12 +113,14 @@ func (k *keeper) do(f func() error) error {
 	return <-err
 }
 
+// close ends the thread. The namespace lives on while a process or socket is in it.
 func (k *keeper) close() {
 	close(k.work)
 	<-k.done
 	k.closeFiles()
 }
 
+// closeFiles lets go of the namespaces, as far as they were opened.
 func (k *keeper) closeFiles() {
 	for _, f := range []*os.File{k.net, k.outer} {
 		if f != nil {
@@ -153,6 +160,8 @@ func newHost(n Node) (*Host, error) {
 	return h, nil
 }
 
+// loopbackUp brings up lo with the declared addresses. It runs on the keeper, but
+// only needs the handle, whose socket is bound to the namespace.
 func (h *Host) loopbackUp() error {
 	lo, err := h.nl.LinkByName("lo")
 	if err != nil {
@@ -169,6 +178,7 @@ func (h *Host) loopbackUp() error {
 	return nil
 }
 
+// close ends the host; its processes must be gone before.
 func (h *Host) close() {
 	h.nl.Close()
 	h.keeper.close()
@@ -208,6 +218,8 @@ func nodeSysctls(role Role) []sysctl {
 	return all
 }
 
+// sysctlAll writes settings of the calling thread's namespace, in order: turning
+// forwarding on or off resets others.
 func sysctlAll(settings []sysctl) error {
 	for _, s := range settings {
 		if err := s.write(); err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
@@ -217,6 +229,7 @@ func sysctlAll(settings []sysctl) error {
 	return nil
 }
 
+// write tries the values in turn and reports the last refusal.
 func (s sysctl) write() (err error) {
 	for _, v := range s.values {
 		if err = os.WriteFile("/proc/sys/"+s.path, []byte(v), 0); err == nil {
@@ -226,6 +239,8 @@ func (s sysctl) write() (err error) {
 	return fmt.Errorf("netlab: set %s: %w", s.path, err)
 }
 
+// resolvConf is the text of a node's resolv.conf. The timeout is short for a
+// resolver: in a lab nobody wants to wait the usual 5 s for a dead one.
 func resolvConf(servers []netip.Addr) string {
 	var b strings.Builder
 	for _, a := range servers {
@@ -252,6 +267,8 @@ func mountResolvConf(text string) error {
 	return err
 }
 
+// coverResolvConf binds the file over the machine's own, or over all of /etc when
+// there is nothing to bind it over.
 func coverResolvConf(text string) error {
 	const target = "/etc/resolv.conf"
 	file := stage + "/resolv.conf"
@@ -385,22 +402,60 @@ func (h *Host) Processes() ([]int, error) {
 	return pids, nil
 }
 
-// Signal sends sig to every process of the host. A process may start another
-// while we look, so killing repeats until none is left.
+// killWithin bounds the wait for killed processes to be gone.
+const killWithin = 5 * time.Second
+
+// Signal sends sig to every process of the host. After SIGKILL it waits until
+// they have ended and looks again, for one may have started another meanwhile.
 func (h *Host) Signal(sig unix.Signal) error {
-	for range 100 {
+	deadline := time.Now().Add(killWithin)
+	for {
 		pids, err := h.Processes()
 		if err != nil || len(pids) == 0 {
 			return err
 		}
 		for _, pid := range pids {
-			if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			if err := signalProcess(pid, sig, deadline); err != nil {
 				return fmt.Errorf("netlab: signal process %d of %s: %w", pid, h.Name, err)
 			}
 		}
 		if sig != unix.SIGKILL {
 			return nil
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("netlab: %s starts processes faster than they can be killed", h.Name)
+		}
 	}
-	return fmt.Errorf("netlab: %s starts processes faster than they can be killed", h.Name)
+}
+
+// signalProcess signals one process by a descriptor of it, which cannot come to
+// mean another process, and after SIGKILL waits until it has ended.
+func signalProcess(pid int, sig unix.Signal, deadline time.Time) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	if sig != unix.SIGKILL {
+		return nil
+	}
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		left := time.Until(deadline)
+		n, err := unix.Poll(poll, int(max(left, 0).Milliseconds()))
+		switch {
+		case n > 0:
+			return nil
+		case err != nil && err != unix.EINTR:
+			return err
+		case left <= 0:
+			return errors.New("it does not end")
+		}
+	}
 }

@@ -69,6 +69,7 @@ func referralCut(m *dns.Msg, zone, name string) string {
 	return ""
 }
 
+// hasSOA tells a denial without AA from an empty reply that means nothing.
 func hasSOA(m *dns.Msg) bool {
 	return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
 }
@@ -151,6 +152,7 @@ func (s *resolution) serversOf(zone string) (known []netip.Addr, unknown []strin
 	return known, unknown
 }
 
+// rootAddrs lists the hints in order of configuration.
 func (s *resolution) rootAddrs() (all []netip.Addr) {
 	for _, root := range s.r.cfg.Roots {
 		all = append(all, root.Addrs...)
@@ -181,6 +183,7 @@ func (s *resolution) addressesOf(ctx context.Context, ns string) (all []netip.Ad
 	return all
 }
 
+// addrsIn picks the addresses out of an answer, aliases passed over.
 func addrsIn(rrs []dns.RR) (all []netip.Addr) {
 	for _, rr := range rrs {
 		var a netip.Addr
@@ -230,6 +233,8 @@ func (s *resolution) ask(ctx context.Context, server netip.Addr, round int, zone
 	return m, err
 }
 
+// askTCP asks again over TCP, RFC 7766 section 5. The server has just answered, so
+// it gets time to send much.
 func (s *resolution) askTCP(ctx context.Context, server netip.Addr, q *dns.Msg) (*dns.Msg, error) {
 	within, cancel := context.WithTimeout(ctx, mostTimeout)
 	defer cancel()
@@ -239,6 +244,8 @@ func (s *resolution) askTCP(ctx context.Context, server netip.Addr, q *dns.Msg) 
 // ednsSize is the UDP size offered, as agreed on DNS flag day 2020.
 const ednsSize = 1232
 
+// query makes the question for a server: iterative, with EDNS, and with the
+// client's network where that is allowed to be known.
 func (s *resolution) query(zone, name string, rtype uint16) *dns.Msg {
 	q := new(dns.Msg)
 	q.SetQuestion(name, rtype)

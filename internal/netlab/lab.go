@@ -14,7 +14,8 @@ import (
 //
 //	192.0.2.0/24     2001:db8:53::/48          anycast, on lo of the sites; routed by BGP alone
 //	198.51.100.0/25  2001:db8:64::/64          links, a /31 or /127 each, in order of declaration
-//	198.51.100.128/25  2001:db8:64:1::/64      nodes' own addresses, on lo: routers, sites, ops
+//	198.51.100.128/25  2001:db8:64:1::/64      nodes' own addresses, on lo: routers, sites, ops;
+//	                                           from .160 on, eight a site, those of its servers
 //	203.0.113.0/24   2001:db8:100::/56         clients: every region has the block below
 //
 // Region number i (eu 0, us 1, ap 2) owns 203.0.113.(32*i)/28 and
@@ -64,6 +65,7 @@ func LabDelay(a, b string) time.Duration {
 	return 20 * time.Millisecond
 }
 
+// withDefaults fills in the standard lab.
 func (o LabOptions) withDefaults() LabOptions {
 	if o.Sites == nil {
 		o.Sites = []LabSite{{"ams1", Europe}, {"nyc1", America}, {"tyo1", Asia}}
@@ -113,8 +115,9 @@ func Lab(o LabOptions) Topology {
 		l.addNode(RouterName(region), Router, region)
 		l.addEdge(i, region)
 	}
-	for _, s := range l.Sites {
+	for i, s := range l.Sites {
 		l.addNode(s.Name, Site, s.Region)
+		l.addServers(s.Name, i)
 		l.attach(s.Name, s.Region, Impairment{Delay: siteDelay})
 	}
 	l.addNode(OpsName, Operator, l.Regions[0])
@@ -142,6 +145,23 @@ func (l *labPlan) addNode(name string, role Role, region string) {
 	addrs := []netip.Addr{plus("198.51.100.128", n), plus("2001:db8:64:1::", n)}
 	l.own[name] = addrs
 	l.nodes = append(l.nodes, Node{Name: name, Role: role, Region: region, Loopback: addrs})
+}
+
+// Servers of a site have addresses of their own beside the site's, in a block of
+// eight: 198.51.100.(160 + 8 k + j) for server j of site number k.
+const (
+	serversAt      = 32 // after the base of nodes' own addresses
+	serversPerSite = 2
+	serverBlock    = 8
+)
+
+// addServers gives site number k the addresses of its servers.
+func (l *labPlan) addServers(site string, k int) {
+	for j := range serversPerSite {
+		n := uint32(serversAt + serverBlock*k + j)
+		l.own[site] = append(l.own[site], plus("198.51.100.128", n), plus("2001:db8:64:1::", n))
+	}
+	l.nodes[len(l.nodes)-1].Loopback = l.own[site]
 }
 
 // addEdge declares what hangs at a region's router inside its client block: the
@@ -192,8 +212,9 @@ func (l *labPlan) attach(name, region string, imp Impairment) {
 	})
 	for i, p := range anywhere() {
 		l.routes[name] = append(l.routes[name], Route{Prefix: p, Link: router, Via: up[i].Addr()})
-		l.routes[router] = append(l.routes[router],
-			Route{Prefix: single(l.own[name][i]), Link: name, Via: down[i].Addr()})
+	}
+	for _, a := range l.own[name] {
+		l.routes[router] = append(l.routes[router], Route{Prefix: single(a), Link: name, Via: down[family(a)].Addr()})
 	}
 }
 
@@ -251,7 +272,9 @@ func (l *labPlan) routeRegion(from, to, by string, metric, i int, gateway map[[2
 	targets := []netip.Prefix{v4, v6}
 	for _, n := range l.nodes {
 		if n.Region == to && n.Role != Client && n.Role != Resolve {
-			targets = append(targets, single(l.own[n.Name][0]), single(l.own[n.Name][1]))
+			for _, a := range l.own[n.Name] {
+				targets = append(targets, single(a))
+			}
 		}
 	}
 	targets = append(targets, l.linksOf(to)...)
@@ -280,6 +303,7 @@ func (l *labPlan) linksOf(region string) []netip.Prefix {
 	return all
 }
 
+// isRouter reports whether a node is the transit router of a region.
 func (l *labPlan) isRouter(node string) bool {
 	return slices.ContainsFunc(l.Regions, func(r string) bool { return RouterName(r) == node })
 }
@@ -290,6 +314,14 @@ func anywhere() [2]netip.Prefix {
 		netip.PrefixFrom(netip.IPv4Unspecified(), 0),
 		netip.PrefixFrom(netip.IPv6Unspecified(), 0),
 	}
+}
+
+// family is 0 for IPv4 and 1 for IPv6, as in anywhere.
+func family(a netip.Addr) int {
+	if a.Is6() {
+		return 1
+	}
+	return 0
 }
 
 // plus is the address n after base.

@@ -36,6 +36,7 @@ type LineView struct {
 	swapped bool
 }
 
+// dir is the direction that leaves (forth) or reaches the viewer.
 func (v LineView) dir(forth bool) *lineDir {
 	if forth != v.swapped {
 		return &v.line.dirs[0]
@@ -67,6 +68,7 @@ func (v LineView) Stats() (forth, back LineStats) {
 	return v.dir(true).stats(), v.dir(false).stats()
 }
 
+// stats reads both counters; they may be of different moments.
 func (d *lineDir) stats() LineStats {
 	return LineStats{Passed: d.passed.Load(), Lost: d.lost.Load()}
 }
@@ -99,6 +101,8 @@ type wireLoop struct {
 	armed time.Duration // what the timer is set to; 0: not set
 }
 
+// newWire makes the hidden namespace. Lines are added by one goroutine, then start
+// hands everything to the carrying thread.
 func newWire(log *slog.Logger) (w *wire, err error) {
 	w = &wire{log: log, poll: -1, timer: -1, bell: -1}
 	w.loop = wireLoop{begin: time.Now(), byFD: map[int32]*lineDir{}, buf: make([]byte, largeFrame)}
@@ -127,6 +131,7 @@ func wireSysctls() []sysctl {
 	}
 }
 
+// openPoll opens what the thread waits on besides sockets.
 func (w *wire) openPoll() (err error) {
 	if w.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
@@ -140,6 +145,8 @@ func (w *wire) openPoll() (err error) {
 	return errors.Join(w.watch(w.timer), w.watch(w.bell))
 }
 
+// watch adds a descriptor, level-triggered: what burst leaves over is reported
+// again at once.
 func (w *wire) watch(fd int) error {
 	return unix.EpollCtl(w.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
@@ -219,6 +226,7 @@ func packetSocket(ifindex int, inward bool) (fd int, err error) {
 	return fd, nil
 }
 
+// start begins to carry frames.
 func (w *wire) start() error {
 	w.done = make(chan struct{})
 	go onFreshThread(func() {
@@ -232,6 +240,7 @@ func (w *wire) start() error {
 	return nil
 }
 
+// close stops the thread and drops what it held.
 func (w *wire) close() error {
 	if w.done != nil {
 		if _, err := unix.Write(w.bell, binary.NativeEndian.AppendUint64(nil, 1)); err != nil {
@@ -252,6 +261,8 @@ func (w *wire) close() error {
 	return nil
 }
 
+// run is the thread's life: wait, take in, send what is due, set the timer. Only a
+// failure of the waiting itself ends it; failures of a link are lost frames.
 func (w *wire) run() error {
 	events := make([]unix.EpollEvent, 64)
 	for {
@@ -276,6 +287,7 @@ func (w *wire) run() error {
 	}
 }
 
+// timerFired empties the timer, so that it can be seen to fire again.
 func (w *wire) timerFired() {
 	var b [8]byte
 	if _, err := unix.Read(w.timer, b[:]); err == nil {
@@ -298,6 +310,7 @@ func (w *wire) arm() error {
 	return nil
 }
 
+// now is the monotonic time since the wire began, the unit of all due times.
 func (l *wireLoop) now() time.Duration { return time.Since(l.begin) }
 
 // burst bounds the frames taken from one socket before others get their turn.
@@ -327,6 +340,8 @@ func (l *wireLoop) receive(d *lineDir) {
 	}
 }
 
+// flush sends all frames that are due, looking at the clock for each: sending takes
+// time, in which the next may become due.
 func (l *wireLoop) flush() {
 	for {
 		f, ok := l.queue.pop(l.now())

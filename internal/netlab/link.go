@@ -31,6 +31,7 @@ func addVeth(nl *netlink.Handle, a, b port) error {
 	return nil
 }
 
+// port names an interface to be made in the host's namespace.
 func (h *Host) port(name string) port {
 	return port{ns: int(h.keeper.net.Fd()), name: name}
 }
@@ -52,6 +53,8 @@ func (h *Host) raise(name string, addrs []netip.Prefix) error {
 	return nil
 }
 
+// addAddress adds an address or leaves it as it is. Duplicate address detection is
+// off in the namespace; the flag says so for the address as well.
 func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
@@ -59,6 +62,31 @@ func (h *Host) addAddress(link netlink.Link, p netip.Prefix) error {
 	}
 	if err := h.nl.AddrReplace(link, a); err != nil {
 		return fmt.Errorf("netlab: address %s on %s of %s: %w", p, link.Attrs().Name, h.Name, err)
+	}
+	return nil
+}
+
+// AddAddress adds an address to an interface of the running host, such as an
+// anycast address on lo, and returns when packets to it are taken.
+func (h *Host) AddAddress(iface string, p netip.Prefix) error {
+	link, err := h.nl.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("netlab: find %s of %s: %w", iface, h.Name, err)
+	}
+	if err := h.addAddress(link, p); err != nil {
+		return err
+	}
+	return settle([]*Host{h})
+}
+
+// RemoveAddress takes an address away again.
+func (h *Host) RemoveAddress(iface string, p netip.Prefix) error {
+	link, err := h.nl.LinkByName(iface)
+	if err == nil {
+		err = h.nl.AddrDel(link, &netlink.Addr{IPNet: ipNet(p)})
+	}
+	if err != nil {
+		return fmt.Errorf("netlab: remove %s from %s of %s: %w", p, iface, h.Name, err)
 	}
 	return nil
 }
@@ -93,6 +121,7 @@ func (h *Host) addRoute(r Route) error {
 	return nil
 }
 
+// ipNet is a prefix in the words of the netlink library.
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

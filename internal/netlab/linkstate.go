@@ -2,6 +2,7 @@ package netlab
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -49,6 +50,7 @@ func restorable(r netlink.Route) bool {
 	return r.Protocol == protoStatic || r.Protocol == unix.RTPROT_BOOT
 }
 
+// linkUp brings an interface up; restore may follow when its peer is up too.
 func (h *Host) linkUp(iface string) error {
 	link, err := h.nl.LinkByName(iface)
 	if err == nil {
@@ -81,4 +83,97 @@ func (h *Host) restore(s linkState) error {
 		}
 	}
 	return nil
+}
+
+// settleWithin bounds the wait for the kernel's own follow-up work.
+const settleWithin = 3 * time.Second
+
+// settle waits until the kernel has finished what bringing up links sets off. It
+// makes interfaces operational, gives them link-local addresses and writes the
+// local routes of IPv6 addresses in workers of its own, some milliseconds later;
+// until then packets to those addresses are refused.
+func settle(hosts []*Host) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(settleWithin)
+	for _, h := range hosts {
+		for {
+			missing, err := h.unsettled()
+			if err != nil {
+				return err
+			}
+			if missing == "" {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("netlab: %s is not ready: %s", h.Name, missing)
+			}
+			<-tick.C
+		}
+	}
+	return nil
+}
+
+// unsettled names something that the host still waits for; empty: nothing.
+func (h *Host) unsettled() (string, error) {
+	local, err := h.localRoutes()
+	if err != nil {
+		return "", err
+	}
+	links, err := h.nl.LinkList()
+	if err != nil {
+		return "", fmt.Errorf("netlab: links of %s: %w", h.Name, err)
+	}
+	for _, l := range links {
+		at := l.Attrs()
+		if at.RawFlags&unix.IFF_UP == 0 || at.RawFlags&unix.IFF_LOWER_UP == 0 {
+			continue // down, or the other end is: nothing will come
+		}
+		addrs, err := h.nl.AddrList(l, unix.AF_INET6)
+		if err != nil {
+			return "", fmt.Errorf("netlab: addresses of %s of %s: %w", at.Name, h.Name, err)
+		}
+		if missing := unready(at, addrs, local); missing != "" {
+			return missing, nil
+		}
+	}
+	return "", nil
+}
+
+// localRoute is an address that packets are delivered to, at an interface.
+type localRoute struct {
+	ifindex int
+	addr    string
+}
+
+// localRoutes lists the IPv6 addresses to which packets are delivered by now.
+func (h *Host) localRoutes() (map[localRoute]bool, error) {
+	routes, err := h.nl.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("netlab: local routes of %s: %w", h.Name, err)
+	}
+	all := map[localRoute]bool{}
+	for _, r := range routes {
+		if r.Dst != nil {
+			all[localRoute{r.LinkIndex, r.Dst.IP.String()}] = true
+		}
+	}
+	return all, nil
+}
+
+// unready says what an interface with carrier lacks.
+func unready(at *netlink.LinkAttrs, addrs []netlink.Addr, local map[localRoute]bool) string {
+	generated := at.Name == "lo"
+	for _, a := range addrs {
+		if !local[localRoute{at.Index, a.IP.String()}] {
+			return fmt.Sprintf("no local route of %s on %s", a.IP, at.Name)
+		}
+		// The kernel's own link-local address holds the interface identifier of
+		// RFC 4291 appendix A, which no declared one does.
+		generated = generated || (a.IP.IsLinkLocalUnicast() && a.IP[11] == 0xff && a.IP[12] == 0xfe)
+	}
+	if !generated {
+		return "no link-local address on " + at.Name
+	}
+	return ""
 }

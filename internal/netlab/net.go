@@ -41,7 +41,7 @@ func Build(ctx context.Context, t Topology, log *slog.Logger) (*Net, error) {
 	}
 	n := &Net{Topology: t, hosts: map[string]*Host{}, log: log}
 	n.faults.init()
-	steps := []func() error{n.buildHosts, n.buildLinks, n.buildRoutes}
+	steps := []func() error{n.buildHosts, n.buildLinks, n.buildRoutes, n.settleAll}
 	for _, step := range steps {
 		err := ctx.Err()
 		if err == nil {
@@ -57,6 +57,7 @@ func Build(ctx context.Context, t Topology, log *slog.Logger) (*Net, error) {
 // parallel bounds the work on the kernel's one lock for network configuration.
 const parallel = 4
 
+// buildHosts makes all namespaces, a few at a time.
 func (n *Net) buildHosts() error {
 	var mu sync.Mutex
 	var g errgroup.Group
@@ -76,6 +77,8 @@ func (n *Net) buildHosts() error {
 	return g.Wait()
 }
 
+// buildLinks makes all links and brings them up. Each is numbered by its place in
+// the declaration, by which faults find it too.
 func (n *Net) buildLinks() error {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -123,6 +126,7 @@ func (n *Net) joinEnds(nl *netlink.Handle, b *builtLink) error {
 	return nil
 }
 
+// raiseEnds gives both ends their addresses and brings them up.
 func (n *Net) raiseEnds(l Link) error {
 	if err := n.hosts[l.A.Node].raise(l.A.ifName(l.B), l.A.Addrs); err != nil {
 		return err
@@ -130,6 +134,7 @@ func (n *Net) raiseEnds(l Link) error {
 	return n.hosts[l.B.Node].raise(l.B.ifName(l.A), l.B.Addrs)
 }
 
+// startWire starts the forwarder when there is anything to forward.
 func (n *Net) startWire() error {
 	if n.wire == nil {
 		return nil
@@ -137,6 +142,7 @@ func (n *Net) startWire() error {
 	return n.wire.start()
 }
 
+// buildRoutes writes static routes last: they need their links up.
 func (n *Net) buildRoutes() error {
 	for _, node := range n.Topology.Nodes {
 		if err := n.hosts[node.Name].addRoutes(node.Routes); err != nil {
@@ -144,6 +150,15 @@ func (n *Net) buildRoutes() error {
 		}
 	}
 	return nil
+}
+
+// settleAll waits for every host, in order of declaration.
+func (n *Net) settleAll() error {
+	var all []*Host
+	for _, node := range n.Topology.Nodes {
+		all = append(all, n.hosts[node.Name])
+	}
+	return settle(all)
 }
 
 // Host returns the named host.

@@ -10,10 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestBuildLabReachesEverything(t *testing.T) {
@@ -115,6 +118,53 @@ func TestRunInHost(t *testing.T) {
 	err := left.Run(cmd)
 	if cmd.ProcessState.ExitCode() != 7 || out.String() != "through told\n" {
 		t.Errorf("exit %v, output %q", err, out.String())
+	}
+}
+
+// Without a resolv.conf on the machine a node still has its own, and everything
+// else of /etc.
+func TestCoverEtc(t *testing.T) {
+	dir := t.TempDir()
+	etc, stage := filepath.Join(dir, "etc"), filepath.Join(dir, "stage")
+	for _, d := range []string{etc, stage, etc + "/sub"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{etc + "/hosts", etc + "/sub/deep"} {
+		if err := os.WriteFile(f, []byte("of the machine"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/nowhere/resolv.conf", etc+"/resolv.conf"); err != nil {
+		t.Fatal(err)
+	}
+	k, err := newKeeper(func() error {
+		if err := unix.Mount("netlab", stage, "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		if err := os.WriteFile(stage+"/resolv.conf", []byte("of the node"), 0o644); err != nil {
+			return err
+		}
+		if err := coverEtc(etc, stage); err != nil {
+			return err
+		}
+		if err := unix.Unmount(stage, unix.MNT_DETACH); err != nil {
+			return err
+		}
+		for file, want := range map[string]string{"resolv.conf": "of the node", "hosts": "of the machine", "sub/deep": "of the machine"} {
+			if got, err := os.ReadFile(etc + "/" + file); err != nil || string(got) != want {
+				t.Errorf("%s: %q, %v", file, got, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.close()
+	if _, err := os.Stat(etc + "/resolv.conf"); err == nil {
+		t.Error("the machine itself got a resolv.conf")
 	}
 }
 

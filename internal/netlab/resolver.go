@@ -237,6 +237,7 @@ func (s *resolution) deepestCut(name string, rtype uint16) string {
 	return "."
 }
 
+// parentName strips the first label; above the root is the root.
 func parentName(name string) string {
 	next, end := dns.NextLabel(name, 0)
 	if end {
@@ -245,6 +246,7 @@ func parentName(name string) string {
 	return name[next:]
 }
 
+// remember caches an entry for its TTL, which is capped, RFC 8767 section 4.
 func (s *resolution) remember(e *cacheEntry, ttl time.Duration) *cacheEntry {
 	now := s.r.cfg.Now()
 	e.expires = now.Add(min(max(ttl, 0), maxTTL))
@@ -284,6 +286,7 @@ func (s *resolution) storeSets(rrs []dns.RR, rank rank, zone string, want func(d
 	}
 }
 
+// keyOf is the cache key of a record's RRset.
 func keyOf(rr dns.RR) cacheKey {
 	return cacheKey{name: dns.CanonicalName(rr.Header().Name), rtype: rr.Header().Rrtype}
 }

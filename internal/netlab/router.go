@@ -85,6 +85,7 @@ func (f *FIB) Replace(p netip.Prefix, hops []NextHop) error {
 	return nil
 }
 
+// nexthop translates one way out. The kernel's weight is one less than ours.
 func (f *FIB) nexthop(hop NextHop) (*netlink.NexthopInfo, error) {
 	nh := &netlink.NexthopInfo{Gw: hop.Addr.AsSlice(), Hops: max(hop.Weight, 1) - 1}
 	if hop.Link == "" {
@@ -113,6 +114,7 @@ func (f *FIB) List() ([]FIBRoute, error) {
 	return f.list(&netlink.Route{Protocol: netlink.RouteProtocol(f.protocol)}, netlink.RT_FILTER_PROTOCOL)
 }
 
+// list reads both families, by the library's filter.
 func (f *FIB) list(filter *netlink.Route, mask uint64) ([]FIBRoute, error) {
 	var all []FIBRoute
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -128,6 +130,7 @@ func (f *FIB) list(filter *netlink.Route, mask uint64) ([]FIBRoute, error) {
 	return all, nil
 }
 
+// comparePrefix orders by address, shorter prefixes first.
 func comparePrefix(a, b netip.Prefix) int {
 	if c := a.Addr().Compare(b.Addr()); c != 0 {
 		return c
@@ -154,6 +157,7 @@ func (f *FIB) route(r netlink.Route, family int) FIBRoute {
 	return out
 }
 
+// prefixOf reads a destination; none at all is the default route.
 func prefixOf(n *net.IPNet, family int) netip.Prefix {
 	if n == nil {
 		return anywhere()[map[int]int{unix.AF_INET: 0, unix.AF_INET6: 1}[family]]
@@ -205,6 +209,8 @@ type fibWatch struct {
 	known  map[netip.Prefix]FIBRoute
 }
 
+// subscribe opens both sockets in the calling thread's namespace. What happens
+// between this and the first listing is reported twice rather than not at all.
 func (w *fibWatch) subscribe() error {
 	if err := netlink.RouteSubscribeWithOptions(w.routes, w.done, netlink.RouteSubscribeOptions{ReceiveBufferSize: 1 << 20}); err != nil {
 		return err
@@ -212,6 +218,7 @@ func (w *fibWatch) subscribe() error {
 	return netlink.LinkSubscribe(w.links, w.done)
 }
 
+// run owns known and out.
 func (w *fibWatch) run() {
 	defer close(w.out)
 	for {
@@ -234,6 +241,7 @@ func (w *fibWatch) run() {
 	}
 }
 
+// say reports a change and keeps known in step.
 func (w *fibWatch) say(r FIBRoute, gone bool) {
 	if gone {
 		delete(w.known, r.Prefix)
@@ -246,6 +254,7 @@ func (w *fibWatch) say(r FIBRoute, gone bool) {
 	}
 }
 
+// routeChanged judges one message of the kernel.
 func (w *fibWatch) routeChanged(u netlink.RouteUpdate) {
 	if u.Table != unix.RT_TABLE_MAIN {
 		return

@@ -97,9 +97,7 @@ func TestFIBLeavesOthersRoutesAlone(t *testing.T) {
 	if err := f.Delete(p); err != nil {
 		t.Fatal(err)
 	}
-	if d := differ(before, dump(t, n)); d != "" {
-		t.Errorf("difference:\n%s", d)
-	}
+	mustSame(t, n, before)
 }
 
 // A change is reported when it is made, and also when the kernel drops a route
@@ -151,4 +149,52 @@ func TestFIBWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Anycast by hand: two sites have the address, the client's router decides, and
+// a change of its table moves the client.
+func TestAnycastFollowsTheFIB(t *testing.T) {
+	n := build(t, fastLab())
+	client := mustHost(t, n, "client-eu-1")
+	f := testFIB(t, mustHost(t, n, "t-eu"))
+	for i, service := range prefixes("192.0.2.53/32", "2001:db8:53::53/128") {
+		for _, site := range []string{"ams1", "nyc1"} {
+			h := mustHost(t, n, site)
+			if err := h.AddAddress("lo", service); err != nil {
+				t.Fatal(err)
+			}
+			echoAt(t, h, service.Addr())
+		}
+		us := testFIB(t, mustHost(t, n, "t-us"))
+		if err := us.Replace(service, []NextHop{{Addr: n.Topology.Addresses("nyc1")[2+i]}}); err != nil {
+			t.Fatal(err)
+		}
+		for site, via := range map[string]netip.Addr{
+			"ams1": n.Topology.Addresses("ams1")[2+i],
+			"nyc1": meshAddressOf(n.Topology, "t-us", "t-eu", i),
+		} {
+			if err := f.Replace(service, []NextHop{{Addr: via}}); err != nil {
+				t.Fatal(err)
+			}
+			if !reaches(t, client, service.Addr(), site) {
+				t.Errorf("%s by %s does not lead to %s", service, via, site)
+			}
+		}
+		if err := mustHost(t, n, "nyc1").RemoveAddress("lo", service); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// meshAddressOf is the address number i of a's end of its link to b.
+func meshAddressOf(topo Topology, a, b string, i int) netip.Addr {
+	for _, l := range topo.Links {
+		if l.A.Node == a && l.B.Node == b {
+			return l.A.Addrs[i].Addr()
+		}
+		if l.B.Node == a && l.A.Node == b {
+			return l.B.Addrs[i].Addr()
+		}
+	}
+	return netip.Addr{}
 }

@@ -65,6 +65,7 @@ func (r *Resolver) ServeHost(ctx context.Context, h *Host, addrs []netip.Addr, l
 	return r.Serve(ctx, packets, listeners, log)
 }
 
+// closeSockets closes those opened before one failed.
 func closeSockets(packets []net.PacketConn, listeners []net.Listener) error {
 	var errs []error
 	for _, p := range packets {
@@ -120,6 +121,7 @@ func (r *Resolver) fill(ctx context.Context, m, q *dns.Msg, from netip.Addr) {
 	}
 }
 
+// addrOf is the client's address; mapped IPv4 counts as IPv4.
 func addrOf(a net.Addr) netip.Addr {
 	switch a := a.(type) {
 	case *net.UDPAddr:

@@ -41,6 +41,7 @@ func (s serverState) timeout(round int) time.Duration {
 	return min(t, mostTimeout)
 }
 
+// answered folds in a round trip, RFC 6298 section 2, and forgives silence.
 func (s serverState) answered(rtt time.Duration) serverState {
 	if s.srtt == 0 {
 		return serverState{srtt: max(rtt, 1), rttvar: rtt / 2}
@@ -49,6 +50,9 @@ func (s serverState) answered(rtt time.Duration) serverState {
 	return serverState{srtt: max((7*s.srtt+rtt)/8, 1), rttvar: (3*s.rttvar + deviation) / 4}
 }
 
+// timedOut sends the server to rest, twice as long with each silence in a row.
+// Its smoothed time stays: once rested it is asked as before, and one timeout is
+// all that a client pays for finding out.
 func (s serverState) timedOut(now time.Time) serverState {
 	s.restUntil = now.Add(min(leastRest<<min(s.silent, 8), mostRest))
 	s.silent++
@@ -64,12 +68,14 @@ type serverTable struct {
 
 const maxServers = 10000
 
+// get returns what is known; the zero state of one never heard of.
 func (t *serverTable) get(a netip.Addr) serverState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.states[a]
 }
 
+// update replaces a server's state by a function of it, under the lock.
 func (t *serverTable) update(a netip.Addr, f func(serverState) serverState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -106,6 +112,8 @@ func (t *serverTable) pick(servers []netip.Addr, tried map[netip.Addr]bool, now 
 	return t.fastest(awake), true
 }
 
+// fastest picks the least smoothed time; never having answered counts as none, so
+// that every server gets its first chance. Equals go by order.
 func (t *serverTable) fastest(servers []netip.Addr) netip.Addr {
 	best := servers[0]
 	for _, a := range servers[1:] {

@@ -25,6 +25,7 @@ func ExecIn(ctx context.Context, socket, node string, argv []string, stdio [3]*o
 	return Ask(ctx, socket, req, nil, signals)
 }
 
+// execRequest asks for a program to run as if it were started here.
 func execRequest(node string, argv []string) (Request, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -88,6 +89,8 @@ func (r *relay) open() (slave *os.File, err error) {
 	return slave, err
 }
 
+// openSlave opens the program's side, with the user's settings as they were, and
+// only then takes those away from the user.
 func (r *relay) openSlave() (*os.File, error) {
 	if err := unix.IoctlSetPointerInt(r.master, unix.TIOCSPTLCK, 0); err != nil {
 		return nil, fmt.Errorf("unlock terminal: %w", err)
@@ -130,6 +133,7 @@ func (r *relay) copySize() {
 	}
 }
 
+// resize follows the size of the user's terminal while the relay runs.
 func (r *relay) resize() {
 	for {
 		select {

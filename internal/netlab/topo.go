@@ -135,10 +135,13 @@ type topologyCheck struct {
 	errs  []error
 }
 
+// failf adds one contradiction; the check goes on, to name them all at once.
 func (c *topologyCheck) failf(format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf("netlab: topology: "+format, args...))
 }
 
+// own notes an address. One node may have it on several links; two nodes may not,
+// for anycast is announced by routing and not declared.
 func (c *topologyCheck) own(a netip.Addr, node string) {
 	if a.IsLinkLocalUnicast() {
 		return // a scope of its own on each link
@@ -149,6 +152,7 @@ func (c *topologyCheck) own(a netip.Addr, node string) {
 	c.owner[a] = node
 }
 
+// node checks a declaration by itself and notes its name.
 func (c *topologyCheck) node(n Node) {
 	switch {
 	case n.Name == "":
@@ -162,6 +166,7 @@ func (c *topologyCheck) node(n Node) {
 	}
 }
 
+// end checks one side of a link and notes its interface.
 func (c *topologyCheck) end(e, peer End) {
 	name := e.ifName(peer)
 	ifs := c.links[e.Node]
@@ -183,6 +188,7 @@ func (c *topologyCheck) end(e, peer End) {
 	}
 }
 
+// impair checks that only a line is asked to do what only a line can.
 func (c *topologyCheck) impair(l Link) {
 	i := l.Impair
 	if !l.Line && i != (Impairment{}) {
@@ -193,6 +199,7 @@ func (c *topologyCheck) impair(l Link) {
 	}
 }
 
+// check refuses values without a meaning.
 func (i Impairment) check() error {
 	switch {
 	case i.Delay < 0, i.Jitter < 0, i.Rate < 0, i.Queue < 0:
@@ -203,6 +210,7 @@ func (i Impairment) check() error {
 	return nil
 }
 
+// routes checks a node's routes, after all interfaces are known.
 func (c *topologyCheck) routes(n Node) {
 	for _, r := range n.Routes {
 		switch {

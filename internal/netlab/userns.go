@@ -75,6 +75,7 @@ func (r Reexec) Run(ctx context.Context) error {
 	return cmd.Wait()
 }
 
+// orFile is f, or the fallback without one.
 func orFile(f, fallback *os.File) *os.File {
 	if f != nil {
 		return f
@@ -159,6 +160,7 @@ func runInit() (code int, err error) {
 	return reap(worker.Pid)
 }
 
+// startWorker starts the program once more, with the stage that lets it through.
 func startWorker() (*os.Process, error) {
 	n, err := strconv.Atoi(os.Getenv(envFiles))
 	if err != nil {

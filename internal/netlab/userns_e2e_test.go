@@ -177,6 +177,40 @@ func TestLabFromOutside(t *testing.T) {
 	}
 }
 
+// A program inside hears the client's Ctrl-C, and ends when the client is gone.
+func TestExecFollowsItsClient(t *testing.T) {
+	l := startLab(t, os.Getuid())
+	begin := func(ctx context.Context, signals chan os.Signal) (pid string, ended chan int) {
+		outR, out, _ := os.Pipe()
+		ended = make(chan int, 1)
+		go func() {
+			null, _ := os.Open(os.DevNull)
+			defer null.Close()
+			code, _ := ExecIn(ctx, l.socket, "left", []string{"sh", "-c", "echo $$; exec sleep 1000"}, [3]*os.File{null, out, out}, signals)
+			out.Close()
+			ended <- code
+		}()
+		line, err := bufio.NewReader(outR).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(line), ended
+	}
+	signals := make(chan os.Signal, 1)
+	_, ended := begin(t.Context(), signals)
+	signals <- unix.SIGINT
+	if code := <-ended; code != 128+2 {
+		t.Errorf("after Ctrl-C code %d, want 130", code)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	pid, ended := begin(ctx, nil)
+	cancel()
+	<-ended
+	if code, out := l.exec(t, "", "timeout", "5", "sh", "-c", "while kill -0 "+pid+" 2>/dev/null; do :; done"); code != 0 {
+		t.Errorf("the program lives on without its client: code %d, %s", code, out)
+	}
+}
+
 // An interactive shell has a terminal of its own: its size is the user's, Ctrl-C
 // reaches the program in the foreground, and the user's terminal is as before.
 func TestShellFromOutside(t *testing.T) {

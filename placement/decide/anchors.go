@@ -53,6 +53,7 @@ func (e *election) elect(sites []string) []string {
 	}
 	chosen := slices.Clone(stay)
 	if len(chosen) > e.want && !slices.ContainsFunc(chosen, func(s string) bool { return !e.heard(s) }) {
+		slices.SortStableFunc(chosen, func(a, b string) int { return compareBools(e.ramping(a), e.ramping(b)) })
 		chosen = chosen[:e.want]
 	}
 	for _, s := range e.ranked(sites, chosen) {
@@ -86,7 +87,7 @@ func (e *election) replaced(chosen, stay []string) bool {
 func (e *election) fit(site string) bool {
 	d := e.plan.Drain(site)
 	v := verdictOf(e.verdicts, placement.SiteID(site))
-	return (d == nil || d.Phase == placement.PhaseReturning) && v.Usable() && v.Own != placement.Down &&
+	return e.in.Inventory.Site(site) != nil && (d == nil || d.Phase == placement.PhaseReturning) && v.Usable() && v.Own != placement.Down &&
 		!slices.ContainsFunc(e.in.Slots, func(s placement.Slot) bool { return s.Prefix == e.prefix.Prefix && s.Site == site })
 }
 
@@ -128,6 +129,11 @@ func (e *election) ranked(sites, chosen []string) []string {
 			strings.Compare(a, b))
 	})
 	return out
+}
+
+// ramping tells whether a site has only just come back.
+func (e *election) ramping(site string) bool {
+	return slices.ContainsFunc(e.plan.Ramps, func(r placement.Ramp) bool { return r.Cluster.Site == site })
 }
 
 func (e *election) domain(site string) string {

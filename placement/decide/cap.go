@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"slices"
 
 	"rhumb/placement"
@@ -14,14 +15,15 @@ const (
 )
 
 // removalCap marks as Capped the clusters which are measured down and stay in
-// service all the same, oldest first to go, ties by id. One whole site always
+// service all the same. First to go are those which the plan was solved without,
+// then the oldest, ties by id. One whole site always
 // may go. Where more than half of a pool looks dead, the monitor is taken for
 // broken and what the plan was solved without is all that stays out.
 //
 // The operator's word is not measured, and a drained site serves nobody: both
 // are left out of the count.
 func removalCap(inv *placement.Inventory, verdicts []placement.Verdict, solvedDown map[placement.ClusterID]bool) {
-	c := newCensus(inv, verdicts)
+	c := newCensus(inv, verdicts, solvedDown)
 	for _, v := range c.dead {
 		id := v.Object
 		switch {
@@ -78,7 +80,7 @@ type pool struct {
 	removed int
 }
 
-func newCensus(inv *placement.Inventory, verdicts []placement.Verdict) *census {
+func newCensus(inv *placement.Inventory, verdicts []placement.Verdict, solvedDown map[placement.ClusterID]bool) *census {
 	c := &census{inv: inv}
 	byID := make(map[placement.ClusterID]*placement.Verdict)
 	for i := range verdicts {
@@ -92,9 +94,12 @@ func newCensus(inv *placement.Inventory, verdicts []placement.Verdict) *census {
 			c.dead = append(c.dead, v)
 		}
 	}
-	slices.SortStableFunc(c.dead, func(a, b *placement.Verdict) int { return a.Since.Compare(b.Since) })
+	first := func(a, b *placement.Verdict) int {
+		return cmp.Or(compareBools(solvedDown[b.Object], solvedDown[a.Object]), a.Since.Compare(b.Since))
+	}
+	slices.SortStableFunc(c.dead, first)
 	if len(c.dead) > 0 {
-		c.free = freeSite(verdicts, c.dead[0].Object.Site)
+		c.free = freeSite(inv, verdicts, c.dead[0].Object.Site, first)
 	}
 	for i := range inv.Services {
 		c.pools = append(c.pools, newPool(inv, &inv.Services[i], byID))
@@ -114,14 +119,13 @@ func capacityOf(inv *placement.Inventory, id placement.ClusterID) int64 {
 	return 0
 }
 
-// freeSite is the site that is down longest as a whole, else the one with the
-// oldest dead cluster.
-func freeSite(verdicts []placement.Verdict, oldest string) string {
+// freeSite is the site that went first of those which are down as a whole, else
+// the one of the cluster that went first.
+func freeSite(inv *placement.Inventory, verdicts []placement.Verdict, oldest string, first func(a, b *placement.Verdict) int) string {
 	var best *placement.Verdict
 	for i := range verdicts {
 		v := &verdicts[i]
-		if v.Object.IsSite() && v.State == placement.Down && v.Force == placement.NoForce &&
-			(best == nil || v.Since.Before(best.Since)) {
+		if v.Object.IsSite() && v.State == placement.Down && v.Force == placement.NoForce && inv.Drained(v.Object.Site) == nil && (best == nil || first(v, best) < 0) {
 			best = v
 		}
 	}
@@ -184,7 +188,7 @@ func (c *census) remove(id placement.ClusterID) {
 
 // capAlarms says loudly where measurement is not followed.
 func capAlarms(inv *placement.Inventory, verdicts []placement.Verdict) []placement.Alarm {
-	c := newCensus(inv, verdicts)
+	c := newCensus(inv, verdicts, nil)
 	var out []placement.Alarm
 	for i := range c.pools {
 		p := &c.pools[i]

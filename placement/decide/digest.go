@@ -66,7 +66,9 @@ func appendRow(buf []byte, r *placement.Row) []byte {
 	if r.FailOpen {
 		open = 1
 	}
-	buf = append(buf, open, byte(len(r.Candidates)), byte(len(r.Shares)))
+	buf = append(buf, open)
+	buf = binary.BigEndian.AppendUint16(buf, uint16(len(r.Candidates)))
+	buf = binary.BigEndian.AppendUint16(buf, uint16(len(r.Shares)))
 	for _, c := range r.Candidates {
 		buf = binary.BigEndian.AppendUint16(buf, c.Cluster)
 		buf = append(buf, c.Tier, byte(c.Out))

@@ -21,6 +21,10 @@ import (
 //	needed for down   never  2   2   3   3   4   4    (n/2 + 1)
 //	wrong ones borne    1    1   1   2   2   3   3
 //
+// A fleet of two domains could never lose one that way. There the other one
+// suffices if the object's own site has fallen silent as well: its lease ran out,
+// which is evidence of another kind.
+//
 // Then, for one object:
 //
 //	the site's own vantages       other sites         verdict
@@ -50,6 +54,7 @@ type ballot struct {
 	votes      []placement.Vote // in order of object, vantage
 	solvedDown map[placement.ClusterID]bool
 	held       bool
+	two        bool // the fleet has two domains
 }
 
 func newBallot(inv *placement.Inventory, votes []placement.Vote, plan *placement.Plan) *ballot {
@@ -73,7 +78,7 @@ func newBallot(inv *placement.Inventory, votes []placement.Vote, plan *placement
 		fresh[v.Domain] = true
 		b.votes = append(b.votes, v)
 	}
-	b.held = len(fresh)*2 < len(configured)
+	b.held, b.two = len(fresh)*2 < len(configured), len(configured) == 2
 	return b
 }
 
@@ -159,7 +164,7 @@ func (b *ballot) weigh(id placement.ClusterID, own *voice, q *quorum) (placement
 		return placement.Down, own.last, "held: fewer than half of the domains are fresh"
 	case b.held:
 		return own.state(), own.last, own.cause
-	case q.reached():
+	case q.reached(), b.two && len(q.down) == 1 && own.total() == 0:
 		return placement.Down, q.since(), fmt.Sprintf("%d of %d domains: %s", len(q.down), q.domains, q.cause())
 	case len(q.down) > 0:
 		return placement.Path, q.down[0].last, fmt.Sprintf("from %s: %s", q.names(), q.cause())

@@ -155,7 +155,8 @@ func (l *ledger) move(st statuses) {
 	}
 }
 
-// affected marks the classes that have a part which may not stay.
+// affected marks the classes that have a part which may not stay. A class of
+// which no demand is known has nothing to be kept together: policy decides it anew.
 func (l *ledger) affected(st statuses) map[*serving][]bool {
 	out := make(map[*serving][]bool)
 	for _, sv := range l.services {
@@ -169,6 +170,7 @@ func (l *ledger) affected(st statuses) map[*serving][]bool {
 		}
 		marks := make([]bool, len(sv.parts))
 		for class, parts := range sv.parts {
+			marks[class] = sv.demand == nil || sv.demand[class] == 0
 			for _, p := range parts {
 				if s := now[p.cluster]; !s.open() || p.perMille > s.limit+1 { // one for rounding
 					marks[class] = true

@@ -61,7 +61,16 @@ func (rm *rowMaker) decide(row *placement.Row, class int, parts []part) {
 	} else if len(parts) > 1 {
 		row.Shares = rm.divided(row, parts)
 	}
-	rm.judge(row)
+	rm.judge(row, rm.oneGroup(row, class))
+}
+
+// oneGroup tells whether the tier which serves is not divided by weight.
+func (rm *rowMaker) oneGroup(row *placement.Row, class int) bool {
+	if len(row.Shares) == 0 {
+		return false
+	}
+	t := row.Candidates[row.Shares[0].Candidate].Tier
+	return t != noTier && len(rm.m.layout(class).tiers[t]) == 1
 }
 
 // serves tells whether the division holds: somebody is in it, and open.
@@ -114,10 +123,13 @@ func (rm *rowMaker) divided(row *placement.Row, parts []part) []placement.Share 
 	return out
 }
 
-// judge says of each candidate why it gets no clients.
-func (rm *rowMaker) judge(row *placement.Row) {
+// judge says of each candidate why it gets no clients. Where nearness alone
+// orders a tier, who is passed over before the last chosen one has no room.
+func (rm *rowMaker) judge(row *placement.Row, ordered bool) {
 	head := -1
-	if len(row.Shares) > 0 {
+	if n := len(row.Shares); ordered {
+		head = int(row.Shares[n-1].Candidate)
+	} else if n > 0 {
 		head = int(row.Shares[0].Candidate)
 	}
 	next := 0

@@ -127,12 +127,3 @@ func verdictOf(verdicts []placement.Verdict, id placement.ClusterID) *placement.
 	}
 	return &placement.Verdict{Object: id}
 }
-
-func sameStatus(a, b []status) bool {
-	for i := range a {
-		if a[i].open() != b[i].open() || (a[i].open() && a[i].limit != b[i].limit) {
-			return false
-		}
-	}
-	return true
-}

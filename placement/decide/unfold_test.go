@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -43,4 +44,28 @@ func TestUnfoldDeadSiteMovesItsClientsOnly(t *testing.T) {
 	if out := back.Map("www").Rows[0].Candidates[0].Out; out != placement.OutDialled {
 		t.Errorf("ams1 is %v, want dialled", out)
 	}
+}
+
+// TestSurvivesTheStore: a plan and an inventory that went through JSON unfold to
+// the same digest, whatever the policy is made of.
+func TestSurvivesTheStore(t *testing.T) {
+	eachHistory(t, 20, func(t *testing.T, h *history) {
+		var plan placement.Plan
+		var inv placement.Inventory
+		var votes []placement.Vote
+		for _, pair := range [][2]any{{h.plan, &plan}, {h.inv, &inv}, {h.votes, &votes}} {
+			text, err := json.Marshal(pair[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(text, pair[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := h.state(t)
+		got := mustUnfold(t, &inv, h.ct, &plan, votes, h.rev)
+		if got.Digest != want.Digest {
+			t.Errorf("digest %s, through the store %s", want.Digest, got.Digest)
+		}
+	})
 }

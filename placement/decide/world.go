@@ -21,10 +21,11 @@ type world struct {
 	costs   []placement.Cost   // class-major, by index of site
 	near    []int32            // nearest site of each class
 	markets map[string]*market // by market key
+	demand  map[string][]int64 // expected, by service
 }
 
 func newWorld(inv *placement.Inventory, classes *placement.ClassTable) *world {
-	w := &world{inv: inv, classes: classes, markets: make(map[string]*market)}
+	w := &world{inv: inv, classes: classes, markets: make(map[string]*market), demand: make(map[string][]int64)}
 	if classes != nil {
 		w.known = len(classes.Locations)
 	}

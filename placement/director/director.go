@@ -84,6 +84,7 @@ type Director struct {
 	planned  time.Time
 	votes    []placement.Vote
 	votesRev int64
+	demand   []placement.Demand
 	refused  string // the last refusal, logged once
 }
 
@@ -300,9 +301,12 @@ func (d *Director) make(now time.Time) (*placement.Plan, error) {
 	if !inv.Frozen() || d.votes == nil {
 		d.votes, d.votesRev = d.view.Votes, d.view.VotesRevision
 	}
+	if decide.Shifted(d.demand, d.view.Demand) {
+		d.demand = d.view.Demand
+	}
 	plan, refusals := d.planner.Plan(decide.PlanInput{
 		Inventory: inv, Classes: classes, Votes: d.votes, VotesRevision: d.votesRev, Prev: prev,
-		Demand: d.view.Demand, Sessions: sessions(d.view.Nodes), Announced: d.view.Announced, Slots: d.view.Slots,
+		Demand: d.demand, Sessions: sessions(d.view.Nodes), Announced: d.view.Announced, Slots: d.view.Slots,
 		Now: now, By: d.c.Node,
 	})
 	for i := range refusals {

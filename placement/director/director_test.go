@@ -306,6 +306,32 @@ func TestRefusalsAreLoggedOnce(t *testing.T) {
 	}
 }
 
+// TestSmallShiftsOfDemandAreNoPlan: measurements are never twice the same.
+func TestSmallShiftsOfDemandAreNoPlan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t)
+		defer b.stop()
+		show := func(qps int64) {
+			v := b.view("", 1)
+			v.Demand = []placement.Demand{{Service: "www", Class: 1, QPS: qps}}
+			b.show(v)
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		show(1000)
+		b.lead()
+		b.wantPlans(1)
+		show(1050)
+		show(950)
+		b.wantPlans(1)
+		show(1200)
+		p := b.wantPlans(2)
+		if got := p[1].Services[0].Demand; len(got) != 1 || got[0].QPS != 1200 {
+			t.Errorf("planned with %+v", got)
+		}
+	})
+}
+
 func TestDisconnectedDecidesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t)

@@ -164,7 +164,7 @@ func (n *Node) step(ctx context.Context) {
 	}
 	state, err := n.wanted(ctx)
 	if err == nil {
-		votes, patched := decide.Patch(state.Votes, n.ahead())
+		votes, patched := decide.Patch(state.Votes, n.ahead(state.Inventory))
 		err = n.put(state, votes, patched)
 	}
 	n.stale.input(err, n.c.Log)

@@ -259,7 +259,7 @@ func TestPatchesAheadOfTheStore(t *testing.T) {
 		if len(b.disk.saved) != 1 {
 			t.Errorf("a patch was saved: %+v", b.disk.saved)
 		}
-		b.heard <- []placement.Vote{says("ams1", placement.Up, 1)} // repeats what the store has
+		b.heard <- []placement.Vote{says("ams1", placement.Up, 1), says("gone1", placement.Down, 9)} // the one the store has, the other nobody knows
 		synctest.Wait()
 		b.want("4.9")
 		v.Votes, v.VotesRevision = []placement.Vote{says("ams1", placement.Down, 2), votes[1], votes[2]}, 10

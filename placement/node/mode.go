@@ -120,11 +120,17 @@ func (n *Node) unfold(state *State, votes []placement.Vote, patched bool) (*plac
 	return s, nil
 }
 
-// ahead is the votes that count before the store has them. While decisions are
-// frozen there are none.
-func (n *Node) ahead() []placement.Vote {
+// ahead is the votes that count before the store has them: those on what the
+// inventory knows. While decisions are frozen there are none.
+func (n *Node) ahead(inv *placement.Inventory) []placement.Vote {
 	if n.view.Inventory.Frozen() {
 		return nil
 	}
-	return n.heard
+	var out []placement.Vote
+	for _, v := range n.heard {
+		if inv.Cluster(v.Object) != nil || (v.Object.IsSite() && inv.Site(v.Object.Site) != nil) {
+			out = append(out, v)
+		}
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -113,9 +114,13 @@ func (s *Stream) read(ctx context.Context, conn net.Conn, to chan<- placement.Vo
 	}
 }
 
+// parseVote reads a line; a vote must say who looked, from where, at what.
 func parseVote(line []byte) (placement.Vote, error) {
 	var v placement.Vote
 	err := json.Unmarshal(line, &v)
+	if err == nil && (v.Object.Site == "" || v.Object.Name == "" || v.Vantage == "" || v.Site == "") {
+		err = errors.New("object, vantage and site must be there")
+	}
 	return v, err
 }
 

@@ -69,6 +69,7 @@ func FuzzParseVote(f *testing.F) {
 	f.Add(line)
 	f.Add([]byte(`{"object":"ams1/-","state":"down"}`))
 	f.Add([]byte(`{"object":"ams1","state":"Down"}`))
+	f.Add([]byte(`{}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		v, err := parseVote(line)

@@ -172,6 +172,7 @@ func TestServesAllWheneverFeasible(t *testing.T) {
 // TestOverloadIsShared: the factor is the least one under which all are served.
 func TestOverloadIsShared(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
+	checked := 0
 	for range 1000 {
 		p := random(r, 3, 4, 8, 6)
 		got := Solve(p, nil)
@@ -189,6 +190,10 @@ func TestOverloadIsShared(t *testing.T) {
 		if oracle(less) == demand {
 			t.Fatalf("served with less than %d/%d too: %+v", got.ScaleNum, got.ScaleDen, p)
 		}
+		checked++
+	}
+	if checked < 200 {
+		t.Fatalf("only %d cases were overloaded", checked)
 	}
 }
 
@@ -217,6 +222,37 @@ func TestCostNearOptimum(t *testing.T) {
 		t.Errorf("mean cost is %.4f of the optimum", ratio)
 	} else {
 		t.Logf("mean cost %.4f of the optimum", ratio)
+	}
+}
+
+// TestBoundHolds: nothing is cheaper than the bound, and the gap it certifies is small.
+func TestBoundHolds(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 16))
+	var best, bounds int64
+	for range 1500 {
+		p := random(r, 3, 3, 4, 8)
+		for i := range p.Classes {
+			for o := range p.Classes[i].Options {
+				p.Classes[i].Options[o].Rank = 0
+			}
+			Sort(p.Classes[i].Options)
+		}
+		want, ok := cheapest(p)
+		if !ok {
+			continue
+		}
+		got := Solve(p, nil)
+		bound := p.Bound(200)
+		if bound > want {
+			t.Fatalf("bound %d above the optimum %d: %+v", bound, want, p)
+		}
+		if gap := p.Gap(got, 200); want > 0 && bound > 0 && float64(p.Value(got.Parts)) > (1+gap)*float64(bound)+1e-6 {
+			t.Fatalf("gap %v does not cover value %d over bound %d", gap, p.Value(got.Parts), bound)
+		}
+		best, bounds = best+want, bounds+max(0, bound)
+	}
+	if float64(bounds) < 0.95*float64(best) {
+		t.Errorf("the bounds reach %.3f of the optimum only", float64(bounds)/float64(best))
 	}
 }
 

@@ -123,7 +123,8 @@ func (s *Store) writeChunks(ctx context.Context, dir string, packed []byte, star
 
 // readChunks returns the document that m names, verified.
 func (s *Store) readChunks(ctx context.Context, dir string, m manifest) ([]byte, error) {
-	found, _, err := s.read(ctx, query{span: under(dir)})
+	// Chunks behind the last may be left of a longer one that was never named.
+	found, _, err := s.read(ctx, query{span: span{dir + chunkName(0), dir + chunkName(m.Chunks)}})
 	if err != nil {
 		return nil, err
 	}

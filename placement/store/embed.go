@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 )
 
 // Member is one of the named nodes which carry the embedded cluster.
@@ -49,6 +50,7 @@ type Embedded struct {
 	server  *embed.Etcd
 	members []Member
 	name    string
+	hangUp  context.CancelFunc // ends the streams of all clients
 }
 
 // StartEmbedded starts this node's member. It returns once the member listens,
@@ -59,8 +61,10 @@ func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: embedded etcd %s: %w", c.Name, err)
 	}
+	serving, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(endWith(serving))}
 	started := make(chan error, 1)
-	e := &Embedded{members: c.Members, name: c.Name}
+	e := &Embedded{members: c.Members, name: c.Name, hangUp: hangUp}
 	go func() {
 		var err error
 		e.server, err = embed.StartEtcd(cfg)
@@ -77,6 +81,9 @@ func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 		}()
 		err = ctx.Err()
 	}
+	if err != nil {
+		hangUp()
+	}
 	if err == nil {
 		if err = e.register(c.Registerer); err != nil {
 			e.Close()
@@ -87,6 +94,26 @@ func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	}
 	return e, nil
 }
+
+// endWith ends streams with a context. A stopping server waits for its clients
+// to finish, and a watch never does: without this each stop takes seven seconds.
+func endWith(serving context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(serving, cancel)()
+		return handle(srv, &endedStream{stream, ctx})
+	}
+}
+
+// endedStream is a stream under a context of ours.
+type endedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context returns the context that ends with the member.
+func (s *endedStream) Context() context.Context { return s.ctx }
 
 func embedConfig(c EmbeddedConfig) (*embed.Config, error) {
 	if n := len(c.Members); n != 1 && n != 3 && n != 5 {
@@ -107,7 +134,8 @@ func embedConfig(c EmbeddedConfig) (*embed.Config, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(log.With("member", c.Name), slog.LevelWarn))
-	return cfg, errors.Join(setMembers(cfg, c), setTLS(cfg, c))
+	setTLS(cfg, c)
+	return cfg, setMembers(cfg, c)
 }
 
 func millis(d time.Duration, def uint) uint {
@@ -159,7 +187,7 @@ func urls(all []string) ([]url.URL, error) {
 
 // setTLS demands certificates on both sides wherever https is spoken: the
 // store decides who announces what.
-func setTLS(cfg *embed.Config, c EmbeddedConfig) error {
+func setTLS(cfg *embed.Config, c EmbeddedConfig) {
 	info := func(f *TLSFiles) transport.TLSInfo {
 		return transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true}
 	}
@@ -169,7 +197,6 @@ func setTLS(cfg *embed.Config, c EmbeddedConfig) error {
 	if c.ClientTLS != nil {
 		cfg.ClientTLSInfo = info(c.ClientTLS)
 	}
-	return nil
 }
 
 // register shows the member's state. etcd's own metrics go to the process-wide
@@ -233,5 +260,6 @@ func (e *Embedded) Failed() <-chan error { return e.server.Err() }
 
 // Close stops the member; a leader hands over first. Its data stay.
 func (e *Embedded) Close() {
+	e.hangUp()
 	e.server.Close()
 }

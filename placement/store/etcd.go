@@ -10,6 +10,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // etcd is the ground of a fleet: a cluster, embedded in our own nodes or the
@@ -26,6 +28,12 @@ func openEtcd(ctx context.Context, c Etcd, log *slog.Logger) (*etcd, error) {
 		Logger:  zapTo(log, slog.LevelWarn),
 		// A server of the operator's may punish pings more often than every 5 s.
 		DialKeepAliveTime: 6 * time.Second, DialKeepAliveTimeout: 2 * time.Second, DialTimeout: 3 * time.Second,
+		// A member that has just come up, or come back, is found within a fraction
+		// of a second; the library's own first retry is after a whole one.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		})},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: etcd client: %w", err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -195,4 +197,102 @@ func memoryStore(t testing.TB, m *Memory) *Store {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// Appliers and sweeps race; whatever stays in the history is whole, its zones too.
+func TestAppliersRace(t *testing.T) {
+	m := NewMemory()
+	var appliers sync.WaitGroup
+	for a := range 4 {
+		s := memoryStore(t, m)
+		appliers.Go(func() {
+			for i := range 15 {
+				// Few different zones, so that one is dropped by some and taken up by others.
+				f, blobs := sample(fmt.Appendf(nil, "zone %d", (i+a)%3))
+				_, err := s.PutFleet(ctxFor(t), f, blobs, 0, "kim", "")
+				if err != nil && !errors.Is(err, ErrConflict) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	appliers.Wait()
+	s := memoryStore(t, m)
+	all, err := s.History(ctxFor(t))
+	if err != nil || len(all) < keptVersions {
+		t.Fatalf("%d versions, %v", len(all), err)
+	}
+	for _, v := range all {
+		f, err := s.FleetAt(ctxFor(t), v.Number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Blob(ctxFor(t), f.Zones[0].SHA256); err != nil {
+			t.Errorf("version %d: %v", v.Number, err)
+		}
+	}
+}
+
+// Of two who judged the same inventory one is told that it changed.
+func TestApplyComparesInventory(t *testing.T) {
+	eachGround(t, func(t *testing.T, open func() *Store) {
+		s := open()
+		f, _ := sample(nil)
+		rev := mustPutFleet(t, s, f, nil, 0)
+		errs := make(chan error)
+		for range 3 {
+			door := open()
+			go func() {
+				_, err := door.PutFleet(ctxFor(t), f, nil, rev, "kim", "")
+				errs <- err
+			}()
+		}
+		won := 0
+		for range 3 {
+			if err := <-errs; err == nil {
+				won++
+			} else if !errors.Is(err, ErrConflict) {
+				t.Error(err)
+			}
+		}
+		if won != 1 {
+			t.Errorf("%d of three applied upon inventory %d", won, rev)
+		}
+	})
+}
+
+// Zones are served while the store is away, and never a damaged one.
+func TestBlobCache(t *testing.T) {
+	m, dir := NewMemory(), t.TempDir()
+	s, err := Open(t.Context(), Config{Memory: m, BlobCache: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone := []byte("zone")
+	f, blobs := sample(zone)
+	mustPutFleet(t, s, f, blobs, 0)
+	if _, err := s.Blob(ctxFor(t), digest(zone)); err != nil {
+		t.Fatal(err)
+	}
+	m.Cut()
+	if b, err := s.Blob(ctxFor(t), digest(zone)); err != nil || !bytes.Equal(b, zone) {
+		t.Errorf("while away: %q, %v", b, err)
+	}
+	if err := os.WriteFile(s.cache.path(digest(zone)), []byte("zond"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if b, err := s.Blob(ctx, digest(zone)); err == nil {
+		t.Errorf("a damaged zone was served: %q", b)
+	}
+	m.Heal()
+	if b, err := s.Blob(ctxFor(t), digest(zone)); err != nil || !bytes.Equal(b, zone) {
+		t.Errorf("after: %q, %v", b, err)
+	}
+	// What the store holds is verified too.
+	mustWrite(t, s.kv, nil, put(blobDir("ab")+chunkName(0), zone))
+	if b, err := s.Blob(ctxFor(t), "ab"); err == nil {
+		t.Errorf("a wrong digest was served: %q", b)
+	}
 }

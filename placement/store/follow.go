@@ -57,6 +57,9 @@ type link struct {
 	// watch which does not come to it is deaf.
 	ahead   int64
 	noticed time.Time
+	// floor is our revision when the last proof was judged: a later one below
+	// it comes from another store.
+	floor int64
 }
 
 // documents are the large values which the pointers name.
@@ -158,7 +161,7 @@ func (f *follower) list(ctx context.Context) error {
 		f.store.known.reset()
 	}
 	f.content.load(pairs, rev)
-	f.rev, f.link.ahead = rev, 0
+	f.rev, f.link.ahead, f.link.floor = rev, 0, 0
 	f.store.metrics.listed()
 	for f.want() != nil {
 		doc := f.want()(ctx)
@@ -249,9 +252,10 @@ func (f *follower) apply(b batch, more <-chan batch) {
 	f.publish()
 }
 
-// judge weighs a proof of life; false means that the watch is deaf: it has not
-// come to a revision which the store had long ago. Changes outside the watched
-// spans look like that too; they are rare, and a list too many does no harm.
+// judge weighs a proof of life; false means that everything must be listed anew:
+// the store is another one, or the watch is deaf, since it has not come to a
+// revision which the store had long ago. Changes outside the watched spans look
+// like that too; they are rare, and a list too many does no harm.
 func (f *follower) judge(p probe) bool {
 	l := &f.link
 	if p.err == nil {
@@ -264,6 +268,11 @@ func (f *follower) judge(p probe) bool {
 		f.connect(alive)
 		f.publish()
 	}
+	if p.err == nil && p.rev < l.floor {
+		f.store.log.Warn("store: goes on from an older revision; it was replaced", "revision", p.rev, "had", l.floor)
+		return false
+	}
+	l.floor = f.rev
 	if l.ahead != 0 && f.rev < l.ahead {
 		return time.Since(l.noticed) < staleAfter
 	}

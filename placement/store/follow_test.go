@@ -183,3 +183,56 @@ func TestFollowLatestWins(t *testing.T) {
 		}
 	})
 }
+
+// deaf is a store whose watches say nothing, as those of a member that is cut off.
+type deaf struct{ kv }
+
+func (deaf) watch(ctx context.Context, _ int64, _ ...span) <-chan batch {
+	ch := make(chan batch)
+	context.AfterFunc(ctx, func() { close(ch) })
+	return ch
+}
+
+// A live watcher that says nothing is found out by what the store answers.
+func TestFollowDeafWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		m := NewMemory()
+		s, writer := memoryStore(t, m), memoryStore(t, m)
+		s.kv = deaf{s.kv}
+		ch := s.Follow(ctx)
+		viewWhere(t, ch, "first", func(v *View) bool { return v.Connected })
+		for i := range uint64(3) {
+			began := time.Now()
+			putVote(t, writer, vote("ams1", "a", placement.Up, i))
+			viewWhere(t, ch, "vote", func(v *View) bool { return len(v.Votes) == 1 && v.Votes[0].Seq == i })
+			if d := time.Since(began); d > 6*time.Second {
+				t.Errorf("found out after %v", d)
+			}
+		}
+		cancel()
+		for range ch {
+		}
+	})
+}
+
+// A document that cannot be read holds nothing else up, and is read when it can be.
+func TestFollowDocumentLate(t *testing.T) {
+	m := NewMemory()
+	s := memoryStore(t, m)
+	f, _ := sample(nil)
+	old := mustPutFleet(t, s, f, nil, 0)
+	ch := s.Follow(ctxFor(t))
+	viewWhere(t, ch, "first", func(v *View) bool { return v.Inventory != nil })
+	f.Version = 2
+	packed := pack(f)
+	h := head{manifest: newManifest(9, packed)}
+	mustWrite(t, s.kv, nil, put(keyConfig, seal(h)))
+	putVote(t, s, vote("ams1", "a", placement.Down, 1))
+	v := viewWhere(t, ch, "vote", func(v *View) bool { return len(v.Votes) == 1 })
+	if v.Inventory == nil || v.Inventory.Revision != old || v.Inventory.Version != 1 {
+		t.Errorf("the last whole inventory is gone: %+v", v.Inventory)
+	}
+	mustWrite(t, s.kv, nil, put(docDir(9)+chunkName(0), packed))
+	viewWhere(t, ch, "late document", func(v *View) bool { return v.Inventory.Version == 2 && v.Inventory.Revision > old })
+}

@@ -71,6 +71,7 @@ func eachGround(t *testing.T, test func(t *testing.T, open func() *Store)) {
 			return s
 		}
 	}
+	t.Parallel()
 	t.Run("memory", func(t *testing.T) { test(t, opener(t, Config{Memory: NewMemory()})) })
 	t.Run("file", func(t *testing.T) {
 		test(t, opener(t, Config{File: filepath.Join(t.TempDir(), "store")}))

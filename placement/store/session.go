@@ -89,7 +89,8 @@ func (s *Session) SetVote(v placement.Vote) {
 	s.setLocked(key, seal(v), urgent).vote = v
 }
 
-// DropVote takes this node's vote on an object back.
+// DropVote takes this node's vote on an object back; votes are cast with the
+// session's node as their vantage.
 func (s *Session) DropVote(id placement.ClusterID) { s.set(voteKey(id, s.node), nil, true) }
 
 // SetNode reports the unit's state.
@@ -129,14 +130,19 @@ func (s *Session) SetDemand(all []placement.Demand) {
 // Run keeps the session alive until ctx ends, then gives it up: its keys vanish
 // at once.
 func (s *Session) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for failing := false; ctx.Err() == nil; {
 		gctx, cancel := context.WithTimeout(ctx, s.ttl/3)
 		lease, err := s.store.kv.grant(gctx, s.ttl)
 		cancel()
 		if err != nil {
-			pause(ctx, 200*time.Millisecond)
+			if !failing && ctx.Err() == nil {
+				s.store.log.Warn("store: no lease for the session", "node", s.node, "err", err)
+			}
+			failing = true
+			pause(ctx, retryTime)
 			continue
 		}
+		failing = false
 		s.forget()
 		err = s.hold(ctx, lease)
 		if ctx.Err() != nil {
@@ -166,7 +172,7 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 	defer renew.Stop()
 	flush := time.NewTimer(0)
 	defer flush.Stop()
-	for {
+	for failing := false; ; {
 		var err error
 		select {
 		case <-ctx.Done():
@@ -184,6 +190,10 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 		if errors.Is(err, errLease) {
 			return err
 		}
+		if err != nil && !failing && ctx.Err() == nil {
+			s.store.log.Warn("store: session not written", "node", s.node, "err", err)
+		}
+		failing = err != nil
 		flush.Reset(s.next(err))
 	}
 }

@@ -66,7 +66,7 @@ func (s *Store) takeSlot(ctx context.Context, p placement.Prefix, site, cause st
 	for _, h := range held { // two sites never count each other while both take
 		conds = append(conds, cond{slotKey(p.Prefix, h.Number), h.Revision})
 	}
-	for _, a := range live {
+	for _, a := range live[:p.MinAnchors(sites)] { // as many as must stay; more would only race more
 		conds = append(conds, cond{announceKey(p.Prefix, a.Node), a.Revision})
 	}
 	rev, ok, err := s.write(ctx, conds, []op{put(key, seal(slot))})

@@ -129,3 +129,50 @@ func TestTermLostByCut(t *testing.T) {
 		<-next.Done()
 	})
 }
+
+// What a director left of a plan that it never named does not spoil the next.
+func TestPublishAfterABrokenOne(t *testing.T) {
+	s := memoryStore(t, NewMemory())
+	term, err := s.Campaign(ctxFor(t), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer term.Resign()
+	mustWrite(t, s.kv, nil, put(planDir(1)+chunkName(1), []byte("left")), put(planDir(1)+chunkName(0), []byte("left")))
+	if _, err := s.Publish(ctxFor(t), term, &placement.Plan{By: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.PlanAt(ctxFor(t), 0); err != nil || p.By != "a" {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+func TestPlansKept(t *testing.T) {
+	s := memoryStore(t, NewMemory())
+	ctx := ctxFor(t)
+	term, err := s.Campaign(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer term.Resign()
+	if _, err := s.PutPin(ctx, placement.Pin{Site: "ams1", Revision: 2, Audit: placement.Audit{Reason: "bisect"}}); err != nil {
+		t.Fatal(err)
+	}
+	for range keptVersions + 4 {
+		if _, err := s.Publish(ctx, term, &placement.Plan{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		rev  int64
+		kept bool
+	}{{1, false}, {2, true}, {3, false}, {5, true}, {keptVersions + 4, true}} {
+		if _, err := s.PlanAt(ctx, tt.rev); (err == nil) != tt.kept || err != nil && !errors.Is(err, ErrNotFound) {
+			t.Errorf("plan %d: %v", tt.rev, err)
+		}
+	}
+	chunks, _ := mustRead(t, s.kv, query{span: span{planDir(0), planDir(99)}, keysOnly: true})
+	if len(chunks[0]) != keptVersions+1 {
+		t.Errorf("%d plans are stored", len(chunks[0]))
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"rhumb/internal/api"
+	"rhumb/internal/config"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	var against string
+	cmd := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a fleet file or a node file; with --against live: what an apply would change",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if against != "" && against != "live" {
+				return withCode(exitUsage, fmt.Errorf("--against %q is not live", against))
+			}
+			data, err := os.ReadFile(given[0])
+			if err != nil {
+				return withCode(exitNotFound, fmt.Errorf("check: %w", err))
+			}
+			if isNodeFile(data) {
+				if against != "" {
+					return withCode(exitUsage, errors.New("--against live compares fleets; this is a node file"))
+				}
+				return a.checkNode(given[0])
+			}
+			return a.checkFleet(cmd, given[0], against == "live")
+		},
+	}
+	cmd.Flags().StringVar(&against, "against", "", "live: compare with what is in force")
+	return cmd
+}
+
+// isNodeFile decides by content: only a node file says who it is.
+func isNodeFile(data []byte) bool {
+	return slices.ContainsFunc(bytes.Split(data, []byte("\n")), func(line []byte) bool {
+		return bytes.HasPrefix(line, []byte("node:"))
+	})
+}
+
+func (a *app) checkFleet(cmd *cobra.Command, file string, live bool) error {
+	fleet, err := config.LoadFleet(file, readZone)
+	if err != nil {
+		return err
+	}
+	if !live {
+		return a.sound(file, contents(&fleet.Fleet))
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	var res api.ApplyResult
+	raw, err := c.post(cmd.Context(), "/config/check", api.ApplyRequest{Fleet: fleet.Fleet, Blobs: fleet.Blobs}, &res)
+	if err != nil {
+		return explainRefusal(err, "apply", "", "rhumb apply "+quote(file))
+	}
+	res.DryRun = true
+	return a.showApply(raw, &res)
+}
+
+// sound says that a file is right; -o json says so as a document.
+func (a *app) sound(file, what string) error {
+	if a.global.output == "json" || a.global.output == "ndjson" {
+		return json.NewEncoder(a.out).Encode(map[string]any{"file": file, "sound": true, "contents": what})
+	}
+	_, err := fmt.Fprintf(a.out, "%s is sound: %s\n", file, what)
+	return err
+}
+
+// checkNode checks a node file, and that this host has what it names.
+func (a *app) checkNode(file string) error {
+	n, err := config.LoadNode(file)
+	if err != nil {
+		return err
+	}
+	have, err := hostAddresses()
+	if err != nil {
+		return fmt.Errorf("check: addresses of this host: %w", err)
+	}
+	for _, l := range slices.Concat(n.Listen.Top, n.Listen.Low) {
+		if !l.Addr().IsUnspecified() && !slices.Contains(have, l.Addr()) {
+			a.say("warning: this host has no address %s; a listener on it needs it on an interface (anycast: on lo)", l.Addr())
+		}
+	}
+	return a.sound(file, fmt.Sprintf("node %s of site %s, roles %s", n.Node.Name, n.Node.Site, strings.Join(n.Node.Roles, ", ")))
+}
+
+func hostAddresses() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr())
+		}
+	}
+	return out, nil
+}

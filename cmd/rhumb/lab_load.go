@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/spf13/cobra"
+)
+
+// labLoad asks the lab's name servers at a steady rate, through the host's
+// listener, from client blocks of every region in turn.
+func labLoad(a *app, dir *labDir) *cobra.Command {
+	var server string
+	var lasting time.Duration
+	cmd := &cobra.Command{
+		Use: "load RATE", Short: "Ask at a rate (2000qps) until interrupted", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rate, err := strconv.Atoi(strings.TrimSuffix(args[0], "qps"))
+			if err != nil || rate < 1 || rate > 100000 {
+				return withCode(exitUsage, fmt.Errorf("rate %q: want 1qps to 100000qps", args[0]))
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), lasting)
+			defer cancel()
+			return a.load(ctx, server, rate)
+		},
+	}
+	cmd.Flags().StringVar(&server, "at", "127.0.0.1:"+strconv.Itoa(labDNS), "the lab's DNS listener on the host")
+	cmd.Flags().DurationVar(&lasting, "for", time.Hour, "end after this time")
+	return cmd
+}
+
+// load sends queries at their due times and counts what comes back; it prints a
+// line each second.
+func (a *app) load(ctx context.Context, server string, rate int) error {
+	conn, err := net.Dial("udp", server)
+	if err != nil {
+		return withCode(exitUnreachable, err)
+	}
+	defer conn.Close()
+	queries, err := loadQueries()
+	if err != nil {
+		return err
+	}
+	answered := make(chan int, 1)
+	go countAnswers(conn, answered)
+	start, sent, last := time.Now(), 0, 0
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for next := start.Add(time.Second); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			for ; sent < int(now.Sub(start).Seconds()*float64(rate)); sent++ {
+				if _, err := conn.Write(queries[sent%len(queries)]); err != nil {
+					return withCode(exitUnreachable, err)
+				}
+			}
+			if now.After(next) {
+				got := <-answered
+				fmt.Fprintf(a.out, "%s  sent %d, answered %d (+%d)\n", now.Format(time.TimeOnly), sent, got, got-last)
+				last, next = got, next.Add(time.Second)
+			}
+		}
+	}
+}
+
+// countAnswers offers the number of datagrams read so far; it ends with the connection.
+func countAnswers(conn net.Conn, out chan int) {
+	buf := make([]byte, 4096)
+	for n := 0; ; {
+		if _, err := conn.Read(buf); err != nil {
+			return
+		}
+		n++
+		select {
+		case <-out:
+		default:
+		}
+		out <- n
+	}
+}
+
+func loadQueries() ([][]byte, error) {
+	var out [][]byte
+	for _, block := range []string{"203.0.113.0", "203.0.113.32", "203.0.113.64"} {
+		m := new(dns.Msg)
+		m.SetQuestion("www.cdn.demo.test.", dns.TypeA)
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 28, Address: net.ParseIP(block).To4()})
+		b, err := m.Pack()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}

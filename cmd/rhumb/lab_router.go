@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rhumb/bgp"
+	"rhumb/internal/netlab"
+)
+
+// labRouterCommand is a transit router of the lab: the BGP engine, and the best
+// routes written into the kernel's FIB.
+func labRouterCommand(a *app) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use: "router", Short: "Run a transit router", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			var c routerConfig
+			if err := json.Unmarshal(b, &c); err != nil {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+			return runRouter(cmd.Context(), a, c)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "file written by the lab")
+	return cmd
+}
+
+// routerProtocol marks the router's routes in the kernel's table.
+const routerProtocol = 192
+
+func runRouter(ctx context.Context, a *app, c routerConfig) error {
+	fib, err := netlab.OpenFIB(routerProtocol)
+	if err != nil {
+		return err
+	}
+	defer fib.Close()
+	log := a.logger().With("router", c.Name)
+	engine, err := bgp.StartGoBGP(ctx, bgp.GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Peers: routerPeers(c), Logger: log, Transit: true})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		engine.Close(bye)
+	}()
+	return engine.WatchBest(ctx, func(b bgp.Best) {
+		if err := writeBest(fib, b); err != nil {
+			log.Error("fib", "prefix", b.Prefix.String(), "err", err)
+			return
+		}
+		log.Info("best", "prefix", b.Prefix.String(), "next_hops", fmt.Sprint(b.NextHops))
+	})
+}
+
+func writeBest(fib *netlab.FIB, b bgp.Best) error {
+	if len(b.NextHops) == 0 {
+		return fib.Delete(b.Prefix)
+	}
+	hops := make([]netlab.NextHop, 0, len(b.NextHops))
+	for _, a := range b.NextHops {
+		hops = append(hops, netlab.NextHop{Addr: a})
+	}
+	return fib.Replace(b.Prefix, hops)
+}
+
+func routerPeers(c routerConfig) []bgp.Peer {
+	var out []bgp.Peer
+	for _, p := range c.Peers {
+		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Hold: 3 * time.Second, Keepalive: time.Second})
+	}
+	return out
+}

@@ -1,0 +1,348 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"rhumb/internal/api"
+	"rhumb/placement"
+	"rhumb/placement/decide"
+	"rhumb/placement/store"
+)
+
+// placementEvent is the API's event.
+type placementEvent = placement.Event
+
+// ops are the changes an operator may ask of a unit: judged by the rules against
+// the snapshot in force, then stored for the whole fleet.
+type ops struct{ u *unit }
+
+func newOps(u *unit) api.Ops {
+	o := ops{u}
+	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, Slots: o, Simulator: o}
+}
+
+// mapError wraps err with the first of the errors that it is.
+func mapError(err error, to map[error]error) error {
+	for from, as := range to {
+		if errors.Is(err, from) {
+			return fmt.Errorf("%w: %w", as, err)
+		}
+	}
+	return err
+}
+
+// basis is the state upon which an operator's wish is judged.
+func (o ops) basis(site string) (*placement.Inventory, *placement.Snapshot, error) {
+	v, s := o.u.views.view(), o.u.current.Load()
+	if s == nil || v.Inventory == nil {
+		return nil, nil, fmt.Errorf("%w: no snapshot yet", api.ErrUnavailable)
+	}
+	if site != "" && v.Inventory.Site(site) == nil {
+		return nil, nil, fmt.Errorf("%w: site %s", api.ErrNotFound, site)
+	}
+	return v.Inventory, s, nil
+}
+
+// Drain begins a drain.
+func (o ops) Drain(ctx context.Context, d placement.Drain, dryRun bool) (api.Outcome, error) {
+	inv, snap, err := o.basis(d.Site)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	if r := decide.JudgeDrain(inv, snap, d, d.Override); r != nil {
+		return api.Outcome{}, r
+	}
+	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: "drains: answers move, then routes, then sessions",
+		Forecast: forecast(decide.Simulate(snap, decide.Change{Drain: []string{d.Site}})), Undo: "rhumb undrain " + d.Site}
+	if dryRun {
+		return out, nil
+	}
+	out.Revision, err = o.u.store.PutDrain(ctx, d)
+	o.audit(d.Who, "drain", d.Site, d.Site+" drains: "+d.Reason, err)
+	return out, storeError(err)
+}
+
+// Undrain takes a drain back. The site returns by the plan's ramp.
+func (o ops) Undrain(ctx context.Context, u api.Undrain) (api.Outcome, error) {
+	inv, snap, err := o.basis(u.Site)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	d := inv.Drained(u.Site)
+	if d == nil {
+		return api.Outcome{}, fmt.Errorf("%w: %s is not drained", api.ErrNotFound, u.Site)
+	}
+	ended := *d
+	ended.Ended = time.Now().UTC()
+	rev, err := o.u.store.PutDrain(ctx, ended)
+	o.audit(u.Who, "drain", u.Site, u.Site+" comes back: "+u.Reason, err)
+	return api.Outcome{Object: u.Site, Text: "comes back: announced prepended, then plain, then its clients ramp up", Snapshot: snap.Name.String(), Revision: rev}, storeError(err)
+}
+
+// Force stores the operator's word on a site or cluster.
+func (o ops) Force(ctx context.Context, f placement.Force, dryRun bool) (api.Outcome, error) {
+	inv, snap, err := o.basis(f.Object.Site)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	if !f.Object.IsSite() && inv.Cluster(f.Object) == nil {
+		return api.Outcome{}, fmt.Errorf("%w: cluster %s", api.ErrNotFound, f.Object)
+	}
+	if f.State == placement.ForceDown && f.Object.IsSite() {
+		if r := decide.JudgeDrain(inv, snap, placement.Drain{Site: f.Object.Site}, f.Override); r != nil {
+			return api.Outcome{}, r
+		}
+	}
+	if f.State == placement.NoForce {
+		f.Ended = time.Now().UTC()
+	}
+	out := api.Outcome{Object: f.Object.String(), DryRun: dryRun, Snapshot: snap.Name.String(), Text: "forced " + or(string(f.State), "no more: what is measured rules"),
+		Undo: "rhumb force " + f.Object.String() + " auto"}
+	if dryRun {
+		return out, nil
+	}
+	out.Revision, err = o.u.store.PutForce(ctx, f)
+	o.audit(f.Who, "config", f.Object.Site, out.Object+" "+out.Text+": "+f.Reason, err)
+	return out, storeError(err)
+}
+
+// Dial limits a site's share of its clients; 1000 per mille ends the limit.
+func (o ops) Dial(ctx context.Context, d placement.Dial, dryRun bool) (api.Outcome, error) {
+	inv, snap, err := o.basis(d.Site)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	if r := decide.JudgeDial(inv, snap, d, d.Override); r != nil {
+		return api.Outcome{}, r
+	}
+	if d.PerMille >= 1000 {
+		d.Ended = time.Now().UTC()
+	}
+	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: fmt.Sprintf("dialled to %d %% of its clients", d.PerMille/10),
+		Forecast: forecast(decide.Simulate(snap, decide.Change{Dial: map[string]int{d.Site: d.PerMille}})), Undo: "rhumb dial " + d.Site + " 100 --reason …"}
+	if dryRun {
+		return out, nil
+	}
+	out.Revision, err = o.u.store.PutDial(ctx, d)
+	o.audit(d.Who, "config", d.Site, d.Site+" "+out.Text+": "+d.Reason, err)
+	return out, storeError(err)
+}
+
+// Pin holds a site at a plan; revision 0 releases it.
+func (o ops) Pin(ctx context.Context, p placement.Pin) (api.Outcome, error) {
+	_, snap, err := o.basis(p.Site)
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	text := fmt.Sprintf("held at plan %d; its health goes on", p.Revision)
+	if p.Revision == 0 {
+		p.Ended, text = time.Now().UTC(), "follows the newest plan again"
+	} else if _, err := o.u.store.PlanAt(ctx, p.Revision); err != nil {
+		return api.Outcome{}, storeError(fmt.Errorf("plan %d: %w", p.Revision, err))
+	}
+	rev, err := o.u.store.PutPin(ctx, p)
+	o.audit(p.Who, "config", p.Site, p.Site+" "+text+": "+p.Reason, err)
+	return api.Outcome{Object: p.Site, Text: text, Snapshot: snap.Name.String(), Revision: rev, Undo: "rhumb pin " + p.Site + " --release"}, storeError(err)
+}
+
+// Freeze stops every automatic decision.
+func (o ops) Freeze(ctx context.Context, f placement.Freeze) (api.Outcome, error) {
+	rev, err := o.u.store.PutFreeze(ctx, f)
+	o.audit(f.Who, "config", "", "frozen: "+f.Reason, err)
+	return api.Outcome{Object: "fleet", Text: "frozen: nothing is decided by itself; manual verbs still work", Revision: rev, Undo: "rhumb thaw"}, storeError(err)
+}
+
+// Thaw lets decisions go on.
+func (o ops) Thaw(ctx context.Context, who string) (api.Outcome, error) {
+	inv, _, err := o.basis("")
+	if err != nil {
+		return api.Outcome{}, err
+	}
+	if !inv.Frozen() {
+		return api.Outcome{}, fmt.Errorf("%w: the fleet is not frozen", api.ErrNotFound)
+	}
+	f := inv.Freeze
+	f.Ended = time.Now().UTC()
+	rev, err := o.u.store.PutFreeze(ctx, f)
+	o.audit(who, "config", "", "thawed", err)
+	return api.Outcome{Object: "fleet", Text: "thawed: decisions go on", Revision: rev}, storeError(err)
+}
+
+// FreeSlot takes a slot from a site which cannot give it back itself.
+func (o ops) FreeSlot(ctx context.Context, f api.FreeSlot) (api.Outcome, error) {
+	slots := o.u.views.view().Slots
+	i := slices.IndexFunc(slots, func(s placement.Slot) bool { return s.Prefix == f.Prefix && s.Number == f.Number })
+	if i < 0 {
+		return api.Outcome{}, fmt.Errorf("%w: slot %d of %s is free", api.ErrNotFound, f.Number, f.Prefix)
+	}
+	err := o.u.store.FreeSlot(ctx, f.Prefix, f.Number, slots[i].Site, f.Reason)
+	o.audit(f.Who, "bgp", slots[i].Site, fmt.Sprintf("slot %d of %s freed: %s", f.Number, f.Prefix, f.Reason), err)
+	return api.Outcome{Object: f.Prefix.String(), Text: "slot freed; its holder was " + slots[i].Site}, storeError(err)
+}
+
+// audit writes who changed what into the fleet's log.
+func (o ops) audit(who, kind, site, text string, err error) {
+	if err != nil {
+		text = "failed: " + text
+	}
+	o.u.event(placement.Event{At: time.Now().UTC(), Kind: kind, Site: site, Text: text, Who: who})
+}
+
+// Simulate forecasts the load.
+func (o ops) Simulate(_ context.Context, r api.SimulateRequest) (api.Forecast, error) {
+	inv, snap, err := o.basis("")
+	if err != nil {
+		return api.Forecast{}, err
+	}
+	for _, site := range slices.Concat(r.Down, r.Drain, slices.Collect(maps.Keys(r.Capacity))) {
+		if inv.Site(site) == nil {
+			return api.Forecast{}, fmt.Errorf("%w: site %s", api.ErrNotFound, site)
+		}
+	}
+	if len(r.Capacity) > 0 || r.Growth != 0 && r.Growth != 1 {
+		return api.Forecast{}, fmt.Errorf("%w: capacity and growth are not simulated by this version; down and drain are", api.ErrInvalid)
+	}
+	f := forecast(decide.Simulate(snap, decide.Change{Lose: r.Down, Drain: r.Drain}))
+	if r.Alone {
+		for _, site := range inv.Sites {
+			f.Alone = append(f.Alone, failure(site.Name, decide.Simulate(snap, decide.Change{Lose: []string{site.Name}})))
+		}
+		slices.SortStableFunc(f.Alone, func(a, b api.Failure) int { return cmp.Compare(b.Load, a.Load) })
+	}
+	return *f, nil
+}
+
+// forecast folds the clusters of a forecast into sites.
+func forecast(in decide.Forecast) *api.Forecast {
+	out := &api.Forecast{Snapshot: in.Snapshot, Moved: float64(in.Moved) / 1000, Forced: float64(in.Forced) / 1000,
+		RTT50: [2]float64{in.Before.P50, in.After.P50}, RTT95: [2]float64{in.Before.P95, in.After.P95}, Anycast: "unknown"}
+	at := make(map[string]int)
+	for _, c := range in.Clusters {
+		i, ok := at[c.Cluster.Site]
+		if !ok {
+			i = len(out.Sites)
+			at[c.Cluster.Site] = i
+			out.Sites = append(out.Sites, api.ForecastSite{Site: c.Cluster.Site})
+		}
+		s := &out.Sites[i]
+		s.Before, s.After = s.Before+c.Before, s.After+c.After
+		if c.Open {
+			s.Capacity += c.Capacity
+		}
+	}
+	return out
+}
+
+// failure is a row of the table of single losses.
+func failure(site string, f decide.Forecast) api.Failure {
+	out := api.Failure{Site: site, Load: f.Utilisation}
+	for _, c := range f.Clusters {
+		if c.Capacity > 0 && c.Open && float64(c.After)/float64(c.Capacity) >= f.Utilisation-1e-9 {
+			out.Fullest = c.Cluster.Site
+		}
+	}
+	return out
+}
+
+// Apply judges a fleet by the rules and stores it.
+func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error) {
+	v := o.u.views.view()
+	old := v.Inventory
+	res := api.ApplyResult{DryRun: r.DryRun, Answers: -1, Changes: fleetChanges(fleetOf(old), &r.Fleet)}
+	if old != nil {
+		refusals, answers, err := o.judge(v, &r.Fleet, r.Override)
+		if err != nil {
+			return res, err
+		}
+		res.Refusals, res.Answers = refusals, answers
+		if len(refusals) > 0 && !r.DryRun {
+			return res, &refusals[0]
+		}
+	}
+	if r.DryRun {
+		return res, nil
+	}
+	rev, err := o.u.store.PutFleet(ctx, &r.Fleet, r.Blobs, r.Expect, r.Who, r.Note)
+	res.Revision = rev
+	o.audit(r.Who, "config", "", fmt.Sprintf("configuration applied, %d changes: %s", len(res.Changes), r.Note), err)
+	return res, storeError(err)
+}
+
+// judge unfolds both configurations with the same votes and asks the rules.
+func (o ops) judge(v *store.View, next *placement.Fleet, override []string) ([]placement.Refusal, float64, error) {
+	inv := *v.Inventory
+	inv.Fleet = *next
+	before, err := o.whatIf(v, v.Inventory)
+	if err != nil {
+		return nil, 0, err
+	}
+	after, err := o.whatIf(v, &inv)
+	if err != nil {
+		return nil, 0, err
+	}
+	answers, _ := decide.AnswerChange(before, after)
+	return decide.JudgeApply(v.Inventory, &inv, before, after, override), answers, nil
+}
+
+// whatIf is the snapshot which an inventory would give with the present votes.
+func (o ops) whatIf(v *store.View, inv *placement.Inventory) (*placement.Snapshot, error) {
+	classes, err := o.u.classes.of(inv)
+	if err != nil {
+		return nil, err
+	}
+	plan, _ := decide.Plan(decide.PlanInput{Inventory: inv, Classes: classes, Votes: v.Votes, VotesRevision: v.VotesRevision,
+		Prev: v.Plan, Demand: v.Demand, Announced: v.Announced, Slots: v.Slots, Now: time.Now().UTC(), By: "what-if"})
+	return decide.Unfold(inv, classes, plan, decide.Fold(inv, v.Votes, plan), v.VotesRevision, false)
+}
+
+// fleetChanges lists what differs between two fleets, by kind and name.
+func fleetChanges(old, next *placement.Fleet) []api.Change {
+	out := make([]api.Change, 0)
+	out = append(out, changed("site", old.Sites, next.Sites, func(s placement.Site) string { return s.Name })...)
+	out = append(out, changed("check", old.Checks, next.Checks, func(c placement.Check) string { return c.Name })...)
+	out = append(out, changed("policy", old.Policies, next.Policies, func(p placement.Policy) string { return p.Name })...)
+	out = append(out, changed("service", old.Services, next.Services, func(s placement.Service) string { return s.Name })...)
+	out = append(out, changed("prefix", old.Prefixes, next.Prefixes, func(p placement.Prefix) string { return p.Prefix.String() })...)
+	out = append(out, changed("zone", old.Zones, next.Zones, func(z placement.Zone) string { return z.Name })...)
+	out = append(out, changed("override", old.Overrides, next.Overrides, func(o placement.Override) string { return o.Prefix.String() })...)
+	if old.Mode != next.Mode || old.ECS != next.ECS || old.Safety != next.Safety || !maps.Equal(old.Roles, next.Roles) {
+		out = append(out, api.Change{Kind: "fleet", Object: "fleet", Verb: "changed", Text: "mode, ecs or safety"})
+	}
+	return out
+}
+
+func changed[T any](kind string, old, next []T, name func(T) string) []api.Change {
+	var out []api.Change
+	before := make(map[string]T, len(old))
+	for _, o := range old {
+		before[name(o)] = o
+	}
+	for _, n := range next {
+		o, known := before[name(n)]
+		delete(before, name(n))
+		switch {
+		case !known:
+			out = append(out, api.Change{Kind: kind, Object: name(n), Verb: "added"})
+		case !reflect.DeepEqual(o, n):
+			out = append(out, api.Change{Kind: kind, Object: name(n), Verb: "changed"})
+		}
+	}
+	for _, gone := range sortedKeys(before) {
+		out = append(out, api.Change{Kind: kind, Object: gone, Verb: "removed"})
+	}
+	return out
+}
+
+func fleetOf(inv *placement.Inventory) *placement.Fleet {
+	if inv == nil {
+		return &placement.Fleet{}
+	}
+	return &inv.Fleet
+}

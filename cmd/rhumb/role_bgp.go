@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"rhumb/bgp"
+	"rhumb/placement"
+	"rhumb/placement/store"
+)
+
+// addBGP adds the role bgp: a speaker which follows the snapshot and what other
+// nodes announce.
+func addBGP(u *unit) {
+	snaps := make(chan *placement.Snapshot, 1)
+	u.appliers = append(u.appliers, latest(snaps))
+	views := u.views.subscribe()
+	var speaker *bgp.Speaker
+	ready := make(chan struct{})
+	u.reports = append(u.reports, func(n *placement.Node) {
+		select {
+		case <-ready:
+			st := speaker.Status()
+			n.BGP = &st
+		default:
+		}
+	})
+	u.add("bgp", func(ctx context.Context) error {
+		_, site, err := u.awaitSnapshot(ctx)
+		if err != nil {
+			return err
+		}
+		speaker = bgp.New(u.speakerConfig(site))
+		close(ready)
+		done := make(chan error, 1)
+		go func() { done <- speaker.Run(ctx) }()
+		return feedSpeaker(ctx, u, speaker, snaps, views, done)
+	})
+}
+
+// feedSpeaker hands over each snapshot and each change of the announcements.
+func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
+	for {
+		s.Apply(ctx, u.current.Load(), u.views.view().Announced)
+		select {
+		case <-snaps:
+		case <-views:
+		case err := <-done:
+			return err
+		}
+	}
+}
+
+func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
+	b := u.cfg.BGP
+	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,
+		Port: b.Port, Mode: u.cfg.Mode, Host: bgp.NewLoopback(), NextHop4: b.NextHop4, NextHop6: b.NextHop6,
+		Events: u.routeEvent, Logger: u.log, Registerer: u.metrics}
+	for _, a := range u.cfg.Listen.Top {
+		c.Addresses = append(c.Addresses, a.Addr())
+	}
+	for _, p := range b.Peers {
+		c.Peers = append(c.Peers, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
+			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true})
+	}
+	if u.has("health") {
+		c.Listening = u.listening
+	}
+	if u.cfg.Store.File == "" {
+		ann := announcer{u}
+		c.Slots, c.Announcer = u.store, ann
+	}
+	return c
+}
+
+// keepalive is a third of the hold time (RFC 4271, 4.4).
+func keepalive(hold time.Duration) time.Duration { return (hold / 3).Truncate(time.Second) }
+
+// listening tells why a prefix must not be announced yet: a cluster on it was
+// never looked at. What was seen failing is the ladder's business.
+func (u *unit) listening(p netip.Prefix) error {
+	snap := u.current.Load()
+	if snap == nil {
+		return errors.New("no snapshot yet")
+	}
+	prefix := snap.Inventory.Prefix(p)
+	if prefix == nil {
+		return nil
+	}
+	for _, name := range prefix.Clusters {
+		id := placement.ClusterID{Site: u.cfg.Node.Site, Name: name}
+		if c := snap.Inventory.Cluster(id); c == nil {
+			continue
+		}
+		if v := snap.Verdict(id); v.Own == placement.Unknown {
+			return fmt.Errorf("%s was not checked yet", id)
+		}
+	}
+	return nil
+}
+
+// routeEvent tells the fleet's log of a transition.
+func (u *unit) routeEvent(e bgp.Event) {
+	text := fmt.Sprintf("%s: %s → %s", e.Prefix, e.From, e.To)
+	if e.Rule != "" {
+		text = fmt.Sprintf("%s stays at %s: rule %s", e.Prefix, e.From, e.Rule)
+	}
+	if e.Observed {
+		text += " (observed only)"
+	}
+	u.event(placement.Event{At: e.At, Kind: "bgp", Text: text + ": " + e.Cause, Snapshot: e.Snapshot})
+}
+
+// announcer publishes what this node announces.
+type announcer struct{ u *unit }
+
+// SetAnnounced publishes a step.
+func (a announcer) SetAnnounced(s placement.Announced) { a.u.session.SetAnnounced(s) }
+
+// LeaveNode drops this node's announcement while another node of the site stays.
+func (a announcer) LeaveNode(ctx context.Context, own placement.Announced, _ []placement.Announced) error {
+	a.u.session.DropAnnounced(own.Prefix)
+	return a.u.store.LeaveNode(ctx, own.Prefix, own.Node, own.Site)
+}
+
+// FreeSlot gives this site's slot of a prefix back, if it holds one.
+func (a announcer) FreeSlot(ctx context.Context, prefix netip.Prefix, site string) error {
+	slots := a.u.views.view().Slots
+	i := slices.IndexFunc(slots, func(s placement.Slot) bool { return s.Prefix == prefix && s.Site == site })
+	if i < 0 {
+		return nil
+	}
+	err := a.u.store.FreeSlot(ctx, prefix, slots[i].Number, site, "announced again")
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}

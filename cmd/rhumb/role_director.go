@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+
+	"rhumb/internal/config"
+	"rhumb/placement"
+	"rhumb/placement/director"
+	"rhumb/placement/store"
+)
+
+// members are the named nodes of the embedded cluster, in order of name.
+func members(e *config.Etcd) []store.Member {
+	var out []store.Member
+	for _, name := range sortedKeys(e.Embedded) {
+		addr := e.Embedded[name]
+		out = append(out, store.Member{Name: name, PeerURL: httpURL(addr, e.PeerPort), ClientURLs: []string{httpURL(addr, e.ClientPort)}})
+	}
+	return out
+}
+
+func httpURL(a netip.Addr, port uint16) string {
+	return "http://" + net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
+}
+
+// startEtcd starts this node's member of the embedded cluster, if it carries one.
+// It must stand before the store is opened, and end after all else.
+func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded, error) {
+	e := cfg.Store.Etcd
+	if e == nil {
+		return nil, nil
+	}
+	if _, ours := e.Embedded[cfg.Node.Name]; !ours {
+		return nil, nil
+	}
+	emb, err := store.StartEmbedded(ctx, store.EmbeddedConfig{Name: cfg.Node.Name, Dir: filepath.Join(cfg.Node.DataDir, "etcd"),
+		Members: members(e), Logger: u.log.With("part", "etcd")})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u.name, err)
+	}
+	u.add("etcd", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-emb.Failed():
+			return err
+		}
+	})
+	return emb, nil
+}
+
+// addDirector adds the role placement: a director which leads when it holds the lease.
+func addDirector(u *unit) {
+	views := make(chan director.View, 1)
+	feed := u.views.subscribe()
+	u.add("director-views", func(ctx context.Context) error { return pump(ctx, feed, views, directorView) })
+	d := director.New(director.Config{Node: u.cfg.Node.Name, Store: directorStore{u.store}, Views: views,
+		Classes: u.classes.of, Log: u.log, Metrics: u.metrics})
+	u.add("director", d.Run)
+	u.reports = append(u.reports, func(n *placement.Node) { n.Leader = u.views.view().Leader == u.cfg.Node.Name })
+}

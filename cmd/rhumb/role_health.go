@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"rhumb/health"
+	"rhumb/placement"
+)
+
+// addHealth adds the role health: an agent which looks at this site's clusters
+// and listens to other sites, and the stream by which the units of this machine
+// hear its votes.
+func addHealth(u *unit) {
+	stream := health.NewStream(u.socket("votes.sock"), u.log)
+	u.add("stream", stream.Run)
+	inventories := make(chan *placement.Snapshot, 1)
+	u.appliers = append(u.appliers, latest(inventories))
+	u.add("health", func(ctx context.Context) error {
+		_, site, err := u.awaitSnapshot(ctx)
+		if err != nil {
+			return err
+		}
+		return runHealth(ctx, u, site, stream, inventories)
+	})
+}
+
+func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
+	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
+	if err != nil {
+		return err
+	}
+	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
+		Interval: beatInterval, Sink: u.session.SetVote, Ended: u.session.DropVote, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics}
+	if site.Beat.IsValid() && u.identity != nil {
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
+		if err != nil {
+			return fmt.Errorf("beats: %w", err)
+		}
+		c.Beat = conn
+	}
+	agent := health.New(c)
+	done := make(chan error, 1)
+	go func() { done <- agent.Run(ctx) }()
+	agent.Set(u.healthPeers(u.current.Load().Inventory), health.Probes(u.current.Load().Inventory, site.Name))
+	for {
+		select {
+		case s := <-snaps:
+			agent.Set(u.healthPeers(s.Inventory), health.Probes(s.Inventory, site.Name))
+		case err := <-done:
+			return err
+		}
+	}
+}
+
+// beatInterval is that of a fleet of few sites: a dead one is seen within a second.
+const beatInterval = 100 * time.Millisecond
+
+func (u *unit) planRevision() int64 {
+	if s := u.current.Load(); s != nil {
+		return s.Name.Plan
+	}
+	return 0
+}
+
+// healthPeers are the other sites which have a beat address and an identity.
+func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
+	var out []health.Peer
+	for _, s := range inv.Sites {
+		if s.Name == u.cfg.Node.Site || !s.Beat.IsValid() || u.identity == nil {
+			continue
+		}
+		key, err := u.identity.PairKey(s.Name, s.Identity, "beat")
+		if err != nil {
+			u.log.Error("beats: a site is not heard", "peer", s.Name, "err", err)
+			continue
+		}
+		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key}})
+	}
+	return out
+}
+
+// latest is an applier which keeps the newest snapshot for a reader.
+type latest chan *placement.Snapshot
+
+// Apply never blocks: an older snapshot nobody took is dropped.
+func (l latest) Apply(_ context.Context, s *placement.Snapshot) {
+	select {
+	case <-l:
+	default:
+	}
+	l <- s
+}
+
+// nextIncarnation returns a number above every earlier one of this node: the
+// greater of a counter on disk and the seconds of the Unix time.
+func nextIncarnation(file string, now time.Time) (uint32, error) {
+	next := uint32(now.Unix())
+	if b, err := os.ReadFile(file); err == nil && len(b) == 4 {
+		next = max(next, binary.BigEndian.Uint32(b)+1)
+	}
+	if err := os.WriteFile(file, binary.BigEndian.AppendUint32(nil, next), 0o644); err != nil {
+		return 0, fmt.Errorf("incarnation: %w", err)
+	}
+	return next, nil
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"rhumb/internal/config"
+	"rhumb/placement"
+	"rhumb/placement/geo"
+	"rhumb/placement/node"
+	"rhumb/placement/store"
+)
+
+// unit is one process of a node: some of its roles around one store, one node
+// loop and one Snapshot.
+type unit struct {
+	cfg     *config.Node
+	roles   []string
+	name    string // rhumb-dns …; rhumb when it runs several units' roles
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	started time.Time
+
+	identity *config.Identity // nil in a fleet of one
+	store    *store.Store
+	session  *store.Session
+	views    *hub
+	classes  *classes
+	current  *placement.Current
+	loop     *node.Node
+
+	// appliers act upon snapshots, reports fill this unit's Node record, and
+	// tasks run until the unit ends; roles add theirs while the unit is built.
+	appliers []node.Applier
+	reports  []func(*placement.Node)
+	tasks    []task
+	// present closes when the first snapshot is in force.
+	present chan struct{}
+}
+
+// task is a long-lived part of a unit; its end is the unit's end.
+type task struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (u *unit) add(name string, run func(context.Context) error) {
+	u.tasks = append(u.tasks, task{name, run})
+}
+
+func (u *unit) has(role string) bool { return slices.Contains(u.roles, role) }
+
+// unitName names the process after the roles it runs.
+func unitName(roles []string) string {
+	units := map[string]string{config.RoleBGP: "rhumb-bgp", config.RoleHealth: "rhumb-bgp", config.RoleAuthDNS: "rhumb-dns",
+		config.RoleEdge: "rhumb-edge", config.RolePlacement: "rhumb-director", config.RoleConsole: "rhumb-console"}
+	name := ""
+	for _, r := range roles {
+		if name != "" && name != units[r] {
+			return "rhumb"
+		}
+		name = units[r]
+	}
+	return name
+}
+
+// socket is the path of a unit's socket of some kind in the admin directory.
+func (u *unit) socket(kind string) string { return filepath.Join(u.cfg.Listen.Admin, kind) }
+
+// newUnit builds everything that all units have, in the order in which one part
+// needs the other.
+func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Logger) (*unit, error) {
+	u := &unit{cfg: cfg, roles: roles, name: unitName(roles), metrics: prometheus.NewRegistry(), started: time.Now().UTC(),
+		views: &hub{}, current: &placement.Current{}, present: make(chan struct{})}
+	u.log = log.With("unit", u.name, "site", cfg.Node.Site)
+	for _, dir := range []string{cfg.Node.DataDir, cfg.Listen.Admin} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("%s: %w", u.name, err)
+		}
+	}
+	if cfg.Identity != "" {
+		id, err := config.LoadIdentity(cfg.Identity)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", u.name, err)
+		}
+		u.identity = id
+	}
+	source, err := geo.NewSource(geo.SourceOptions{Paths: cfg.Geo.Databases, Log: u.log})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u.name, err)
+	}
+	u.classes = &classes{source: source}
+	u.add("geo", source.Run)
+	return u, u.openStore(ctx)
+}
+
+// openStore opens the fleet's store and follows it.
+func (u *unit) openStore(ctx context.Context) error {
+	c := store.Config{BlobCache: filepath.Join(u.cfg.Node.DataDir, "zones"), Logger: u.log, Registerer: u.metrics}
+	if u.cfg.Store.File != "" {
+		c.File = u.cfg.Store.File
+	} else {
+		c.Etcd = &store.Etcd{Endpoints: endpoints(u.cfg)}
+	}
+	st, err := store.Open(ctx, c)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
+	u.store = st
+	u.session = st.Session(u.cfg.Node.Name, 0)
+	if u.cfg.Store.File == "" {
+		u.add("session", u.session.Run)
+	}
+	u.add("views", func(ctx context.Context) error {
+		for v := range st.Follow(ctx) {
+			u.views.publish(v)
+		}
+		return nil
+	})
+	return nil
+}
+
+// buildLoop makes the node loop; every role has added its appliers before.
+func (u *unit) buildLoop() {
+	views := make(chan node.View, 1)
+	feed := u.views.subscribe()
+	u.add("loop-views", func(ctx context.Context) error {
+		return pump(ctx, feed, views, nodeView)
+	})
+	heard := make(chan []placement.Vote, 1)
+	stream := node.NewStream(u.socket("votes.sock"), u.cfg.Node.Site, u.log)
+	u.add("votes", func(ctx context.Context) error { return stream.Run(ctx, heard) })
+	u.loop = node.New(node.Config{Node: u.cfg.Node.Name, Site: u.cfg.Node.Site, Views: views, Heard: heard,
+		Classes: u.classes.of, PlanAt: u.store.PlanAt, Disk: diskOf(u.cfg.Node.DataDir), Current: u.current,
+		Appliers: append([]node.Applier{&firstSnapshot{present: u.present}}, u.appliers...), Log: u.log, Metrics: u.metrics})
+	u.add("loop", u.loop.Run)
+}
+
+// run runs every task until the context ends or one of them fails.
+func (u *unit) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range u.tasks {
+		g.Go(func() error {
+			if err := t.run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %s: %w", u.name, t.name, err)
+			}
+			return nil
+		})
+	}
+	return errors.Join(g.Wait(), u.store.Close())
+}
+
+// awaitSnapshot waits for the first snapshot: what a role must know of its site
+// (number, addresses, services) stands in the inventory.
+func (u *unit) awaitSnapshot(ctx context.Context) (*placement.Snapshot, *placement.Site, error) {
+	for {
+		select {
+		case <-u.present:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+		snap := u.current.Load()
+		if site := snap.Inventory.Site(u.cfg.Node.Site); site != nil {
+			return snap, site, nil
+		}
+		u.log.Warn("the fleet does not name this site; waiting until it does")
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// firstSnapshot is the applier that tells that there is one.
+type firstSnapshot struct {
+	present chan struct{}
+	told    bool
+}
+
+// Apply closes the channel once.
+func (f *firstSnapshot) Apply(context.Context, *placement.Snapshot) {
+	if !f.told {
+		f.told = true
+		close(f.present)
+	}
+}
+
+// endpoints are the client URLs of the store's members.
+func endpoints(cfg *config.Node) []string {
+	e := cfg.Store.Etcd
+	if len(e.Endpoints) > 0 {
+		return e.Endpoints
+	}
+	var out []string
+	for _, m := range members(e) {
+		out = append(out, m.ClientURLs...)
+	}
+	return out
+}
+
+// pump passes values of one kind on as another until the context ends; the
+// reader gets the latest.
+func pump[A, B any](ctx context.Context, in <-chan A, out chan B, convert func(A) B) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case a := <-in:
+			b := convert(a)
+			select {
+			case <-out:
+			default:
+			}
+			out <- b
+		}
+	}
+}

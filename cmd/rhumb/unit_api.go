@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"rhumb/internal/api"
+	"rhumb/internal/config"
+	"rhumb/internal/dash"
+	"rhumb/placement/store"
+)
+
+// addAPI serves this unit's API on its unix socket, on the node's HTTP address
+// if this unit is the one that has it, and on any listener handed in.
+func addAPI(u *unit, lab bool, more ...net.Listener) error {
+	srv, err := api.New(api.Config{State: u.apiState, Ops: newOps(u), Events: eventLog{u}, Gatherer: u.metrics, Registerer: u.metrics,
+		Assets: assets(), Identity: api.Identity{Node: u.cfg.Node.Name, Unit: u.name, Version: version, Lab: lab}, Logger: u.log})
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
+	sock, err := api.ListenUnix(u.socket(u.name + ".sock"))
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
+	listeners := append([]net.Listener{sock}, more...)
+	if u.cfg.Listen.HTTP != "" && u.servesHTTP() {
+		l, err := net.Listen("tcp", u.cfg.Listen.HTTP)
+		if err != nil {
+			return fmt.Errorf("%s: %w", u.name, err)
+		}
+		listeners = append(listeners, l)
+	}
+	u.add("api", func(ctx context.Context) error { return srv.Serve(ctx, listeners...) })
+	views := u.views.subscribe()
+	u.add("api-notify", func(ctx context.Context) error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-views:
+				srv.Notify()
+			}
+		}
+	})
+	return nil
+}
+
+// servesHTTP tells whether this unit has the node's HTTP address: of the units of
+// a node exactly one does, the one with the first of its roles.
+func (u *unit) servesHTTP() bool {
+	for _, r := range config.Roles() {
+		if u.cfg.Has(r) {
+			return slices.Contains(u.roles, r)
+		}
+	}
+	return false
+}
+
+// apiState is what the views are drawn from.
+func (u *unit) apiState() api.State {
+	v := u.views.view()
+	s := api.State{Snapshot: u.current.Load(), Nodes: v.Nodes, Slots: v.Slots, Announced: v.Announced, Loads: v.Loads,
+		Plan: v.Plan, Inventory: v.Inventory, Connected: v.Connected, Heartbeat: v.Heartbeat, Now: time.Now()}
+	if u.loop != nil {
+		s.Alarms = u.loop.Alarms()
+	}
+	if len(s.Nodes) == 0 { // a role alone: this unit is all there is
+		s.Nodes = append(s.Nodes, u.record(s.Now))
+	}
+	return s
+}
+
+// eventLog reads the fleet's log.
+type eventLog struct{ u *unit }
+
+// Events returns what happened since an event.
+func (l eventLog) Events(ctx context.Context, since int64, limit int) (events []placementEvent, err error) {
+	events, err = l.u.store.Events(ctx, since, limit)
+	return events, storeError(err)
+}
+
+// storeError turns the store's errors into those of the API.
+func storeError(err error) error {
+	return mapError(err, map[error]error{store.ErrConflict: api.ErrConflict, store.ErrNotFound: api.ErrNotFound,
+		context.DeadlineExceeded: api.ErrUnavailable})
+}
+
+// assets serves the pages.
+func assets() http.Handler { return dash.Handler() }

@@ -1,0 +1,227 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"rhumb/placement"
+)
+
+// ExplainRequest asks why a client gets the answer it gets.
+type ExplainRequest struct {
+	Name string `json:"name"`
+	Type string `json:"type,omitempty"` // A (default), AAAA, NS …
+	// Client is an address or a prefix: the end user, as ECS tells it. Without
+	// one the resolver stands for its users.
+	Client   string `json:"client,omitempty"`
+	Resolver string `json:"resolver,omitempty"`
+}
+
+// Explanation is the whole chain from a question to its answer.
+type Explanation struct {
+	Snapshot string `json:"snapshot"`
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	Zone     string `json:"zone,omitempty"`
+	Client   Client `json:"client"`
+	// Static is set when no service steers the name: the zone file answers.
+	Static bool   `json:"static,omitempty"`
+	Text   string `json:"text"` // the outcome in a sentence
+	// Service and its mode; with observe the answer is what would be given.
+	Service string           `json:"service,omitempty"`
+	Policy  string           `json:"policy,omitempty"`
+	Mode    placement.Mode   `json:"mode,omitempty"`
+	Trace   *placement.Trace `json:"trace,omitempty"`
+	Answer  *Answer          `json:"answer,omitempty"`
+	Anycast []AnycastStep    `json:"anycast,omitempty"`
+	TookUS  float64          `json:"took_us"` // of the choice
+}
+
+// Client is whom the decision is about.
+type Client struct {
+	Subnet   netip.Prefix `json:"subnet"`
+	From     string       `json:"from"` // ecs, resolver
+	Resolver netip.Addr   `json:"resolver,omitzero"`
+	// Capped is set when the fleet uses fewer bits than were given.
+	Capped bool `json:"capped,omitempty"`
+}
+
+// Answer is what the name server sends.
+type Answer struct {
+	Cluster   string       `json:"cluster,omitempty"` // SITE/CLUSTER
+	AllDown   string       `json:"all_down,omitempty"`
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// NameServers of a referral, SITE/CLUSTER.
+	NameServers []string     `json:"name_servers,omitempty"`
+	TTL         float64      `json:"ttl_seconds"`
+	Scope       netip.Prefix `json:"scope,omitzero"`
+}
+
+// AnycastStep is what one site announces of a prefix in which an answer's
+// address lies: there, routes choose the site and not the answer.
+type AnycastStep struct {
+	Prefix netip.Prefix   `json:"prefix"`
+	Site   string         `json:"site"`
+	Step   placement.Step `json:"step"`
+	Want   placement.Step `json:"want"`
+	Cause  string         `json:"cause,omitempty"`
+}
+
+// Explain runs the server's own choice with a Trace. took measures the choice
+// alone; it is the caller's clock.
+func Explain(s State, r ExplainRequest, clock func() time.Time) (*Explanation, error) {
+	if s.Snapshot == nil {
+		return nil, fmt.Errorf("explain %s: %w: no snapshot yet", r.Name, ErrUnavailable)
+	}
+	inv := s.Snapshot.Inventory
+	client, err := clientOf(inv, r)
+	if err != nil {
+		return nil, fmt.Errorf("explain %s: %w", r.Name, err)
+	}
+	out := &Explanation{Snapshot: s.name(), Name: fqdn(r.Name), Type: strings.ToUpper(cmp.Or(r.Type, "A")),
+		Zone: zoneOf(inv, r.Name), Client: client}
+	svc := serviceOf(inv, out.Name, out.Type)
+	if svc == nil {
+		return out, out.static(r.Name)
+	}
+	out.Service, out.Mode, out.Policy = svc.Name, serviceMode(inv, svc), svc.Policy
+	out.Trace = &placement.Trace{Client: client.Subnet.Addr()}
+	start := clock()
+	choice, ok := s.Snapshot.Choose(svc.Name, client.Subnet.Addr(), out.Trace)
+	out.TookUS = float64(clock().Sub(start).Nanoseconds()) / 1000
+	if !ok {
+		return nil, fmt.Errorf("explain %s: %w: the snapshot %s holds no service %s", r.Name, ErrNotFound, s.name(), svc.Name)
+	}
+	out.answer(&s, svc, &choice)
+	return out, nil
+}
+
+// static ends the chain for names which no service steers.
+func (e *Explanation) static(name string) error {
+	if e.Zone == "" {
+		return fmt.Errorf("explain %s: %w: no zone of the fleet encloses it", name, ErrNotFound)
+	}
+	e.Static = true
+	e.Text = "static: zone " + e.Zone + " answers from its records, alike for every client"
+	return nil
+}
+
+// serviceOf finds the service which steers a name: by its names, or as a
+// delegated zone whose name servers are chosen per resolver.
+func serviceOf(inv *placement.Inventory, name, qtype string) *placement.Service {
+	for i := range inv.Services {
+		svc := &inv.Services[i]
+		if slices.ContainsFunc(svc.Names, func(n string) bool { return fqdn(n) == name }) {
+			return svc
+		}
+		if svc.Zone != "" && fqdn(svc.Zone) == name && qtype == "NS" {
+			return svc
+		}
+	}
+	return nil
+}
+
+func serviceMode(inv *placement.Inventory, svc *placement.Service) placement.Mode {
+	if role := inv.RoleMode("authdns"); role == placement.Observe {
+		return role
+	}
+	return svc.Mode.Or(inv.RoleMode("authdns"))
+}
+
+// clientOf finds whom to decide for, as the wire does: the client subnet cut to
+// the fleet's cap (RFC 7871, 7.1.2), else the resolver's address.
+func clientOf(inv *placement.Inventory, r ExplainRequest) (Client, error) {
+	out := Client{From: "ecs"}
+	if r.Resolver != "" {
+		a, err := netip.ParseAddr(r.Resolver)
+		if err != nil {
+			return out, fmt.Errorf("%w: resolver %q is no address", ErrInvalid, r.Resolver)
+		}
+		out.Resolver = a.Unmap()
+	}
+	if r.Client == "" || inv.ECS.Off && out.Resolver.IsValid() {
+		if !out.Resolver.IsValid() {
+			return out, fmt.Errorf("%w: name a client or a resolver", ErrInvalid)
+		}
+		out.From, out.Subnet = "resolver", netip.PrefixFrom(out.Resolver, out.Resolver.BitLen())
+		return out, nil
+	}
+	p, err := parsePrefix(r.Client)
+	if err != nil {
+		return out, fmt.Errorf("%w: client %q is neither an address nor a prefix", ErrInvalid, r.Client)
+	}
+	limit := cmp.Or(inv.ECS.Bits4, 24)
+	if p.Addr().Is6() {
+		limit = cmp.Or(inv.ECS.Bits6, 56)
+	}
+	out.Capped = p.Bits() > limit
+	out.Subnet = netip.PrefixFrom(p.Addr(), min(p.Bits(), limit)).Masked()
+	return out, nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		return netip.ParsePrefix(s)
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	a = a.Unmap()
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+// answer fills what would go on the wire, and a sentence about it.
+func (e *Explanation) answer(s *State, svc *placement.Service, c *placement.Choice) {
+	pol := c.Map.Policy
+	e.Answer = &Answer{TTL: svc.TTL.Or(pol.TTL.D()).Seconds(), Scope: c.Scope}
+	id, ok := c.Cluster()
+	switch {
+	case svc.IsNameServer():
+		for _, ns := range s.Snapshot.NameServers(c, pol.Pick) {
+			e.Answer.NameServers = append(e.Answer.NameServers, ns.String())
+		}
+		e.Text = "refers to " + strings.Join(e.Answer.NameServers, ", ")
+	case !ok:
+		e.Answer.AllDown = string(cmp.Or(pol.AllDown, placement.FailOpen))
+		e.Text = "no cluster is usable: " + e.Answer.AllDown
+	default:
+		e.Answer.Cluster = id.String()
+		for _, a := range s.Snapshot.Addresses(c, e.Client.Subnet.Addr(), e.Type == "AAAA", max(pol.Pick, 1)) {
+			e.Answer.Addresses = append(e.Answer.Addresses, a.Addr())
+		}
+		e.Text = id.String()
+		if len(e.Answer.Addresses) == 0 {
+			e.Text += ", which has no address of type " + e.Type + ": NODATA"
+		}
+	}
+	if e.Mode == placement.Observe {
+		e.Text += " (observed only: the zone file answers)"
+	}
+	e.anycast(s)
+}
+
+// anycast lists, for each prefix that holds one of the answer's addresses, how
+// loudly each site announces it.
+func (e *Explanation) anycast(s *State) {
+	inv := s.Snapshot.Inventory
+	rows := Sites(*s, nil)
+	slices.SortFunc(rows, func(a, b Site) int { return strings.Compare(a.Name, b.Name) })
+	for i := range inv.Prefixes {
+		p := inv.Prefixes[i].Prefix
+		if !slices.ContainsFunc(e.Answer.Addresses, p.Contains) {
+			continue
+		}
+		for _, row := range rows {
+			for _, r := range row.Routes {
+				if r.Prefix == p {
+					e.Anycast = append(e.Anycast, AnycastStep{Prefix: p, Site: row.Name, Step: r.Announced, Want: r.Want, Cause: r.Cause})
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"rhumb/placement"
+)
+
+// maxBody bounds a request: a fleet with its zone files is the largest.
+const maxBody = 64 << 20
+
+// APIVersion is in every list; fields are only ever added to it.
+const APIVersion = "rhumb/v1"
+
+// List is what every list of objects looks like.
+type List[T any] struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Snapshot   string `json:"snapshot,omitempty"` // the state it was made from
+	Items      []T    `json:"items"`
+}
+
+// endpoint is a row of the route table: what stands in the document and in the mux.
+type endpoint struct {
+	method, path string
+	need         role
+	summary      string
+	in, out      any // zero values of the documents; nil: none
+	serve        func(*http.Request) (any, error)
+}
+
+// endpoints is the one table of version 1.
+func (s *Server) endpoints() []endpoint {
+	return append(s.readEndpoints(), s.changeEndpoints()...)
+}
+
+// readEndpoints change nothing; explain, simulate and check are POST since
+// their question does not fit into an address.
+func (s *Server) readEndpoints() []endpoint {
+	return []endpoint{
+		{"GET", "/status", roleRead, "One screen: what runs, what is loud, how fresh it is", nil, Status{}, s.getStatus},
+		{"GET", "/sites", roleRead, "DNS share, routes and sessions of every site, worst first", nil, List[Site]{}, s.getSites},
+		{"GET", "/sites/{site}", roleRead, "One site", nil, Site{}, s.getSite},
+		{"GET", "/peers", roleRead, "BGP neighbours; ?site=", nil, List[Peer]{}, s.getPeers},
+		{"GET", "/peers/{site}", roleRead, "BGP neighbours of one site", nil, List[Peer]{}, s.getPeers},
+		{"GET", "/peers/{site}/routes", roleRead, "What the nodes of a site announce", nil, List[NodeRoute]{}, s.getRoutes},
+		{"GET", "/zones", roleRead, "Zones and who serves them", nil, List[Zone]{}, s.getZones},
+		{"GET", "/zones/{zone}", roleRead, "One zone", nil, Zone{}, s.getZone},
+		{"GET", "/sessions", roleRead, "Client sessions by node; ?site= &state=", nil, List[Sessions]{}, s.getSessions},
+		{"GET", "/nodes", roleRead, "Units as they report themselves", nil, List[placement.Node]{}, s.getNodes},
+		{"GET", "/slots", roleRead, "Slots and anchors of each prefix", nil, List[Slot]{}, s.getSlots},
+		{"GET", "/rules", roleRead, "The one table of rules", nil, List[placement.Rule]{}, s.getRules},
+		{"GET", "/events", roleRead, "Events, oldest first; ?since= &kind= &site= &limit=", nil, List[placement.Event]{}, s.getEvents},
+		{"GET", "/config", roleRead, "The fleet in force and its revision", nil, placement.Inventory{}, s.getConfig},
+		{"POST", "/explain", roleRead, "Why a client gets the answer it gets", ExplainRequest{}, Explanation{}, s.postExplain},
+		{"POST", "/simulate", roleRead, "Load per site before and after a loss or a drain", SimulateRequest{}, Forecast{}, s.postSimulate},
+		{"POST", "/config/check", roleRead, "What an apply of this fleet would change", ApplyRequest{}, ApplyResult{}, s.postCheck},
+	}
+}
+
+func (s *Server) changeEndpoints() []endpoint {
+	return []endpoint{
+		{"PUT", "/config", roleOperate, "Apply a fleet; If-Match: revision, ?dry_run=true", ApplyRequest{}, ApplyResult{}, s.putConfig},
+		{"POST", "/sites/{site}/drain", roleOperate, "Take a site out, by phases", DrainRequest{}, Outcome{}, s.postDrain},
+		{"POST", "/sites/{site}/undrain", roleOperate, "Bring a site back", Undrain{}, Outcome{}, s.postUndrain},
+		{"POST", "/sites/{site}/force", roleOperate, "Set the operator's word beside the measured state", ForceRequest{}, Outcome{}, s.postForce},
+		{"POST", "/sites/{site}/dial", roleOperate, "Limit a site's share of its clients", DialRequest{}, Outcome{}, s.postDial},
+		{"PUT", "/pins/{site}", roleOperate, "Hold a site at a plan; revision 0 releases it", PinRequest{}, Outcome{}, s.putPin},
+		{"POST", "/freeze", roleOperate, "Decide nothing by itself any more", ReasonRequest{}, Outcome{}, s.postFreeze},
+		{"POST", "/thaw", roleOperate, "Decide again", nil, Outcome{}, s.postThaw},
+		{"POST", "/slots/free", roleOperate, "Take a slot from a site that cannot give it back", FreeSlot{}, Outcome{}, s.postFreeSlot},
+	}
+}
+
+const prefix = "/api/v1"
+
+// routes builds the handler: guards outside, the table inside.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, e := range s.endpoints() {
+		mux.Handle(e.method+" "+prefix+e.path, s.handle(e))
+	}
+	mux.HandleFunc("GET "+prefix+"/stream", s.stream)
+	mux.HandleFunc("GET "+prefix+"/openapi.json", s.openapi)
+	mux.HandleFunc(prefix+"/", s.unknown)
+	mux.Handle("GET /metrics", s.scrape())
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	if s.cfg.Assets != nil {
+		mux.Handle("/", pages(s.cfg.Assets))
+	}
+	return s.metrics.count(guard(mux))
+}
+
+// pages serves files to those who read.
+func pages(assets http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "read only", http.StatusMethodNotAllowed)
+			return
+		}
+		assets.ServeHTTP(w, r)
+	})
+}
+
+// guard stands before every route: names of hosts, writes of other origins, and
+// what a page may load.
+func guard(next http.Handler) http.Handler {
+	cross := http.NewCrossOriginProtection().Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		if !knownHost(r) {
+			writeProblem(w, &Problem{Type: "urn:rhumb:problem:host", Title: http.StatusText(http.StatusMisdirectedRequest),
+				Status: http.StatusMisdirectedRequest, Code: "host", Detail: "this address is served as localhost only"})
+			return
+		}
+		if callerOf(r.Context()).role < roleRead {
+			writeProblem(w, problemOf(fmt.Errorf("%w: only loopback and the unix socket are served", ErrForbidden)))
+			return
+		}
+		cross.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) handle(e endpoint) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := allow(r, e.need); err != nil {
+			writeProblem(w, problemOf(err))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		doc, err := e.serve(r)
+		if err != nil {
+			s.log.Debug("request refused", "method", r.Method, "path", r.URL.Path, "err", err)
+			writeProblem(w, problemOf(err))
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		_ = json.NewEncoder(w).Encode(doc) // the client has gone: nobody to tell
+	})
+}
+
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, problemOf(fmt.Errorf("%s %s: %w; see %s/openapi.json", r.Method, r.URL.Path, ErrNotFound, prefix)))
+}
+
+// decode reads a request strictly: a misspelt field must not be a wish ignored.
+func decode(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w: %w", r.URL.Path, ErrInvalid, err)
+	}
+	return nil
+}
+
+func list[T any](s *State, kind string, items []T) List[T] {
+	return List[T]{APIVersion: APIVersion, Kind: kind, Snapshot: s.name(), Items: items}
+}

@@ -1,0 +1,468 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"rhumb/placement"
+)
+
+// The status words of a site. Each has a shape of its own, so that neither
+// colour nor language is needed to tell them apart.
+const (
+	StatusUp       = "up"
+	StatusDegraded = "degraded"
+	StatusDraining = "draining"
+	StatusDown     = "down"
+	StatusUnknown  = "unknown"
+)
+
+// Shape returns the shape of a status word, in Unicode or in ASCII.
+func Shape(status string, ascii bool) string {
+	shapes := [2]string{"■", "?"}
+	switch status {
+	case StatusUp:
+		shapes = [2]string{"●", "o"}
+	case StatusDegraded:
+		shapes = [2]string{"▲", "^"}
+	case StatusDraining:
+		shapes = [2]string{"◆", "*"}
+	case StatusDown:
+		shapes = [2]string{"✖", "x"}
+	}
+	if ascii {
+		return shapes[1]
+	}
+	return shapes[0]
+}
+
+// severity orders rows: worst first.
+func severity(status string) int {
+	return slices.Index([]string{StatusDown, StatusUnknown, StatusDegraded, StatusDraining, StatusUp}, status)
+}
+
+// Site is a row: DNS, routes and sessions of one site together.
+type Site struct {
+	Name   string    `json:"name"`
+	City   string    `json:"city,omitempty"`
+	Region string    `json:"region,omitempty"`
+	Status string    `json:"status"`
+	Since  time.Time `json:"since,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+	// Phase of the drain: dns, ttl, gshut, sessions, withdraw, drained, returning.
+	Phase    string   `json:"phase,omitempty"`
+	DNS      SiteDNS  `json:"dns"`
+	Load     SiteLoad `json:"load"`
+	Routes   []Route  `json:"routes"`
+	BGP      SiteBGP  `json:"bgp"`
+	Sessions int      `json:"sessions"` // of our own server and of others on the VIPs
+	Edge     SiteEdge `json:"edge"`
+	// Clusters and Nodes in detail.
+	Clusters []Cluster  `json:"clusters"`
+	Nodes    []string   `json:"nodes"`
+	Intents  SiteIntent `json:"intents"`
+}
+
+// SiteDNS is what answers do with a site.
+type SiteDNS struct {
+	// Share of the demand which answers send here by the snapshot, 0..1.
+	Share float64 `json:"share"`
+	// Answers per second which named the site, measured by every unit.
+	Answers float64 `json:"answers_per_second"`
+}
+
+// SiteLoad is a site's use; Capacity 0 means without limit.
+type SiteLoad struct {
+	QPS      int64 `json:"qps"`
+	Capacity int64 `json:"capacity_qps"`
+}
+
+// Ratio returns the part of the capacity in use, or -1 without a limit.
+func (l SiteLoad) Ratio() float64 {
+	if l.Capacity <= 0 {
+		return -1
+	}
+	return float64(l.QPS) / float64(l.Capacity)
+}
+
+// SiteBGP counts neighbours.
+type SiteBGP struct {
+	Established int `json:"established"`
+	Configured  int `json:"configured"`
+}
+
+// SiteEdge counts client sessions.
+type SiteEdge struct {
+	Own       int   `json:"own"`
+	Foreign   int   `json:"foreign"`
+	Forwarded int   `json:"forwarded"`
+	Moving    int   `json:"moving"`
+	MovedIn   int64 `json:"moved_in"`
+	MovedOut  int64 `json:"moved_out"`
+	Failed    int64 `json:"failed"`
+}
+
+// SiteIntent is the operator's word on a site.
+type SiteIntent struct {
+	Drain *placement.Drain  `json:"drain,omitempty"`
+	Force []placement.Force `json:"force,omitempty"`
+	Dial  *placement.Dial   `json:"dial,omitempty"`
+	Pin   *placement.Pin    `json:"pin,omitempty"`
+}
+
+// Cluster is a cluster of a site with its verdict.
+type Cluster struct {
+	Name      string            `json:"name"`
+	Addresses []netip.AddrPort  `json:"addresses"`
+	Capacity  int64             `json:"capacity_qps,omitempty"`
+	QPS       int64             `json:"qps"`
+	Usable    bool              `json:"usable"`
+	Verdict   placement.Verdict `json:"verdict"`
+}
+
+// Route is one prefix at one site: the loudest of its nodes.
+type Route struct {
+	Prefix    netip.Prefix       `json:"prefix"`
+	Want      placement.Step     `json:"want"`
+	Announced placement.Step     `json:"announced"`
+	Cause     string             `json:"cause,omitempty"`
+	Since     time.Time          `json:"since,omitzero"`
+	Refusal   *placement.Refusal `json:"refusal,omitempty"`
+	Mode      placement.Mode     `json:"mode,omitempty"`
+	Anchor    bool               `json:"anchor,omitempty"`
+	Slot      int                `json:"slot,omitempty"`
+	MED       uint32             `json:"med,omitempty"`
+	// Reported is false while no unit of the site tells what it announces.
+	Reported bool `json:"reported"`
+}
+
+// Sites returns a row for every site, worst first. rates are answers per second
+// by site; nil when nothing was measured.
+func Sites(s State, rates map[string]float64) []Site {
+	inv, shares := s.inventory(), shares(s.Snapshot)
+	out := make([]Site, 0, len(inv.Sites))
+	for i := range inv.Sites {
+		row := siteRow(&s, inv, &inv.Sites[i])
+		row.DNS = SiteDNS{Share: shares[row.Name], Answers: rates[row.Name]}
+		out = append(out, row)
+	}
+	slices.SortStableFunc(out, func(a, b Site) int {
+		return cmp.Or(cmp.Compare(severity(a.Status), severity(b.Status)), strings.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+func siteRow(s *State, inv *placement.Inventory, site *placement.Site) Site {
+	row := Site{Name: site.Name, City: site.City, Region: site.Region, Intents: intents(inv, site.Name)}
+	row.clusters(s, site)
+	row.nodes(s)
+	row.routes(s, inv)
+	row.judge(s)
+	return row
+}
+
+// intents gathers the standing orders on a site and its clusters.
+func intents(inv *placement.Inventory, site string) SiteIntent {
+	out := SiteIntent{Drain: inv.Drained(site)}
+	for _, f := range inv.Forces {
+		if f.Object.Site == site && f.Live() && f.State != placement.NoForce {
+			out.Force = append(out.Force, f)
+		}
+	}
+	for i := range inv.Dials {
+		if d := &inv.Dials[i]; d.Site == site && d.Live() && d.PerMille < 1000 {
+			out.Dial = d
+		}
+	}
+	for i := range inv.Pins {
+		if p := &inv.Pins[i]; p.Site == site && p.Live() && p.Revision > 0 {
+			out.Pin = p
+		}
+	}
+	return out
+}
+
+func (row *Site) clusters(s *State, site *placement.Site) {
+	row.Clusters = make([]Cluster, 0, len(site.Clusters))
+	for _, c := range site.Clusters {
+		id := placement.ClusterID{Site: site.Name, Name: c.Name}
+		view := Cluster{Name: c.Name, Addresses: append([]netip.AddrPort{}, c.Addresses...), Capacity: c.Capacity, Verdict: placement.Verdict{Object: id}}
+		if s.Snapshot != nil {
+			view.Verdict = s.Snapshot.Verdict(id)
+		}
+		view.Usable = view.Verdict.Usable()
+		for _, l := range s.Loads {
+			if l.Cluster == id {
+				view.QPS += l.QPS
+			}
+		}
+		row.Load.QPS += view.QPS
+		row.Load.Capacity += c.Capacity
+		row.Clusters = append(row.Clusters, view)
+	}
+}
+
+// nodes sums what the units of the site report.
+func (row *Site) nodes(s *State) {
+	row.Nodes = []string{}
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Site != row.Name {
+			continue
+		}
+		if !slices.Contains(row.Nodes, n.Name) {
+			row.Nodes = append(row.Nodes, n.Name)
+		}
+		if n.BGP != nil {
+			row.BGP.Configured += len(n.BGP.Peers)
+			for _, p := range n.BGP.Peers {
+				if established(p.State) {
+					row.BGP.Established++
+				}
+			}
+		}
+		row.Edge.add(n.Edge)
+	}
+	slices.Sort(row.Nodes)
+	row.Sessions = row.Edge.Own + row.Edge.Foreign
+}
+
+func established(state string) bool { return strings.EqualFold(state, "established") }
+
+func (e *SiteEdge) add(n *placement.EdgeStats) {
+	if n == nil {
+		return
+	}
+	e.Own += n.Sessions
+	e.Foreign += n.Foreign
+	e.Forwarded += n.Forwarded
+	e.Moving += n.Moving
+	e.MovedIn += n.MovedIn
+	e.MovedOut += n.MovedOut
+	e.Failed += n.Failed
+}
+
+// routes lists the prefixes which the site may announce: what is wanted, and
+// what the loudest of its nodes says it announces.
+func (row *Site) routes(s *State, inv *placement.Inventory) {
+	row.Routes = []Route{}
+	for i := range inv.Prefixes {
+		p := &inv.Prefixes[i]
+		if !slices.Contains(inv.AnnouncingSites(p), row.Name) {
+			continue
+		}
+		r := Route{Prefix: p.Prefix, Announced: placement.Withdrawn, Mode: p.Mode.Or(inv.RoleMode("bgp"))}
+		if s.Snapshot != nil {
+			r.Anchor = slices.Contains(s.Snapshot.AnchorSites(p.Prefix), row.Name)
+			r.wanted(s.Snapshot.Announcements, row.Name)
+		}
+		r.reported(s, row.Name)
+		for _, slot := range s.Slots {
+			if slot.Prefix == p.Prefix && slot.Site == row.Name {
+				r.Slot = slot.Number
+			}
+		}
+		row.Routes = append(row.Routes, r)
+	}
+}
+
+func (r *Route) wanted(all []placement.Announcement, site string) {
+	for i := range all {
+		if a := &all[i]; a.Prefix == r.Prefix && a.Site == site {
+			r.Want, r.Cause = a.Want, a.Cause
+		}
+	}
+}
+
+func (r *Route) reported(s *State, site string) {
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Site != site || n.BGP == nil {
+			continue
+		}
+		for _, st := range n.BGP.Routes {
+			if st.Prefix != r.Prefix || r.Reported && st.Announced >= r.Announced {
+				continue
+			}
+			r.Reported, r.Announced, r.Since, r.MED, r.Refusal = true, st.Announced, st.Since, st.MED, st.Refusal
+			r.Mode = st.Mode.Or(r.Mode)
+			r.Cause = cmp.Or(st.Cause, r.Cause)
+		}
+	}
+	for _, a := range s.Announced {
+		if !r.Reported && a.Prefix == r.Prefix && a.Site == site {
+			r.Reported, r.Announced = true, a.Step
+		}
+	}
+}
+
+// judge finds the one word for a site, since when, and why. The order is the
+// order of consequence: what clients meet first decides.
+func (row *Site) judge(s *State) {
+	if s.Snapshot == nil {
+		row.Status, row.Reason = StatusUnknown, "no snapshot yet"
+		return
+	}
+	v := s.Snapshot.Verdict(placement.SiteID(row.Name))
+	row.Since = v.Since
+	switch d := row.Intents.Drain; {
+	case !v.Usable():
+		row.Status, row.Reason = StatusDown, downReason(&v, row.Intents.Force)
+	case row.allClustersDown():
+		row.Status, row.Reason = StatusDown, "every cluster is down: "+row.worst().Verdict.Cause
+		row.Since = row.worst().Verdict.Since
+	case d != nil:
+		row.Status, row.Since = StatusDraining, d.Since
+		row.drain(s, d)
+	case v.State == placement.Unknown && v.Force == placement.NoForce && row.nothingHeard():
+		row.Status, row.Reason = StatusUnknown, "nothing heard yet; it serves"
+	default:
+		row.Status = StatusUp
+		row.weaknesses(&v)
+	}
+	if st := s.plan().Drain(row.Name); st != nil && row.Phase == "" {
+		row.Phase = string(st.Phase)
+		row.Reason = cmp.Or(row.Reason, row.Phase)
+	}
+}
+
+func downReason(v *placement.Verdict, forces []placement.Force) string {
+	if v.Force == placement.ForceDown {
+		for _, f := range forces {
+			if f.Object == v.Object {
+				return "forced down by " + f.Who + ": " + f.Reason
+			}
+		}
+		return "forced down"
+	}
+	return cmp.Or(v.Cause, fmt.Sprintf("%d of %d domains say down", v.DownDomains, v.Domains))
+}
+
+func (row *Site) allClustersDown() bool {
+	return len(row.Clusters) > 0 && !slices.ContainsFunc(row.Clusters, func(c Cluster) bool { return c.Usable })
+}
+
+// worst returns the cluster that went down last.
+func (row *Site) worst() *Cluster {
+	out := &row.Clusters[0]
+	for i := range row.Clusters {
+		if row.Clusters[i].Verdict.Since.After(out.Verdict.Since) {
+			out = &row.Clusters[i]
+		}
+	}
+	return out
+}
+
+func (row *Site) nothingHeard() bool {
+	return !slices.ContainsFunc(row.Clusters, func(c Cluster) bool { return c.Verdict.State != placement.Unknown })
+}
+
+// drain says who drains the site, until when, and how far it has come.
+func (row *Site) drain(s *State, d *placement.Drain) {
+	row.Phase = string(placement.PhasePlan)
+	if st := s.plan().Drain(row.Name); st != nil {
+		row.Phase, row.Since = string(st.Phase), st.Since
+	}
+	row.Reason = d.Who + ": " + d.Reason
+	switch {
+	case d.Expired(s.Now):
+		row.Reason += ", EXPIRED " + d.Until.UTC().Format("15:04Z") + " and still drained"
+	case !d.Until.IsZero():
+		row.Reason += ", until " + d.Until.UTC().Format("15:04Z")
+	}
+}
+
+// weaknesses makes an up site degraded where a part of it fails.
+func (row *Site) weaknesses(v *placement.Verdict) {
+	var why []string
+	add := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
+	switch {
+	case v.Capped:
+		add("down but kept by the removal cap: %s", v.Cause)
+	case v.State == placement.Path:
+		add("path broken: %s", v.Cause)
+	case v.State == placement.Degraded, v.State == placement.Down:
+		add("%s", cmp.Or(v.Cause, v.State.String()))
+	}
+	for _, c := range row.Clusters {
+		switch state := c.Verdict.State; {
+		case !c.Usable, state == placement.Down, state == placement.Degraded:
+			add("%s %s: %s", c.Name, state, cmp.Or(c.Verdict.Cause, "no cause told"))
+			if c.Verdict.Since.After(row.Since) {
+				row.Since = c.Verdict.Since
+			}
+		}
+	}
+	if row.BGP.Established < row.BGP.Configured {
+		add("%d/%d BGP peers", row.BGP.Established, row.BGP.Configured)
+	}
+	if len(why) > 0 {
+		row.Status = StatusDegraded
+	}
+	if d := row.Intents.Dial; d != nil {
+		add("dialled to %.0f %% by %s: %s", float64(d.PerMille)/10, d.Who, d.Reason)
+	}
+	if v.Force == placement.ForceUp {
+		add("forced up")
+	}
+	row.Reason = strings.Join(why, "; ")
+}
+
+// shares says which part of the demand the snapshot's answers send to each
+// site. Classes without a known demand count one query, so that a fleet without
+// measured demand shows the share of its client classes.
+func shares(s *placement.Snapshot) map[string]float64 {
+	out := make(map[string]float64)
+	if s == nil {
+		return out
+	}
+	total := 0.0
+	for i := range s.Maps {
+		if m := &s.Maps[i]; !m.Service.IsNameServer() {
+			total += addShares(m, demandOf(s.Plan, m.Service.Name), out)
+		}
+	}
+	for site := range out {
+		out[site] /= total
+	}
+	return out
+}
+
+func addShares(m *placement.ServiceMap, demand map[uint16]int64, out map[string]float64) float64 {
+	total := 0.0
+	for class, row := range m.Rows {
+		weight := 1.0
+		if demand != nil {
+			weight = float64(demand[uint16(class)])
+		}
+		last := uint16(0)
+		for _, sh := range row.Shares {
+			part := weight * float64(sh.Upto-last) / 1000
+			out[m.Clusters[row.Candidates[sh.Candidate].Cluster].Site] += part
+			total += part
+			last = sh.Upto
+		}
+	}
+	return total
+}
+
+// demandOf returns the planned demand of a service by class, nil without any.
+func demandOf(p *placement.Plan, service string) map[uint16]int64 {
+	if p == nil {
+		return nil
+	}
+	for i := range p.Services {
+		if sp := &p.Services[i]; sp.Service == service && len(sp.Demand) > 0 {
+			out := make(map[uint16]int64, len(sp.Demand))
+			for _, d := range sp.Demand {
+				out[d.Class] = d.QPS
+			}
+			return out
+		}
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+package api
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"rhumb/placement"
+)
+
+func TestViewsAgainstKeptDocuments(t *testing.T) {
+	st := testState(t)
+	rows := Sites(st, map[string]float64{"ams1": 80})
+	status := StatusOf(st, Identity{Node: "ams1-a", Unit: "rhumb-dns", Version: "v0"}, rows)
+	explained, err := Explain(st, ExplainRequest{Name: "www.cdn.demo.test", Client: "203.0.113.3"}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, doc := range map[string]any{"sites": rows, "status": status, "zones": ZonesOf(st), "peers": PeersOf(st, ""),
+		"routes": RoutesOf(st, ""), "sessions": SessionsOf(st, "", ""), "slots": SlotsOf(st), "explain": explained} {
+		golden(t, name, doc)
+	}
+}
+
+func row(t *testing.T, st State, site string) Site {
+	t.Helper()
+	rows := Sites(st, nil)
+	i := slices.IndexFunc(rows, func(r Site) bool { return r.Name == site })
+	if i < 0 {
+		t.Fatalf("no row for %s", site)
+	}
+	return rows[i]
+}
+
+func TestOneWordForASite(t *testing.T) {
+	verdict := func(st *State, name string) *placement.Verdict {
+		for i := range st.Snapshot.Verdicts {
+			if v := &st.Snapshot.Verdicts[i]; v.Object.String() == name {
+				return v
+			}
+		}
+		t.Fatalf("no verdict on %s", name)
+		return nil
+	}
+	tests := map[string]struct {
+		site   string
+		change func(*State)
+		want   string
+		reason string
+	}{
+		"all is well but a peer": {"ams1", func(*State) {}, StatusDegraded, "1/2 BGP peers"},
+		"a cluster is down":      {"nyc1", func(*State) {}, StatusDegraded, "dns down: SOA timed out"},
+		"drained":                {"tyo1", func(*State) {}, StatusDraining, "ops: CHG-2231, until 12:30Z"},
+		"drain ran out":          {"tyo1", func(s *State) { s.Now = noon().Add(time.Hour) }, StatusDraining, "ops: CHG-2231, EXPIRED 12:30Z and still drained"},
+		"every cluster is down":  {"nyc1", func(s *State) { verdict(s, "nyc1/web").State = placement.Down }, StatusDown, "every cluster is down: SOA timed out"},
+		"measured down":          {"nyc1", func(s *State) { v := verdict(s, "nyc1/-"); v.State, v.DownDomains = placement.Down, 2 }, StatusDown, "2 of 3 domains say down"},
+		"down, kept by the cap": {"nyc1", func(s *State) {
+			v := verdict(s, "nyc1/-")
+			v.State, v.Capped, v.Cause = placement.Down, true, "beats lost"
+		}, StatusDegraded, "down but kept by the removal cap: beats lost; dns down: SOA timed out"},
+		"path broken": {"tyo1", func(s *State) {
+			s.Inventory.Drains = nil
+			s.Plan.Drains = nil
+			v := verdict(s, "tyo1/-")
+			v.State, v.Cause = placement.Path, "via nyc1"
+		}, StatusDegraded, "path broken: via nyc1"},
+		"no snapshot":            {"ams1", func(s *State) { s.Snapshot = nil }, StatusUnknown, "no snapshot yet"},
+		"undrained, coming back": {"tyo1", func(s *State) { s.Inventory.Drains = nil; s.Plan.Drains[0].Phase = placement.PhaseReturning }, StatusUp, "returning"},
+		"forced down": {"nyc1", func(s *State) {
+			verdict(s, "nyc1/-").Force = placement.ForceDown
+			s.Inventory.Forces = []placement.Force{{Object: placement.SiteID("nyc1"), State: placement.ForceDown, Audit: placement.Audit{Who: "eve", Reason: "fire"}}}
+		}, StatusDown, "forced down by eve: fire"},
+		"dialled": {"tyo1", func(s *State) {
+			s.Inventory.Drains, s.Plan.Drains = nil, nil
+			s.Inventory.Dials = []placement.Dial{{Site: "tyo1", PerMille: 300, Audit: placement.Audit{Who: "eve", Reason: "heat"}}}
+		}, StatusUp, "dialled to 30 % by eve: heat"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			st := testState(t)
+			tt.change(&st)
+			if got := row(t, st, tt.site); got.Status != tt.want || got.Reason != tt.reason {
+				t.Errorf("%s is %s (%s), want %s (%s)", tt.site, got.Status, got.Reason, tt.want, tt.reason)
+			}
+		})
+	}
+}
+
+func TestSharesAreOfTheDemand(t *testing.T) {
+	got := shares(testState(t).Snapshot)
+	// Class 0: 9000 to ams1; class 1: 2100 of 3000 to nyc1, 900 to ams1; the
+	// class of nobody has no demand.
+	if want := 9900.0 / 12000; got["ams1"] != want {
+		t.Errorf("ams1 has %v, want %v", got["ams1"], want)
+	}
+	if want := 2100.0 / 12000; got["nyc1"] != want {
+		t.Errorf("nyc1 has %v, want %v", got["nyc1"], want)
+	}
+	if len(shares(nil)) != 0 {
+		t.Error("shares without a snapshot")
+	}
+}
+
+func TestNotices(t *testing.T) {
+	tests := map[string]struct {
+		change func(*State)
+		kind   string
+		level  Level
+	}{
+		"no snapshot":       {func(s *State) { s.Snapshot = nil }, "NoSnapshot", Page},
+		"store away":        {func(s *State) { s.Connected = false }, "StateStale", Warn},
+		"store silent":      {func(s *State) { s.Heartbeat = ago(time.Minute) }, "StateStale", Warn},
+		"frozen":            {func(s *State) { s.Inventory.Freeze.Reason = "x" }, "Frozen", Warn},
+		"drain ran out":     {func(s *State) { s.Now = noon().Add(time.Hour) }, "DrainExpired", Page},
+		"pinned":            {func(s *State) { s.Inventory.Pins = []placement.Pin{{Site: "ams1", Revision: 9}} }, "Pinned", Warn},
+		"observes":          {func(s *State) { s.Inventory.Mode = placement.Observe }, "Observe", Warn},
+		"a role observes":   {func(s *State) { s.Inventory.Roles = map[string]placement.Mode{"bgp": placement.Observe} }, "Observe", Warn},
+		"capped":            {func(s *State) { s.Snapshot.Verdicts[0].Capped = true }, "RemovalCapped", Page},
+		"fail-open":         {func(s *State) { s.Snapshot.Maps[0].Rows[0].FailOpen = true }, "FailOpenActive", Page},
+		"digests differ":    {func(s *State) { s.Nodes[1].Digest = "e2" }, "DigestDiffers", Page},
+		"a unit lags":       {func(s *State) { s.Nodes[1].Snapshot = "1041.3" }, "SnapshotSkew", Warn},
+		"a lowering denied": {func(s *State) { s.Nodes[2].BGP.Routes[0].Refusal = &placement.Refusal{Rule: placement.RuleSlots} }, "RouteRefused", Warn},
+		"a zone is broken":  {func(s *State) { s.Nodes[3].DNS.Zones[0].Error = "line 4" }, "ZoneNotServed", Warn},
+		"nobody announces": {func(s *State) {
+			for i := range 3 {
+				s.Nodes[i].BGP.Routes[0].Announced = placement.Withdrawn
+			}
+		}, "PrefixNowhereAnnounced", Page},
+		"a unit's own alarm": {func(s *State) { s.Nodes[3].Alarms = []placement.Alarm{{Kind: "GeoOld", Text: "60 days"}} }, "GeoOld", Warn},
+	}
+	find := func(st State, kind string) *Notice {
+		list := Notices(st, Sites(st, nil))
+		if i := slices.IndexFunc(list, func(n Notice) bool { return n.Kind == kind }); i >= 0 {
+			return &list[i]
+		}
+		return nil
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if n := find(testState(t), tt.kind); n != nil {
+				t.Fatalf("raised without cause: %+v", n)
+			}
+			st := testState(t)
+			tt.change(&st)
+			if n := find(st, tt.kind); n == nil || n.Level != tt.level {
+				t.Errorf("got %+v, want %s at level %s", n, tt.kind, tt.level)
+			}
+		})
+	}
+}
+
+func TestExplain(t *testing.T) {
+	st := testState(t)
+	tests := map[string]struct {
+		req  ExplainRequest
+		want string
+		err  error
+	}{
+		"nearest":             {ExplainRequest{Name: "www.cdn.demo.test", Client: "203.0.113.3"}, "ams1/web", nil},
+		"upper case, a dot":   {ExplainRequest{Name: "WWW.cdn.demo.test.", Client: "203.0.113.0/28"}, "ams1/web", nil},
+		"by its resolver":     {ExplainRequest{Name: "www.cdn.demo.test", Resolver: "203.0.113.3"}, "ams1/web", nil},
+		"no such type":        {ExplainRequest{Name: "www.cdn.demo.test", Type: "aaaa", Client: "203.0.113.3"}, "ams1/web, which has no address of type AAAA: NODATA", nil},
+		"static":              {ExplainRequest{Name: "ns1.demo.test", Client: "203.0.113.3"}, "static: zone demo.test. answers from its records, alike for every client", nil},
+		"not ours":            {ExplainRequest{Name: "www.example", Client: "203.0.113.3"}, "", ErrNotFound},
+		"nobody named":        {ExplainRequest{Name: "www.cdn.demo.test"}, "", ErrInvalid},
+		"client is no prefix": {ExplainRequest{Name: "www.cdn.demo.test", Client: "tokyo"}, "", ErrInvalid},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := Explain(st, tt.req, noon)
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if err == nil && got.Text != tt.want {
+				t.Errorf("%q, want %q", got.Text, tt.want)
+			}
+		})
+	}
+}
+
+// TestExplainEqualsChoose: what is explained is what is done, for every block
+// of the split class, where the hash decides.
+func TestExplainEqualsChoose(t *testing.T) {
+	st := testState(t)
+	seen := map[string]int{}
+	for i := range 256 {
+		client := netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})
+		got, err := Explain(st, ExplainRequest{Name: "www.cdn.demo.test", Client: client.String()}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _ := st.Snapshot.Choose("www", got.Client.Subnet.Addr(), nil)
+		id, _ := c.Cluster()
+		if got.Answer.Cluster != id.String() {
+			t.Fatalf("%s: explained %s, chosen %s", client, got.Answer.Cluster, id)
+		}
+		seen[id.Site]++
+	}
+	if len(seen) == 0 || seen["tyo1"] != 0 {
+		t.Errorf("chosen: %v; the drained site must not be", seen)
+	}
+}
+
+func TestMeterForgetsAResetCounter(t *testing.T) {
+	var m meter
+	report := func(at time.Time, n int64) float64 {
+		return m.observe([]placement.Node{{Name: "a", Unit: "dns", At: at, DNS: &placement.DNSStatus{Answers: map[string]int64{"ams1": n}}}})["ams1"]
+	}
+	for i, step := range []struct {
+		sec   int
+		count int64
+		want  float64
+	}{{0, 100, 0}, {2, 300, 100}, {2, 300, 100}, {4, 310, 5}, {6, 4, 0}, {8, 24, 10}} {
+		if got := report(noon().Add(time.Duration(step.sec)*time.Second), step.count); got != step.want {
+			t.Errorf("step %d: %v answers/s, want %v", i, got, step.want)
+		}
+	}
+	if got := m.observe(nil); len(got) != 0 {
+		t.Errorf("a unit which is gone still counts: %v", got)
+	}
+}
