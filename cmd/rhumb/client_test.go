@@ -74,7 +74,10 @@ func (u *fakeUnit) Simulate(_ context.Context, r api.SimulateRequest) (api.Forec
 	return api.Forecast{Sites: []api.ForecastSite{{Site: "ams1", Before: 20000, After: after, Capacity: 40000}}, Moved: .4, Forced: .4, Anycast: "unknown"}, u.err
 }
 func (u *fakeUnit) Events(_ context.Context, since int64, limit int) ([]placement.Event, error) {
-	return []placement.Event{{ID: 7, At: time.Date(2026, 11, 21, 11, 0, 0, 0, time.UTC), Kind: "health", Site: "nyc1", Text: "dns down\x1b[2J"}}, nil
+	if since >= 7 {
+		return nil, u.err
+	}
+	return []placement.Event{{ID: 7, At: time.Date(2026, 11, 21, 11, 0, 0, 0, time.UTC), Kind: "health", Site: "nyc1", Text: "dns down\x1b[2J"}}, u.err
 }
 
 // unitState has two sites: one fine, one which drains.
