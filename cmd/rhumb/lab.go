@@ -24,14 +24,16 @@ import (
 
 func labCommands(a *app) []*cobra.Command {
 	dir := labDir(defaultLabDir())
+	var foreign labForeign
 	lab := &cobra.Command{
 		Use:   "lab",
 		Short: "Run a small internet on this machine, and break it",
 		Long: `Run three sites, transit routers, resolvers and clients in network namespaces:
 real packets, real routes, real ports, and nothing left behind when it ends.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return startLab(cmd.Context(), a, dir) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return startLab(cmd.Context(), a, dir, &foreign) },
 	}
+	foreign.flags(lab.Flags())
 	lab.PersistentFlags().StringVar((*string)(&dir), "dir", string(dir), "state of the lab")
 	lab.AddCommand(labInsideCommand(a), labRouterCommand(a), labOriginCommand(), labConsoleCommand(a),
 		labWait(a, &dir), labNodes(a, &dir), labExec(a, &dir), labShell(a, &dir), labReset(a, &dir), labLoad(a, &dir))
@@ -65,13 +67,15 @@ func defaultLabDir() string {
 
 func labInsideCommand(a *app) *cobra.Command {
 	var dir, http, dns string
+	var foreign labForeign
 	cmd := &cobra.Command{
 		Use: "inside", Hidden: true, Args: cobra.NoArgs, Short: "The lab within its namespaces",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l := &labListeners{http: netAddr(http), dns: netAddr(dns), files: a.passed}
-			return runLab(cmd.Context(), a, labDir(dir), l)
+			return runLab(cmd.Context(), a, labDir(dir), l, &foreign)
 		},
 	}
+	foreign.flags(cmd.Flags())
 	cmd.Flags().StringVar(&dir, "dir", "", "state of the lab")
 	cmd.Flags().StringVar(&http, "http", "", "address of the page on the host")
 	cmd.Flags().StringVar(&dns, "dns", "", "address for DNS on the host")

@@ -16,8 +16,10 @@ import (
 type labProc struct {
 	host *netlab.Host
 	unit string // as `lab kill --unit` names it: dns, bgp, edge, director, origin, router, root, console
-	args []string
-	log  string
+	// program is a stock daemon's file; empty: this binary.
+	program string
+	args    []string
+	log     string
 	// files are passed as descriptors 3 and on.
 	files []*os.File
 
@@ -38,8 +40,10 @@ func (p *labProc) start() error {
 		return fmt.Errorf("lab: start %s of %s: %w", p.unit, p.host.Name, err)
 	}
 	defer out.Close() // the child has its own copy
-	cmd := exec.Command("/proc/self/exe", p.args...)
-	cmd.Args[0] = "rhumb"
+	cmd := exec.Command(or(p.program, "/proc/self/exe"), p.args...)
+	if p.program == "" {
+		cmd.Args[0] = "rhumb"
+	}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = out, out, p.files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.host.Start(cmd); err != nil {
@@ -91,10 +95,4 @@ func (p *labProc) stop(grace time.Duration) {
 	case <-time.After(grace):
 		p.kill()
 	}
-}
-
-func (p *labProc) running() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cmd != nil
 }

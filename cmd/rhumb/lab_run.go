@@ -87,7 +87,10 @@ func listenFiles(addr string, udp bool) ([]*os.File, error) {
 
 // startLab is the outer side of `rhumb lab`: it opens the host's listeners and
 // runs the lab inside new namespaces, which vanish with it however it ends.
-func startLab(ctx context.Context, a *app, dir labDir) error {
+func startLab(ctx context.Context, a *app, dir labDir, foreign *labForeign) error {
+	if err := foreign.check(netlab.Lab(netlab.LabOptions{})); err != nil {
+		return err
+	}
 	if err := netlab.Available(); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
@@ -98,7 +101,8 @@ func startLab(ctx context.Context, a *app, dir labDir) error {
 	if err != nil {
 		return err
 	}
-	err = netlab.Reexec{Args: []string{"lab", "inside", "--dir", string(dir), "--http", string(l.http), "--dns", string(l.dns)}, Files: l.files}.Run(ctx)
+	inside := append([]string{"lab", "inside", "--dir", string(dir), "--http", string(l.http), "--dns", string(l.dns)}, foreign.args()...)
+	err = netlab.Reexec{Args: inside, Files: l.files}.Run(ctx)
 	if ctx.Err() != nil {
 		fmt.Fprintln(a.err, "lab stopped")
 		return nil
@@ -107,13 +111,13 @@ func startLab(ctx context.Context, a *app, dir labDir) error {
 }
 
 // runLab is the inner side: it builds the world and keeps it until ctx ends.
-func runLab(ctx context.Context, a *app, dir labDir, l *labListeners) error {
+func runLab(ctx context.Context, a *app, dir labDir, l *labListeners, foreign *labForeign) error {
 	logFile, err := os.OpenFile(dir.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
 	defer logFile.Close()
-	w := &world{dir: dir, topo: netlab.Lab(netlab.LabOptions{}), log: slog.New(slog.NewTextHandler(logFile, nil)), console: l.files}
+	w := &world{dir: dir, topo: netlab.Lab(netlab.LabOptions{}), log: slog.New(slog.NewTextHandler(logFile, nil)), console: l.files, foreign: foreign}
 	p := &labProgress{out: a.out, start: time.Now(), dir: dir, http: l.http, dns: l.dns}
 	p.head()
 	if err := dir.write(w.topo); err != nil {
@@ -124,6 +128,9 @@ func runLab(ctx context.Context, a *app, dir labDir, l *labListeners) error {
 	}
 	defer w.net.Close()
 	p.step("namespaces", w.counts())
+	if text := foreign.describe(); text != "" {
+		p.step("foreign", text)
+	}
 	if err := w.prepare(); err != nil {
 		return err
 	}
@@ -158,7 +165,7 @@ func (w *world) bringUp(ctx context.Context, p *labProgress) error {
 	defer cancel()
 	check := &labCheck{world: w}
 	defer check.close()
-	root := errors.Join(w.applyRoot(ctx), w.start("root", "router", "director", "origin", "dns", "bgp", "edge", "console"))
+	root := errors.Join(w.applyRoot(ctx), w.start(foreignUnits()...), w.start("root", "router", "director", "origin", "dns", "bgp", "edge", "console"))
 	if root != nil {
 		return root
 	}

@@ -25,6 +25,8 @@ type world struct {
 	topo  netlab.Topology
 	log   *slog.Logger
 	procs []*labProc // in order of start
+	// foreign nodes run a stock daemon in place of ours.
+	foreign *labForeign
 	// console are the host's listeners, passed on to the console.
 	console []*os.File
 }
@@ -63,12 +65,15 @@ func (w *world) prepare() error {
 		errs = append(errs, err)
 	}
 	for _, r := range nodesOf(w.topo, netlab.Router) {
-		add(r, "router", []string{"lab", "router", "--config", w.dir.routerFile(r)})
+		errs = append(errs, w.addRouter(r))
+	}
+	for _, r := range nodesOf(w.topo, netlab.Resolve) {
+		errs = append(errs, w.addResolver(r))
 	}
 	add(netlab.OpsName, "root", []string{"serve", "--config", w.dir.path("root", "node.yaml"), "--roles", "authdns"})
 	for _, unit := range siteUnits() {
 		for _, site := range labSites(w.topo) {
-			add(site, unit, w.unitArgs(site, unit))
+			errs = append(errs, w.addUnit(site, unit))
 		}
 	}
 	add(netlab.OpsName, "console", []string{"lab", "console", "--dir", string(w.dir)}, w.console...)
@@ -142,6 +147,9 @@ func (w *world) resolvers(ctx context.Context) error {
 	ops := ownAddresses(w.topo, netlab.OpsName)
 	var g errgroup.Group
 	for _, name := range nodesOf(w.topo, netlab.Resolve) {
+		if w.foreign.resolvers[name] != "" {
+			continue
+		}
 		host, err := w.net.Host(name)
 		if err != nil {
 			return err

@@ -1,0 +1,179 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// poller asks the same questions all the time and keeps every answer.
+type poller struct {
+	lab  *lab
+	qs   []question
+	stop func()
+
+	mu      sync.Mutex
+	answers []answer
+}
+
+// poll starts a poller inside a node. Lanes name the questions in the timeline,
+// drawn as the site that is named.
+func (l *lab) poll(node string, every time.Duration, lanes []string, qs ...question) *poller {
+	l.t.Helper()
+	l.owners()
+	p := &poller{lab: l, qs: qs}
+	p.stop = l.background(node, order{Poll: qs, Every: every}, func(e event) {
+		if e.Answer == nil {
+			return
+		}
+		p.mu.Lock()
+		p.answers = append(p.answers, *e.Answer)
+		p.mu.Unlock()
+		if e.Answer.Q < len(lanes) {
+			l.line.set(lanes[e.Answer.Q], e.Answer.At, l.sitesIn(*e.Answer))
+		}
+	})
+	return p
+}
+
+// sitesIn names the sites of an answer's addresses, or why there are none.
+func (l *lab) sitesIn(a answer) string {
+	m, err := a.msg()
+	if err != nil {
+		return "silent"
+	}
+	var out []string
+	for _, addr := range addrsOf(m) {
+		if s := l.owner[addr]; !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		return a.text()
+	}
+	slices.Sort(out)
+	return strings.Join(out, "+")
+}
+
+// since returns the answers seen from a time on.
+func (p *poller) since(at time.Time) []answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.answers[slices.IndexFunc(append(slices.Clone(p.answers), answer{At: time.Now().Add(time.Hour)}), func(a answer) bool { return !a.At.Before(at) }):])
+}
+
+// lastNaming is the last time from a time on at which an answer named a site.
+func (p *poller) lastNaming(site string, from time.Time) (last time.Time, q question) {
+	for _, a := range p.since(from) {
+		m, err := a.msg()
+		if err != nil {
+			continue
+		}
+		for _, addr := range addrsOf(m) {
+			if p.lab.owner[addr] == site && a.At.After(last) {
+				last, q = a.At, p.qs[a.Q]
+			}
+		}
+	}
+	return last, q
+}
+
+// route is one route of a node's kernel table.
+type route struct {
+	Prefix   netip.Prefix
+	Via      []netip.Addr
+	Protocol string
+}
+
+// ipRoute is what `ip -j route` prints.
+type ipRoute struct {
+	Dst      string    `json:"dst"`
+	Gateway  string    `json:"gateway"`
+	Via      ipVia     `json:"via"`
+	Protocol string    `json:"protocol"`
+	Nexthops []ipRoute `json:"nexthops"`
+}
+
+type ipVia struct {
+	Host string `json:"host"`
+}
+
+// fib reads the routes to a prefix in a node's kernel.
+func (l *lab) fib(node string, prefix netip.Prefix) ([]route, error) {
+	family := "-4"
+	if prefix.Addr().Is6() {
+		family = "-6"
+	}
+	text, err := l.exec(node, "ip", "-j", family, "route", "show", "to", "exact", prefix.String())
+	if err != nil {
+		return nil, err
+	}
+	var all []ipRoute
+	if err := json.Unmarshal([]byte(text), &all); err != nil && strings.TrimSpace(text) != "" {
+		return nil, fmt.Errorf("ip route: %w: %s", err, text)
+	}
+	var out []route
+	for _, r := range all {
+		out = append(out, route{Prefix: prefix, Via: r.hops(), Protocol: r.Protocol})
+	}
+	return out, nil
+}
+
+func (r ipRoute) hops() []netip.Addr {
+	var out []netip.Addr
+	for _, text := range []string{r.Gateway, r.Via.Host} {
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, a)
+		}
+	}
+	for _, n := range r.Nexthops {
+		out = append(out, n.hops()...)
+	}
+	return out
+}
+
+// routeWatch follows the kernel's routes of a node.
+type routeWatch struct {
+	mu      sync.Mutex
+	changes []routeChange
+}
+
+// watchFIB follows a node's routes; changes of the named prefixes are drawn.
+func (l *lab) watchFIB(node string, prefixes ...netip.Prefix) *routeWatch {
+	l.t.Helper()
+	w := &routeWatch{}
+	ready := make(chan struct{})
+	l.background(node, order{FIB: true}, func(e event) {
+		if e.Ready {
+			close(ready)
+		}
+		if e.Route == nil {
+			return
+		}
+		w.mu.Lock()
+		w.changes = append(w.changes, *e.Route)
+		w.mu.Unlock()
+		if slices.Contains(prefixes, e.Route.Prefix) {
+			l.line.set("fib "+node+" "+e.Route.Prefix.String(), e.Route.At, e.Route.state())
+		}
+	})
+	select {
+	case <-ready:
+	case <-time.After(10 * time.Second):
+		l.t.Fatalf("no route watcher in %s", node)
+	}
+	return w
+}
+
+func (c routeChange) state() string {
+	if c.Gone {
+		return "none"
+	}
+	return "via " + joinAddrs(c.Via)
+}
