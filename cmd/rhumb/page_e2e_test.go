@@ -199,7 +199,7 @@ func startPage(t *testing.T, address string) (*pageUnit, string) {
 	t.Helper()
 	u := &pageUnit{}
 	u.state.Store(unitState())
-	s, err := api.New(api.Config{State: u.now, Events: u, Assets: dash.Handler(), Ops: api.Ops{Drainer: u},
+	s, err := api.New(api.Config{State: u.now, Events: u, Assets: dash.Handler(), Ops: api.Ops{Drainer: u, Simulator: u},
 		Identity: api.Identity{Node: "ams1-a", Unit: "rhumb", Lab: true}})
 	if err != nil {
 		t.Fatal(err)
@@ -243,9 +243,10 @@ func TestPageInABrowser(t *testing.T) {
 	if got := b.eval(`document.querySelector('#sites tbody tr').dataset.site`); got != "nyc1" {
 		t.Errorf("the first row is %s; the worst belongs there", got)
 	}
-	if got := b.eval(`document.querySelector('#events').innerText`); !strings.Contains(got, "dns down") {
-		t.Errorf("events: %q", got)
-	}
+	b.until("the events", `document.querySelector('#events').innerText.includes('dns down')`)
+	b.eval(`(() => { const f = document.querySelector('#explain'); f.elements.name.value = 'www.cdn.demo.test'; f.elements.client.value = '203.0.113.9'; f.requestSubmit(); const w = document.querySelector('#whatif'); w.elements.site.value = 'ams1'; w.requestSubmit(); })()`)
+	b.until("explain names the cluster, and each other's reason", `document.querySelector('#explained .chosen').innerText.includes('ams1/web') && document.querySelector('#explained').innerText.includes('drained by ops: CHG-1')`)
+	b.until("the forecast says who is full", `document.querySelector('#forecast').innerText.includes('OVER')`)
 	b.shot("desk")
 
 	for _, k := range []string{"j", "j", "d"} {
