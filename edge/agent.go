@@ -207,6 +207,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.floor(ctx) })
 	g.Go(func() error { return a.replica.Run(ctx) })
 	g.Go(func() error { return a.drains(ctx) })
+	g.Go(func() error { return a.asks(ctx) })
 	err = g.Wait()
 	a.wg.Wait()
 	return err

@@ -48,9 +48,9 @@ func (g *gate) stop(limit time.Duration, interrupt, undo func()) bool {
 // the owner is to go on.
 func (g *gate) resume(goOn bool) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.wanted = false
-	g.mu.Unlock()
-	g.sentence <- goOn
+	g.sentence <- goOn // has room for it
 }
 
 // pass is the owner's: it waits if a stop is wanted. False means that the
@@ -74,11 +74,4 @@ func (g *gate) deadline(set func()) {
 	if !g.wanted {
 		set()
 	}
-}
-
-// stopping reports whether an interrupted read or write was meant for pass.
-func (g *gate) stopping() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.wanted
 }

@@ -1,6 +1,9 @@
 package edge
 
 import (
+	"net"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,4 +67,52 @@ func TestGateLate(t *testing.T) {
 			t.Fatal("the owner goes on")
 		}
 	})
+}
+
+// TestRelease: claimants that follow each other closely each find the owner.
+func TestRelease(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := &session{conn: c.(*net.TCPConn)}
+	s.turn.Store(idleTurn(1))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for s.gate.pass() {
+			s.gate.deadline(func() { s.conn.SetReadDeadline(time.Now().Add(time.Minute)) })
+			s.conn.Read(make([]byte, 1))
+		}
+	}()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for done := 0; done < 200; {
+				if !s.claim() {
+					runtime.Gosched()
+					continue
+				}
+				if !s.stop() {
+					t.Error("the owner did not come")
+					s.state.Store(int32(Active))
+					return
+				}
+				s.release()
+				done++
+			}
+		})
+	}
+	wg.Wait()
+	for !s.claim() || !s.stop() {
+		runtime.Gosched()
+	}
+	s.gate.resume(false)
+	<-ended
 }

@@ -143,7 +143,8 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	msg := frame.Frame{Key: s.key, Epoch: s.epoch, Generation: gen}
 	if err := a.offer(l, s, d.State, msg, box); err != nil {
 		msg.Type = frame.Abort
-		return errors.Join(err, quiet(l.send(msg)), a.keep(s, d))
+		_ = l.send(msg) // a courtesy: without it the offer's life ends by itself
+		return errors.Join(err, a.keep(s, d))
 	}
 	return a.commit(ctx, s, d, to, msg, box)
 }
@@ -154,9 +155,6 @@ func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
 	s.release()
 	return err
 }
-
-// quiet drops an error of a courtesy: a link that is down has told already.
-func quiet(error) error { return nil }
 
 // offer ships the session and waits for Ready.
 func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, box chan frame.Frame) error {

@@ -282,11 +282,18 @@ func (ls *links) prune() {
 func (ls *links) serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
-	var err error
 	for {
-		var c net.Conn
-		if c, err = ln.Accept(); err != nil {
+		c, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
 			break
+		}
+		if err != nil { // out of descriptors, say: no reason to end a site's sessions
+			ls.log.Warn("control listener", "err", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		ls.wg.Go(func() { ls.accept(ctx, c) })
 	}
@@ -299,8 +306,5 @@ func (ls *links) serve(ctx context.Context, ln net.Listener) error {
 	}
 	ls.mu.Unlock()
 	ls.wg.Wait()
-	if ctx.Err() != nil {
-		return nil
-	}
-	return fmt.Errorf("edge: control listener: %w", err)
+	return nil
 }

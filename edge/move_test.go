@@ -89,7 +89,8 @@ func (w *world) finish(load *process, n int) []time.Duration {
 	var gaps []time.Duration
 	for _, r := range rs {
 		if r.Err != "" {
-			bad[r.Err]++
+			kind := r.Err[strings.LastIndex(r.Err, ": ")+1:] // without offsets and ports
+			bad[kind]++
 		}
 		gaps = append(gaps, r.Gap)
 	}
@@ -119,7 +120,7 @@ func TestPull(t *testing.T) {
 				w := newWorld(t)
 				x := w.object("film.mp4", tc.size)
 				x.N, x.Pace, x.Piece, x.Buffer, x.VIP = tc.load.N, tc.load.Pace, tc.load.Piece, tc.load.Buffer, f.vip
-				a, _ := w.sites(nil)
+				a, b := w.sites(nil)
 				var gaps [2][]time.Duration
 				for i, flip := range []bool{false, true} {
 					load := w.start("c", "load", x)
@@ -133,6 +134,9 @@ func TestPull(t *testing.T) {
 				var r report
 				a.ask("state", &r)
 				t.Logf("moved %d (took p50 %v p99 %v), results %v, stays %v", len(r.Moved), quantile(r.Moved, .5), quantile(r.Moved, .99), r.Results, r.Errors)
+				var rb report
+				b.ask("state", &rb)
+				t.Logf("strays at b: %v", rb.Strays)
 				for i, name := range []string{"baseline", "moved"} {
 					t.Logf("%s: longest gap p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))
 				}

@@ -16,13 +16,23 @@ const (
 	pullSlowly = 30 * time.Second // at most, after repeated refusals
 	pullQuiet  = 20 * time.Millisecond
 	maxPulls   = 100_000 // flows remembered
-	pullRank   = 3       // sites of the rendezvous order that may pull
+	pullQueue  = 8192
+	pullRank   = 3 // sites of the rendezvous order that may pull
 )
 
 // pulls remembers what was asked for. Safe for concurrent use.
 type pulls struct {
+	queue chan pull // in order of time
+
 	mu   sync.Mutex
 	next map[frame.Key]asked
+}
+
+// pull is one wish.
+type pull struct {
+	key   frame.Key
+	owner string
+	at    time.Time // not before
 }
 
 type asked struct {
@@ -30,7 +40,7 @@ type asked struct {
 	wait time.Duration
 }
 
-func newPulls() *pulls { return &pulls{next: map[frame.Key]asked{}} }
+func newPulls() *pulls { return &pulls{queue: make(chan pull, pullQueue), next: map[frame.Key]asked{}} }
 
 // due reports whether a flow may be asked for now, and notes that it was.
 func (p *pulls) due(k frame.Key, now time.Time) bool {
@@ -82,22 +92,46 @@ func (a *Agent) Foreign(k frame.Key, owner string, since time.Time) {
 		a.m.transfers.WithLabelValues(owner, a.cfg.Site, resultObserve).Inc()
 		return
 	}
-	a.wg.Go(func() { a.pull(k, owner) })
+	select {
+	case a.pulls.queue <- pull{k, owner, now.Add(pullQuiet)}:
+	default: // asked for again while strays come
+	}
 }
 
-// pull asks the owner for a session. The packet that was the occasion is on
-// its way to the owner; were it to arrive behind the dump it would be dropped
-// and sent again by the client only after its retransmission timeout.
-func (a *Agent) pull(k frame.Key, owner string) {
-	time.Sleep(pullQuiet)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*dialLimit)
+// asks sends the pulls. The packet that was the occasion of one is on its way
+// to the owner; were it to arrive behind the dump it would be dropped, and
+// sent again by the client only after its retransmission timeout.
+func (a *Agent) asks(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case p := <-a.pulls.queue:
+			timer.Reset(time.Until(p.at))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			}
+			a.pullNow(ctx, p)
+		}
+	}
+}
+
+// pullNow asks the owner of one session for it. It waits for a dial, and no
+// longer, so one site that does not answer delays the others little.
+func (a *Agent) pullNow(ctx context.Context, p pull) {
+	wait, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	l, err := a.links.to(ctx, owner)
+	l, err := a.links.to(wait, p.owner)
 	if err == nil {
-		err = l.send(frame.Frame{Type: frame.Pull, Key: k})
+		err = l.send(frame.Frame{Type: frame.Pull, Key: p.key})
 	}
 	if err != nil {
-		a.log.Warn("pull", "peer", owner, "err", err)
+		a.pulls.refused(p.key, time.Now())
+		a.log.Warn("pull", "peer", p.owner, "err", err)
 	}
 }
 

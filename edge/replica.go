@@ -26,6 +26,8 @@ type replica struct {
 	gone  chan *session
 	full  chan frame.Key // refused by its Backup
 	own   map[*session]*shadow
+	// dialled is when a link to a peer was last asked for.
+	dialled map[string]time.Time
 
 	mu    sync.Mutex
 	store map[frame.Key]stored
@@ -50,7 +52,7 @@ type stored struct {
 
 func newReplica(a *Agent) *replica {
 	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
-		full: make(chan frame.Key, dirtyQueue), own: map[*session]*shadow{}, store: map[frame.Key]stored{}}
+		full: make(chan frame.Key, dirtyQueue), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
@@ -116,7 +118,7 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	peer := order[sh.skips].Name
 	l := r.a.links.have(peer)
 	if l == nil {
-		go r.a.links.to(ctx, peer) // one dial a peer at a time; the sweep sends then
+		r.dial(ctx, peer, now) // the sweep sends then
 		return
 	}
 	t := s.turn.Load()
@@ -127,6 +129,15 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	}
 	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
 	s.backup.Store(&peer)
+}
+
+// dial asks for a link to a Backup, at most once a sweep.
+func (r *replica) dial(ctx context.Context, peer string, now time.Time) {
+	if now.Sub(r.dialled[peer]) < sweepEvery {
+		return
+	}
+	r.dialled[peer] = now
+	r.a.wg.Go(func() { _, _ = r.a.links.to(ctx, peer) }) // what is wrong shows in the records' count
 }
 
 // record is the session's soft state at this moment.

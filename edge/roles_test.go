@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"rhumb/edge/forward"
@@ -70,7 +71,9 @@ func agentRole() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var a *Agent
-	f, err := x.forwarder(func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) })
+	reg := prometheus.NewRegistry()
+	cfg.Registerer = reg
+	f, err := x.forwarder(reg, func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) })
 	if err != nil {
 		return err
 	}
@@ -79,9 +82,16 @@ func agentRole() error {
 		return err
 	}
 	ended := make(chan error, 2)
-	go func() { ended <- f.Run(ctx) }()
-	go func() { ended <- a.Run(ctx) }()
-	err = commands(a)
+	for name, run := range map[string]func(context.Context) error{"forwarder": f.Run, "agent": a.Run} {
+		go func() {
+			err := run(ctx)
+			if ctx.Err() == nil {
+				fmt.Fprintln(os.Stderr, x.Site, name, "ended early:", err)
+			}
+			ended <- err
+		}()
+	}
+	err = commands(a, reg)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
@@ -119,6 +129,7 @@ type report struct {
 	Moved    []time.Duration
 	Records  int
 	Drain    DrainState
+	Strays   map[string]float64 // by result, as package forward counts them
 }
 
 func reportOf(a *Agent) report {
@@ -142,13 +153,28 @@ func reportOf(a *Agent) report {
 	return r
 }
 
-func commands(a *Agent) error {
+func straysOf(reg *prometheus.Registry) map[string]float64 {
+	out := map[string]float64{}
+	families, _ := reg.Gather()
+	for _, f := range families {
+		if f.GetName() == "rhumb_edge_strays_total" {
+			for _, m := range f.Metric {
+				out[m.Label[0].GetValue()] += m.Counter.GetValue()
+			}
+		}
+	}
+	return out
+}
+
+func commands(a *Agent, reg *prometheus.Registry) error {
 	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
 		switch verb {
 		case "state":
-			out.Encode(reportOf(a))
+			r := reportOf(a)
+			r.Strays = straysOf(reg)
+			out.Encode(r)
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err
@@ -170,14 +196,14 @@ func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow
 func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
 
 // forwarder makes the site's half of the tunnel.
-func (x agentArgs) forwarder(foreign func(forward.Flow, string, time.Time)) (*forward.Forwarder, error) {
+func (x agentArgs) forwarder(reg prometheus.Registerer, foreign func(forward.Flow, string, time.Time)) (*forward.Forwarder, error) {
 	tunnel := func(site string) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
 	return forward.New(forward.Config{Site: x.Site, Local: tunnel(x.Site), Mode: forward.Act,
 		Peers:     []forward.Peer{{Site: x.Other, Addr: tunnel(x.Other), Key: [32]byte{1, 2, 3}}},
 		VIPs:      []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")},
-		OnForeign: foreign, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		OnForeign: foreign, Registerer: reg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 }
 
 // loadArgs start N clients.

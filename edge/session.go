@@ -54,6 +54,7 @@ type session struct {
 	turn    atomic.Pointer[turn]
 	input   []byte                 // received, not answered
 	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	stuck   int                    // bytes in flight when it came, if only an ACK lets it go on
 	lastMv  atomic.Int64           // ns the last move took, 0 if none
 	backup  atomic.Pointer[string] // site that shadows it
 	changed func(*session)         // called after each new turn; nil if not shadowed
@@ -80,11 +81,12 @@ func (s *session) stop() bool {
 		func() { s.conn.SetDeadline(past) }, func() { s.conn.SetDeadline(time.Time{}) })
 }
 
-// release lets a stopped session go on here.
+// release lets a stopped session go on here. The claim ends last: the next
+// claimant must find the gate as if nobody had been there.
 func (s *session) release() {
 	s.conn.SetDeadline(time.Time{})
-	s.state.Store(int32(s.resting()))
 	s.gate.resume(true)
+	s.state.Store(int32(s.resting()))
 }
 
 // resting is the state of a session that nobody has claimed.
@@ -98,6 +100,9 @@ func (s *session) resting() State {
 // serve answers requests until the connection ends or is handed off. A
 // session that came from elsewhere begins in the middle of its turn.
 func (s *session) serve(ctx context.Context) error {
+	if err := s.thaw(ctx); err != nil {
+		return err
+	}
 	for {
 		if err := s.respond(); err != nil {
 			return err
@@ -116,6 +121,30 @@ func (s *session) serve(ctx context.Context) error {
 		// moves the session finds a request either in input or in the turn.
 		s.input = s.input[n:]
 	}
+}
+
+// thaw waits for the first acknowledgement of a session that came and cannot
+// go on without, and asks the client for it again. Its retransmission timer,
+// which would do the same, takes a second.
+func (s *session) thaw(ctx context.Context) error {
+	const pause, tries = 10 * time.Millisecond, 60
+	for i := 0; s.stuck > 0 && i < tries; i++ {
+		if n, err := tcprepair.Unacked(s.conn); err != nil || n < s.stuck {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		switch i {
+		case 5, 15, 30, 52: // the last one is beyond the peer's half second
+			if err := tcprepair.Poke(s.conn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // respond writes what is left of the response.

@@ -88,6 +88,13 @@ func (t *table) take(k frame.Key, epoch uint64, gen uint32, now time.Time) bool 
 	return true
 }
 
+// untake takes back a take whose socket could not be activated.
+func (t *table) untake(k frame.Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.taken, k)
+}
+
 // took reports whether exactly this hand-off was activated here.
 func (t *table) took(k frame.Key, epoch uint64, gen uint32) bool {
 	t.mu.Lock()

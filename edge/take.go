@@ -44,10 +44,7 @@ func (a *Agent) take(ctx context.Context, l *link, f frame.Frame) {
 		}
 	}
 	if err == nil {
-		// What comes from now on is for the restored socket.
-		a.strays.Hold(f.Key)
-		defer a.strays.Release(f.Key)
-		err = a.takeHeld(ctx, l, o, box, got)
+		err = a.takeBoxed(ctx, l, o, box, got)
 	}
 	if err != nil {
 		answer.Payload = []byte(err.Error())
@@ -55,11 +52,24 @@ func (a *Agent) take(ctx context.Context, l *link, f frame.Frame) {
 	}
 }
 
-func (a *Agent) takeHeld(ctx context.Context, l *link, o frame.Offer, box chan frame.Frame, got time.Time) error {
+// takeBoxed holds the session's packets from here on: they are for the socket
+// that is about to be. If it is not to be they belong to the giver, who goes
+// on; the kernel here would answer them with a reset.
+func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box chan frame.Frame, got time.Time) error {
 	s, err := a.admit(o)
 	if err != nil {
 		return err
 	}
+	a.strays.Hold(s.key)
+	if err := a.takeHeld(ctx, l, s, o, box, got); err != nil {
+		a.strays.Moved(s.key, l.peer)
+		return err
+	}
+	a.strays.Release(s.key)
+	return nil
+}
+
+func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer, box chan frame.Frame, got time.Time) error {
 	t := s.turn.Load()
 	st := stateOf(o)
 	elapsed := got.Sub(time.UnixMilli(o.Record.Wall)) + time.Since(got)
@@ -75,14 +85,19 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, o frame.Offer, box chan f
 		return errors.Join(errUnknown, r.Close())
 	}
 	if s.conn, err = r.Activate(); err != nil {
+		a.tab.untake(s.key)
 		return err
 	}
+	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
 	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	ready.Type = frame.Active
-	err = l.send(ready)
+	if st.Stuck() {
+		s.stuck = st.InFlight()
+	}
+	_ = l.send(ready) // over a dead link: the giver asks again, by another
 	a.run(ctx, s)
-	return quiet(err) // the giver will ask again, over another link
+	return nil
 }
 
 // committed waits for the giver's decision. Only what the giver says before

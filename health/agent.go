@@ -347,11 +347,13 @@ func (a *Agent) judged(changes []detect.Change) {
 	}
 }
 
-// hold repeats every vote on other sites with the mark that this vantage doubts itself.
+// hold says so when this vantage begins or ends to doubt itself: its down votes
+// on other sites then count for nobody. Its other votes take nothing away, so
+// they stay as they are.
 func (a *Agent) hold(on bool) {
-	a.cfg.Log.Warn("the observer doubts itself: most sites fell silent at once", "hold", on)
+	a.cfg.Log.Debug("the observer doubts itself: most sites fell silent at once", "hold", on)
 	for _, v := range a.ballot.votes() {
-		if v.Object.Site != a.cfg.Site {
+		if v.Object.Site != a.cfg.Site && v.State == placement.Down {
 			v.Hold = on
 			a.vote(v)
 		}

@@ -113,7 +113,7 @@ const drainPoll = 300 * time.Millisecond
 // waitDrained follows a drain until it is done. An interrupt detaches: the drain
 // goes on, and the way back is told.
 func (a *app) waitDrained(ctx context.Context, c *client, site string, patience time.Duration) error {
-	p := &progress{app: a, site: site, start: time.Now(), tty: isTerminal(a.err)}
+	p := &drainProgress{app: a, site: site, start: time.Now(), tty: isTerminal(a.err)}
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	var limit <-chan time.Time
@@ -138,9 +138,9 @@ func (a *app) waitDrained(ctx context.Context, c *client, site string, patience 
 	}
 }
 
-// progress draws a line per phase: rewritten on a terminal, else one line each
+// drainProgress draws a line per phase: rewritten on a terminal, else one line each
 // time a phase begins.
-type progress struct {
+type drainProgress struct {
 	app   *app
 	site  string
 	start time.Time
@@ -151,7 +151,7 @@ type progress struct {
 }
 
 // look asks once and draws; it is done when the last phase is reached.
-func (p *progress) look(ctx context.Context, c *client) (bool, error) {
+func (p *drainProgress) look(ctx context.Context, c *client) (bool, error) {
 	var row api.Site
 	if _, err := c.get(ctx, "/sites/"+url.PathEscape(p.site), &row); err != nil {
 		if codeOf(err) == exitUnreachable || codeOf(err) == exitTimeout {
@@ -189,7 +189,7 @@ func pages(d *placement.Drain) string {
 }
 
 // begin closes the lines of the phases before, which may have passed unseen.
-func (p *progress) begin(now placement.Phase, row *api.Site) {
+func (p *drainProgress) begin(now placement.Phase, row *api.Site) {
 	s := p.app.style()
 	order := drainPhases()
 	for _, ph := range order[slices.Index(order, p.phase)+1:] {
@@ -204,7 +204,7 @@ func (p *progress) begin(now placement.Phase, row *api.Site) {
 	p.draw(row)
 }
 
-func (p *progress) draw(row *api.Site) {
+func (p *drainProgress) draw(row *api.Site) {
 	s := p.app.style()
 	detail := p.detail(row)
 	if p.phase == placement.PhaseDrained {
@@ -220,7 +220,7 @@ func (p *progress) draw(row *api.Site) {
 }
 
 // detail says what a phase waits for.
-func (p *progress) detail(row *api.Site) string {
+func (p *drainProgress) detail(row *api.Site) string {
 	s := p.app.style()
 	age := span(time.Since(row.Since))
 	switch p.phase {
@@ -245,12 +245,12 @@ func (p *progress) detail(row *api.Site) string {
 	return age
 }
 
-func (p *progress) text(ph placement.Phase, sign, detail string) string {
+func (p *drainProgress) text(ph placement.Phase, sign, detail string) string {
 	return strings.TrimRight(fmt.Sprintf("  %-9s %s %s", ph, sign, oneLine(detail)), " ")
 }
 
 // line writes a line that stays.
-func (p *progress) line(ph placement.Phase, sign, detail string) {
+func (p *drainProgress) line(ph placement.Phase, sign, detail string) {
 	clear := ""
 	if p.drawn {
 		clear = "\r\x1b[K"
@@ -260,7 +260,7 @@ func (p *progress) line(ph placement.Phase, sign, detail string) {
 }
 
 // end leaves the cursor on a line of its own.
-func (p *progress) end() {
+func (p *drainProgress) end() {
 	if p.drawn {
 		p.app.sayRaw("\n")
 		p.drawn = false

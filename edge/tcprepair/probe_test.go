@@ -35,3 +35,23 @@ func TestState(t *testing.T) {
 		t.Errorf("over the wrap: in flight %d, unsent %d", s.InFlight(), s.Unsent())
 	}
 }
+
+func TestStuck(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		inFlight, wnd uint32
+		want          bool
+	}{
+		{"nothing in flight", 0, 65535, false},
+		{"nothing in flight, window closed", 0, 0, false},
+		{"room in both windows", 5000, 65535, false},
+		{"RFC 6928: ten segments in flight", 14480, 65535, true},
+		{"window full", 5000, 5000, true},
+		{"window closed", 1, 0, true},
+	} {
+		s := State{SndUna: 0xffff_ff00, SndNxt: 0xffff_ff00 + tc.inFlight, Window: Window{SndWnd: tc.wnd}, Options: Options{MSS: 1448}}
+		if s.Stuck() != tc.want {
+			t.Errorf("%s: stuck is %t", tc.name, !tc.want)
+		}
+	}
+}

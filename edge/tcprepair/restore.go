@@ -79,6 +79,33 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	return c, nil
 }
 
+// Poke sends another window probe. The first may go without an answer: a
+// Linux peer answers such segments twice a second, and the old owner may have
+// spent the turn. Nobody may write to c meanwhile.
+func Poke(c *net.TCPConn) error {
+	return control(c, func(s sock) error {
+		return errors.Join(s.repair(unix.TCP_REPAIR_ON), s.repair(unix.TCP_REPAIR_OFF), s.reuse())
+	})
+}
+
+// Unacked counts the bytes which the peer has not acknowledged.
+func Unacked(c *net.TCPConn) (int, error) {
+	var n uint32
+	err := control(c, func(s sock) (err error) {
+		n, err = s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
+		return err
+	})
+	return int(n), err
+}
+
+// Stuck reports whether a connection restored from s can send nothing new
+// before its peer has acknowledged something: what is in flight fills the
+// window, or the congestion window that a fresh connection has (RFC 6928).
+func (s State) Stuck() bool {
+	room := min(10*int(s.Options.MSS), int(s.Window.SndWnd)-int(s.Options.MSS))
+	return s.InFlight() > 0 && s.InFlight() >= room
+}
+
 // Settle ends what eases a restored connection's start. Call it when round
 // trips have been measured, a few seconds after Activate.
 func Settle(c *net.TCPConn) error {

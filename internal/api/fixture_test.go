@@ -97,7 +97,7 @@ func testNodes() []placement.Node {
 			BGP: &placement.BGPStatus{Peers: peers, Routes: []placement.RouteStatus{{Prefix: net, Announced: step, Mode: placement.Act}}}}
 	}
 	dns := placement.Node{Name: "ams1-a", Site: "ams1", Unit: "rhumb-dns", Roles: []string{"authdns"}, Snapshot: "1042.17", Digest: "d1d1d1d1d1", At: noon(), Started: ago(time.Hour),
-		DNS: &placement.DNSStatus{QPS: 100, Answers: map[string]int64{"ams1": 1000}, Zones: []placement.ZoneStatus{{Name: "cdn.demo.test.", Serial: 1042, Names: 4}, {Name: "demo.test.", Serial: 1041, Names: 9, Error: "line 4: no TTL"}}}}
+		DNS: &placement.DNSStatus{QPS: 100, Answers: map[string]int64{"ams1": 1000}, Zones: []placement.ZoneStatus{{Name: "cdn.demo.test.", Serial: 1042, Names: 4}, {Name: "demo.test.", Serial: 1041, Names: 9}}}}
 	edge := placement.Node{Name: "tyo1-a", Site: "tyo1", Unit: "rhumb-edge", Roles: []string{"edge"}, Snapshot: "1042.17", Digest: "d1d1d1d1d1", At: noon(), Started: ago(time.Hour),
 		Edge: &placement.EdgeStats{Sessions: 40, Foreign: 2, Moving: 3, MovedOut: 77}}
 	director := placement.Node{Name: "ams1-a", Site: "ams1", Unit: "rhumb-director", Roles: []string{"placement"}, Leader: true, At: noon()}

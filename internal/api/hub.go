@@ -235,9 +235,10 @@ func (h *hub) send(topic string, data []byte) {
 
 // join adds a reader, and returns what it must be sent before its queue.
 func (h *hub) join(topics []string, lastID string) (*client, []message) {
-	doc := h.document()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// Made under the lock, so that no difference falls between it and the queue.
+	doc := h.document()
 	c := &client{queue: make(chan message, clientQueue), topics: topics}
 	h.clients[c] = true
 	h.metrics.clients.Inc()

@@ -91,9 +91,21 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if s.cfg.Assets != nil {
-		mux.Handle("/", s.cfg.Assets)
+		mux.Handle("/", pages(s.cfg.Assets))
 	}
 	return s.metrics.count(guard(mux))
+}
+
+// pages serves files to those who read.
+func pages(assets http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "read only", http.StatusMethodNotAllowed)
+			return
+		}
+		assets.ServeHTTP(w, r)
+	})
 }
 
 // guard stands before every route: names of hosts, writes of other origins, and

@@ -71,6 +71,7 @@ func testServer(t *testing.T, ops *fakeOps) *Server {
 	s, err := New(Config{State: func() State { return st }, Gatherer: reg, Registerer: reg,
 		Events:   memoryLog{{ID: 1, At: ago(1e12), Kind: "bgp", Text: "one"}, {ID: 2, At: ago(1e9), Kind: "health", Site: "ams1", Text: "two"}},
 		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, Slots: ops, Simulator: ops},
+		Assets:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path) }),
 		Identity: Identity{Node: "ams1-a", Unit: "rhumb-dns", Version: "v0"}})
 	if err != nil {
 		t.Fatal(err)
@@ -93,11 +94,11 @@ func TestEveryReadAnswers(t *testing.T) {
 	s := testServer(t, &fakeOps{})
 	for path, want := range map[string]string{
 		"/api/v1/status": `"healthy":true`, "/api/v1/sites": `"kind":"SiteList"`, "/api/v1/sites/ams1": `"name":"ams1"`,
-		"/api/v1/peers": `"kind":"PeerList"`, "/api/v1/peers/tyo1/routes": `"announced":"gshut"`, "/api/v1/zones/demo.test": `"line 4: no TTL"`,
+		"/api/v1/peers": `"kind":"PeerList"`, "/api/v1/peers/tyo1/routes": `"announced":"gshut"`, "/api/v1/zones/demo.test": `"serials":[1041]`,
 		"/api/v1/sessions?state=moving": `"moving":3`, "/api/v1/nodes": `"rhumb-director"`, "/api/v1/slots": `"free":false`,
 		"/api/v1/rules": `"max-drains"`, "/api/v1/config": `"revision":900`, "/api/v1/events?kind=health": `"items":[{"id":2`,
 		"/api/v1/openapi.json": `"openapi":"3.1.0"`, "/livez": "ok", "/readyz?verbose": "[+] snapshot 1042.17",
-		"/metrics": "rhumb_http_requests_total",
+		"/metrics": "rhumb_stream_clients 0", "/": "page /", "/main.js": "page /main.js",
 	} {
 		if w := as(s, caller{role: roleRead}, "GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("GET %s: %d, no %q in %s", path, w.Code, want, w.Body)

@@ -190,7 +190,7 @@ func (row *Site) clusters(s *State, site *placement.Site) {
 	row.Clusters = make([]Cluster, 0, len(site.Clusters))
 	for _, c := range site.Clusters {
 		id := placement.ClusterID{Site: site.Name, Name: c.Name}
-		view := Cluster{Name: c.Name, Addresses: c.Addresses, Capacity: c.Capacity, Verdict: placement.Verdict{Object: id}}
+		view := Cluster{Name: c.Name, Addresses: append([]netip.AddrPort{}, c.Addresses...), Capacity: c.Capacity, Verdict: placement.Verdict{Object: id}}
 		if s.Snapshot != nil {
 			view.Verdict = s.Snapshot.Verdict(id)
 		}

@@ -152,6 +152,7 @@ func Notices(s State, sites []Site) []Notice {
 	n.modes(s.inventory())
 	n.verdicts(&s)
 	n.routes(sites)
+	n.zones(&s)
 	n.alarms(&s)
 	n.skew(&s)
 	slices.SortStableFunc(n.list, func(a, b Notice) int {
@@ -267,6 +268,14 @@ func (n *notices) routes(sites []Site) {
 			if p := r.Prefix.String(); heard[p] && !loud[p] {
 				n.add(Page, "PrefixNowhereAnnounced", p, "%s is announced nowhere", p)
 			}
+		}
+	}
+}
+
+func (n *notices) zones(s *State) {
+	for _, z := range ZonesOf(*s) {
+		for _, e := range z.Errors {
+			n.add(Warn, "ZoneNotServed", z.Name, "%s keeps the last good version of %s: %s", e.Unit, z.Name, e.Error)
 		}
 	}
 }

@@ -116,6 +116,9 @@ func longestTTL(inv *placement.Inventory, site string) time.Duration {
 	longest := defaultTTL
 	for i := range inv.Services {
 		s := &inv.Services[i]
+		if s.IsNameServer() {
+			continue // the name server of a drained site goes on answering; others stand beside it in every set
+		}
 		if !slices.ContainsFunc(inv.Eligible(s), func(id placement.ClusterID) bool { return id.Site == site }) {
 			continue
 		}
