@@ -96,9 +96,3 @@ func (p *labProc) stop(grace time.Duration) {
 		p.kill()
 	}
 }
-
-func (p *labProc) running() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cmd != nil
-}
