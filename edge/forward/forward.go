@@ -40,8 +40,12 @@ const (
 	// costs every peer a look-up, and a scan of the VIP is nothing but
 	// strays.
 	askRate = 2000
-	// leastWait is how long packets wait for an owner to be found, at least.
-	leastWait = 200 * time.Millisecond
+	// leastWait is how long packets wait, at least, while a site that was asked
+	// is silent. Silence is no word: a site under load answers late, and a packet
+	// given back too soon resets a living session, while one that waits costs
+	// the client of a dead one a second. When all have answered nothing waits.
+	leastWait = time.Second
+	mostWait  = 2 * time.Second
 
 	// tickEvery is the grain of repeated and ended questions.
 	tickEvery  = 20 * time.Millisecond
