@@ -79,6 +79,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 		a.tab.untake(s.key)
 		return err
 	}
+	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
 	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended

@@ -370,39 +370,12 @@ func (f *Forwarder) Flows() []Forwarded {
 // Owned counts the sessions which this site's servers have on each VIP: when
 // all are 0, a draining site may go.
 func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
-	counts := make(map[netip.AddrPort]int)
-	for vip := range *f.vips.Load() {
-		counts[vip] = 0
-	}
-	err := f.eachOwned(func(flow Flow) { counts[flow.VIP]++ })
-	return counts, err
+	return Sessions(slices.Collect(maps.Keys(*f.vips.Load())))
 }
 
 // eachOwned visits the live local connections on all VIPs.
 func (f *Forwarder) eachOwned(visit func(Flow)) error {
-	d, err := openDiag()
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	vips := *f.vips.Load()
-	ports := make(map[uint16]bool)
-	for vip := range vips {
-		ports[vip.Port()] = true
-	}
-	ours := func(flow Flow) {
-		if _, ok := vips[flow.VIP]; ok {
-			visit(flow)
-		}
-	}
-	for _, port := range slices.Sorted(maps.Keys(ports)) {
-		for _, family := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if err := d.dump(port, family, ours); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return eachSession(slices.Collect(maps.Keys(*f.vips.Load())), visit)
 }
 
 // sites lists whom to ask; for the table of owners.

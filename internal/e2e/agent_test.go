@@ -24,6 +24,8 @@ type order struct {
 	Poll  []question    `json:"poll,omitempty"`
 	Every time.Duration `json:"every,omitempty"`
 	FIB   bool          `json:"fib,omitempty"`
+	// Downloads are run all at once.
+	Downloads []download `json:"downloads,omitempty"`
 }
 
 // event is one line of an agent's report.
@@ -31,6 +33,8 @@ type event struct {
 	Answer *answer      `json:"answer,omitempty"`
 	Route  *routeChange `json:"route,omitempty"`
 	Ready  bool         `json:"ready,omitempty"`
+
+	Downloaded *downloaded `json:"downloaded,omitempty"`
 }
 
 // routeChange is a change of the main table.
@@ -71,6 +75,9 @@ func runAgent(text string) int {
 	var wg sync.WaitGroup
 	for i, q := range o.Poll {
 		wg.Go(func() { r.poll(ctx, i, q, o.Every) })
+	}
+	if len(o.Downloads) > 0 {
+		r.downloads(ctx, o.Downloads)
 	}
 	if o.FIB {
 		if err := r.watchRoutes(ctx); err != nil {
