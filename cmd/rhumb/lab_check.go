@@ -107,6 +107,9 @@ func (c *labCheck) routes(ctx context.Context) (string, error) {
 	}
 	up := 0
 	for _, n := range s.units("rhumb-bgp") {
+		if n.BGP == nil {
+			return "", fmt.Errorf("%s: no speaker yet", n.Site)
+		}
 		for _, p := range n.BGP.Peers {
 			if p.State != "established" {
 				return "", fmt.Errorf("%s: peer %s is %s", n.Site, p.Address, p.State)
