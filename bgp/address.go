@@ -161,24 +161,32 @@ func (s *Speaker) lacking(r *route) string {
 }
 
 // unbind takes a withdrawn prefix's addresses off lo, unless another prefix
-// which is still announced holds them too.
-func (s *Speaker) unbind(r *route) {
+// which is still announced holds them too. Those in use stay if keep says so;
+// the result tells whether one did.
+func (s *Speaker) unbind(r *route, keep bool) (kept bool) {
 	if s.cfg.Host == nil {
-		return
+		return false
 	}
 	for _, a := range s.addresses(r) {
-		if slices.ContainsFunc(s.loop.routes, func(o *route) bool {
+		switch {
+		case slices.ContainsFunc(s.loop.routes, func(o *route) bool {
 			return o != r && o.told < placement.Withdrawn && o.prefix.Prefix.Contains(a)
-		}) {
-			continue
+		}):
+		case keep && s.cfg.InUse(a):
+			kept = true
+		default:
+			s.failed(a.String(), s.cfg.Host.Unbind(a))
 		}
-		s.failed(a.String(), s.cfg.Host.Unbind(a))
 	}
+	return kept
 }
 
-// unbindAll is the end: nothing of ours stays on lo.
+// unbindAll is the end: nothing of ours stays on lo, but for what sessions of
+// other processes on this host go on with. Whoever starts next finds it there.
 func (s *Speaker) unbindAll() {
 	for _, r := range s.loop.routes {
-		s.unbind(r)
+		if s.unbind(r, true) {
+			s.log.Info("bgp: addresses stay on lo: sessions are still served", "prefix", r.prefix.Prefix)
+		}
 	}
 }

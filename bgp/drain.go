@@ -14,8 +14,13 @@ const exitGShut = 200 * time.Millisecond
 // exitDeadline bounds what the engine may take at exit.
 const exitDeadline = 500 * time.Millisecond
 
+// keepLimit is how long a withdrawn prefix's addresses wait for the sessions on
+// them. A session on an address that is gone from lo hangs.
+const keepLimit = time.Hour
+
 // tidy does what follows a step: the address leaves lo after the routers' FIBs
-// had time to forget the route, and a Slot goes back when it is not needed.
+// had time to forget the route and the last session on it has ended, and a Slot
+// goes back when it is not needed.
 func (s *Speaker) tidy(r *route, now time.Time) time.Time {
 	s.release(r)
 	if r.unbind.IsZero() {
@@ -25,10 +30,10 @@ func (s *Speaker) tidy(r *route, now time.Time) time.Time {
 		return r.unbind
 	}
 	r.unbind = time.Time{}
-	if r.mode == placement.Act {
-		s.unbind(r)
+	if r.mode == placement.Act && s.unbind(r, now.Sub(r.ladder.Since) < keepLimit) {
+		r.unbind = now.Add(retryEvery)
 	}
-	return time.Time{}
+	return r.unbind
 }
 
 // leave is the order at exit: avoided, withdrawn while the sessions are still

@@ -49,6 +49,10 @@ type Config struct {
 	// asked each second from the loop, so it must answer from memory.
 	Listening func(netip.Prefix) error
 	Timing    guard.Timing
+	// InUse tells whether clients' sessions on an address are still served here;
+	// their packets come by other ways once the route is withdrawn. It is asked
+	// each second, from the loop, while an address waits to leave lo. Nil: never.
+	InUse func(netip.Addr) bool
 	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
 	FIBWait time.Duration
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
@@ -140,6 +144,9 @@ func New(c Config) *Speaker {
 	}
 	if c.Events == nil {
 		c.Events = func(Event) {}
+	}
+	if c.InUse == nil {
+		c.InUse = func(netip.Addr) bool { return false }
 	}
 	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
 	c.Timing = c.Timing.Or()

@@ -78,9 +78,11 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	}
 	now := time.Now()
 	// The time of accept makes epochs rise when a client uses a port again.
-	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc}
+	// A connection of this host to its own VIP comes from that VIP: whoever made
+	// it cannot be reached from another site.
+	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	t := idleTurn(svc.id)
-	if a.moves.Backups {
+	if a.moves.Backups && !s.local {
 		var err error
 		if s.reg, err = tcprepair.Register(c); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
@@ -90,6 +92,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 		}
 	}
 	s.turn.Store(t)
+	s.state.Store(int32(s.resting()))
 	a.run(ctx, s)
 }
 

@@ -20,6 +20,7 @@ type Session struct {
 	Size     int64 // of the response, head included
 	Age      time.Duration
 	LastMove time.Duration // what it took to move it here or to try, 0: never
+	Local    bool          // from this host itself: a health check, not a client
 }
 
 // Sessions lists the sessions whose socket is here, in the order of VIP and
@@ -30,7 +31,7 @@ func (a *Agent) Sessions() []Session {
 	for _, s := range all {
 		t := s.turn.Load()
 		d := Session{Key: s.key, Kind: s.svc.Kind, Service: s.svc.Name, State: State(s.state.Load()), Owner: a.cfg.Site,
-			Epoch: s.epoch, Offset: t.off.Load(), Size: t.wire.size(), Age: now.Sub(s.started), LastMove: time.Duration(s.lastMv.Load())}
+			Epoch: s.epoch, Offset: t.off.Load(), Size: t.wire.size(), Age: now.Sub(s.started), LastMove: time.Duration(s.lastMv.Load()), Local: s.local}
 		if b := s.backup.Load(); b != nil {
 			d.Backup = *b
 		}
@@ -53,11 +54,19 @@ type Move struct {
 // movesKept bounds the memory of moves.
 const movesKept = 4096
 
-// events is a ring of the last moves. Safe for concurrent use.
+// Totals counts hand-offs since the start.
+type Totals struct {
+	In, Out int64 // that ended well, to here and from here
+	Failed  int64 // begun here, and the session stayed or was lost
+}
+
+// events is a ring of the last moves, and how many there were. Safe for
+// concurrent use.
 type events struct {
-	mu   sync.Mutex
-	ring []Move
-	at   int
+	mu     sync.Mutex
+	ring   []Move
+	at     int
+	totals Totals
 }
 
 func newEvents() *events { return &events{} }
@@ -65,12 +74,31 @@ func newEvents() *events { return &events{} }
 func (e *events) put(m Move) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if m.Err != nil {
+		e.totals.Failed++
+	} else {
+		e.totals.Out++
+	}
 	if len(e.ring) < movesKept {
 		e.ring = append(e.ring, m)
 		return
 	}
 	e.ring[e.at] = m
 	e.at = (e.at + 1) % movesKept
+}
+
+// came counts a session that was moved here.
+func (e *events) came() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.totals.In++
+}
+
+// Totals returns how many sessions came and went.
+func (a *Agent) Totals() Totals {
+	a.events.mu.Lock()
+	defer a.events.mu.Unlock()
+	return a.events.totals
 }
 
 // Moves lists the last hand-offs begun here, the oldest first.

@@ -48,6 +48,7 @@ type session struct {
 	started time.Time     // immutable
 	epoch   uint64        // immutable
 	svc     *service      // immutable
+	local   bool          // immutable: the client is this host, as a health check is
 	state   atomic.Int32  // State
 	gen     atomic.Uint32 // generation, rises with each dump
 	gate    gate
@@ -91,7 +92,7 @@ func (s *session) release() {
 
 // resting is the state of a session that nobody has claimed.
 func (s *session) resting() State {
-	if s.turn.Load().rec.Flags&frame.Pinned != 0 {
+	if s.local || s.turn.Load().rec.Flags&frame.Pinned != 0 {
 		return Pinned
 	}
 	return Active

@@ -146,7 +146,7 @@ type drainProgress struct {
 	start time.Time
 	tty   bool
 	phase placement.Phase
-	most  int // sessions when that phase began
+	most  int // sessions to be moved when that phase began
 	drawn bool
 }
 
@@ -164,7 +164,7 @@ func (p *drainProgress) look(ctx context.Context, c *client) (bool, error) {
 		return true, fmt.Errorf("the drain of %s was taken back by somebody", p.site)
 	}
 	now := placement.Phase(row.Phase)
-	p.most = max(p.most, row.Sessions)
+	p.most = max(p.most, row.Edge.Own)
 	if now != p.phase {
 		p.begin(now, &row)
 	} else if p.tty {
@@ -175,6 +175,9 @@ func (p *drainProgress) look(ctx context.Context, c *client) (bool, error) {
 	}
 	p.end()
 	p.app.say("%s is drained after %s%s", p.site, time.Since(p.start).Round(time.Second), pages(row.Intents.Drain))
+	if row.Sessions > 0 {
+		p.app.say("%d sessions still go on there through the tunnel; it may be switched off when rhumb sessions --site %s shows none", row.Sessions, p.site)
+	}
 	return true, nil
 }
 
@@ -229,9 +232,9 @@ func (p *drainProgress) detail(row *api.Site) string {
 	case placement.PhaseSessions:
 		part := 0.0
 		if p.most > 0 {
-			part = 1 - float64(row.Sessions)/float64(p.most)
+			part = 1 - float64(row.Edge.Own)/float64(p.most)
 		}
-		return fmt.Sprintf("%s %d -> %d, %d moving, %d failed", s.bar(part, 10), p.most, row.Sessions, row.Edge.Moving, row.Edge.Failed)
+		return fmt.Sprintf("%s %d -> %d, %d moving, %d failed; %d of other servers go on", s.bar(part, 10), p.most, row.Edge.Own, row.Edge.Moving, row.Edge.Failed, row.Edge.Foreign)
 	case placement.PhaseGShut, placement.PhaseWithdraw:
 		out := "routes: " + orNone(routesCell(row.Routes)) + ", " + age
 		for _, r := range row.Routes {

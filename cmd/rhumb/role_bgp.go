@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rhumb/bgp"
+	"rhumb/edge/forward"
 	"rhumb/placement"
 	"rhumb/placement/store"
 )
@@ -59,7 +60,7 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	b := u.cfg.BGP
 	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,
 		Port: b.Port, Mode: u.cfg.Mode, Host: bgp.NewLoopback(), NextHop4: b.NextHop4, NextHop6: b.NextHop6,
-		Events: u.routeEvent, Logger: u.log, Registerer: u.metrics}
+		InUse: u.inUse, Events: u.routeEvent, Logger: u.log, Registerer: u.metrics}
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}
@@ -101,6 +102,26 @@ func (u *unit) listening(p netip.Prefix) error {
 		}
 	}
 	return nil
+}
+
+// inUse tells whether clients' sessions are served on an address of a service.
+// The kernel is asked: the sessions are other processes'.
+func (u *unit) inUse(a netip.Addr) bool {
+	vips := slices.DeleteFunc(u.vips(func(*placement.Service) bool { return true }), func(v netip.AddrPort) bool { return v.Addr() != a })
+	if len(vips) == 0 {
+		return false
+	}
+	counts, err := forward.Sessions(vips)
+	if err != nil {
+		u.log.Warn("bgp: sessions are not counted; the address stays", "address", a, "err", err)
+		return true
+	}
+	for _, n := range counts {
+		if n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // routeEvent tells the fleet's log of a transition.

@@ -75,7 +75,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
-		Services: contentServices(snap.Inventory), Moves: edge.Moves{PullAfter: pullAfter, Backups: true}, Addresses: !u.cfg.Has("bgp"),
+		Services: contentServices(snap.Inventory), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp"),
 		Strays: strays{fwd}, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
@@ -88,6 +88,10 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 // pullAfter is how long a session's packets must have strayed here before it is
 // moved: a route that flips back sooner moves nothing.
 const pullAfter = time.Second
+
+// pushAfter is how long after gshut a draining site hands over by itself what
+// nobody has pulled: sessions that rest send nothing which could stray.
+const pushAfter = 8 * time.Second
 
 // apply aims peers, services and the drain at a snapshot. Each keeps its last
 // good state when the new one is wrong.
@@ -142,26 +146,51 @@ func (e *edgeRole) report(n *placement.Node) {
 	}
 	st := &placement.EdgeStats{}
 	for _, s := range e.agent.Sessions() {
+		if s.Local {
+			continue
+		}
 		st.Sessions++
 		if s.State == edge.Moving || s.State == edge.Dumped {
 			st.Moving++
 		}
 	}
-	st.Forwarded = len(e.forwarder.Flows())
-	if owned, err := e.forwarder.Owned(); err == nil {
-		for _, c := range owned {
-			st.Foreign += c
-		}
-		st.Foreign = max(0, st.Foreign-st.Sessions) // what is not ours belongs to other servers
-	}
-	for _, m := range e.agent.Moves() {
-		if m.Err != nil {
-			st.Failed++
-		} else {
-			st.MovedOut++
+	for _, f := range e.forwarder.Flows() {
+		if !f.Observed {
+			st.Forwarded++
 		}
 	}
+	st.Foreign = e.unit.foreignSessions()
+	t := e.agent.Totals()
+	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	n.Edge = st
+}
+
+// foreignSessions counts the clients of other servers on this site's VIPs.
+func (u *unit) foreignSessions() int {
+	sum := 0
+	counts, err := forward.Sessions(u.vips(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content }))
+	if err != nil {
+		u.log.Warn("edge: sessions of other servers are not counted", "err", err)
+	}
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
+}
+
+// vips are the addresses and ports of the services that are wanted.
+func (u *unit) vips(want func(*placement.Service) bool) []netip.AddrPort {
+	var out []netip.AddrPort
+	snap := u.current.Load()
+	if snap == nil {
+		return nil
+	}
+	for i := range snap.Inventory.Services {
+		if s := &snap.Inventory.Services[i]; s.Edge != nil && want(s) {
+			out = append(out, s.Edge.VIPs...)
+		}
+	}
+	return out
 }
 
 // tunnels are the other sites as the forwarder reaches them.

@@ -40,8 +40,12 @@ const (
 	// costs every peer a look-up, and a scan of the VIP is nothing but
 	// strays.
 	askRate = 2000
-	// leastWait is how long packets wait for an owner to be found, at least.
-	leastWait = 200 * time.Millisecond
+	// leastWait is how long packets wait, at least, while a site that was asked
+	// is silent. Silence is no word: a site under load answers late, and a packet
+	// given back too soon resets a living session, while one that waits costs
+	// the client of a dead one a second. When all have answered nothing waits.
+	leastWait = time.Second
+	mostWait  = 2 * time.Second
 
 	// tickEvery is the grain of repeated and ended questions.
 	tickEvery  = 20 * time.Millisecond
@@ -366,39 +370,12 @@ func (f *Forwarder) Flows() []Forwarded {
 // Owned counts the sessions which this site's servers have on each VIP: when
 // all are 0, a draining site may go.
 func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
-	counts := make(map[netip.AddrPort]int)
-	for vip := range *f.vips.Load() {
-		counts[vip] = 0
-	}
-	err := f.eachOwned(func(flow Flow) { counts[flow.VIP]++ })
-	return counts, err
+	return Sessions(slices.Collect(maps.Keys(*f.vips.Load())))
 }
 
 // eachOwned visits the live local connections on all VIPs.
 func (f *Forwarder) eachOwned(visit func(Flow)) error {
-	d, err := openDiag()
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	vips := *f.vips.Load()
-	ports := make(map[uint16]bool)
-	for vip := range vips {
-		ports[vip.Port()] = true
-	}
-	ours := func(flow Flow) {
-		if _, ok := vips[flow.VIP]; ok {
-			visit(flow)
-		}
-	}
-	for _, port := range slices.Sorted(maps.Keys(ports)) {
-		for _, family := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if err := d.dump(port, family, ours); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return eachSession(slices.Collect(maps.Keys(*f.vips.Load())), visit)
 }
 
 // sites lists whom to ask; for the table of owners.

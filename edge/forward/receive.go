@@ -159,7 +159,7 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
 	for _, site := range set.sites {
 		wait = max(wait, 2*set.bySite[site].sample.rtt)
 	}
-	r.owners.wait = min(wait, time.Second)
+	r.owners.wait = min(wait, mostWait)
 }
 
 // answer says whether this site owns a flow. It is the kernel's word, so it is

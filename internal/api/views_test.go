@@ -24,6 +24,17 @@ func TestViewsAgainstKeptDocuments(t *testing.T) {
 	}
 }
 
+// TestTheDocumentOfTheAPI: what others rely on changes only on purpose.
+func TestTheDocumentOfTheAPI(t *testing.T) {
+	doc := testServer(t, &fakeOps{}).describe()
+	for _, e := range (&Server{}).endpoints() {
+		if doc.Paths[prefix+e.path] == nil {
+			t.Errorf("%s is not described", e.path)
+		}
+	}
+	golden(t, "openapi", doc)
+}
+
 func row(t *testing.T, st State, site string) Site {
 	t.Helper()
 	rows := Sites(st, nil)

@@ -25,6 +25,8 @@ type order struct {
 	Every time.Duration `json:"every,omitempty"`
 	FIB   bool          `json:"fib,omitempty"`
 	Crowd *crowd        `json:"crowd,omitempty"`
+	// Downloads are run all at once.
+	Downloads []download `json:"downloads,omitempty"`
 }
 
 // event is one line of an agent's report.
@@ -32,6 +34,8 @@ type event struct {
 	Answer *answer      `json:"answer,omitempty"`
 	Route  *routeChange `json:"route,omitempty"`
 	Ready  bool         `json:"ready,omitempty"`
+
+	Downloaded *downloaded `json:"downloaded,omitempty"`
 }
 
 // routeChange is a change of the main table.
@@ -78,6 +82,9 @@ func runAgent(text string) int {
 			fmt.Fprintln(os.Stderr, "agent:", err)
 			return 1
 		}
+	}
+	if len(o.Downloads) > 0 {
+		r.downloads(ctx, o.Downloads)
 	}
 	if o.FIB {
 		if err := r.watchRoutes(ctx); err != nil {

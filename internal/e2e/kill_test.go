@@ -30,6 +30,7 @@ func TestE2ESites(t *testing.T) {
 	l := startLab(t, foreignPeers()...)
 	l.owners()
 	t.Run("host answers", func(t *testing.T) { testHostAnswers(t, l) })
+	t.Run("scopes", func(t *testing.T) { testScope(t, l) })
 	t.Run("resolvers", func(t *testing.T) { testResolvers(t, l) })
 	t.Run("referrals", func(t *testing.T) { testReferrals(t, l) })
 	before := testSameEverywhere(t, l)

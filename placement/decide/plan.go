@@ -18,8 +18,8 @@ type PlanInput struct {
 	Prev *placement.Plan
 	// Demand is what was measured, in any order; without any the expected one counts.
 	Demand []placement.Demand
-	// Sessions left at a draining site, as its edge nodes report; a site that
-	// reports none has no entry.
+	// Sessions that a draining site has still to hand over, as its edge nodes
+	// report; a site that reports none has no entry.
 	Sessions map[string]int
 	// Announced is what every node says it announces.
 	Announced []placement.Announced

@@ -349,12 +349,14 @@ func (d *Director) runnable() error {
 	return nil
 }
 
-// sessions sums what edge nodes still hold, by site.
+// sessions sums what edge nodes still have to hand over, by site. Sessions of
+// other servers cannot be moved, and go on through the tunnel when the route is
+// gone, so nothing waits for them.
 func sessions(nodes []placement.Node) map[string]int {
 	out := make(map[string]int)
 	for i := range nodes {
 		if e := nodes[i].Edge; e != nil {
-			out[nodes[i].Site] += e.Sessions + e.Foreign
+			out[nodes[i].Site] += e.Sessions
 		}
 	}
 	return out

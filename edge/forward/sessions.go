@@ -1,0 +1,68 @@
+package forward
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+)
+
+// Sessions counts the live connections which clients have to servers of this
+// host, on each of the addresses and ports. Connections from the host itself are
+// left out: health checks are no clients, and no route takes them away.
+func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
+	counts := make(map[netip.AddrPort]int, len(vips))
+	for _, vip := range vips {
+		counts[vip] = 0
+	}
+	err := eachSession(vips, func(flow Flow) { counts[flow.VIP]++ })
+	return counts, err
+}
+
+// eachSession visits the connections that Sessions counts.
+func eachSession(vips []netip.AddrPort, visit func(Flow)) error {
+	d, err := openDiag()
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	own, err := ownAddresses()
+	if err != nil {
+		return err
+	}
+	wanted, ports := make(map[netip.AddrPort]bool, len(vips)), make(map[uint16]bool)
+	for _, vip := range vips {
+		wanted[vip], ports[vip.Port()] = true, true
+	}
+	clients := func(flow Flow) {
+		if wanted[flow.VIP] && !own[flow.Client.Addr()] {
+			visit(flow)
+		}
+	}
+	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		for _, family := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			if err := d.dump(port, family, clients); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ownAddresses are those of this host.
+func ownAddresses() (map[netip.Addr]bool, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("forward: addresses of this host: %w", err)
+	}
+	own := make(map[netip.Addr]bool, len(list))
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				own[ip.Unmap()] = true
+			}
+		}
+	}
+	return own, nil
+}

@@ -1,0 +1,511 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rhumb/internal/netlab"
+)
+
+// What the clients do, and what they may notice of a drain.
+const (
+	drainPiece = 4 << 10
+	drainPace  = 75 * time.Millisecond
+	// A drain takes about 40 s: 20 s of them for the caches of resolvers.
+	drainLong  = 65 * time.Second
+	drainShort = 12 * time.Second
+	stallLimit = 150 * time.Millisecond // at p99, over the same clients in calm
+)
+
+// TestE2EDrain takes a site out while clients download from it, from a stock nginx
+// and from our own server, and back in: nobody may see an error, a reset or a wrong
+// byte, and what can be moved is gone before the route is.
+func TestE2EDrain(t *testing.T) {
+	l := newLab(t, stateDir(t))
+	long, short := l.object("long.bin", drainLong), l.object("short.bin", drainShort)
+	l.start(exec.Command(binary(t), "lab", "--dir", l.dir, "--router", "t-eu=bird", "--router", "t-us=frr", "--origin", "nginx"))
+	l.awaitReady()
+	l.owners()
+	before := l.answerSet("nyc1")
+	for range rounds() {
+		testDrain(t, l, long, short, before)
+	}
+	testReturnAuto(t, l)
+}
+
+// object is a file that every site serves.
+type object struct {
+	path string
+	size int64
+	hash string
+}
+
+// object writes a file which a client of ours reads for some time.
+func (l *lab) object(name string, last time.Duration) object {
+	l.t.Helper()
+	data := make([]byte, int64(last/drainPace)*drainPiece+1234)
+	rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(data)
+	file := filepath.Join(l.dir, "srv", "vod", name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+	sum := sha256.Sum256(data)
+	return object{"/" + name, int64(len(data)), hex.EncodeToString(sum[:])}
+}
+
+// drainClients are 100 downloads from nginx and 100 from our server over IPv4, and
+// a few of both over IPv6.
+func drainClients(o object) []download {
+	var all []download
+	for server, n := range map[string]int{"192.0.2.10:8080": 100, "192.0.2.11:80": 100, "[2001:db8:53::10]:8080": 10, "[2001:db8:53::11]:80": 10} {
+		for range n {
+			all = append(all, download{Server: netip.MustParseAddrPort(server), Path: o.path, Size: o.size, Hash: o.hash, Piece: drainPiece, Pace: drainPace})
+		}
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+func euClients() []string {
+	var out []string
+	for i := range 8 {
+		out = append(out, netlab.ClientName(netlab.Europe, i+1))
+	}
+	return out
+}
+
+func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix]string) {
+	calm := l.download(euClients(), drainClients(short))
+	calm.wait(l, 2*drainShort)
+	checkClients(t, l, "calm", calm)
+
+	answers := l.watchAnswers()
+	w := l.watchDrain("ams1")
+	clients := l.download(euClients(), drainClients(long))
+	curls := l.curls(long)
+	asked := time.Now()
+	l.line.event(asked, "rhumb drain ams1 --for 10m --wait")
+	out := l.rhumb("drain", "ams1", "--reason", "TestE2EDrain", "--for", "10m", "--wait")
+	l.line.eventf("the command ended: %s", lastLine(out))
+	checkCommand(t, out)
+	if len(clients.stalls("content", "nginx")) > 0 {
+		t.Errorf("%d downloads were over before the site was drained; they must last longer", len(clients.stalls("content", "nginx")))
+	}
+	checkOrder(t, l, w)
+	checkAnswersLeft(t, l, answers, w, asked)
+	checkForwardedLeft(t, l, out)
+
+	clients.wait(l, drainLong)
+	curls(t)
+	checkClients(t, l, "drain", clients)
+	checkStalls(t, l, calm, clients)
+	l.await(20*time.Second, "ams1 has no session left", func() error {
+		if s := l.siteRow("ams1"); s.Sessions != 0 {
+			return fmt.Errorf("%d sessions", s.Sessions)
+		}
+		return nil
+	})
+	checkExpiry(t, l)
+	checkSwitchedOff(t, l, short)
+	w.stop()
+
+	l.rhumb("undrain", "ams1")
+	took := l.await(healWithin, "ams1 is back as before", func() error { return l.asBefore(before) })
+	t.Logf("undrain: all as before after %.1f s", took.Seconds())
+}
+
+// rhumb runs a command of the operator's, which must succeed.
+func (l *lab) rhumb(args ...string) string {
+	l.t.Helper()
+	out, err := l.tryRhumb(args...)
+	if err != nil {
+		l.t.Fatalf("rhumb %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (l *lab) tryRhumb(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary(l.t), append([]string{"--server", filepath.Join(l.dir, "admin.sock")}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// drainPhases in the order in which an operator must see them.
+func drainPhases() []string {
+	return []string{"plan", "dns", "ttl", "gshut", "sessions", "withdraw", "drained"}
+}
+
+// checkCommand wants the command to have told of every phase, in order.
+func checkCommand(t *testing.T, out string) {
+	t.Helper()
+	var seen []string
+	for _, line := range strings.Split(out, "\n") {
+		if f := strings.Fields(line); len(f) > 0 && slices.Contains(drainPhases(), f[0]) && !slices.Contains(seen, f[0]) {
+			seen = append(seen, f[0])
+		}
+	}
+	if !slices.Equal(seen, drainPhases()) {
+		t.Errorf("rhumb drain --wait told of %v, want %v\n%s", seen, drainPhases(), out)
+	}
+}
+
+// siteRow is what the API says of a site.
+type siteRow struct {
+	Status   string `json:"status"`
+	Phase    string `json:"phase"`
+	Sessions int    `json:"sessions"`
+	Edge     struct {
+		Own      int `json:"own"`
+		Foreign  int `json:"foreign"`
+		MovedIn  int `json:"moved_in"`
+		MovedOut int `json:"moved_out"`
+		Failed   int `json:"failed"`
+	} `json:"edge"`
+}
+
+func (l *lab) siteRow(site string) (row siteRow) {
+	l.t.Helper()
+	if err := l.api("/api/v1/sites/"+site, &row); err != nil {
+		l.t.Fatal(err)
+	}
+	return row
+}
+
+// drainWatch is what was seen of a drain from outside.
+type drainWatch struct {
+	stop func()
+
+	mu     sync.Mutex
+	phases map[string]time.Time // first seen
+	none   time.Time            // no session of our own server left, since then
+	path   map[string]time.Time // states of the route from the site at its router: plain, gshut, none
+}
+
+// watchDrain follows the API's word on a site, and what the router beside it, a
+// BIRD, has heard from it.
+func (l *lab) watchDrain(site string) *drainWatch {
+	w := &drainWatch{phases: map[string]time.Time{}, path: map[string]time.Time{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	every := func(f func(at time.Time)) {
+		wg.Go(func() {
+			tick := time.NewTicker(100 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				f(time.Now())
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	every(func(at time.Time) {
+		var row siteRow
+		if l.api("/api/v1/sites/"+site, &row) == nil {
+			w.row(l, at, row)
+		}
+	})
+	every(func(at time.Time) { w.heard(l, at, l.birdPath(site)) })
+	w.stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
+	l.t.Cleanup(w.stop)
+	return w
+}
+
+func (w *drainWatch) row(l *lab, at time.Time, row siteRow) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	phase := row.Phase
+	if _, seen := w.phases[phase]; !seen {
+		w.phases[phase] = at
+	}
+	if row.Edge.Own > 0 {
+		w.none = time.Time{}
+	} else if w.none.IsZero() {
+		w.none = at
+	}
+	l.line.set("drain", at, phase)
+	l.line.set("own left", at, fmt.Sprint(row.Edge.Own))
+	l.line.set("forwarded left", at, fmt.Sprint(row.Edge.Foreign))
+}
+
+func (w *drainWatch) heard(l *lab, at time.Time, state string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, seen := w.path[state]; !seen {
+		w.path[state] = at
+	}
+	l.line.set("t-eu has from ams1", at, state)
+}
+
+// birdPath is the site's route as its BIRD has it: plain, gshut or none.
+func (l *lab) birdPath(site string) string {
+	out, err := exec.Command("birdc", "-s", filepath.Join(l.dir, "foreign", "t-eu-bird", "bird.ctl"),
+		"show", "route", netlab.AnycastV4, "all").CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	state, here := "none", false
+	for line := range strings.SplitSeq(string(out), "\n") {
+		if _, via, ok := strings.Cut(line, "\tvia "); ok {
+			here = l.hopOf(site, via)
+			if here {
+				state = "plain"
+			}
+		}
+		if here && strings.Contains(line, "BGP.community") && strings.Contains(line, "(65535,0)") {
+			state = "gshut"
+		}
+	}
+	return state
+}
+
+// hopOf tells whether a next hop as BIRD prints it is the site's.
+func (l *lab) hopOf(site, text string) bool {
+	hop, _, _ := strings.Cut(text, " ")
+	return l.owner[parseAddr(hop)] == site
+}
+
+// checkOrder wants the phases in order, our own sessions gone before the withdraw
+// was heard at the router, and the route lowered before it was taken away.
+func checkOrder(t *testing.T, l *lab, w *drainWatch) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := time.Time{}
+	for _, p := range drainPhases() {
+		at, ok := w.phases[p]
+		if !ok && p != "plan" { // plan may pass between two looks
+			t.Errorf("phase %s was not seen", p)
+		}
+		if ok && at.Before(last) {
+			t.Errorf("phase %s was seen before the one that precedes it", p)
+		}
+		last = later(at, last)
+	}
+	gshut, none := w.path["gshut"], w.path["none"]
+	switch {
+	case gshut.IsZero() || none.IsZero() || none.Before(gshut):
+		t.Errorf("the router heard gshut at %v and the withdraw at %v", gshut, none)
+	case w.none.IsZero() || !w.none.Before(none):
+		t.Errorf("sessions of our own server were left when the route was withdrawn (none since %v, withdrawn %v)", w.none, none)
+	default:
+		t.Logf("content: all moved %.1f s after gshut was heard, %.1f s before the withdraw", w.none.Sub(gshut).Seconds(), none.Sub(w.none).Seconds())
+	}
+}
+
+// watchAnswers polls every site's name server for the clients of eu.
+func (l *lab) watchAnswers() *poller {
+	var qs []question
+	var lanes []string
+	for _, site := range sites() {
+		qs = append(qs, question{Server: l.nameServer(site), Name: "www.cdn.demo.test", Client: blocks()[netlab.Europe]})
+		lanes = append(lanes, "eu asks "+site)
+	}
+	return l.poll("res-eu", 100*time.Millisecond, lanes, qs...)
+}
+
+// checkAnswersLeft wants the answers to leave the site with phase dns and to name
+// others all along.
+func checkAnswersLeft(t *testing.T, l *lab, p *poller, w *drainWatch, asked time.Time) {
+	t.Helper()
+	w.mu.Lock()
+	dns, ttl := w.phases["dns"], w.phases["ttl"]
+	w.mu.Unlock()
+	last, q := p.lastNaming("ams1", asked)
+	if last.After(ttl.Add(500 * time.Millisecond)) {
+		t.Errorf("%s named ams1 %.2f s after phase dns began", q.Server, last.Sub(dns).Seconds())
+	}
+	for _, a := range p.since(asked) {
+		if m, err := a.msg(); err != nil || len(addrsOf(m)) == 0 {
+			t.Errorf("%s said %s during the drain", p.qs[a.Q].Server, a.text())
+		}
+	}
+	t.Logf("answers named ams1 for the last time %+.2f s after phase dns was seen", last.Sub(dns).Seconds())
+	p.stop()
+}
+
+// checkForwardedLeft wants the operator to be told how many sessions go on.
+func checkForwardedLeft(t *testing.T, l *lab, command string) {
+	t.Helper()
+	row := l.siteRow("ams1")
+	if row.Edge.Own != 0 || row.Edge.Foreign < 110 {
+		t.Errorf("when drained, ams1 has %d own and %d forwarded sessions; want none, and 110 or more", row.Edge.Own, row.Edge.Foreign)
+	}
+	if row.Edge.MovedOut < 110 || l.siteRow("nyc1").Edge.MovedIn+l.siteRow("tyo1").Edge.MovedIn < 110 {
+		t.Errorf("ams1 moved %d out, nyc1 %d in, tyo1 %d in; want 110 or more", row.Edge.MovedOut, l.siteRow("nyc1").Edge.MovedIn, l.siteRow("tyo1").Edge.MovedIn)
+	}
+	if !strings.Contains(command, "sessions still go on") {
+		t.Errorf("the command does not tell of the sessions that go on:\n%s", command)
+	}
+	list := l.rhumb("sessions", "--site", "ams1")
+	if !strings.Contains(list, fmt.Sprint(row.Edge.Foreign)) {
+		t.Errorf("rhumb sessions --site ams1 does not tell of %d sessions:\n%s", row.Edge.Foreign, list)
+	}
+	t.Logf("drained: %d forwarded go on, %d were moved, %d moves failed\n%s", row.Edge.Foreign, row.Edge.MovedOut, row.Edge.Failed, list)
+}
+
+// checkClients wants every client whole and served by ams1 at first.
+func checkClients(t *testing.T, l *lab, what string, f *fleetOfClients) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, kind := range []string{"nginx", "content", "nginx6", "content6"} {
+		bad := 0
+		for _, d := range f.results[kind] {
+			if d.Err != "" {
+				if bad++; bad <= 5 {
+					t.Errorf("%s: %s client %s: %s (after %.1f s)", what, kind, d.Client, d.Err, d.Took.Seconds())
+				}
+			}
+			if strings.HasPrefix(kind, "nginx") && d.ServedBy != "ams1" {
+				t.Errorf("%s: client %s was served by %q", what, d.Client, d.ServedBy)
+			}
+		}
+		if n := len(f.results[kind]); n != 100 && n != 10 {
+			t.Errorf("%s: %d results of %s clients", what, n, kind)
+		}
+		l.line.eventf("%s: %s: %d clients, %d errors", what, kind, len(f.results[kind]), bad)
+	}
+}
+
+// checkStalls compares the longest gaps of a drain with those in calm.
+func checkStalls(t *testing.T, l *lab, calm, drain *fleetOfClients) {
+	t.Helper()
+	for _, kinds := range [][]string{{"nginx"}, {"content"}, {"nginx6"}, {"content6"}, {"nginx", "content", "nginx6", "content6"}} {
+		c, d := calm.stalls(kinds...), drain.stalls(kinds...)
+		row := fmt.Sprintf("stall %-32s calm p50 %3d p99 %3d max %3d ms   drain p50 %3d p99 %3d max %3d ms", strings.Join(kinds, " "),
+			quantile(c, .5).Milliseconds(), quantile(c, .99).Milliseconds(), quantile(c, 1).Milliseconds(),
+			quantile(d, .5).Milliseconds(), quantile(d, .99).Milliseconds(), quantile(d, 1).Milliseconds())
+		l.line.eventf("%s", row)
+		t.Log(row)
+		if over := quantile(d, .99) - quantile(c, .99); len(kinds) > 1 && over > stallLimit {
+			t.Errorf("p99 of the stalls is %d ms above that in calm, want at most %s", over.Milliseconds(), stallLimit)
+		}
+	}
+	drain.mu.Lock()
+	defer drain.mu.Unlock()
+	for kind, all := range drain.results {
+		for _, d := range all {
+			if d.Gap > 250*time.Millisecond {
+				l.line.event(d.GapAt, fmt.Sprintf("end of a gap of %d ms: %s %s", d.Gap.Milliseconds(), kind, d.Client))
+			}
+		}
+	}
+}
+
+// curls start real clients, with a stock receive buffer; the result checks them.
+func (l *lab) curls(o object) func(t *testing.T) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var bad []string
+	rate := fmt.Sprint(o.size / int64(drainLong/time.Second))
+	for i, server := range []string{"192.0.2.10:8080", "192.0.2.11", "192.0.2.10:8080", "192.0.2.11", "[2001:db8:53::10]:8080", "[2001:db8:53::11]"} {
+		wg.Go(func() {
+			var out bytes.Buffer
+			code, err := l.execTo(l.t.Context(), &out, euClients()[i], "/bin/bash", "-o", "pipefail", "-c",
+				"curl -gsS --limit-rate "+rate+" http://"+server+o.path+" | sha256sum")
+			if err != nil || code != 0 || !strings.HasPrefix(out.String(), o.hash) {
+				mu.Lock()
+				defer mu.Unlock()
+				bad = append(bad, fmt.Sprintf("curl %s: exit %d, %v: %s", server, code, err, out.String()))
+			}
+		})
+	}
+	return func(t *testing.T) {
+		t.Helper()
+		wg.Wait()
+		for _, text := range bad {
+			t.Error(text)
+		}
+	}
+}
+
+// checkExpiry wants a drain whose time runs out to page, and to go on.
+func checkExpiry(t *testing.T, l *lab) {
+	t.Helper()
+	l.rhumb("drain", "ams1", "--reason", "TestE2EDrain: expiry", "--for", "1s")
+	l.await(10*time.Second, "DrainExpired is told", func() error {
+		out, err := l.tryRhumb("status")
+		if !strings.Contains(out, "DrainExpired") && !strings.Contains(out, "ran out") {
+			return fmt.Errorf("status (%v): %s", err, out)
+		}
+		return nil
+	})
+	time.Sleep(time.Second) // a decision or two later
+	if row := l.siteRow("ams1"); row.Phase != "drained" {
+		t.Errorf("after its time the drain is at phase %q", row.Phase)
+	}
+}
+
+// checkSwitchedOff takes the drained site away altogether, and back.
+func checkSwitchedOff(t *testing.T, l *lab, o object) {
+	t.Helper()
+	p := l.watchAnswers()
+	clients := make([]download, 0, 20)
+	for _, d := range drainClients(o) {
+		if len(clients) < cap(clients) {
+			clients = append(clients, d)
+		}
+	}
+	f := l.download(euClients(), clients)
+	killed := l.kill("ams1")
+	f.wait(l, 3*drainShort)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for kind, all := range f.results {
+		for _, d := range all {
+			if d.Err != "" {
+				t.Errorf("the drained site was switched off: %s client %s: %s", kind, d.Client, d.Err)
+			}
+		}
+	}
+	for _, a := range p.since(killed) {
+		m, err := a.msg()
+		if l.owner[p.qs[a.Q].Server.Addr()] != "ams1" && (err != nil || len(addrsOf(m)) == 0) {
+			t.Errorf("%s said %s after the drained site was switched off", p.qs[a.Q].Server, a.text())
+		}
+	}
+	p.stop()
+	l.heal("ams1")
+}
+
+// testReturnAuto wants a drain that may to end by itself.
+func testReturnAuto(t *testing.T, l *lab) {
+	l.rhumb("drain", "tyo1", "--reason", "TestE2EDrain: return", "--for", "2s", "--return", "auto")
+	l.await(15*time.Second, "tyo1 drains", func() error { return l.phaseIs("tyo1", "dns", "ttl") })
+	l.await(15*time.Second, "tyo1 returns by itself", func() error { return l.phaseIs("tyo1", "returning") })
+}
+
+func (l *lab) phaseIs(site string, want ...string) error {
+	if row := l.siteRow(site); !slices.Contains(want, row.Phase) {
+		return fmt.Errorf("phase %q", row.Phase)
+	}
+	return nil
+}
