@@ -26,8 +26,8 @@ func (r ran) String() string {
 	return fmt.Sprintf("rhumb %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, r.out, r.err)
 }
 
-// rhumb runs the binary as an operator does, against the lab's console.
-func (l *lab) rhumb(args ...string) ran {
+// run starts the binary as an operator does, against the lab's console.
+func (l *lab) run(args ...string) ran {
 	l.t.Helper()
 	return l.rhumbAt("admin.sock", args...)
 }
@@ -64,7 +64,7 @@ func runRhumb(t testing.TB, args ...string) ran {
 // mustRhumb fails the test unless the command ends well.
 func (l *lab) mustRhumb(args ...string) string {
 	l.t.Helper()
-	r := l.rhumb(args...)
+	r := l.run(args...)
 	if r.code != 0 {
 		l.t.Fatalf("%s", r)
 	}
