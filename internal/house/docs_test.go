@@ -412,3 +412,15 @@ func TestAPIIsDocumented(t *testing.T) {
 		t.Errorf("only %d rows found in the route table", rows)
 	}
 }
+
+// TestPagesShowSamples: what a page prints is the sample that a test loads.
+func TestPagesShowSamples(t *testing.T) {
+	for sample, page := range map[string]string{"etc/node-authdns.yaml": "docs/how-to/dns-only.md", "etc/node-bgp.yaml": "docs/how-to/bgp-only.md"} {
+		text := read(t, page)
+		for _, line := range strings.Split(read(t, sample), "\n") {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && !strings.Contains(text, line) {
+				t.Errorf("%s lacks the line %q of %s", page, line, sample)
+			}
+		}
+	}
+}
