@@ -38,7 +38,7 @@ func siteUnits() []string { return []string{"director", "origin", "dns", "bgp", 
 func (w *world) unitArgs(site, unit string) []string {
 	roles := map[string]string{"director": "placement", "dns": "authdns", "bgp": "bgp,health", "edge": "edge"}
 	if unit == "origin" {
-		return []string{"lab", "origin", "--listen", ":8080", "--root", w.dir.content()}
+		return []string{"lab", "origin", "--listen", ":8080", "--root", w.dir.content(), "--name", site}
 	}
 	return []string{"serve", "--config", w.dir.nodeFile(site), "--roles", roles[unit]}
 }
