@@ -56,7 +56,7 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 
 // addDirector adds the role placement: a director which leads when it holds the lease.
 func addDirector(u *unit) {
-	views := make(chan director.View, 1)
+	views := newBox[director.View]()
 	feed := u.views.subscribe()
 	u.add("director-views", func(ctx context.Context) error { return pump(ctx, feed, views, directorView) })
 	d := director.New(director.Config{Node: u.cfg.Node.Name, Store: directorStore{u.store}, Views: views,

@@ -19,8 +19,8 @@ import (
 // addEdge adds the role edge: a forwarder for the strays of every service on a
 // VIP, and our own server for those of kind content.
 func addEdge(u *unit) {
-	snaps := make(chan *placement.Snapshot, 1)
-	u.appliers = append(u.appliers, latest(snaps))
+	snaps := newSnapshotBox()
+	u.appliers = append(u.appliers, snaps)
 	e := &edgeRole{unit: u, ready: make(chan struct{})}
 	u.reports = append(u.reports, e.report)
 	u.add("edge", func(ctx context.Context) error {
@@ -31,7 +31,7 @@ func addEdge(u *unit) {
 		if !site.Edge.IsValid() || u.identity == nil {
 			return errors.New("role edge needs the site's edge address in the fleet and an identity in the node file")
 		}
-		return e.run(ctx, snap, site, snaps)
+		return e.run(ctx, snap, site, snaps.box)
 	})
 }
 
