@@ -188,7 +188,13 @@ func (w *world) bringUp(ctx context.Context, p *labProgress) error {
 		{"clients", check.clients, nil},
 	}
 	for _, s := range stages {
-		text, err := await(ctx, s.ok)
+		text, err := await(ctx, func(ctx context.Context) (string, error) {
+			if err := w.fallen(); err != nil {
+				cancel() // waiting on would not bring it back
+				return "", err
+			}
+			return s.ok(ctx)
+		})
 		if err != nil {
 			return fmt.Errorf("lab: %s: %w (logs in %s)", s.name, err, filepath.Join(string(w.dir), "logs"))
 		}
