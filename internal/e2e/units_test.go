@@ -44,8 +44,7 @@ func testKillDirector(t *testing.T, l *lab, w *watchers) {
 		}
 		return err
 	})
-	l.line.eventf("looking on for 3 s more")
-	time.Sleep(3 * time.Second) // nothing may happen; there is no event for that
+	l.lookOn(killed)
 	for _, at := range sites() {
 		for _, step := range l.steps(t, at, killed) {
 			t.Errorf("%s changed its announcement: %s", at, step.line)
@@ -68,6 +67,7 @@ func testKillDNS(t *testing.T, l *lab, w *watchers, site string) {
 		l.await(routesWithin, router+" routes "+p.String()+" elsewhere", func() error { return l.routeAwayFrom(router, p, site) })
 	}
 	l.await(clientsWithin, "clients of "+l.regionOf(site)+" are served", func() error { return l.served(l.regionOf(site), "www.cdn.demo.test:8080") })
+	l.lookOn(killed)
 	for _, at := range sites() {
 		if at != site {
 			checkServing(t, w, at, killed)
@@ -85,6 +85,7 @@ func testKillEdge(t *testing.T, l *lab, w *watchers, site string) {
 	region, peers := l.regionOf(site), l.peersSince(t)
 	killed := l.killUnit(site, "edge")
 	l.await(10*time.Second, "clients of "+region+" reach another edge", func() error { return l.served(region, "vod.cdn.demo.test") })
+	l.lookOn(killed)
 	for _, at := range sites() {
 		checkServing(t, w, at, killed)
 	}
@@ -103,6 +104,7 @@ func testKillBGP(t *testing.T, l *lab, w *watchers, site string) {
 		l.await(routesWithin, router+" routes "+p.String()+" elsewhere", func() error { return l.routeAwayFrom(router, p, site) })
 	}
 	l.await(clientsWithin, "clients of "+l.regionOf(site)+" are served", func() error { return l.served(l.regionOf(site), "www.cdn.demo.test:8080") })
+	l.lookOn(killed)
 	for _, at := range sites() {
 		checkServing(t, w, at, killed)
 	}
@@ -110,6 +112,13 @@ func testKillBGP(t *testing.T, l *lab, w *watchers, site string) {
 	checkAnycast(t, l, w, killed, killed, routesWithin)
 	checkResolvers(t, l, w, "", killed)
 	l.healUnit(t, site, "rhumb-bgp", w)
+}
+
+// lookOn lets a fault last: what must not happen has no event to wait for.
+func (l *lab) lookOn(since time.Time) {
+	const lasting = 12 * time.Second
+	time.Sleep(time.Until(since.Add(lasting)))
+	l.line.eventf("the fault has lasted %.0f s", lasting.Seconds())
 }
 
 // healUnit starts the process again and waits until the routes are as before.
