@@ -21,6 +21,9 @@ func TestE2EUnits(t *testing.T) {
 	before := testSameEverywhere(t, l)
 	w := l.watchAll()
 	for range rounds() {
+		for _, site := range sites() {
+			t.Run("bgp restarted at "+site, func(t *testing.T) { testRestartBGP(t, l, w, site) })
+		}
 		t.Run("director", func(t *testing.T) { testKillDirector(t, l, w) })
 		t.Run("dns", func(t *testing.T) { testKillDNS(t, l, w, "ams1") })
 		t.Run("edge", func(t *testing.T) { testKillEdge(t, l, w, "nyc1") })
@@ -120,6 +123,26 @@ func (l *lab) lookOn(since time.Time) {
 	time.Sleep(time.Until(since.Add(lasting)))
 	l.line.eventf("the fault has lasted %.0f s", lasting.Seconds())
 }
+
+// testRestartBGP: a speaker which died and is started again at once, as a service
+// manager does it, has its sessions and routes back within seconds, whoever the
+// router is, and moves no answer.
+func testRestartBGP(t *testing.T, l *lab, w *watchers, site string) {
+	killed := l.killUnit(site, "bgp")
+	l.healUnit(t, site, "rhumb-bgp", w)
+	if took := time.Since(killed); took > restartWithin {
+		t.Errorf("after its restart the routes of %s were back after %.1f s, want at most %s", site, took.Seconds(), restartWithin)
+	}
+	for _, at := range sites() {
+		checkServing(t, w, at, killed)
+		checkUnmoved(t, w, at, killed)
+	}
+	checkAnycast(t, l, w, killed, killed, routesWithin)
+}
+
+// restartWithin covers the start of a process, the connection to the store, the
+// sessions and the warm-up of the routes.
+const restartWithin = 15 * time.Second
 
 // healUnit starts the process again and waits until the routes are as before.
 func (l *lab) healUnit(t *testing.T, site, unit string, w *watchers) {
