@@ -31,7 +31,8 @@ check: ## format, vet, staticcheck, the rules of the tree
 	$(GO) test ./internal/house
 
 unit: ## unit tests, oracles, scripts and fuzz seeds, with the race detector
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 15m ./...
+	cd internal/tools && $(GO) test ./...
 
 race: unit
 

@@ -126,7 +126,7 @@ func (h *Host) unsettled() (string, error) {
 	}
 	for _, l := range links {
 		at := l.Attrs()
-		if at.Name != "lo" && l.Type() != "veth" {
+		if at.Name != "lo" && !h.declared[at.Name] {
 			continue // made by a program in the host, which minds it itself
 		}
 		if at.RawFlags&unix.IFF_UP == 0 || at.RawFlags&unix.IFF_LOWER_UP == 0 {
