@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,9 +26,9 @@ func TestE2EUnits(t *testing.T) {
 			t.Run("bgp restarted at "+site, func(t *testing.T) { testRestartBGP(t, l, w, site) })
 		}
 		t.Run("director", func(t *testing.T) { testKillDirector(t, l, w) })
-		t.Run("dns", func(t *testing.T) { testKillDNS(t, l, w, "ams1") })
-		t.Run("edge", func(t *testing.T) { testKillEdge(t, l, w, "nyc1") })
-		t.Run("bgp", func(t *testing.T) { testKillBGP(t, l, w, "tyo1") })
+		t.Run("dns", func(t *testing.T) { testKillDNS(t, l, w, "nyc1") })
+		t.Run("edge", func(t *testing.T) { testKillEdge(t, l, w, "tyo1") })
+		t.Run("bgp", func(t *testing.T) { testKillBGP(t, l, w, "ams1") })
 	}
 	l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
 }
@@ -98,21 +99,25 @@ func testKillEdge(t *testing.T, l *lab, w *watchers, site string) {
 	l.healUnit(t, site, "rhumb-edge", w)
 }
 
-// testKillBGP: routers see a dead host and leave it at once; its name server goes
-// on answering whoever asks it.
+// testKillBGP lets the speaker hang first: its router leaves it when the hold time
+// is over. Then it is killed. Its name server goes on answering whoever asks it.
 func testKillBGP(t *testing.T, l *lab, w *watchers, site string) {
 	router, peers := "t-"+l.regionOf(site), l.peersSince(t)
-	killed := l.killUnit(site, "bgp")
+	killed := l.hang(t, site, "bgp,health")
 	for _, p := range anycast() {
 		l.await(routesWithin, router+" routes "+p.String()+" elsewhere", func() error { return l.routeAwayFrom(router, p, site) })
+		if late := w.routes[router].lastVia(p, l.node(site).Addresses, killed); late > routesWithin {
+			t.Errorf("%s routed %s to %s for %.2f s after it hung, want at most %s", router, p, site, late.Seconds(), routesWithin)
+		}
 	}
+	l.killUnit(site, "bgp")
 	l.await(clientsWithin, "clients of "+l.regionOf(site)+" are served", func() error { return l.served(l.regionOf(site), "www.cdn.demo.test:8080") })
 	l.lookOn(killed)
 	for _, at := range sites() {
 		checkServing(t, w, at, killed)
 	}
 	checkPeersStay(t, l, peers, site)
-	checkAnycast(t, l, w, killed, killed, routesWithin)
+	checkAnycast(t, l, w, killed, killed, 0)
 	checkResolvers(t, l, w, "", killed)
 	l.healUnit(t, site, "rhumb-bgp", w)
 }
@@ -122,6 +127,24 @@ func (l *lab) lookOn(since time.Time) {
 	const lasting = 12 * time.Second
 	time.Sleep(time.Until(since.Add(lasting)))
 	l.line.eventf("the fault has lasted %.0f s", lasting.Seconds())
+}
+
+// hang stops a site's process of some roles where it stands, with SIGSTOP.
+func (l *lab) hang(t *testing.T, site, roles string) time.Time {
+	t.Helper()
+	node := filepath.Join(l.dir, "sites", site, "node.yaml")
+	for pid, what := range l.inventory().procs {
+		if strings.Contains(what, node+" --roles "+roles) {
+			at := time.Now()
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			l.line.event(at, "SIGSTOP "+site+" "+roles)
+			return at
+		}
+	}
+	t.Fatalf("%s has no process for %s", site, roles)
+	return time.Time{}
 }
 
 // testRestartBGP: a speaker which died and is started again at once, as a service
