@@ -134,23 +134,27 @@ func (l *lab) loud(limit time.Duration, socket, kind, object string) {
 // metrics. A series that is not there is -1.
 func (l *lab) metric(socket, series string) float64 {
 	l.t.Helper()
+	v, err := l.readMetric(socket, series)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return v
+}
+
+func (l *lab) readMetric(socket, series string) (float64, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(l.dir, socket))
 	}
 	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	resp, err := c.Get("http://unit/metrics")
 	if err != nil {
-		l.t.Fatalf("metrics of %s: %v", socket, err)
+		return 0, fmt.Errorf("metrics of %s: %w", socket, err)
 	}
 	defer resp.Body.Close()
 	for in := bufio.NewScanner(resp.Body); in.Scan(); {
 		if rest, ok := strings.CutPrefix(in.Text(), series+" "); ok {
-			v, err := strconv.ParseFloat(rest, 64)
-			if err != nil {
-				l.t.Fatalf("%s: %v", series, err)
-			}
-			return v
+			return strconv.ParseFloat(rest, 64)
 		}
 	}
-	return -1
+	return -1, nil
 }

@@ -177,7 +177,7 @@ func TestE2ERoleAuthDNSAlone(t *testing.T) {
 	})
 }
 
-func addLine(t *testing.T, file, line string) {
+func addLine(t testing.TB, file, line string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err == nil {
