@@ -40,8 +40,14 @@ const (
 	// costs every peer a look-up, and a scan of the VIP is nothing but
 	// strays.
 	askRate = 2000
-	// leastWait is how long packets wait for an owner to be found, at least.
-	leastWait = 200 * time.Millisecond
+	// leastWait is how long packets wait for an owner to be found, at least:
+	// a busy machine may take that long to answer. The wait is over as soon as
+	// all peers have answered, so it costs only where one of them is dead.
+	leastWait = 400 * time.Millisecond
+	// farRTT is what is assumed of a peer until it has answered once.
+	farRTT = 500 * time.Millisecond
+	// mostWait bounds what far peers may ask for.
+	mostWait = time.Second
 
 	// tickEvery is the grain of repeated and ended questions.
 	tickEvery  = 20 * time.Millisecond
@@ -136,7 +142,7 @@ func New(c Config) (*Forwarder, error) {
 		renewNow: make(chan struct{}, 1)}
 	f.log.Logger = c.Logger
 	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair,
-		count: f.countStrays, retire: f.retire}, askRate, leastWait)
+		count: f.countStrays, retire: f.retire}, askRate, mostWait)
 	vips := make(map[netip.AddrPort]Mode)
 	for _, vip := range c.VIPs {
 		vips[vip] = c.Mode
@@ -363,10 +369,15 @@ func (f *Forwarder) Flows() []Forwarded {
 	return list
 }
 
-// Owned counts the sessions which this site's servers have on each VIP: when
-// all are 0, a draining site may go.
+// Owned counts the connections which this site's servers have on each VIP,
+// those of the host itself included.
 func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
-	return Sessions(slices.Collect(maps.Keys(*f.vips.Load())))
+	counts := make(map[netip.AddrPort]int)
+	for vip := range *f.vips.Load() {
+		counts[vip] = 0
+	}
+	err := f.eachOwned(func(flow Flow) { counts[flow.VIP]++ })
+	return counts, err
 }
 
 // eachOwned visits the live local connections on all VIPs.

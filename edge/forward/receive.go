@@ -157,9 +157,13 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
 	wait := leastWait
 	set := r.peers.Load()
 	for _, site := range set.sites {
-		wait = max(wait, 2*set.bySite[site].sample.rtt)
+		rtt := set.bySite[site].sample.rtt
+		if rtt == 0 {
+			rtt = farRTT
+		}
+		wait = max(wait, 2*rtt)
 	}
-	r.owners.wait = min(wait, time.Second)
+	r.owners.wait = min(wait, mostWait)
 }
 
 // answer says whether this site owns a flow. It is the kernel's word, so it is
