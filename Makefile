@@ -6,7 +6,7 @@ BIN     := bin/rhumb
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Debian packages whose programs stand as real peers in the tests.
-PEERS   := bird2 frr unbound knot-resolver nginx-light curl bind9-dnsutils iproute2
+PEERS   := bird2 frr unbound knot-resolver nginx-light curl bind9-dnsutils iproute2 nftables chromium
 
 .PHONY: run test build deps check unit race fuzz e2e bench soak cover clean
 
@@ -31,7 +31,8 @@ check: ## format, vet, staticcheck, the rules of the tree
 	$(GO) test ./internal/house
 
 unit: ## unit tests, oracles, scripts and fuzz seeds, with the race detector
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 15m ./...
+	cd internal/tools && $(GO) test ./...
 
 race: unit
 

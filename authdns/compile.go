@@ -171,29 +171,18 @@ func (c *compiler) mark(name string, st *steered) {
 	}
 }
 
-// Defaults of a policy that says nothing.
-const (
-	defaultPick = 2
-	defaultTTL  = 20 * time.Second
-)
-
 // steered reads Service and Policy once, so that no query has to.
 func (c *compiler) steered(svc *placement.Service) *steered {
-	st := &steered{service: svc, policy: svc.Policy, pick: defaultPick, observe: c.observes(svc.Mode)}
-	ttl := svc.TTL
-	if p := c.snap.Inventory.Policy(svc.Policy); p != nil {
+	p := c.snap.Inventory.Policy(svc.Policy)
+	st := &steered{service: svc, policy: svc.Policy, pick: p.Picks(), ttl: seconds(svc.AnswerTTL(p)), observe: c.observes(svc.Mode)}
+	if p != nil {
 		st.allDown = p.AllDown
-		if p.Pick > 0 {
-			st.pick = p.Pick
-		}
-		if ttl == 0 {
-			ttl = p.TTL
-		}
 	}
-	st.ttl = uint32(ttl.Or(defaultTTL) / time.Second)
 	st.fixed = c.fixed(svc)
 	return st
 }
+
+func seconds(d time.Duration) uint32 { return uint32(d / time.Second) }
 
 // fixed is what a static set would hold: the first address of each family of
 // every eligible cluster in order, then the second ones, and so on.
@@ -242,7 +231,7 @@ func (c *compiler) delegate() map[string]*delegation {
 		if l.meta.NameServers == "" {
 			continue
 		}
-		d := &delegation{zone: name, service: l.meta.NameServers, pick: defaultPick, ttl: referralTTL, hosts: make(map[string]*host)}
+		d := &delegation{zone: name, service: l.meta.NameServers, pick: placement.DefaultPick, ttl: seconds(placement.DefaultReferralTTL), hosts: make(map[string]*host)}
 		out[name] = d
 		c.hosts(d)
 		for _, h := range d.global {
@@ -265,10 +254,8 @@ func (c *compiler) hosts(d *delegation) {
 		return
 	}
 	d.observe = c.observes(svc.Mode)
-	d.ttl = uint32(svc.TTL.Or(referralTTL*time.Second) / time.Second)
-	if p := inv.Policy(svc.Policy); p != nil && p.Pick > 0 {
-		d.pick = p.Pick
-	}
+	p := inv.Policy(svc.Policy)
+	d.ttl, d.pick = seconds(svc.AnswerTTL(p)), p.Picks()
 	for _, id := range inv.Eligible(svc) {
 		h := d.hosts[id.Site]
 		if h == nil {

@@ -10,13 +10,6 @@ import (
 	"rhumb/placement"
 )
 
-// TTLs of a referral in seconds, where the Service says nothing else. A resolver near a site that is being drained
-// gets the short one, or it would stay away for an hour after the site's return.
-const (
-	referralTTL = 3600
-	drainingTTL = 60
-)
-
 // delegation is a zone whose name servers are chosen per resolver.
 type delegation struct {
 	zone    string
@@ -67,21 +60,7 @@ func (d *delegation) choose(snap *placement.Snapshot, resolver netip.Addr) (out 
 			out = append(out, h)
 		}
 	}
-	if draining(&c) {
-		return out, min(drainingTTL, d.ttl)
-	}
-	return out, d.ttl
-}
-
-// draining tells whether the cheapest candidate is being drained.
-func draining(c *placement.Choice) bool {
-	best := -1
-	for i, cand := range c.Row.Candidates {
-		if cand.Out != placement.OutExcluded && (best < 0 || cand.Cost < c.Row.Candidates[best].Cost) {
-			best = i
-		}
-	}
-	return best >= 0 && c.Row.Candidates[best].Out == placement.OutDrained
+	return out, seconds(c.TTL())
 }
 
 // referral sends the resolver to the name servers of a cut.

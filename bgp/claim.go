@@ -8,9 +8,11 @@ import (
 	"rhumb/placement"
 )
 
-// slotDeadline is how long the store may take to grant a Slot. Later it counts
-// as away, and the prefix stays at gshut until a witness was seen long enough.
-const slotDeadline = 250 * time.Millisecond
+// slotDeadline is how long the store may take to grant a Slot: a transaction is
+// some round trips between members, which may lie on different continents (370 ms
+// were seen with 110 ms one way). Meanwhile the prefix stays at gshut, which
+// harms nobody. Later the store counts as away, until a witness was seen long enough.
+const slotDeadline = 2 * time.Second
 
 // freeDeadline is how long giving a Slot back may take before it is tried again.
 const freeDeadline = 2 * time.Second

@@ -219,7 +219,17 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 	case frame.Pull:
 		a.wg.Go(func() { a.pulled(ctx, l, f) })
 	case frame.OfferSession:
-		a.wg.Go(func() { a.take(ctx, l, f) })
+		// The box stands before the next frame is read: that may be Abort.
+		box, ok := a.taking.open(f.Key)
+		if !ok {
+			f.Type, f.Payload = frame.Refused, []byte(errClaimed.Error())
+			_ = l.send(f) // a dead link has told the giver
+			return
+		}
+		a.wg.Go(func() {
+			defer a.taking.close(f.Key, box)
+			a.take(ctx, l, f, box)
+		})
 	case frame.Ready, frame.Active:
 		a.giving.put(f)
 	case frame.Refused:

@@ -43,10 +43,13 @@ func (m *mailbox) open(k frame.Key) (chan frame.Frame, bool) {
 	return c, true
 }
 
-func (m *mailbox) close(k frame.Key) {
+// close ends this box, not one that was opened for the key since.
+func (m *mailbox) close(k frame.Key, box <-chan frame.Frame) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.boxes, k)
+	if m.boxes[k] == box {
+		delete(m.boxes, k)
+	}
 }
 
 // put delivers f; false means that nobody waits for it. More frames than a
@@ -141,7 +144,7 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	if !ok {
 		return errors.Join(errClaimed, a.keep(s, d))
 	}
-	defer a.giving.close(s.key)
+	defer a.giving.close(s.key, box)
 	msg := frame.Frame{Key: s.key, Epoch: s.epoch, Generation: gen}
 	if err := a.offer(l, s, d.State, msg, box); err != nil {
 		msg.Type = frame.Abort

@@ -159,7 +159,11 @@ func TestMailbox(t *testing.T) {
 	if err != nil || f.Generation != 3 {
 		t.Errorf("await: %+v %v", f, err)
 	}
-	m.close(k)
+	m.close(k, make(chan frame.Frame))
+	if !m.put(frame.Frame{Key: k}) {
+		t.Error("another's close closed the box")
+	}
+	m.close(k, box)
 	if m.put(frame.Frame{Key: k}) {
 		t.Error("delivered to a closed box")
 	}

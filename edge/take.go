@@ -27,21 +27,12 @@ var (
 
 // take answers one offer: restore, Ready, and then whatever the giver says.
 // It runs in a goroutine of its own.
-func (a *Agent) take(ctx context.Context, l *link, f frame.Frame) {
+func (a *Agent) take(ctx context.Context, l *link, f frame.Frame, box <-chan frame.Frame) {
 	got := time.Now()
 	answer := frame.Frame{Type: frame.Refused, Key: f.Key, Epoch: f.Epoch, Generation: f.Generation}
 	o, err := frame.DecodeOffer(f.Payload)
 	if err == nil && (o.Record.Key != f.Key || o.Record.Epoch != f.Epoch || o.Record.Generation != f.Generation) {
 		err = fmt.Errorf("edge: offer of %s describes %s", f.Key, o.Record.Key)
-	}
-	var box chan frame.Frame
-	if err == nil {
-		var ok bool
-		if box, ok = a.taking.open(f.Key); !ok {
-			err = errClaimed
-		} else {
-			defer a.taking.close(f.Key)
-		}
 	}
 	if err == nil {
 		err = a.takeBoxed(ctx, l, o, box, got)
@@ -55,7 +46,7 @@ func (a *Agent) take(ctx context.Context, l *link, f frame.Frame) {
 // takeBoxed holds the session's packets from here on: they are for the socket
 // that is about to be. If it is not to be they belong to the giver, who goes
 // on; the kernel here would answer them with a reset.
-func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box chan frame.Frame, got time.Time) error {
+func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-chan frame.Frame, got time.Time) error {
 	s, err := a.admit(o)
 	if err != nil {
 		return err
@@ -69,7 +60,7 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box chan 
 	return nil
 }
 
-func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer, box chan frame.Frame, got time.Time) error {
+func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer, box <-chan frame.Frame, got time.Time) error {
 	t := s.turn.Load()
 	st := stateOf(o)
 	elapsed := got.Sub(time.UnixMilli(o.Record.Wall)) + time.Since(got)
@@ -114,7 +105,7 @@ func (a *Agent) committed(box <-chan frame.Frame, s *session) bool {
 			}
 			return f.Type == frame.Commit && a.tab.take(s.key, s.epoch, f.Generation, time.Now())
 		case <-timer.C:
-			a.taking.close(s.key)
+			a.taking.close(s.key, box)
 			select {
 			case f := <-box: // put before the box closed
 				return f.Type == frame.Commit && f.Generation == s.gen.Load() &&

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -74,7 +77,10 @@ func (u *fakeUnit) Simulate(_ context.Context, r api.SimulateRequest) (api.Forec
 	return api.Forecast{Sites: []api.ForecastSite{{Site: "ams1", Before: 20000, After: after, Capacity: 40000}}, Moved: .4, Forced: .4, Anycast: "unknown"}, u.err
 }
 func (u *fakeUnit) Events(_ context.Context, since int64, limit int) ([]placement.Event, error) {
-	return []placement.Event{{ID: 7, At: time.Date(2026, 11, 21, 11, 0, 0, 0, time.UTC), Kind: "health", Site: "nyc1", Text: "dns down\x1b[2J"}}, nil
+	if since >= 7 {
+		return nil, u.err
+	}
+	return []placement.Event{{ID: 7, At: time.Date(2026, 11, 21, 11, 0, 0, 0, time.UTC), Kind: "health", Site: "nyc1", Text: "dns down\x1b[2J"}}, u.err
 }
 
 // unitState has two sites: one fine, one which drains.
@@ -91,8 +97,13 @@ func unitState() *api.State {
 		return placement.Verdict{Object: placement.ClusterID{Site: site, Name: name}, State: placement.Up, Since: now.Add(-37 * time.Minute), Domains: 2}
 	}
 	plan := &placement.Plan{Revision: 1042, Made: now.Add(-time.Minute), By: "ams1-a", Drains: []placement.DrainState{{Site: "nyc1", Phase: placement.PhaseTTL, Since: now.Add(-6 * time.Minute)}}}
+	inv.Policies = []placement.Policy{{Name: "nearest", Pick: 2, TTL: placement.Duration(20 * time.Second)}}
+	inv.Services = []placement.Service{{Name: "www", Names: []string{"www.cdn.demo.test."}, Clusters: []string{"web"}, Policy: "nearest"}}
+	inv.Sites[0].Clusters[0].Addresses = []netip.AddrPort{netip.MustParseAddrPort("198.51.100.160:8080"), netip.MustParseAddrPort("[2001:db8::1]:8080")}
+	maps := []placement.ServiceMap{{Service: &inv.Services[0], Policy: &inv.Policies[0], Clusters: []placement.ClusterID{{Site: "ams1", Name: "web"}, {Site: "nyc1", Name: "web"}},
+		Rows: []*placement.Row{{Candidates: []placement.Candidate{{Cluster: 1, Out: placement.OutDrained, Cost: 48}, {Cluster: 0, Cost: 1700}}, Shares: []placement.Share{{Candidate: 1, Upto: 1000}}}}}}
 	return &api.State{Now: now, Connected: true, Heartbeat: now, Inventory: inv, Plan: plan,
-		Snapshot: &placement.Snapshot{Name: placement.Name{Plan: 1042, Votes: 17}, Inventory: inv, Plan: plan,
+		Snapshot: &placement.Snapshot{Name: placement.Name{Plan: 1042, Votes: 17}, Inventory: inv, Plan: plan, Maps: maps,
 			Verdicts: []placement.Verdict{up("ams1/-"), up("ams1/web"), up("nyc1/-"), up("nyc1/web")}},
 		Loads: []placement.Load{{Cluster: placement.ClusterID{Site: "ams1", Name: "web"}, QPS: 20000}}}
 }
@@ -267,6 +278,7 @@ func TestOutputsAgainstKeptOnes(t *testing.T) {
 		"sites.txt": {"sites"}, "sites-wide.txt": {"sites", "-o", "wide"}, "sites.json": {"sites", "-o", "json"},
 		"sites.ndjson": {"sites", "-o", "ndjson"}, "sites-name.txt": {"sites", "-o", "name"}, "site.txt": {"sites", "nyc1"},
 		"status.txt": {"status"}, "status.json": {"status", "-o", "json"}, "zones.txt": {"zones"}, "events.txt": {"events"},
+		"explain.txt":   {"explain", "www.cdn.demo.test", "--client", "203.0.113.9", "--resolver", "203.0.113.253"},
 		"drain-dry.txt": {"drain", "ams1", "--reason", "x", "--dry-run"}, "rules.txt": {"help", "rules"}, "exit-codes.txt": {"help", "exit-codes"},
 		"environment.txt": {"help", "environment"}, "output.txt": {"help", "output"},
 	} {
@@ -275,6 +287,30 @@ func TestOutputsAgainstKeptOnes(t *testing.T) {
 			t.Errorf("%v: exit %d, %s", line, code, errs)
 		}
 		golden(t, name, timeless(out))
+	}
+}
+
+// TestFollowedEventsComeOnceEach: those of before, and the one that comes; the
+// one which both the list and the stream hold is printed once.
+func TestFollowedEventsComeOnceEach(t *testing.T) {
+	startUnit(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	done := make(chan int, 1)
+	go func() {
+		defer w.Close()
+		done <- run(ctx, []string{"events", "-f", "-o", "ndjson"}, strings.NewReader(""), w, io.Discard)
+	}()
+	in := bufio.NewScanner(r)
+	if !in.Scan() || !strings.Contains(in.Text(), `"id":7`) {
+		t.Fatalf("first: %q", in.Text())
+	}
+	time.AfterFunc(1500*time.Millisecond, cancel) // the stream sends its first state well within
+	for in.Scan() {
+		t.Errorf("once more: %s", in.Text())
+	}
+	if code := <-done; code != exitOK {
+		t.Errorf("exit %d", code)
 	}
 }
 

@@ -110,11 +110,7 @@ func writeCandidates(w io.Writer, s style, tr *placement.Trace, all bool) {
 		if c.PerMille > 0 {
 			share = percent(float64(c.PerMille) / 1000)
 		}
-		reason := c.Reason
-		if c.Out != "in" {
-			reason = c.Out + ": " + strings.TrimPrefix(reason, c.Out+": ")
-		}
-		t.add(sign, c.Cluster, c.Tier, fmt.Sprintf("%.1f", c.CostMS), share, reason)
+		t.add(sign, c.Cluster, c.Tier, fmt.Sprintf("%.1f", c.CostMS), share, c.Reason)
 	}
 	t.write(w)
 	if n := len(tr.Candidates) - len(shown); n > 0 {

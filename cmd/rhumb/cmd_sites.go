@@ -149,10 +149,17 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 	t = newTable(s, "CLUSTER", "STATE", "DOWN", ">QPS", ">CAPACITY", "ADDRESSES", ">SINCE", "")
 	t.indent = "  "
 	for _, cl := range r.Clusters {
-		t.add(cl.Name, verdictCell(&cl.Verdict), fmt.Sprintf("%d/%d", cl.Verdict.DownDomains, cl.Verdict.Domains), count(cl.QPS), count(cl.Capacity),
+		t.add(cl.Name, verdictCell(&cl.Verdict), fmt.Sprintf("%d/%d", cl.Verdict.DownDomains, cl.Verdict.Domains), count(cl.QPS), capacityText(cl.Capacity),
 			joined(cl.Addresses), since(cl.Verdict.Since, now), cl.Verdict.Cause)
 	}
 	t.write(w)
+}
+
+func capacityText(qps int64) string {
+	if qps == 0 {
+		return ""
+	}
+	return count(qps)
 }
 
 func announced(r api.Route) string {

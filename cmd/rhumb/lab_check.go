@@ -81,10 +81,16 @@ func (s *labState) units(name string) map[string]placement.Node {
 	return out
 }
 
-func (c *labCheck) zones(ctx context.Context) (string, error) {
+// served tells whether every site's name server and edge have what they serve.
+func (c *labCheck) served(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil {
 		return "", err
+	}
+	for _, site := range labSites(c.world.topo) {
+		if n, ok := s.units("rhumb-edge")[site]; !ok || n.Edge == nil {
+			return "", fmt.Errorf("the edge of %s does not serve yet", site)
+		}
 	}
 	text := ""
 	for _, site := range labSites(c.world.topo) {
@@ -107,6 +113,9 @@ func (c *labCheck) routes(ctx context.Context) (string, error) {
 	}
 	up := 0
 	for _, n := range s.units("rhumb-bgp") {
+		if n.BGP == nil {
+			return "", fmt.Errorf("%s: no speaker yet", n.Site)
+		}
 		for _, p := range n.BGP.Peers {
 			if p.State != "established" {
 				return "", fmt.Errorf("%s: peer %s is %s", n.Site, p.Address, p.State)

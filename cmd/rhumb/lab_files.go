@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -86,9 +87,9 @@ func (d labDir) writeFleet(topo netlab.Topology) error {
 		if err != nil {
 			return err
 		}
-		text := strings.ReplaceAll(string(b), "/srv/vod", d.content())
+		text := strings.ReplaceAll(string(b), "/srv/vod", strconv.Quote(d.content())) // a path may hold a comma
 		for _, site := range labSites(topo) {
-			text = strings.Replace(text, "\n  "+site+":\n", "\n  "+site+":\n    identity: "+d.path("sites", site, "identity", "site.crt")+"\n", 1)
+			text = strings.Replace(text, "\n  "+site+":\n", "\n  "+site+":\n    identity: "+strconv.Quote(d.path("sites", site, "identity", "site.crt"))+"\n", 1)
 		}
 		return writeFile(d.path(strings.TrimPrefix(path, "lab/")), text)
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,21 +12,18 @@ import (
 // labOriginCommand is the stand-in for a site's own web server in the lab: it
 // knows nothing of Rhumb, and listens on the wildcard address as stock servers do.
 func labOriginCommand() *cobra.Command {
-	var listen, root string
+	var listen, root, name string
 	cmd := &cobra.Command{
 		Use: "origin", Short: "Serve a directory as a site's web server does", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serveOrigin(cmd.Context(), listen, root) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return serveOrigin(cmd.Context(), listen, root, name) },
 	}
 	cmd.Flags().StringVar(&listen, "listen", ":8080", "address to listen on")
 	cmd.Flags().StringVar(&root, "root", ".", "directory to serve")
+	cmd.Flags().StringVar(&name, "name", "", "what to say in X-Served-By")
 	return cmd
 }
 
-func serveOrigin(ctx context.Context, listen, root string) error {
-	name, err := os.Hostname()
-	if err != nil {
-		return err
-	}
+func serveOrigin(ctx context.Context, listen, root, name string) error {
 	files := http.FileServer(http.Dir(root))
 	srv := &http.Server{Addr: listen, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Served-By", name)

@@ -96,3 +96,10 @@ func (p *labProc) stop(grace time.Duration) {
 		p.kill()
 	}
 }
+
+// ended tells a process that was started and does not run any more.
+func (p *labProc) ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd == nil && p.done != nil
+}

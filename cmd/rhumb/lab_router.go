@@ -74,10 +74,14 @@ func writeBest(fib *netlab.FIB, b bgp.Best) error {
 	return fib.Replace(b.Prefix, hops)
 }
 
+// routerPeers are a router's sessions. Of two neighbours the one with the higher AS
+// dials, which sites have: the library closes what it accepts while it is idle, for
+// 5 s after each failure, and so two of its kind that both dial can put each other
+// back into idle for minutes.
 func routerPeers(c routerConfig) []bgp.Peer {
 	var out []bgp.Peer
 	for _, p := range c.Peers {
-		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Hold: 3 * time.Second, Keepalive: time.Second})
+		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Passive: c.ASN < p.ASN, Hold: 3 * time.Second, Keepalive: time.Second})
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -123,7 +124,7 @@ func runLab(ctx context.Context, a *app, dir labDir, l *labListeners, foreign *l
 	if err := dir.write(w.topo); err != nil {
 		return err
 	}
-	if w.net, err = netlab.Build(ctx, w.topo, w.log); err != nil {
+	if w.net, err = netlab.Build(ctx, near(w.topo), w.log); err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
 	defer w.net.Close()
@@ -165,24 +166,68 @@ func (w *world) bringUp(ctx context.Context, p *labProgress) error {
 	defer cancel()
 	check := &labCheck{world: w}
 	defer check.close()
-	root := errors.Join(w.applyRoot(ctx), w.start(foreignUnits()...), w.start("root", "router", "director", "origin", "dns", "bgp", "edge", "console"))
-	if root != nil {
-		return root
+	// Members first: whoever starts beside them waits for them anyway, and takes
+	// the processor from them.
+	if err := errors.Join(w.applyRoot(ctx), w.start("director", "console")); err != nil {
+		return err
 	}
 	stages := []struct {
 		name string
 		ok   func(context.Context) (string, error)
+		then func() error
 	}{
-		{"etcd", check.etcd}, {"fleet", check.fleet}, {"zones", check.zones}, {"BGP", check.routes}, {"sites", check.sites}, {"clients", check.clients},
+		{"etcd", check.etcd, func() error {
+			return errors.Join(w.start(foreignUnits()...), w.start("root", "router", "dns", "edge", "origin"))
+		}},
+		{"fleet", check.fleet, nil},
+		// Health looks once there is something to see: else a slow machine begins with
+		// clusters measured down, which come back by ramp for a minute and a half.
+		{"zones", check.served, func() error { return w.start("bgp") }},
+		{"BGP", check.routes, nil},
+		{"sites", check.sites, w.moveApart},
+		{"clients", check.clients, nil},
 	}
 	for _, s := range stages {
-		text, err := await(ctx, s.ok)
+		text, err := await(ctx, func(ctx context.Context) (string, error) {
+			if err := w.fallen(); err != nil {
+				cancel() // waiting on would not bring it back
+				return "", err
+			}
+			return s.ok(ctx)
+		})
 		if err != nil {
 			return fmt.Errorf("lab: %s: %w (logs in %s)", s.name, err, filepath.Join(string(w.dir), "logs"))
 		}
 		p.step(s.name, text)
+		if s.then == nil {
+			continue
+		}
+		if err := s.then(); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// near is the topology in which a lab starts: all regions side by side, because
+// an election and a fleet's first writes would take dozens of round trips
+// between continents.
+func near(topo netlab.Topology) netlab.Topology {
+	links := slices.Clone(topo.Links)
+	for i := range links {
+		links[i].Impair.Delay = 0
+	}
+	topo.Links = links
+	return topo
+}
+
+// moveApart gives every line the delay that the lab declares.
+func (w *world) moveApart() error {
+	declared := make(map[[2]string]netlab.Impairment)
+	for _, l := range w.topo.Links {
+		declared[[2]string{l.A.Node, l.B.Node}] = l.Impair
+	}
+	return w.net.Impair(func(l netlab.Link) netlab.Impairment { return declared[[2]string{l.A.Node, l.B.Node}] })
 }
 
 // await asks again and again, briefly, until the answer is yes.

@@ -38,7 +38,7 @@ func siteUnits() []string { return []string{"director", "origin", "dns", "bgp", 
 func (w *world) unitArgs(site, unit string) []string {
 	roles := map[string]string{"director": "placement", "dns": "authdns", "bgp": "bgp,health", "edge": "edge"}
 	if unit == "origin" {
-		return []string{"lab", "origin", "--listen", ":8080", "--root", w.dir.content()}
+		return []string{"lab", "origin", "--listen", ":8080", "--root", w.dir.content(), "--name", site}
 	}
 	return []string{"serve", "--config", w.dir.nodeFile(site), "--roles", roles[unit]}
 }
@@ -117,13 +117,16 @@ func (w *world) kill(node, unit string) error {
 	return nil
 }
 
-// heal undoes every fault at a node and starts what was killed there.
-func (w *world) heal(node string) error {
-	if err := w.net.Heal(node); err != nil {
-		return err
+// heal undoes every fault at a node and starts what was killed there; of one unit
+// alone it starts the process and leaves the network as it is.
+func (w *world) heal(node, unit string) error {
+	if unit == "" {
+		if err := w.net.Heal(node); err != nil {
+			return err
+		}
 	}
 	for _, p := range w.procs {
-		if node != "" && p.host.Name != node {
+		if node != "" && p.host.Name != node || unit != "" && p.unit != unit {
 			continue
 		}
 		if err := p.start(); err != nil {
@@ -131,6 +134,26 @@ func (w *world) heal(node string) error {
 		}
 	}
 	return nil
+}
+
+// fallen names a process that was started and has ended by itself.
+func (w *world) fallen() error {
+	for _, p := range w.procs {
+		if p.ended() {
+			return fmt.Errorf("%s of %s has ended: %s", p.unit, p.host.Name, lastLine(p.log))
+		}
+	}
+	return nil
+}
+
+// lastLine is the end of what a process said.
+func lastLine(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	text := strings.TrimSpace(string(b))
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // stop ends every process, the sites' all at once, and waits.

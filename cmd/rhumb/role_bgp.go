@@ -17,8 +17,8 @@ import (
 // addBGP adds the role bgp: a speaker which follows the snapshot and what other
 // nodes announce.
 func addBGP(u *unit) {
-	snaps := make(chan *placement.Snapshot, 1)
-	u.appliers = append(u.appliers, latest(snaps))
+	snaps := newSnapshotBox()
+	u.appliers = append(u.appliers, snaps)
 	views := u.views.subscribe()
 	var speaker *bgp.Speaker
 	ready := make(chan struct{})
@@ -39,7 +39,7 @@ func addBGP(u *unit) {
 		close(ready)
 		done := make(chan error, 1)
 		go func() { done <- speaker.Run(ctx) }()
-		return feedSpeaker(ctx, u, speaker, snaps, views, done)
+		return feedSpeaker(ctx, u, speaker, snaps.box, views, done)
 	})
 }
 

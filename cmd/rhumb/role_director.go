@@ -39,7 +39,7 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 		return nil, nil
 	}
 	emb, err := store.StartEmbedded(ctx, store.EmbeddedConfig{Name: cfg.Node.Name, Dir: filepath.Join(cfg.Node.DataDir, "etcd"),
-		Members: members(e), Logger: u.log.With("part", "etcd")})
+		Members: members(e), Registerer: u.metrics, Logger: u.log.With("part", "etcd")})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}
@@ -56,7 +56,7 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 
 // addDirector adds the role placement: a director which leads when it holds the lease.
 func addDirector(u *unit) {
-	views := make(chan director.View, 1)
+	views := newBox[director.View]()
 	feed := u.views.subscribe()
 	u.add("director-views", func(ctx context.Context) error { return pump(ctx, feed, views, directorView) })
 	d := director.New(director.Config{Node: u.cfg.Node.Name, Store: directorStore{u.store}, Views: views,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"rhumb/authdns"
@@ -26,13 +27,22 @@ func addDNS(u *unit) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
-	z := &zoneKeeper{unit: u, server: srv, wanted: make(chan *placement.Inventory, 1)}
+	first := make(chan struct{})
+	z := &zoneKeeper{unit: u, server: srv, wanted: make(chan *placement.Inventory, 1), ready: sync.OnceFunc(func() { close(first) })}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
 		n.DNS = &st
 	})
-	u.add("authdns", srv.Run)
+	u.add("authdns", func(ctx context.Context) error {
+		// Before its zones are loaded a server would refuse what it is there for,
+		// and resolvers would take it for lame; silence sends them on to the next.
+		select {
+		case <-first:
+		case <-ctx.Done():
+		}
+		return srv.Run(ctx)
+	})
 	u.add("zones", z.run)
 	return nil
 }
@@ -45,16 +55,18 @@ type zoneKeeper struct {
 	wanted chan *placement.Inventory
 	// loaded are the zones in the server; owned by run.
 	loaded []placement.Zone
+	// ready is called each time that the server has all zones it shall have.
+	ready func()
 }
 
-// Apply passes a snapshot on; zones follow on their own.
+// Apply passes a snapshot on; zones follow on their own, and after it.
 func (z *zoneKeeper) Apply(ctx context.Context, s *placement.Snapshot) {
+	z.server.Apply(ctx, s)
 	select {
 	case <-z.wanted:
 	default:
 	}
 	z.wanted <- s.Inventory
-	z.server.Apply(ctx, s)
 }
 
 const zoneRetry = 2 * time.Second
@@ -71,12 +83,15 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 		}
 		retry = nil
 		if slices.Equal(z.loaded, inv.Zones) {
+			z.ready()
 			continue
 		}
 		if err := z.load(ctx, inv); err != nil {
 			z.unit.log.Error("zones: the last good version serves on", "err", err)
 			retry = time.After(zoneRetry)
+			continue
 		}
+		z.ready()
 	}
 }
 

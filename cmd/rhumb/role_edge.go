@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 // addEdge adds the role edge: a forwarder for the strays of every service on a
 // VIP, and our own server for those of kind content.
 func addEdge(u *unit) {
-	snaps := make(chan *placement.Snapshot, 1)
-	u.appliers = append(u.appliers, latest(snaps))
+	snaps := newSnapshotBox()
+	u.appliers = append(u.appliers, snaps)
 	e := &edgeRole{unit: u, ready: make(chan struct{})}
 	u.reports = append(u.reports, e.report)
 	u.add("edge", func(ctx context.Context) error {
@@ -30,7 +31,7 @@ func addEdge(u *unit) {
 		if !site.Edge.IsValid() || u.identity == nil {
 			return errors.New("role edge needs the site's edge address in the fleet and an identity in the node file")
 		}
-		return e.run(ctx, snap, site, snaps)
+		return e.run(ctx, snap, site, snaps.box)
 	})
 }
 
@@ -75,11 +76,11 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if err != nil {
 		return err
 	}
-	if err := fwd.SetVIPs(vipModes(snap.Inventory)); err != nil {
+	if err := fwd.SetVIPs(vipModes(snap.Inventory, u.cfg.Mode)); err != nil {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
-		Services: contentServices(snap.Inventory), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp"),
+		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp"),
 		Strays: strays{fwd}, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
@@ -101,8 +102,8 @@ const pushAfter = 8 * time.Second
 // good state when the new one is wrong.
 func (e *edgeRole) apply(s *placement.Snapshot) {
 	u, inv := e.unit, s.Inventory
-	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv)),
-		e.agent.SetPeers(edgePeers(inv, u.cfg.Node.Site)), e.agent.SetServices(contentServices(inv)))
+	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)),
+		e.agent.SetPeers(edgePeers(inv, u.cfg.Node.Site)), e.agent.SetServices(contentServices(inv, u)))
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
@@ -243,28 +244,37 @@ func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	return out
 }
 
-func contentServices(inv *placement.Inventory) []edge.Service {
+func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 	var out []edge.Service
 	for _, s := range inv.Services {
 		if s.Edge == nil || s.Edge.Kind != placement.Content {
 			continue
 		}
-		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(s.Edge.Mode), VIPs: s.Edge.VIPs,
-			Root: s.Edge.Root, Origin: s.Edge.Origin})
+		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
+			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name)})
 	}
 	return out
 }
 
+// edgeMode is what the edge does with a service's sessions: the most particular
+// word counts, but a node that observes never acts.
+func edgeMode(inv *placement.Inventory, s *placement.Service, own placement.Mode) placement.Mode {
+	if own == placement.Observe {
+		return own
+	}
+	return s.Edge.Mode.Or(s.Mode.Or(inv.RoleMode("edge")))
+}
+
 // vipModes are all VIPs: strays of content sessions are forwarded too, until
 // they are pulled.
-func vipModes(inv *placement.Inventory) map[netip.AddrPort]forward.Mode {
+func vipModes(inv *placement.Inventory, own placement.Mode) map[netip.AddrPort]forward.Mode {
 	out := make(map[netip.AddrPort]forward.Mode)
 	for _, s := range inv.Services {
 		if s.Edge == nil {
 			continue
 		}
 		mode := forward.Observe
-		if s.Edge.Mode == placement.Act {
+		if edgeMode(inv, &s, own) == placement.Act {
 			mode = forward.Act
 		}
 		for _, v := range s.Edge.VIPs {

@@ -19,14 +19,14 @@ import (
 func addHealth(u *unit) {
 	stream := health.NewStream(u.socket("votes.sock"), u.log)
 	u.add("stream", stream.Run)
-	inventories := make(chan *placement.Snapshot, 1)
-	u.appliers = append(u.appliers, latest(inventories))
+	snaps := newSnapshotBox()
+	u.appliers = append(u.appliers, snaps)
 	u.add("health", func(ctx context.Context) error {
 		_, site, err := u.awaitSnapshot(ctx)
 		if err != nil {
 			return err
 		}
-		return runHealth(ctx, u, site, stream, inventories)
+		return runHealth(ctx, u, site, stream, snaps.box)
 	})
 }
 
@@ -83,18 +83,6 @@ func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
 		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key}})
 	}
 	return out
-}
-
-// latest is an applier which keeps the newest snapshot for a reader.
-type latest chan *placement.Snapshot
-
-// Apply never blocks: an older snapshot nobody took is dropped.
-func (l latest) Apply(_ context.Context, s *placement.Snapshot) {
-	select {
-	case <-l:
-	default:
-	}
-	l <- s
 }
 
 // nextIncarnation returns a number above every earlier one of this node: the

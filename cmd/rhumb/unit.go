@@ -131,7 +131,7 @@ func (u *unit) openStore(ctx context.Context) error {
 
 // buildLoop makes the node loop; every role has added its appliers before.
 func (u *unit) buildLoop() {
-	views := make(chan node.View, 1)
+	views := newBox[node.View]()
 	feed := u.views.subscribe()
 	u.add("loop-views", func(ctx context.Context) error {
 		return pump(ctx, feed, views, nodeView)
@@ -206,22 +206,4 @@ func endpoints(cfg *config.Node) []string {
 		out = append(out, m.ClientURLs...)
 	}
 	return out
-}
-
-// pump passes values of one kind on as another until the context ends; the
-// reader gets the latest.
-func pump[A, B any](ctx context.Context, in <-chan A, out chan B, convert func(A) B) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case a := <-in:
-			b := convert(a)
-			select {
-			case <-out:
-			default:
-			}
-			out <- b
-		}
-	}
 }

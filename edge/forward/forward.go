@@ -40,14 +40,12 @@ const (
 	// costs every peer a look-up, and a scan of the VIP is nothing but
 	// strays.
 	askRate = 2000
-	// leastWait is how long packets wait for an owner to be found, at least:
-	// a busy machine may take that long to answer. The wait is over as soon as
-	// all peers have answered, so it costs only where one of them is dead.
-	leastWait = 400 * time.Millisecond
-	// farRTT is what is assumed of a peer until it has answered once.
-	farRTT = 500 * time.Millisecond
-	// mostWait bounds what far peers may ask for.
-	mostWait = time.Second
+	// leastWait is how long packets wait, at least, while a site that was asked
+	// is silent. Silence is no word: a site under load answers late, and a packet
+	// given back too soon resets a living session, while one that waits costs
+	// the client of a dead one a second. When all have answered nothing waits.
+	leastWait = time.Second
+	mostWait  = 2 * time.Second
 
 	// tickEvery is the grain of repeated and ended questions.
 	tickEvery  = 20 * time.Millisecond
@@ -142,7 +140,7 @@ func New(c Config) (*Forwarder, error) {
 		renewNow: make(chan struct{}, 1)}
 	f.log.Logger = c.Logger
 	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair,
-		count: f.countStrays, retire: f.retire}, askRate, mostWait)
+		count: f.countStrays, retire: f.retire}, askRate, leastWait)
 	vips := make(map[netip.AddrPort]Mode)
 	for _, vip := range c.VIPs {
 		vips[vip] = c.Mode

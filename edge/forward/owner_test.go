@@ -28,7 +28,7 @@ func newBench(peers ...string) *bench {
 		pair:      func(netip.Addr) string { return b.paired },
 		count:     func(how result, n int) { b.counts[how] += n },
 		retire:    func(site string, f Flow) { delete(b.announces, f); b.retired = append(b.retired, site) },
-	}, askRate, 200*time.Millisecond)
+	}, askRate, leastWait)
 	return b
 }
 
@@ -121,7 +121,7 @@ func TestOwnerScripts(t *testing.T) {
 		}, map[result]int{byNobody: 3}},
 		{"silence: asked again, then given back", "a b", nil, []string{
 			"packet one -> ask a, ask b", "not a", "wait 60ms", "tick -> ask b", "wait 60ms", "tick -> ask b",
-			"wait 80ms", "tick -> back one", "mine b", "packet two -> foreign b, tunnel b two",
+			"wait 880ms", "tick -> back one", "mine b", "packet two -> foreign b, tunnel b two",
 		}, map[result]int{byNobody: 1, byHint: 1}},
 		{"no peers: the kernel's", "", nil, []string{"packet one -> back one"}, map[result]int{byNobody: 1}},
 		{"announced: no waiting, one confirmation", "a b", func(b *bench) { b.announces[flow4(1)] = "b" }, []string{
@@ -146,7 +146,7 @@ func TestOwnerScripts(t *testing.T) {
 		}, map[result]int{byGroup: 1, byHint: 3}},
 		{"owner dead: belief ends after 10 s, the kernel resets", "a", nil, []string{
 			"packet one -> ask a", "mine a -> foreign a, tunnel a one", "wait 9s", "packet two -> ask a, foreign a, tunnel a two",
-			"wait 1s", "packet three -> ask a", "wait 200ms", "tick -> back three",
+			"wait 1s", "packet three -> ask a", "wait 1s", "tick -> back three",
 		}, map[result]int{byGroup: 1, byHint: 1, byNobody: 1}},
 		{"gone: from the owner only", "a b", nil, []string{
 			"packet one -> ask a, ask b", "mine b -> foreign b, tunnel b one", "not a", "packet two -> tunnel b two",

@@ -157,11 +157,7 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
 	wait := leastWait
 	set := r.peers.Load()
 	for _, site := range set.sites {
-		rtt := set.bySite[site].sample.rtt
-		if rtt == 0 {
-			rtt = farRTT
-		}
-		wait = max(wait, 2*rtt)
+		wait = max(wait, 2*set.bySite[site].sample.rtt)
 	}
 	r.owners.wait = min(wait, mostWait)
 }

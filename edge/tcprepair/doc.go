@@ -14,8 +14,9 @@
 //   - Dumped: a connection taken out of service here. It drops every packet
 //     and sends no answer. It ends in exactly one of two ways: Abort puts it
 //     back to work, Close forgets it without a packet.
-//   - Restored: a connection complete but silent elsewhere. It ends in exactly
-//     one of two ways: Activate lets it speak, Close forgets it.
+//   - Restored: a connection of which everything is at hand elsewhere, unknown
+//     to the network. It ends in exactly one of two ways: Activate establishes
+//     it and lets it speak, Close forgets it.
 //
 // # Flow
 //

@@ -59,8 +59,25 @@ func newWorld(t testing.TB) *world {
 		w.in(n, "ip addr add "+vip4+"/32 dev lo")
 		w.in(n, "ip addr add "+vip6+"/128 dev lo nodad")
 	}
+	for _, n := range []string{"a", "b"} {
+		w.hold(n)
+	}
 	w.route("a")
 	return w
+}
+
+// hold drops a server's packets of connections that it does not have. Its
+// kernel would answer them with a reset while a connection is nowhere.
+func (w *world) hold(n string) {
+	w.t.Helper()
+	c := exec.Command("ip", "netns", "exec", w.prefix+n, "nft", "-f", "-")
+	c.Stdin = strings.NewReader(`table inet t {
+		chain in { type filter hook prerouting priority -310; tcp dport 8080 goto known; }
+		chain known { tcp flags & (syn|ack|rst|fin) == syn accept; socket wildcard 0 accept; socket wildcard 1 drop; }
+	}`)
+	if out, err := c.CombinedOutput(); err != nil {
+		w.t.Fatalf("nft: %v: %s", err, out)
+	}
 }
 
 // route points the VIP at a or b, for every packet from now on.

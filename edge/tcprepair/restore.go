@@ -24,21 +24,31 @@ const (
 	rtoOrdinary = 120000 // ms, RFC 6298's bound as Linux has it
 )
 
-// fillStep is the piece in which unacknowledged bytes enter the send queue.
-const fillStep = 64 << 10
-
-// Restored is a connection which is whole and silent. It is not safe for
-// concurrent use.
+// Restored is a connection of which everything is at hand, and nothing known
+// to the network: its socket is bound and not yet connected. Were it
+// connected, the kernel would take the peer's packets for it and acknowledge
+// them, and what was acknowledged here would be lost if the move is called
+// off. Until Activate the peer's packets are strays like before; who holds
+// them holds them all. It is not safe for concurrent use.
 type Restored struct {
-	State State
-	fd    sock
+	State   State
+	fd      sock
+	flight  []byte        // [SndUna, SndNxt)
+	elapsed time.Duration // since the dump, at made
+	made    time.Time
 }
 
-// Restore builds the connection of st in this namespace, without a packet.
+// Restore prepares the connection of st in this namespace, without a packet.
 // fill yields the bytes [SndUna, SndNxt) in order; elapsed is the time since
 // the dump. st.Local must be an address of this host; a wildcard listener on
 // its port may stand.
 func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error) {
+	r := &Restored{State: st, flight: make([]byte, st.InFlight()), elapsed: max(elapsed, 0), made: time.Now()}
+	if len(r.flight) > 0 {
+		if _, err := io.ReadFull(fill, r.flight); err != nil {
+			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(r.flight), err)
+		}
+	}
 	family := unix.AF_INET6
 	if st.Local.Addr().Is4() {
 		family = unix.AF_INET
@@ -48,8 +58,8 @@ func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error)
 	if err != nil {
 		return nil, fmt.Errorf("tcprepair: restore %s: socket: %w", st.Peer, err)
 	}
-	r := &Restored{State: st, fd: sock(fd)}
-	if err := r.build(fill, elapsed); err != nil {
+	r.fd = sock(fd)
+	if err := r.position(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tcprepair: restore %s: %w", st.Peer, err), r.Close())
 	}
 	return r, nil
@@ -58,25 +68,31 @@ func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error)
 // Close forgets the connection without a packet.
 func (r *Restored) Close() error { return unix.Close(int(r.fd)) }
 
-// Activate lets the connection speak and hands it to Go's poller. The caller
-// owns the result; r is spent, after an error too. Where the peer's packets
-// were held back meanwhile, release them now.
+// Activate establishes the connection, lets it speak and hands it to Go's
+// poller. The caller owns the result; r is spent, after an error too. An
+// error means that no packet was sent and none acknowledged, so the dumped
+// side may go on. Where the peer's packets were held back meanwhile, release
+// them now.
 func (r *Restored) Activate() (*net.TCPConn, error) {
-	defer unix.Close(int(r.fd)) // FileConn works on a duplicate
-	err := errors.Join(
-		r.fd.queue(noQueue),
-		r.fd.repair(unix.TCP_REPAIR_OFF), // sends the window probe
-		r.fd.reuse(),
-		r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1, "TCP_NODELAY"),
-	)
-	if err != nil {
+	defer unix.Close(int(r.fd)) // silent before speak; then conn has a duplicate
+	if err := r.establish(); err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
 	c, err := r.conn()
 	if err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
+	if err := r.speak(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err), c.Close())
+	}
 	return c, nil
+}
+
+// speak ends repair mode; the window probe that it sends brings the peer's
+// true acknowledgement. Both settings before it are refused by no kernel
+// that came so far.
+func (r *Restored) speak() error {
+	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(unix.TCP_REPAIR_OFF), r.fd.reuse())
 }
 
 // Poke sends another window probe. The first may go without an answer: a
@@ -136,11 +152,17 @@ func (r *Restored) conn() (*net.TCPConn, error) {
 	}
 	// FileConn turns keepalive on; its probes would be a surprise to a
 	// session that never had them.
-	return tc, tc.SetKeepAlive(false)
+	if err := errors.Join(tc.SetKeepAlive(false), tc.SetNoDelay(true)); err != nil {
+		tc.Close()
+		return nil, err
+	}
+	return tc, nil
 }
 
-func (r *Restored) build(fill io.Reader, elapsed time.Duration) error {
-	if err := r.position(); err != nil {
+// establish puts the connection into the kernel's table as it was. The filter
+// keeps packets from it until it speaks.
+func (r *Restored) establish() error {
+	if err := r.fd.deafen(); err != nil {
 		return err
 	}
 	if err := unix.Connect(int(r.fd), toSockaddr(r.State.Peer)); err != nil {
@@ -149,12 +171,12 @@ func (r *Restored) build(fill io.Reader, elapsed time.Duration) error {
 	if err := r.fd.setOptions(r.State.Options); err != nil {
 		return err
 	}
-	if err := r.clock(elapsed); err != nil {
+	if err := r.clock(r.elapsed + time.Since(r.made)); err != nil {
 		return err
 	}
 	// Older kernels refuse; there the first loss costs more.
 	_ = r.fd.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS")
-	if err := r.fill(fill); err != nil {
+	if err := r.fill(); err != nil {
 		return err
 	}
 	// Without the windows the connection starts with a send window of zero
@@ -193,28 +215,20 @@ func (r *Restored) clock(elapsed time.Duration) error {
 // fill enters [SndUna, SndNxt) as sent. A send queue that begins at SndUna
 // but ends below SndNxt is fatal: the peer's acknowledgements would be of
 // data "never sent" and be ignored.
-func (r *Restored) fill(src io.Reader) error {
-	left := r.State.InFlight()
-	if left == 0 {
+func (r *Restored) fill() error {
+	if len(r.flight) == 0 {
 		return nil
 	}
-	if err := r.room(left); err != nil {
+	if err := r.room(len(r.flight)); err != nil {
 		return err
 	}
 	if err := r.fd.queue(sendQueue); err != nil {
 		return err
 	}
-	buf := make([]byte, min(left, fillStep))
-	for left > 0 {
-		piece := buf[:min(left, len(buf))]
-		if _, err := io.ReadFull(src, piece); err != nil {
-			return fmt.Errorf("fill, %d bytes short: %w", left, err)
-		}
-		if err := writeAll(int(r.fd), piece); err != nil {
-			return fmt.Errorf("fill, %d bytes short: %w", left, err)
-		}
-		left -= len(piece)
+	if err := writeAll(int(r.fd), r.flight); err != nil {
+		return fmt.Errorf("fill with %d bytes: %w", len(r.flight), err)
 	}
+	r.flight = nil
 	if err := r.fd.queue(noQueue); err != nil {
 		return err
 	}

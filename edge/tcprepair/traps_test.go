@@ -4,6 +4,7 @@ package tcprepair
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -157,6 +158,7 @@ func TestTrapMSS(t *testing.T) {
 			w.do("b", func() {
 				r, e := Restore(d.State, nil, 0)
 				must(t, e)
+				must(t, r.establish())
 				right = mss(t, r.fd)
 				must(t, r.Close())
 				bare := Restored{State: d.State}
@@ -238,6 +240,37 @@ func TestTrapReuse(t *testing.T) {
 	}
 }
 
+// TestTrapSilent: a connection in repair mode that is established already
+// acknowledges what the peer sends; a restored one must not before it is
+// activated, or those bytes are lost when the move is called off.
+func TestTrapSilent(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			c, s := w.pair(w.listen("a", f.network), f.vip)
+			w.listen("b", f.network)
+			d, err := Dump(s)
+			must(t, err)
+			var r *Restored
+			w.do("b", func() { r, err = Restore(d.State, nil, 0) })
+			must(t, err)
+			w.route("b")
+			c.Write(stream(5000))
+			time.Sleep(100 * time.Millisecond) // nothing must happen in it
+			if n, err := Unacked(c); err != nil || n != 5000 {
+				t.Errorf("the client has %d bytes unacknowledged, want 5000: %v", n, err)
+			}
+			must(t, r.Close())
+			w.route("a")
+			must(t, d.Abort())
+			s.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.ReadFull(s, make([]byte, 5000)); err != nil {
+				t.Errorf("after the move was called off: %v", err)
+			}
+		})
+	}
+}
+
 // TestAutotuning: after a restore with a fill the send buffer grows by itself
 // again.
 func TestAutotuning(t *testing.T) {
@@ -252,6 +285,7 @@ func TestAutotuning(t *testing.T) {
 	var r *Restored
 	w.do("b", func() { r, err = Restore(d.State, bytes.NewReader(data[una:nxt]), 0) })
 	must(t, err)
+	must(t, r.establish())
 	lock, err := unix.GetsockoptInt(int(r.fd), unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	must(t, err)
 	if lock != 0 {

@@ -56,9 +56,10 @@ type Answer struct {
 	AllDown   string       `json:"all_down,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// NameServers of a referral, SITE/CLUSTER.
-	NameServers []string     `json:"name_servers,omitempty"`
-	TTL         float64      `json:"ttl_seconds"`
-	Scope       netip.Prefix `json:"scope,omitzero"`
+	NameServers []string `json:"name_servers,omitempty"`
+	TTL         float64  `json:"ttl_seconds"`
+	// Scope is the client block for which the answer holds; none without a subnet.
+	Scope netip.Prefix `json:"scope,omitzero"`
 }
 
 // AnycastStep is what one site announces of a prefix in which an answer's
@@ -78,13 +79,13 @@ func Explain(s State, r ExplainRequest, clock func() time.Time) (*Explanation, e
 		return nil, fmt.Errorf("explain %s: %w: no snapshot yet", r.Name, ErrUnavailable)
 	}
 	inv := s.Snapshot.Inventory
-	client, err := clientOf(inv, r)
+	out := &Explanation{Snapshot: s.name(), Name: fqdn(r.Name), Type: strings.ToUpper(cmp.Or(r.Type, "A")), Zone: zoneOf(inv, r.Name)}
+	svc := serviceOf(inv, out.Name, out.Type)
+	client, err := clientOf(inv, r, svc != nil && svc.IsNameServer())
 	if err != nil {
 		return nil, fmt.Errorf("explain %s: %w", r.Name, err)
 	}
-	out := &Explanation{Snapshot: s.name(), Name: fqdn(r.Name), Type: strings.ToUpper(cmp.Or(r.Type, "A")),
-		Zone: zoneOf(inv, r.Name), Client: client}
-	svc := serviceOf(inv, out.Name, out.Type)
+	out.Client = client
 	if svc == nil {
 		return out, out.static(r.Name)
 	}
@@ -106,7 +107,7 @@ func (e *Explanation) static(name string) error {
 		return fmt.Errorf("explain %s: %w: no zone of the fleet encloses it", name, ErrNotFound)
 	}
 	e.Static = true
-	e.Text = "static: zone " + e.Zone + " answers from its records, alike for every client"
+	e.Text = "static: zone " + e.Zone + " answers from its records; no service steers this name"
 	return nil
 }
 
@@ -126,15 +127,17 @@ func serviceOf(inv *placement.Inventory, name, qtype string) *placement.Service 
 }
 
 func serviceMode(inv *placement.Inventory, svc *placement.Service) placement.Mode {
-	if role := inv.RoleMode("authdns"); role == placement.Observe {
-		return role
+	if inv.Roles["authdns"] == placement.Observe {
+		return placement.Observe
 	}
 	return svc.Mode.Or(inv.RoleMode("authdns"))
 }
 
 // clientOf finds whom to decide for, as the wire does: the client subnet cut to
-// the fleet's cap (RFC 7871, 7.1.2), else the resolver's address.
-func clientOf(inv *placement.Inventory, r ExplainRequest) (Client, error) {
+// the fleet's cap (RFC 7871, 7.1.2), else the resolver's address. A subnet of no
+// bits says nothing; in a referral, or with ECS off, none counts, and whoever is
+// named stands there as the resolver.
+func clientOf(inv *placement.Inventory, r ExplainRequest, referral bool) (Client, error) {
 	out := Client{From: "ecs"}
 	if r.Resolver != "" {
 		a, err := netip.ParseAddr(r.Resolver)
@@ -143,24 +146,37 @@ func clientOf(inv *placement.Inventory, r ExplainRequest) (Client, error) {
 		}
 		out.Resolver = a.Unmap()
 	}
-	if r.Client == "" || inv.ECS.Off && out.Resolver.IsValid() {
-		if !out.Resolver.IsValid() {
-			return out, fmt.Errorf("%w: name a client or a resolver", ErrInvalid)
+	var p netip.Prefix
+	var err error
+	if r.Client != "" {
+		if p, err = parsePrefix(r.Client); err != nil {
+			return out, fmt.Errorf("%w: client %q is neither an address nor a prefix", ErrInvalid, r.Client)
 		}
+	}
+	unused := p.Bits() <= 0 || inv.ECS.Off || referral
+	switch {
+	case unused && out.Resolver.IsValid():
 		out.From, out.Subnet = "resolver", netip.PrefixFrom(out.Resolver, out.Resolver.BitLen())
 		return out, nil
+	case p.Bits() <= 0:
+		return out, fmt.Errorf("%w: name a client or a resolver", ErrInvalid)
+	case referral || inv.ECS.Off:
+		out.From, out.Resolver = "resolver", p.Addr()
+		out.Subnet = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+		return out, nil
 	}
-	p, err := parsePrefix(r.Client)
-	if err != nil {
-		return out, fmt.Errorf("%w: client %q is neither an address nor a prefix", ErrInvalid, r.Client)
-	}
-	limit := cmp.Or(inv.ECS.Bits4, 24)
-	if p.Addr().Is6() {
-		limit = cmp.Or(inv.ECS.Bits6, 56)
-	}
+	limit := ecsBits(inv, p.Addr())
 	out.Capped = p.Bits() > limit
 	out.Subnet = netip.PrefixFrom(p.Addr(), min(p.Bits(), limit)).Masked()
 	return out, nil
+}
+
+// ecsBits is the fleet's cap for the family of an address.
+func ecsBits(inv *placement.Inventory, a netip.Addr) int {
+	if a.Is6() {
+		return cmp.Or(inv.ECS.Bits6, 56)
+	}
+	return cmp.Or(inv.ECS.Bits4, 24)
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {
@@ -178,11 +194,11 @@ func parsePrefix(s string) (netip.Prefix, error) {
 // answer fills what would go on the wire, and a sentence about it.
 func (e *Explanation) answer(s *State, svc *placement.Service, c *placement.Choice) {
 	pol := c.Map.Policy
-	e.Answer = &Answer{TTL: svc.TTL.Or(pol.TTL.D()).Seconds(), Scope: c.Scope}
+	e.Answer = &Answer{TTL: c.TTL().Seconds(), Scope: e.scope(s.Snapshot.Inventory, c)}
 	id, ok := c.Cluster()
 	switch {
 	case svc.IsNameServer():
-		for _, ns := range s.Snapshot.NameServers(c, pol.Pick) {
+		for _, ns := range s.Snapshot.NameServers(c, pol.Picks()) {
 			e.Answer.NameServers = append(e.Answer.NameServers, ns.String())
 		}
 		e.Text = "refers to " + strings.Join(e.Answer.NameServers, ", ")
@@ -191,7 +207,7 @@ func (e *Explanation) answer(s *State, svc *placement.Service, c *placement.Choi
 		e.Text = "no cluster is usable: " + e.Answer.AllDown
 	default:
 		e.Answer.Cluster = id.String()
-		for _, a := range s.Snapshot.Addresses(c, e.Client.Subnet.Addr(), e.Type == "AAAA", max(pol.Pick, 1)) {
+		for _, a := range s.Snapshot.Addresses(c, e.Client.Subnet.Addr(), e.Type == "AAAA", pol.Picks()) {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.Addr())
 		}
 		e.Text = id.String()
@@ -203,6 +219,18 @@ func (e *Explanation) answer(s *State, svc *placement.Service, c *placement.Choi
 		e.Text += " (observed only: the zone file answers)"
 	}
 	e.anycast(s)
+}
+
+// scope is the block for which a resolver may keep the answer: that of the
+// choice, no longer than the fleet's cap, and none where no subnet was used.
+func (e *Explanation) scope(inv *placement.Inventory, c *placement.Choice) netip.Prefix {
+	switch {
+	case e.Client.From != "ecs":
+		return netip.Prefix{}
+	case !c.Scope.IsValid():
+		return e.Client.Subnet
+	}
+	return netip.PrefixFrom(e.Client.Subnet.Addr(), min(c.Scope.Bits(), ecsBits(inv, c.Scope.Addr()))).Masked()
 }
 
 // anycast lists, for each prefix that holds one of the answer's addresses, how

@@ -123,11 +123,30 @@ func (h *hub) run(ctx context.Context) error {
 	}
 }
 
-// publish compares the state of now with what was sent.
+// publish compares the state of now with what was sent. While nobody listens it
+// costs nothing, above all no question to the store; whoever comes then gets
+// the difference of the whole time.
 func (h *hub) publish(ctx context.Context) {
+	if h.idle() {
+		return
+	}
 	doc, events := h.document(), h.fresh(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.apply(doc)
+	for _, e := range events {
+		h.send(TopicEvent, encode(e))
+	}
+}
+
+func (h *hub) idle() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.clients) == 0
+}
+
+// apply sends what differs in a document from what was sent.
+func (h *hub) apply(doc Document) {
 	h.diff(TopicSnapshot, "", settled(doc.Status), doc.Status)
 	seen := make(map[string]bool)
 	for _, row := range doc.Sites {
@@ -140,9 +159,6 @@ func (h *hub) publish(ctx context.Context) {
 		h.keyed(seen, TopicTransfer, row.Site+"/"+row.Node, row)
 	}
 	h.gone(seen)
-	for _, e := range events {
-		h.send(TopicEvent, encode(e))
-	}
 }
 
 // settled is a status without what changes each second by itself, so that time
@@ -239,6 +255,10 @@ func (h *hub) join(topics []string, lastID string) (*client, []message) {
 	defer h.mu.Unlock()
 	// Made under the lock, so that no difference falls between it and the queue.
 	doc := h.document()
+	if len(h.clients) == 0 {
+		h.apply(doc) // for those who come back with an older ID
+		h.notify()   // the events of the silence
+	}
 	c := &client{queue: make(chan message, clientQueue), topics: topics}
 	h.clients[c] = true
 	h.metrics.clients.Inc()

@@ -91,15 +91,56 @@ func TestOneStateThenDifferences(t *testing.T) {
 	})
 }
 
+// TestNothingIsLostInSilence: with no client the log is not asked, and one that
+// comes back gets what happened meanwhile, state and events.
+func TestNothingIsLostInSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub()
+		asked := 0
+		log := h.hub.log
+		h.hub.log = func(ctx context.Context, since int64, limit int) ([]placement.Event, error) {
+			asked++
+			return log(ctx, since, limit)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- h.run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if asked != 0 {
+			t.Errorf("nobody listens, and the log was asked %d times", asked)
+		}
+		c, first := h.join(nil, "")
+		id := h.id(first[0])
+		h.leave(c)
+		h.doc.Store(&Document{Sites: []Site{{Name: "ams1", Status: StatusDown}, {Name: "nyc1", Status: StatusUp}}})
+		h.events.Store(&memoryLog{{ID: 5, Text: "ams1 fell"}})
+		time.Sleep(time.Minute)
+		c, missed := h.join(nil, id)
+		if len(missed) != 1 || missed[0].topic != TopicSite || !strings.Contains(string(missed[0].data), `"down"`) {
+			t.Errorf("missed: %v", missed)
+		}
+		time.Sleep(hubTick)
+		synctest.Wait()
+		if got := waiting(c); len(got) != 1 || !strings.Contains(got[0], "ams1 fell") {
+			t.Errorf("then: %v", got)
+		}
+		cancel()
+		<-done
+	})
+}
+
 // TestWhatIsMissedIsSentAgain: for every last ID the messages after it, or a
 // reset and the whole state when some are gone for good.
 func TestWhatIsMissedIsSentAgain(t *testing.T) {
 	h := newTestHub()
-	const sent = 3*ringSize + 7
-	for range sent {
+	for range 3*ringSize + 7 {
 		h.send(TopicSite, []byte("{}"))
 	}
 	oldest := h.ring[0].seq
+	keeper, _ := h.join([]string{TopicBGP}, "") // so that nothing else is sent meanwhile
+	defer h.leave(keeper)
+	sent := h.seq
 	for last := int64(0); last <= sent+1; last++ {
 		c, got := h.join(nil, h.id(message{seq: last}))
 		h.leave(c)
@@ -162,9 +203,9 @@ func TestStreamOnTheWire(t *testing.T) {
 	}
 	cancel()
 	<-done
-	want := []string{": rhumb", "retry: 1000", "event: state", "id: " + s.hub.boot + "-0"}
+	want := []string{": rhumb", "retry: 1000", "event: state", "id: " + s.hub.id(message{seq: s.hub.seq})}
 	if len(got) != 5 || !slices.Equal(got[:4], want) {
-		t.Fatalf("%q", got)
+		t.Fatalf("%.200q", got)
 	}
 	var doc Document
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(got[4], "data: ")), &doc); err != nil || len(doc.Sites) != 3 || doc.Status.Snapshot.Name != "1042.17" {

@@ -243,7 +243,7 @@ func (n *notices) verdicts(s *State) {
 	}
 	for _, sp := range s.plan().Services {
 		if sp.Kept && sp.Refusal != nil {
-			n.add(Warn, "PlanKept", sp.Service, "the last good plan of %s stays: %v", sp.Service, sp.Refusal)
+			n.add(Warn, "ServiceKept", sp.Service, "the last good plan of %s stays: %v", sp.Service, sp.Refusal)
 		}
 	}
 }

@@ -24,6 +24,17 @@ func TestViewsAgainstKeptDocuments(t *testing.T) {
 	}
 }
 
+// TestTheDocumentOfTheAPI: what others rely on changes only on purpose.
+func TestTheDocumentOfTheAPI(t *testing.T) {
+	doc := testServer(t, &fakeOps{}).describe()
+	for _, e := range (&Server{}).endpoints() {
+		if doc.Paths[prefix+e.path] == nil {
+			t.Errorf("%s is not described", e.path)
+		}
+	}
+	golden(t, "openapi", doc)
+}
+
 func row(t *testing.T, st State, site string) Site {
 	t.Helper()
 	rows := Sites(st, nil)
@@ -162,7 +173,7 @@ func TestExplain(t *testing.T) {
 		"upper case, a dot":   {ExplainRequest{Name: "WWW.cdn.demo.test.", Client: "203.0.113.0/28"}, "ams1/web", nil},
 		"by its resolver":     {ExplainRequest{Name: "www.cdn.demo.test", Resolver: "203.0.113.3"}, "ams1/web", nil},
 		"no such type":        {ExplainRequest{Name: "www.cdn.demo.test", Type: "aaaa", Client: "203.0.113.3"}, "ams1/web, which has no address of type AAAA: NODATA", nil},
-		"static":              {ExplainRequest{Name: "ns1.demo.test", Client: "203.0.113.3"}, "static: zone demo.test. answers from its records, alike for every client", nil},
+		"static":              {ExplainRequest{Name: "ns1.demo.test", Client: "203.0.113.3"}, "static: zone demo.test. answers from its records; no service steers this name", nil},
 		"not ours":            {ExplainRequest{Name: "www.example", Client: "203.0.113.3"}, "", ErrNotFound},
 		"nobody named":        {ExplainRequest{Name: "www.cdn.demo.test"}, "", ErrInvalid},
 		"client is no prefix": {ExplainRequest{Name: "www.cdn.demo.test", Client: "tokyo"}, "", ErrInvalid},

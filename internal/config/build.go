@@ -297,7 +297,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	if ns := z.NameServers; ns != nil {
 		out.NameServers = "ns/" + strings.TrimSuffix(out.Name, ".")
 		b.out.Services = append(b.out.Services, placement.Service{Name: out.NameServers, Zone: out.Name,
-			Clusters: ns.Clusters, Policy: ns.Policy, Check: ns.Check, TTL: placement.Duration(ns.TTL.Or(time.Hour)), Mode: b.out.Mode})
+			Clusters: ns.Clusters, Policy: ns.Policy, Check: ns.Check, TTL: placement.Duration(ns.TTL.Or(time.Hour))})
 		b.checkNameServers(d, append(at, "name_servers"), ns)
 	}
 	b.out.Zones = append(b.out.Zones, out)
@@ -326,7 +326,7 @@ func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile
 func (b *builder) service(d *document, name string, s serviceFile) {
 	at := []string{"services", name}
 	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
-		Check: s.Check, TTL: s.TTL, Mode: s.Mode.Or(b.out.Mode), Demand: s.Demand}
+		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand}
 	if !isLabel(name) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}
@@ -342,7 +342,7 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 		}
 	}
 	if e := s.Edge; e != nil {
-		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode.Or(out.Mode), VIPs: e.VIPs, Origin: e.Origin, Root: e.Root}
+		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root}
 		d.checkEdge(append(at, "edge"), e)
 	}
 	b.out.Services = append(b.out.Services, out)
@@ -374,7 +374,7 @@ func (b *builder) prefix(d *document, text string, p prefixFile) {
 	}
 	out := placement.Prefix{Prefix: pre, Reach: or(p.Reach, placement.Global), Sites: p.Sites, Clusters: p.Clusters,
 		Slots: deref(p.Slots, 1), MinAnnouncing: p.MinAnnouncing, Prepend: or(p.Drain.Prepend, 3), MED: or(p.Drain.MED, 500),
-		Witness: or(p.Witness, placement.WitnessAdvisory), Mode: p.Mode.Or(b.out.Mode)}
+		Witness: or(p.Witness, placement.WitnessAdvisory), Mode: p.Mode}
 	if out.Reach == placement.Global && (pre.Addr().Is4() && pre.Bits() > 24 || pre.Addr().Is6() && pre.Bits() > 48) {
 		d.fail(at, "the Internet carries nothing longer than /24 or /48; use reach: local under a global cover")
 	}

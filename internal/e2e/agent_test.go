@@ -24,6 +24,7 @@ type order struct {
 	Poll  []question    `json:"poll,omitempty"`
 	Every time.Duration `json:"every,omitempty"`
 	FIB   bool          `json:"fib,omitempty"`
+	Crowd *crowd        `json:"crowd,omitempty"`
 	// Downloads are run all at once.
 	Downloads []download `json:"downloads,omitempty"`
 }
@@ -75,6 +76,12 @@ func runAgent(text string) int {
 	var wg sync.WaitGroup
 	for i, q := range o.Poll {
 		wg.Go(func() { r.poll(ctx, i, q, o.Every) })
+	}
+	if o.Crowd != nil {
+		if err := o.Crowd.ask(ctx, func(a answer) { r.send(event{Answer: &a}) }); err != nil {
+			fmt.Fprintln(os.Stderr, "agent:", err)
+			return 1
+		}
 	}
 	if len(o.Downloads) > 0 {
 		r.downloads(ctx, o.Downloads)

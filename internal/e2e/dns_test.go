@@ -26,6 +26,7 @@ type question struct {
 	TCP    bool           `json:"tcp,omitempty"`    //
 	NSID   bool           `json:"nsid,omitempty"`   // ask who answers (RFC 5001)
 	RD     bool           `json:"rd,omitempty"`     // ask a resolver
+	From   netip.Addr     `json:"from,omitzero"`    // the asker's address, in a crowd alone
 	Within time.Duration  `json:"within,omitempty"` // 1 s when zero
 }
 

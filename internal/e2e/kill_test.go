@@ -11,9 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"rhumb/internal/netlab"
 	"rhumb/placement"
 )
+
+// lossAfter is when a query at the anycast address counts as lost: more than the
+// longest way through the lab and back, on a busy machine.
+const lossAfter = 600 * time.Millisecond
 
 // Limits of a site's death, counted from just before the kill.
 const (
@@ -30,6 +36,7 @@ func TestE2ESites(t *testing.T) {
 	l := startLab(t, foreignPeers()...)
 	l.owners()
 	t.Run("host answers", func(t *testing.T) { testHostAnswers(t, l) })
+	t.Run("scopes", func(t *testing.T) { testScope(t, l) })
 	t.Run("resolvers", func(t *testing.T) { testResolvers(t, l) })
 	t.Run("referrals", func(t *testing.T) { testReferrals(t, l) })
 	before := testSameEverywhere(t, l)
@@ -44,6 +51,7 @@ func TestE2ESites(t *testing.T) {
 // watchers are what looks at the lab all the time.
 type watchers struct {
 	servers   map[string]*poller // by site: its own name server, asked for every region
+	anycast   map[string]*poller // by region: the top level at its anycast address
 	resolvers map[string]*poller // by region: every region's resolver, asked by a client there
 	routes    map[string]*routeWatch
 }
@@ -53,7 +61,7 @@ func anycast() []netip.Prefix {
 }
 
 func (l *lab) watchAll() *watchers {
-	w := &watchers{servers: map[string]*poller{}, resolvers: map[string]*poller{}, routes: map[string]*routeWatch{}}
+	w := &watchers{servers: map[string]*poller{}, anycast: map[string]*poller{}, resolvers: map[string]*poller{}, routes: map[string]*routeWatch{}}
 	for i, site := range sites() {
 		region := regions()[i]
 		var qs []question
@@ -65,6 +73,8 @@ func (l *lab) watchAll() *watchers {
 		w.servers[site] = l.poll("client-"+region+"-2", 50*time.Millisecond, lanes, qs...)
 		q := question{Server: l.resolver(region), Name: "www.cdn.demo.test", RD: true, Within: 5 * time.Second}
 		w.resolvers[region] = l.poll("client-"+region+"-3", 200*time.Millisecond, []string{"client " + region}, q)
+		top := question{Server: parseAddrPort("192.0.2.1:53"), Name: "demo.test", Type: "SOA", NSID: true, Within: lossAfter}
+		w.anycast[region] = l.poll("client-"+region+"-4", 50*time.Millisecond, []string{"anycast " + region}, top)
 		w.routes["t-"+region] = l.watchFIB("t-"+region, anycast()...)
 	}
 	return w
@@ -86,11 +96,18 @@ func testKill(t *testing.T, l *lab, w *watchers, site string, before map[netip.P
 	l.await(clientsWithin, "clients of "+region+" are served elsewhere", func() error { return l.servedElsewhere(region, site) })
 	checkAnswersMoved(t, l, w, site, killed)
 	checkRoutesMoved(t, l, site, killed, w)
+	checkAnycast(t, l, w, killed, killed, routesWithin)
 	checkResolvers(t, l, w, site, killed)
 
 	healed := l.heal(site)
 	took := l.await(healWithin, site+" is back", func() error { return l.asBefore(before) })
 	t.Logf("%s: all as before %.1f s after heal", site, took.Seconds())
+	checkAnycast(t, l, w, killed, healed, 0)
+	for _, a := range w.servers[site].since(healed) {
+		if m, err := a.msg(); err == nil && len(addrsOf(m)) == 0 {
+			t.Errorf("%s said %s %.2f s after it was healed: a name server that is not ready is silent", site, a.text(), a.At.Sub(healed).Seconds())
+		}
+	}
 	for _, r := range regions() {
 		for _, a := range w.resolvers[r].since(healed) {
 			if m, err := a.msg(); err != nil || len(addrsOf(m)) == 0 {
@@ -190,6 +207,30 @@ func (w *routeWatch) lastVia(p netip.Prefix, addrs []netip.Addr, from time.Time)
 		last = time.Since(from)
 	}
 	return last
+}
+
+// checkAnycast wants the top level to have answered at its anycast address all the
+// time from a moment on, except within a limit of it, whoever had the prefix.
+func checkAnycast(t *testing.T, l *lab, w *watchers, killed, from time.Time, limit time.Duration) {
+	t.Helper()
+	for _, region := range regions() {
+		bad, last, all := 0, time.Duration(0), w.anycast[region].since(from)
+		for _, a := range all {
+			m, err := a.msg()
+			if err == nil && m.Rcode == dns.RcodeSuccess && len(m.Answer) == 1 {
+				continue
+			}
+			bad++
+			last = max(last, a.At.Sub(from))
+			if err == nil {
+				t.Errorf("the top level said %s to %s %.2f s after the kill", a.text(), region, a.At.Sub(killed).Seconds())
+			}
+		}
+		if last > limit+lossAfter {
+			t.Errorf("no answer at the anycast address for %s: %d of %d, the last %.2f s after the fault or its end; want none after %s", region, bad, len(all), last.Seconds(), limit)
+		}
+		l.line.eventf("anycast for %s: %d of %d queries without an answer, the last after %.2f s", region, bad, len(all), last.Seconds())
+	}
 }
 
 // checkResolvers wants that every region's resolver, which has the old set of name

@@ -35,8 +35,9 @@ type lab struct {
 	dns  netip.AddrPort // the host's DNS listener, UDP and TCP
 	http netip.AddrPort // the host's page
 	// took is the time from the start of the process to `lab ready`.
-	took time.Duration
-	line *timeline
+	took  time.Duration
+	began time.Time
+	line  *timeline
 
 	mark string // in the environment of every process of this lab
 	cmd  *exec.Cmd
@@ -93,7 +94,10 @@ func (l *lab) start(cmd *exec.Cmd) {
 	l.out.ready = make(chan struct{})
 	cmd.Stdout, cmd.Stderr = &l.out, &l.out
 	cmd.Env = append(os.Environ(), l.mark)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig, cmd.SysProcAttr.Setpgid = syscall.SIGKILL, true
 	began, started := time.Now(), make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -107,7 +111,7 @@ func (l *lab) start(cmd *exec.Cmd) {
 	if err := <-started; err != nil {
 		l.t.Fatalf("start the lab: %v", err)
 	}
-	l.out.began = began
+	l.began = began
 	l.t.Cleanup(l.finish)
 }
 
@@ -133,7 +137,7 @@ func (l *lab) awaitReady() {
 	}
 	l.http = netip.MustParseAddrPort(page[1])
 	l.dns = netip.MustParseAddrPort(dig[1] + ":" + dig[2])
-	l.took = l.out.readyAt.Sub(l.out.began)
+	l.took = l.out.readyAt.Sub(l.began)
 	l.line.eventf("lab ready after %.1f s", l.took.Seconds())
 }
 
@@ -142,6 +146,7 @@ func (l *lab) awaitReady() {
 func (l *lab) finish() {
 	before := l.inventory()
 	if l.running() {
+		l.line.eventf("SIGINT")
 		l.cmd.Process.Signal(syscall.SIGINT)
 	}
 	select {
@@ -334,7 +339,6 @@ type labOutput struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
 	ready   chan struct{}
-	began   time.Time
 	readyAt time.Time
 }
 

@@ -71,8 +71,11 @@ func (tl *timeline) set(lane string, at time.Time, state string) {
 	tl.lanes[lane] = append(tl.lanes[lane], mark{at, state})
 }
 
-// width of the drawn lanes in columns.
-const width = 100
+// width of the drawn lanes in columns, and how many changes of one are listed.
+const (
+	width  = 100
+	listed = 30
+)
 
 // draw lists events and changes in order of time, then draws the lanes: every
 // state has a letter, explained at the end of its line.
@@ -83,6 +86,9 @@ func (tl *timeline) draw() string {
 	names := []string{}
 	for lane, marks := range tl.lanes {
 		names = append(names, lane)
+		if len(marks) > listed {
+			continue // flows hashed to and fro over equal routes; drawn only
+		}
 		for _, m := range marks {
 			all = append(all, mark{m.at, "  " + lane + " = " + m.text})
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // poller asks the same questions all the time and keeps every answer.
@@ -53,6 +55,10 @@ func (l *lab) sitesIn(a answer) string {
 		if s := l.owner[addr]; !slices.Contains(out, s) {
 			out = append(out, s)
 		}
+	}
+	if id := nsidOf(m); len(out) == 0 && id != "" && m.Rcode == dns.RcodeSuccess {
+		site, _, _ := strings.Cut(id, " ")
+		return site
 	}
 	if len(out) == 0 {
 		return a.text()

@@ -392,3 +392,35 @@ func TestRFCsAreCited(t *testing.T) {
 		}
 	}
 }
+
+// TestAPIIsDocumented: the page has every row of the API's route table.
+func TestAPIIsDocumented(t *testing.T) {
+	page, rows := read(t, "docs/reference/api.md"), 0
+	ast.Inspect(docPackage(t, "internal/api").files["internal/api/routes.go"], func(n ast.Node) bool {
+		c, ok := n.(*ast.CompositeLit)
+		if !ok || len(c.Elts) < 5 {
+			return true
+		}
+		method, isMethod := literal(c.Elts[0])
+		path, isPath := literal(c.Elts[1])
+		if rows++; isMethod && isPath && !strings.Contains(page, "`"+method+" "+path+"`") {
+			t.Errorf("docs/reference/api.md lacks %s %s", method, path)
+		}
+		return true
+	})
+	if rows < 20 {
+		t.Errorf("only %d rows found in the route table", rows)
+	}
+}
+
+// TestPagesShowSamples: what a page prints is the sample that a test loads.
+func TestPagesShowSamples(t *testing.T) {
+	for sample, page := range map[string]string{"etc/node-authdns.yaml": "docs/how-to/dns-only.md", "etc/node-bgp.yaml": "docs/how-to/bgp-only.md"} {
+		text := read(t, page)
+		for _, line := range strings.Split(read(t, sample), "\n") {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "#") && !strings.Contains(text, line) {
+				t.Errorf("%s lacks the line %q of %s", page, line, sample)
+			}
+		}
+	}
+}

@@ -169,6 +169,7 @@ type faults struct {
 	active []*activeFault
 	down   map[int][2]linkState // links that are down, with what their ends had
 	filter map[string]bool      // hosts which have a filter
+	links  []Link               // as declared, but for what Impair replaced; nil: as declared
 	closed bool
 }
 
@@ -313,6 +314,21 @@ func (n *Net) Heal(node string) error {
 	return n.settleAll()
 }
 
+// Impair replaces what every line does when nothing is broken, as of gives it for
+// a declared link: a net may be brought up fast and moved apart afterwards.
+func (n *Net) Impair(of func(Link) Impairment) error {
+	links := slices.Clone(n.Topology.Links)
+	for i := range links {
+		if links[i].Line {
+			links[i].Impair = of(links[i])
+		}
+	}
+	n.faults.mu.Lock()
+	defer n.faults.mu.Unlock()
+	n.faults.links = links
+	return n.applyFaults()
+}
+
 // Faults lists what is broken, the oldest first.
 func (n *Net) Faults() []Fault {
 	n.faults.mu.Lock()
@@ -327,7 +343,11 @@ func (n *Net) Faults() []Fault {
 // applyFaults makes the kernel match the active faults. Callers hold the lock.
 // One failure does not keep the rest from being done.
 func (n *Net) applyFaults() error {
-	e := effectsOf(n.Topology, n.faults.active)
+	t := n.Topology
+	if n.faults.links != nil {
+		t.Links = n.faults.links
+	}
+	e := effectsOf(t, n.faults.active)
 	var errs []error
 	for i, l := range n.links {
 		if l.line != nil {

@@ -27,6 +27,9 @@ type Host struct {
 	keeper *keeper
 	nl     *netlink.Handle // a socket opened inside the namespace
 	inode  uint64          // of the network namespace: finds the host's processes
+	// declared are the names of the interfaces that the topology gives the host;
+	// others belong to programs in it. Fixed before anything is built.
+	declared map[string]bool
 }
 
 // keeper is a locked thread inside namespaces of its own, which runs what it is

@@ -126,6 +126,9 @@ func (h *Host) unsettled() (string, error) {
 	}
 	for _, l := range links {
 		at := l.Attrs()
+		if at.Name != "lo" && !h.declared[at.Name] {
+			continue // made by a program in the host, which minds it itself
+		}
 		if at.RawFlags&unix.IFF_UP == 0 || at.RawFlags&unix.IFF_LOWER_UP == 0 {
 			continue // down, or the other end is: nothing will come
 		}

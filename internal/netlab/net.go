@@ -68,6 +68,7 @@ func (n *Net) buildHosts() error {
 			if err != nil {
 				return err
 			}
+			h.declared = n.Topology.interfaces(node.Name)
 			mu.Lock()
 			defer mu.Unlock()
 			n.hosts[node.Name] = h

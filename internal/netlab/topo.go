@@ -79,6 +79,20 @@ func (e End) ifName(peer End) string {
 	return peer.Node
 }
 
+// interfaces are the names of a node's ends of links.
+func (t Topology) interfaces(node string) map[string]bool {
+	all := map[string]bool{}
+	for _, l := range t.Links {
+		if l.A.Node == node {
+			all[l.A.ifName(l.B)] = true
+		}
+		if l.B.Node == node {
+			all[l.B.ifName(l.A)] = true
+		}
+	}
+	return all
+}
+
 // Addresses lists every address of the named node, loopback first, in order of
 // declaration, without repeats.
 func (t Topology) Addresses(node string) []netip.Addr {

@@ -81,13 +81,16 @@ type Node struct {
 	unfolder decide.Unfolder
 	stale    staleness
 	alarms   atomic.Pointer[[]placement.Alarm]
+	raised   []placement.Alarm // as the gauge shows them
 
 	view  View
 	heard []placement.Vote
-	// held is what the snapshot in force was made of.
-	held State
-	mail []mailbox
-	disk mailbox
+	// held is what the snapshot in force was made of; makeshift tells that it is
+	// one of this node's own (standIn).
+	held      State
+	makeshift bool
+	mail      []mailbox
+	disk      mailbox
 }
 
 // New returns the loop of one unit; Run starts it.
@@ -150,31 +153,44 @@ func (n *Node) restore() {
 		n.c.Log.Warn("node: no state on disk, waits for the store", "err", err)
 		return
 	}
-	if err := n.put(state, state.Votes, false); err != nil {
-		n.c.Log.Warn("node: the state on disk cannot be used", "snapshot", state.Name, "err", err)
+	if err := n.put(state, state.Votes, false, nil); err != nil {
+		n.stale.input(err, n.c.Log)
+		n.goOn(state)
+		n.judgeAge()
 		return
 	}
 	n.c.Log.Info("node: serves from disk", "snapshot", state.Name)
 }
 
-// step brings the snapshot in line with what is known now.
+// step brings the snapshot in line with what is known now. Until the store has
+// answered after a start, the state from disk stands for it, so that votes heard
+// on the socket count then too.
 func (n *Node) step(ctx context.Context) {
-	if n.view.Inventory == nil {
+	state, err := n.held, error(nil)
+	switch {
+	case n.view.Inventory != nil:
+		state, err = n.wanted(ctx)
+	case n.held.Plan == nil:
 		return // nothing was ever configured, or the store has not answered yet
 	}
-	state, err := n.wanted(ctx)
 	if err == nil {
 		votes, patched := decide.Patch(state.Votes, n.ahead(state.Inventory))
-		err = n.put(state, votes, patched)
+		if err = n.put(state, votes, patched, nil); err == nil {
+			n.makeshift = false
+		}
+	}
+	if err != nil {
+		n.goOn(state)
 	}
 	n.stale.input(err, n.c.Log)
 	n.judgeAge()
 }
 
-// put makes the snapshot of a state and puts it in force, unless it is there already.
-func (n *Node) put(state State, votes []placement.Vote, patched bool) error {
+// put makes the snapshot of a state and puts it in force, unless it is there
+// already. Without a class table the one at hand counts.
+func (n *Node) put(state State, votes []placement.Vote, patched bool, classes *placement.ClassTable) error {
 	began := time.Now()
-	s, err := n.unfold(&state, votes, patched)
+	s, err := n.unfold(&state, votes, patched, classes)
 	if err != nil {
 		return err
 	}
@@ -186,6 +202,7 @@ func (n *Node) put(state State, votes []placement.Vote, patched bool) error {
 	n.held = state
 	n.c.Current.Store(s)
 	n.m.applied(s, time.Since(began))
+	n.tell()
 	n.c.Log.Info("node: snapshot in force", "snapshot", state.Name, "digest", s.Digest[:12])
 	for i := range n.mail {
 		n.mail[i].post(delivery{snapshot: s})

@@ -268,6 +268,75 @@ func TestPatchesAheadOfTheStore(t *testing.T) {
 	})
 }
 
+func TestHearsBeforeTheStoreAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := new(fakeDisk)
+		b := newBench(t, disk)
+		votes := allSay(placement.Up)
+		disk.saved = []State{{Inventory: b.inv, Plan: b.plan(4, votes, 9), Votes: votes, Revision: 9, Name: "4.9"}}
+		b.run()
+		defer b.stop()
+		b.want("4.9")
+		b.heard <- []placement.Vote{says("ams1", placement.Down, 2)}
+		synctest.Wait()
+		if got := b.want("4.9+p").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
+			t.Errorf("ams1/web is %v", got.State)
+		}
+	})
+}
+
+func TestHealthGoesOnWhileAPlanCannotBeFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, new(fakeDisk))
+		b.run()
+		defer b.stop()
+		votes := allSay(placement.Up)
+		v := View{Inventory: b.inv, Plan: b.plan(4, votes, 9), Votes: votes, VotesRevision: 9, Heartbeat: time.Now()}
+		b.show(v)
+		other := *b.plan(5, votes, 9)
+		other.Inputs.ClassTable = "beef"
+		v.Plan, v.Votes, v.VotesRevision = &other, []placement.Vote{says("ams1", placement.Down, 2), votes[1], votes[2]}, 10
+		b.show(v)
+		if got := b.want("4.10").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
+			t.Errorf("ams1/web is %v", got.State)
+		}
+		if b.alarms() != AlarmSnapshotStale {
+			t.Errorf("alarms %q", b.alarms())
+		}
+	})
+}
+
+func TestFirstStartWithAnotherClassTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := new(fakeDisk)
+		b := newBench(t, disk)
+		votes := allSay(placement.Up)
+		other := *b.plan(4, votes, 9)
+		other.Inputs.ClassTable = "beef"
+		disk.saved = []State{{Inventory: b.inv, Plan: &other, Votes: votes, Revision: 9, Name: "4.9"}}
+		b.run()
+		defer b.stop()
+		s := b.want("4.9+p")
+		if c, ok := s.Choose("www", netip.MustParseAddr("10.0.0.1"), nil); !ok || c.Head < 0 {
+			t.Errorf("nobody serves: %+v", c)
+		}
+		if b.alarms() != AlarmSnapshotStale || len(disk.saved) != 1 {
+			t.Errorf("alarms %q, %d on disk", b.alarms(), len(disk.saved))
+		}
+		newer := other
+		newer.Revision = 5
+		b.show(View{Inventory: b.inv, Plan: &newer, Votes: []placement.Vote{says("ams1", placement.Down, 2)}, VotesRevision: 10, Heartbeat: time.Now()})
+		if got := b.want("5.10+p").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
+			t.Errorf("ams1/web is %v", got.State)
+		}
+		b.show(View{Inventory: b.inv, Plan: b.plan(6, votes, 11), Votes: votes, VotesRevision: 11, Heartbeat: time.Now()})
+		b.want("6.11")
+		if b.alarms() != "" {
+			t.Errorf("alarms %q after it was mended", b.alarms())
+		}
+	})
+}
+
 func TestFirstStartWithoutAPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, new(fakeDisk))

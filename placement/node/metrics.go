@@ -13,6 +13,7 @@ type metrics struct {
 	plan, votes, patched, stale, age prometheus.Gauge
 	changes, unsaved                 prometheus.Counter
 	seconds                          prometheus.Histogram
+	alarm                            *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer) metrics {
@@ -32,9 +33,10 @@ func newMetrics(r prometheus.Registerer) metrics {
 		unsaved: counter("unsaved_total", "States that could not be written to disk."),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_snapshot_unfold_seconds",
 			Help: "Time from a change to the snapshot in force.", Buckets: prometheus.ExponentialBuckets(.0005, 2, 14)}),
+		alarm: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_alarm", Help: "1 while a condition is loud."}, []string{"kind", "object"}),
 	}
 	if r != nil {
-		r.MustRegister(m.plan, m.votes, m.patched, m.stale, m.age, m.changes, m.unsaved, m.seconds)
+		r.MustRegister(m.plan, m.votes, m.patched, m.stale, m.age, m.changes, m.unsaved, m.seconds, m.alarm)
 	}
 	return m
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,13 +98,15 @@ func (n *Node) inventoryAt(revision int64) *placement.Inventory {
 // unfold makes the snapshot of a state. Where the director unfolded the same
 // state to something else, one of the two is wrong, and nobody here can tell
 // which: what serves stays.
-func (n *Node) unfold(state *State, votes []placement.Vote, patched bool) (*placement.Snapshot, error) {
+func (n *Node) unfold(state *State, votes []placement.Vote, patched bool, classes *placement.ClassTable) (*placement.Snapshot, error) {
 	if state.Inventory == nil || state.Plan == nil {
 		return nil, errors.New("node: no plan")
 	}
-	classes, err := n.c.Classes(state.Inventory)
-	if err != nil {
-		return nil, fmt.Errorf("node: class table: %w", err)
+	if classes == nil {
+		var err error
+		if classes, err = n.c.Classes(state.Inventory); err != nil {
+			return nil, fmt.Errorf("node: class table: %w", err)
+		}
 	}
 	verdicts := decide.Fold(state.Inventory, votes, state.Plan)
 	s, err := n.unfolder.Unfold(state.Inventory, classes, state.Plan, verdicts, state.Revision, patched)
@@ -123,7 +126,7 @@ func (n *Node) unfold(state *State, votes []placement.Vote, patched bool) (*plac
 // ahead is the votes that count before the store has them: those on what the
 // inventory knows. While decisions are frozen there are none.
 func (n *Node) ahead(inv *placement.Inventory) []placement.Vote {
-	if n.view.Inventory.Frozen() {
+	if latest := cmp.Or(n.view.Inventory, inv); latest.Frozen() {
 		return nil
 	}
 	var out []placement.Vote

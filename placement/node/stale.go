@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"rhumb/placement"
@@ -45,7 +46,7 @@ func (n *Node) judgeAge() {
 	var out []placement.Alarm
 	now := n.c.Now()
 	if n.stale.err != nil {
-		out = append(out, placement.Alarm{Kind: AlarmSnapshotStale, Object: n.held.Name, Text: n.stale.err.Error()})
+		out = append(out, placement.Alarm{Kind: AlarmSnapshotStale, Object: n.c.Node, Text: n.stale.err.Error()})
 	}
 	age := n.age(now)
 	if age > staleSoft {
@@ -58,6 +59,25 @@ func (n *Node) judgeAge() {
 	n.m.age.Set(age.Seconds())
 	n.m.stale.Set(flag(n.stale.err != nil))
 	n.alarms.Store(&out)
+	n.tell()
+}
+
+// tell shows every loud condition in the gauge of alarms: those of this loop and
+// those that the snapshot in force carries.
+func (n *Node) tell() {
+	all := slices.Clone(n.Alarms())
+	if s := n.c.Current.Load(); s != nil {
+		all = append(all, s.Alarms...)
+	}
+	for _, a := range n.raised {
+		if !slices.ContainsFunc(all, func(b placement.Alarm) bool { return b.Kind == a.Kind && b.Object == a.Object }) {
+			n.m.alarm.DeleteLabelValues(a.Kind, a.Object)
+		}
+	}
+	for _, a := range all {
+		n.m.alarm.WithLabelValues(a.Kind, a.Object).Set(1)
+	}
+	n.raised = all
 }
 
 // age is how old the inputs are; before the first heartbeat, how long it is awaited.

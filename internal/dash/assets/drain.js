@@ -35,6 +35,7 @@ export class DrainDialog {
   }
 
   closed() {
+    if (this.dialog.open) return; // the event comes late: it was opened again meanwhile
     this.site = null;
     this.back?.focus?.();
   }

@@ -6,6 +6,7 @@ import { Detail } from './detail.js';
 import { DrainDialog } from './drain.js';
 import { banners, events } from './notices.js';
 import { wireExplain } from './explain.js';
+import { wireWhatIf } from './whatif.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -49,6 +50,7 @@ connect(model, ({ open, age, stale }) => {
 });
 
 wireExplain($('explain'), $('explained'));
+wireWhatIf(model, $('whatif'), $('forecast'));
 
 // Light or dark: by the system, or by the key.
 function theme(next) {
