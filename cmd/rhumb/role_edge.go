@@ -182,18 +182,22 @@ func (e *edgeRole) report(n *placement.Node) {
 			st.Forwarded++
 		}
 	}
-	st.Foreign = e.unit.foreignSessions()
+	st.Foreign = e.unit.sessionsOf(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content })
+	// What the kernel still delivers of responses that our server has done with
+	// goes on as other servers' sessions do.
+	content := e.unit.sessionsOf(func(s *placement.Service) bool { return s.Edge.Kind == placement.Content })
+	st.Foreign += max(0, content-st.Sessions)
 	t := e.agent.Totals()
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	n.Edge = st
 }
 
-// foreignSessions counts the clients of other servers on this site's VIPs.
-func (u *unit) foreignSessions() int {
+// sessionsOf counts the clients on the VIPs of the services that are wanted.
+func (u *unit) sessionsOf(want func(*placement.Service) bool) int {
 	sum := 0
-	counts, err := forward.Sessions(u.vips(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content }))
+	counts, err := forward.Sessions(u.vips(want))
 	if err != nil {
-		u.log.Warn("edge: sessions of other servers are not counted", "err", err)
+		u.log.Warn("edge: sessions are not counted", "err", err)
 	}
 	for _, n := range counts {
 		sum += n
