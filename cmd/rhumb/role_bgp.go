@@ -20,6 +20,7 @@ func addBGP(u *unit) {
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
 	views := u.views.subscribe()
+	u.bound = make(chan struct{})
 	var speaker *bgp.Speaker
 	ready := make(chan struct{})
 	u.reports = append(u.reports, func(n *placement.Node) {
@@ -45,9 +46,13 @@ func addBGP(u *unit) {
 
 // feedSpeaker hands over each snapshot and each change of the announcements.
 func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
+	prepared := s.Prepared()
 	for {
 		s.Apply(ctx, u.current.Load(), u.views.view().Announced)
 		select {
+		case <-prepared:
+			close(u.bound)
+			prepared = nil
 		case <-snaps:
 		case <-views:
 		case err := <-done:

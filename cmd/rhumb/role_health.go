@@ -30,6 +30,22 @@ func addHealth(u *unit) {
 	})
 }
 
+// boundWithin is how long the first look waits for the speaker.
+const boundWithin = 5 * time.Second
+
+// awaitBound waits until the addresses to look at are there. A look before would
+// find every anycast cluster down at each start, and it would come back by ramp.
+func (u *unit) awaitBound(ctx context.Context) {
+	if u.bound == nil {
+		return
+	}
+	select {
+	case <-u.bound:
+	case <-time.After(boundWithin):
+	case <-ctx.Done():
+	}
+}
+
 func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {

@@ -45,6 +45,8 @@ type unit struct {
 	tasks    []task
 	// present closes when the first snapshot is in force.
 	present chan struct{}
+	// bound closes when the speaker has put its addresses on lo; nil without role bgp.
+	bound chan struct{}
 }
 
 // task is a long-lived part of a unit; its end is the unit's end.
