@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,7 +20,8 @@ type Peer struct {
 	Site   string
 	NodeID uint16 // unique in the fleet
 	Addr   netip.AddrPort
-	// Keys of the pair of sites, the first is used to send; two at a roll-over.
+	// Keys of the pair of sites, the first is used to send; two at a roll-over,
+	// none for a peer that cannot be believed, which is left out.
 	Keys [][32]byte
 }
 
@@ -40,7 +42,8 @@ type Config struct {
 	Ended func(placement.ClusterID)
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
-	// Plan returns the plan revision in force, for the beats; may be nil.
+	// Plan returns the plan revision in force, for the beats; may be nil. It is
+	// called from several goroutines.
 	Plan   func() int64
 	Log    *slog.Logger
 	Metric prometheus.Registerer // may be nil
@@ -51,19 +54,21 @@ const (
 	defaultInterval = 300 * time.Millisecond
 	voteEvery       = 3 * time.Second  // votes on beats are repeated this often
 	silentAfter     = 10 * time.Second // a vantage's votes end with its beats
-	looksAtOnce     = 16
+	looksAtOnce     = 16               // a check must not become the load that it measures
 )
 
-// Agent is the health role of one node.
+// Agent is the health role of one node. All its state belongs to the goroutine
+// of Run; Set alone may be called from another.
 type Agent struct {
 	cfg      Config
 	m        metrics
+	talk     talker
 	ballot   ballot
 	clusters map[placement.ClusterID]*cluster
 	detector *detect.Detector
 	peers    []Peer
 	byNode   map[uint16]int // NodeID → index into peers
-	started  time.Time
+	judgedAt time.Time      // when the detector was last asked
 	update   chan inputs
 }
 
@@ -78,13 +83,15 @@ func New(cfg Config) *Agent {
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
 	}
-	return &Agent{cfg: cfg, m: newMetrics(cfg.Metric),
-		ballot: ballot{vantage: cfg.Node, site: cfg.Site, domain: cfg.Domain, incarnation: cfg.Incarnation,
-			own: make(map[placement.ClusterID]placement.Vote), heard: make(map[heardKey]placement.Vote), spoke: make(map[string]time.Time)},
+	a := &Agent{cfg: cfg, m: newMetrics(cfg.Metric),
+		ballot:   newBallot(cfg),
 		clusters: make(map[placement.ClusterID]*cluster),
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
 		update:   make(chan inputs, 1)}
+	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
+		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
+	return a
 }
 
 // Set gives the agent its peers and probes; the newest call wins. It never blocks.
@@ -103,41 +110,32 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 	}
 }
 
-// datagram is one read of the beat socket.
-type datagram struct {
-	from netip.AddrPort
-	data []byte
-	at   time.Time
-}
-
 // Run looks, listens and votes until the context ends; then it says goodbye to
-// its peers, so that they see a leave and not a failure.
+// its peers, so that they see a leave and not a failure. Every goroutine that it
+// starts has ended when it returns.
 func (a *Agent) Run(ctx context.Context) error {
 	results := make(chan look)
-	sched := newScheduler(ctx, results, looksAtOnce)
+	sched := newScheduler(ctx, results, looksAtOnce, ProberOf)
 	defer sched.wait()
-	var beats <-chan datagram
+	a.talk.started = time.Now()
+	var beats chan datagram
+	var wg sync.WaitGroup
 	if a.cfg.Beat != nil {
-		ch := make(chan datagram, 256)
+		defer a.cfg.Beat.Close()
 		stop := context.AfterFunc(ctx, func() { a.cfg.Beat.SetReadDeadline(time.Now()) })
 		defer stop()
-		defer a.cfg.Beat.Close()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			receive(ctx, a.cfg.Beat, ch)
-		}()
-		defer func() { <-done }()
-		beats = ch
+		beats = make(chan datagram, 256)
+		wg.Go(func() { receive(ctx, a.cfg.Beat, beats) })
+		wg.Go(func() { a.talk.run(ctx) })
 	}
-	a.started = time.Now()
 	a.vote(placement.Vote{Object: placement.SiteID(a.cfg.Site), State: placement.Up})
-	return a.loop(ctx, sched, results, beats)
+	a.loop(ctx, sched, results, beats)
+	wg.Wait() // a beat behind the goodbye would take it back
+	a.talk.send(detect.KindLeave, nil)
+	return nil
 }
 
-func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look, beats <-chan datagram) error {
-	beat := time.NewTicker(a.cfg.Interval)
-	defer beat.Stop()
+func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look, beats <-chan datagram) {
 	judge := time.NewTicker(max(a.cfg.Interval/4, 5*time.Millisecond))
 	defer judge.Stop()
 	votes := time.NewTicker(voteEvery)
@@ -145,62 +143,73 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 	for {
 		select {
 		case <-ctx.Done():
-			a.sendAll(detect.KindLeave, nil)
-			return nil
+			return
 		case in := <-a.update:
 			a.take(sched, in)
 		case l := <-results:
 			a.looked(l)
 		case d := <-beats:
 			a.hear(d)
-		case at := <-beat.C:
-			a.m.lateness.Observe(time.Since(at).Seconds())
-			a.sendAll(detect.KindBeat, nil)
 		case <-judge.C:
+			a.drain(beats)
 			a.judge(time.Now())
 		case <-votes.C:
-			a.repeat()
+			a.sendVotes(a.ballot.votes()) // again: a peer that has just started knows none
+		}
+	}
+}
+
+// drain takes the beats that wait. A loop that was late must hear first and
+// judge then, or it would find peers silent whose beats lie in its own queue.
+func (a *Agent) drain(beats <-chan datagram) {
+	for range cap(beats) {
+		select {
+		case d := <-beats:
+			a.hear(d)
+		default:
+			return
 		}
 	}
 }
 
 // take makes new inputs effective; what is still watched keeps its history.
 func (a *Agent) take(sched *scheduler, in inputs) {
-	a.peers = in.peers
-	clear(a.byNode)
-	ids := make([]uint16, 0, len(in.peers))
-	for i, p := range in.peers {
-		a.byNode[p.NodeID] = i
-		ids = append(ids, p.NodeID)
-	}
-	a.detector.Watch(ids)
+	a.setPeers(in.peers)
 	var targets []Target
 	next := make(map[placement.ClusterID]*cluster, len(in.probes))
 	for _, p := range in.probes {
 		targets = append(targets, p.Targets...)
-		next[p.Object] = a.keep(p)
+		c := newCluster(p)
+		c.inherit(a.clusters[p.Object])
+		next[p.Object] = c
 	}
 	a.clusters = next
 	sched.set(targets)
 	a.endVotes()
+	for _, p := range in.probes {
+		a.cast(next[p.Object])
+	}
 }
 
-// keep returns the cluster of a probe: the one it has, if its addresses and
-// check are the same.
-func (a *Agent) keep(p Probe) *cluster {
-	fresh := newCluster(p)
-	old := a.clusters[p.Object]
-	if old == nil || len(old.addresses) != len(fresh.addresses) {
-		return fresh
-	}
-	for i := range fresh.addresses {
-		o, f := &old.addresses[i], &fresh.addresses[i]
-		if o.addr != f.addr || o.damp.rise != f.damp.rise || o.damp.fall != f.damp.fall {
-			return fresh
+// setPeers replaces the peers. One without a key could neither be believed nor
+// spoken to; it is left out.
+func (a *Agent) setPeers(peers []Peer) {
+	a.peers = nil
+	clear(a.byNode)
+	ids := make([]uint16, 0, len(peers))
+	spoke := make(map[string]time.Time)
+	for _, p := range peers {
+		if len(p.Keys) == 0 {
+			continue
 		}
+		a.byNode[p.NodeID] = len(a.peers)
+		a.peers = append(a.peers, p)
+		ids = append(ids, p.NodeID)
+		spoke[p.Site] = a.ballot.spoke[p.Site]
 	}
-	old.fault = fresh.fault
-	return old
+	a.ballot.spoke = spoke
+	a.detector.Watch(ids)
+	a.talk.setPeers(a.peers)
 }
 
 // endVotes takes back votes on what is no longer looked at.
@@ -216,22 +225,27 @@ func (a *Agent) endVotes() {
 		if watched[v.Object] {
 			continue
 		}
-		delete(a.ballot.own, v.Object)
+		last := a.ballot.end(v.Object)
 		if a.cfg.Ended != nil {
 			a.cfg.Ended(v.Object)
 		}
 		if a.cfg.Stream != nil {
-			a.cfg.Stream.Drop(v.Object, a.cfg.Node)
+			a.cfg.Stream.End(last)
 		}
+		a.sendVotes([]placement.Vote{last})
 	}
 }
 
 func (a *Agent) looked(l look) {
 	a.m.looked(a.cfg.Site, l)
 	c := a.clusters[l.target.Object]
-	if c == nil || !c.feed(l.target.Address, l.result, l.result.At) {
-		return
+	if c != nil && c.feed(l.target.Address, l.result, l.result.At) {
+		a.cast(c)
 	}
+}
+
+// cast votes what is known of a cluster; of an unknown one there is nothing to say.
+func (a *Agent) cast(c *cluster) {
 	state, cause := c.state()
 	if state == placement.Unknown {
 		return
@@ -261,6 +275,11 @@ func (a *Agent) vote(v placement.Vote) {
 	a.sendVotes([]placement.Vote{v})
 }
 
+func (a *Agent) sendVotes(votes []placement.Vote) {
+	const room = detect.MaxDatagram - 64 // header, tag, and some to spare
+	a.talk.sendVotes(packVotes(votes, room))
+}
+
 // hear takes a datagram of a peer.
 func (a *Agent) hear(d datagram) {
 	p, b, err := a.open(d)
@@ -269,20 +288,19 @@ func (a *Agent) hear(d datagram) {
 		return
 	}
 	changes, fresh := a.detector.Hear(p.NodeID, b, d.at)
-	result := "ok"
-	if !fresh {
-		result = "old"
+	if !fresh { // a copy, or one that was overtaken: it proves nothing, and its votes are stale
+		a.m.beats.WithLabelValues(p.Site, "in", "old").Inc()
+		return
 	}
-	a.m.beats.WithLabelValues(p.Site, "in", result).Inc()
-	if fresh || b.Kind == detect.KindVotes {
-		a.ballot.spoke[p.Site] = d.at
-	}
+	a.m.beats.WithLabelValues(p.Site, "in", "ok").Inc()
+	a.ballot.spoke[p.Site] = d.at
 	a.judged(changes)
 	if b.Kind == detect.KindVotes {
 		a.hearVotes(p, b.Body)
 	}
 }
 
+// open finds the sender of a datagram and checks it against the keys of that pair.
 func (a *Agent) open(d datagram) (Peer, detect.Beat, error) {
 	id, err := detect.Sender(d.data)
 	if err != nil {
@@ -302,11 +320,9 @@ func (a *Agent) hearVotes(p Peer, body []byte) {
 		a.m.beats.WithLabelValues(p.Site, "in", "bad_votes").Inc()
 	}
 	for _, v := range votes {
-		if v.Site != p.Site {
-			continue // a site speaks for its own vantage only
-		}
-		a.ballot.hear(v)
-		if a.cfg.Stream != nil {
+		// A site speaks for its own vantages only. A repeated vote goes to the
+		// stream again, whose readers forget what is not repeated.
+		if v.Site == p.Site && a.ballot.hear(v) && a.cfg.Stream != nil {
 			a.cfg.Stream.Vote(v)
 		}
 	}
@@ -315,6 +331,10 @@ func (a *Agent) hearVotes(p Peer, body []byte) {
 // judge asks the detector what is due, and ends the votes of silent vantages.
 func (a *Agent) judge(now time.Time) {
 	held := a.detector.Held()
+	if held {
+		a.m.hold.Add(now.Sub(a.judgedAt).Seconds())
+	}
+	a.judgedAt = now
 	a.judged(a.detector.Due(now))
 	if held != a.detector.Held() {
 		a.hold(a.detector.Held())
@@ -334,12 +354,13 @@ func (a *Agent) judged(changes []detect.Change) {
 		if !ok {
 			continue
 		}
-		v := placement.Vote{Object: placement.SiteID(a.peers[i].Site), Hold: a.detector.Held()}
+		v := placement.Vote{Object: placement.SiteID(a.peers[i].Site)}
 		switch c.State {
 		case detect.Up:
 			v.State = placement.Up
 		case detect.Down:
 			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
+			v.Hold = a.detector.Held()
 		case detect.Left:
 			v.State, v.Cause = placement.Unknown, "said goodbye"
 		}
@@ -351,70 +372,11 @@ func (a *Agent) judged(changes []detect.Change) {
 // on other sites then count for nobody. Its other votes take nothing away, so
 // they stay as they are.
 func (a *Agent) hold(on bool) {
-	a.cfg.Log.Debug("the observer doubts itself: most sites fell silent at once", "hold", on)
+	a.cfg.Log.Info("this vantage doubts itself while most sites are silent at once", "hold", on)
 	for _, v := range a.ballot.votes() {
 		if v.Object.Site != a.cfg.Site && v.State == placement.Down {
 			v.Hold = on
 			a.vote(v)
-		}
-	}
-}
-
-// repeat sends all own votes again: a peer that has just started knows none.
-func (a *Agent) repeat() {
-	if a.detector.Held() {
-		a.m.hold.Add(voteEvery.Seconds())
-	}
-	a.sendVotes(a.ballot.votes())
-}
-
-func (a *Agent) sendVotes(votes []placement.Vote) {
-	const room = detect.MaxDatagram - 64 // header, tag, and some to spare
-	for _, body := range packVotes(votes, room) {
-		a.sendAll(detect.KindVotes, body)
-	}
-}
-
-// sendAll sends one datagram to every peer. A lost one is what beats are for, so
-// errors are counted and no more.
-func (a *Agent) sendAll(kind detect.Kind, body []byte) {
-	if a.cfg.Beat == nil {
-		return
-	}
-	b := detect.Beat{Kind: kind, Node: a.cfg.NodeID, Incarnation: a.cfg.Incarnation, Interval: a.cfg.Interval, Body: body,
-		Seq: uint32(time.Since(a.started)/a.cfg.Interval) + 1}
-	if a.cfg.Plan != nil {
-		b.Plan = uint32(a.cfg.Plan())
-	}
-	for _, p := range a.peers {
-		out, err := b.Seal(nil, &p.Keys[0])
-		result := "ok"
-		if err == nil {
-			_, err = a.cfg.Beat.WriteTo(out, net.UDPAddrFromAddrPort(p.Addr))
-		}
-		if err != nil {
-			result = "failed"
-		}
-		a.m.beats.WithLabelValues(p.Site, "out", result).Inc()
-	}
-}
-
-// receive reads datagrams until the context ends. When the loop is behind, new
-// ones are dropped: their successors say the same.
-func receive(ctx context.Context, conn net.PacketConn, to chan<- datagram) {
-	buf := make([]byte, 2048)
-	for ctx.Err() == nil {
-		n, from, err := conn.ReadFrom(buf)
-		if err != nil {
-			continue
-		}
-		d := datagram{data: append([]byte(nil), buf[:n]...), at: time.Now()}
-		if u, ok := from.(*net.UDPAddr); ok {
-			d.from = u.AddrPort()
-		}
-		select {
-		case to <- d:
-		case <-ctx.Done():
 		}
 	}
 }

@@ -2,8 +2,10 @@ package health
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"rhumb/placement"
@@ -14,16 +16,28 @@ import (
 type ballot struct {
 	vantage, site, domain string
 	incarnation           uint32
-	seq                   uint64
-	own                   map[placement.ClusterID]placement.Vote
-	heard                 map[heardKey]placement.Vote
+	// seq numbers this vantage's votes, over all objects: of two votes on one
+	// object the one with the higher number is the later.
+	seq   uint64
+	own   map[placement.ClusterID]placement.Vote
+	heard map[heardKey]placement.Vote
 	// spoke is when a site's vantage was last heard; its votes end with it.
 	spoke map[string]time.Time
 }
 
+// heardKey is a vantage and what it looks at.
 type heardKey struct {
 	vantage string
 	object  placement.ClusterID
+}
+
+func (k heardKey) compare(o heardKey) int {
+	return cmp.Or(k.object.Compare(o.object), strings.Compare(k.vantage, o.vantage))
+}
+
+func newBallot(c Config) ballot {
+	return ballot{vantage: c.Node, site: c.Site, domain: c.Domain, incarnation: c.Incarnation,
+		own: make(map[placement.ClusterID]placement.Vote), heard: make(map[heardKey]placement.Vote), spoke: make(map[string]time.Time)}
 }
 
 // cast sets this vantage's word on an object; changed when it differs from the
@@ -43,18 +57,32 @@ func (b *ballot) cast(v placement.Vote, now time.Time) (placement.Vote, bool) {
 	return v, true
 }
 
-// hear takes a vote of another vantage; changed when it replaces what is known.
+// end takes this vantage's word on an object back. What it returns replaces the
+// last vote wherever that one was heard, and counts for nobody: whoever missed
+// the end would else believe in it for ever.
+func (b *ballot) end(object placement.ClusterID) placement.Vote {
+	v := b.own[object]
+	delete(b.own, object)
+	b.seq++
+	v.Hold, v.Seq = true, b.seq
+	return v
+}
+
+// hear takes a vote of another vantage; true when it is what that vantage says
+// now, be it new or repeated. An overtaken one is not, nor one in our own name.
 func (b *ballot) hear(v placement.Vote) bool {
 	key := heardKey{v.Vantage, v.Object}
 	old, known := b.heard[key]
-	if v.Vantage == b.vantage || known && !v.Newer(&old) {
+	if v.Vantage == b.vantage || known && old.Newer(&v) {
 		return false
 	}
 	b.heard[key] = v
 	return true
 }
 
-// silence drops the votes of sites not heard since the limit.
+// silence drops the votes of sites not heard since the limit, in order. Nothing
+// replaces them: a site which is heard again says the same once more, and that
+// must count.
 func (b *ballot) silence(limit time.Time) (dropped []heardKey) {
 	for key, v := range b.heard {
 		if b.spoke[v.Site].Before(limit) {
@@ -62,9 +90,11 @@ func (b *ballot) silence(limit time.Time) (dropped []heardKey) {
 			delete(b.heard, key)
 		}
 	}
+	slices.SortFunc(dropped, heardKey.compare)
 	return dropped
 }
 
+// votes returns this vantage's votes in order of object.
 func (b *ballot) votes() []placement.Vote {
 	out := make([]placement.Vote, 0, len(b.own))
 	for _, v := range b.own {
@@ -75,7 +105,7 @@ func (b *ballot) votes() []placement.Vote {
 }
 
 // causeLimit keeps a vote well below the size of a datagram.
-const causeLimit = 160
+const causeLimit = 160 // bytes
 
 // packVotes encodes votes into as few bodies of at most limit bytes as it takes.
 func packVotes(votes []placement.Vote, limit int) [][]byte {
@@ -83,11 +113,15 @@ func packVotes(votes []placement.Vote, limit int) [][]byte {
 	var body []byte
 	for _, v := range votes {
 		if len(v.Cause) > causeLimit {
-			v.Cause = v.Cause[:causeLimit]
+			v.Cause = strings.ToValidUTF8(v.Cause[:causeLimit], "") // not half a letter
 		}
 		one, err := json.Marshal(v)
+		if err == nil && len(one)+1 > limit { // escapes in a cause take six bytes each
+			v.Cause = ""
+			one, err = json.Marshal(v)
+		}
 		if err != nil || len(one)+1 > limit {
-			continue // a vote is a few hundred bytes; names are checked by the fleet
+			continue // cannot be: a vote without a cause is a few hundred bytes
 		}
 		if len(body)+len(one)+1 > limit {
 			out, body = append(out, body), nil

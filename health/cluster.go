@@ -12,7 +12,7 @@ import (
 // address, folded to one state.
 type cluster struct {
 	object    placement.ClusterID
-	fault     placement.Fault
+	fault     placement.Fault // what a failure of the check proves
 	addresses []address
 }
 
@@ -20,32 +20,54 @@ type address struct {
 	addr  netip.AddrPort
 	damp  damper
 	cause string // of the last bad result
-	last  Result
 }
 
 func newCluster(p Probe) *cluster {
 	c := &cluster{object: p.Object}
 	for _, t := range p.Targets {
+		if c.find(t.Address) != nil {
+			continue
+		}
 		c.fault = t.Check.Fault
 		c.addresses = append(c.addresses, address{addr: t.Address, damp: newDamper(t.Check.Rise, t.Check.Fall)})
 	}
 	return c
 }
 
-// feed takes a look at one of the addresses; changed when any damper moved.
-func (c *cluster) feed(addr netip.AddrPort, r Result, now time.Time) (changed bool) {
+// inherit takes over what was found out before about the same addresses: a
+// configuration which adds a server must not forget that the others are down. An
+// address judged by other counts starts anew.
+func (c *cluster) inherit(before *cluster) {
+	if before == nil {
+		return
+	}
 	for i := range c.addresses {
 		a := &c.addresses[i]
-		if a.addr != addr {
-			continue
+		if old := before.find(a.addr); old != nil && old.damp.rise == a.damp.rise && old.damp.fall == a.damp.fall {
+			*a = *old
 		}
-		a.last = r
-		if !r.OK {
-			a.cause = r.Cause
-		}
-		return a.damp.feed(r.OK, now)
 	}
-	return false
+}
+
+func (c *cluster) find(addr netip.AddrPort) *address {
+	for i := range c.addresses {
+		if c.addresses[i].addr == addr {
+			return &c.addresses[i]
+		}
+	}
+	return nil
+}
+
+// feed takes a look at one of the addresses; changed when its damper moved.
+func (c *cluster) feed(addr netip.AddrPort, r Result, now time.Time) (changed bool) {
+	a := c.find(addr)
+	if a == nil {
+		return false
+	}
+	if !r.OK {
+		a.cause = r.Cause
+	}
+	return a.damp.feed(r.OK, now)
 }
 
 // state folds the addresses: all up is up, some down is degraded, none up is
@@ -65,7 +87,7 @@ func (c *cluster) state() (s placement.State, cause string) {
 	}
 	cause = strings.Join(causes, "; ")
 	switch {
-	case down == len(c.addresses):
+	case down > 0 && down == len(c.addresses):
 		return placement.Down, cause
 	case down > 0 && up > 0:
 		return placement.Degraded, cause

@@ -7,23 +7,25 @@ import (
 	"rhumb/placement"
 )
 
-// The flap penalty (after RFC 2439, scaled down to servers): every transition
-// adds penaltyStep, which halves each halfLife; leaving is immediate, coming
-// back waits until the penalty is below reuse.
+// The flap penalty (after RFC 2439, scaled down to servers): leaving adds
+// leavePenalty, which halves each halfLife; leaving is immediate, coming back
+// waits until what is left is below reuse. One failure alone never waits; a
+// second within 20 s or so of coming back does. Nobody comes back above reuse, so
+// the penalty never exceeds reuse + leavePenalty, and the wait 45 s.
 const (
-	penaltyStep = 1000
-	halfLife    = time.Minute
-	reuse       = 750
+	leavePenalty = 500
+	halfLife     = time.Minute
+	reuse        = 750
 )
 
 // damper turns single results into a steady state. It is a value: feed it
 // results in order of time.
 type damper struct {
-	rise, fall int
-	state      placement.State
-	good, bad  int // results in a row
-	penalty    float64
-	at         time.Time // when penalty was computed
+	rise, fall int             // results in a row that it takes
+	state      placement.State // Unknown, Up or Down
+	good, bad  int             // results in a row
+	penalty    float64         // at the time at
+	at         time.Time       // when penalty was computed
 }
 
 func newDamper(rise, fall int) damper { return damper{rise: max(rise, 1), fall: max(fall, 1)} }
@@ -54,14 +56,15 @@ func (d *damper) feed(ok bool, now time.Time) (changed bool) {
 func (d *damper) leave(now time.Time) {
 	p := d.decayed(now)
 	if d.state == placement.Up {
-		p += penaltyStep / 2 // the first failure alone comes back as soon as rise says
+		p += leavePenalty
 	}
 	d.state, d.penalty, d.at = placement.Down, p, now
 }
 
+// decayed is the penalty that is left; it never grows, also when a clock runs back.
 func (d *damper) decayed(now time.Time) float64 {
 	if d.penalty == 0 {
 		return 0
 	}
-	return d.penalty * math.Exp2(-float64(now.Sub(d.at))/float64(halfLife))
+	return d.penalty * math.Exp2(-float64(max(now.Sub(d.at), 0))/float64(halfLife))
 }

@@ -2,6 +2,7 @@ package health
 
 import (
 	"slices"
+	"strings"
 
 	"rhumb/placement"
 )
@@ -46,7 +47,7 @@ func checkOf(inv *placement.Inventory, site string, c *placement.Cluster) (check
 			continue
 		}
 		if host == "" && len(s.Names) > 0 {
-			host = s.Names[0]
+			host = strings.TrimSuffix(s.Names[0], ".") // as clients write it (RFC 9110, 7.2)
 		}
 		if check == nil && s.Check != "" {
 			check = inv.Check(s.Check)

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -16,35 +17,48 @@ type look struct {
 	result Result
 }
 
-// targetKey tells targets apart; a changed check is a new target.
+// targetKey tells targets apart; a changed check is a new target, lest a server be
+// judged by what it was asked before the change.
 type targetKey struct {
 	object placement.ClusterID
 	addr   netip.AddrPort
 	host   string
-	check  string
-	every  placement.Duration
+	check  string // all of it
+}
+
+func keyOf(t Target) targetKey {
+	check, err := json.Marshal(t.Check)
+	if err != nil {
+		check = []byte(t.Check.Name) // cannot be: a check is texts and numbers
+	}
+	return targetKey{t.Object, t.Address, t.Host, string(check)}
 }
 
 // scheduler probes each target at its own interval, never two looks at one
-// target at once. It owns a goroutine a target; all end with the context of run.
+// target at once. It owns a goroutine a target; all end with ctx. Only set and
+// wait are called from outside, both by its owner.
 type scheduler struct {
 	ctx     context.Context
 	results chan<- look
+	prober  func(*placement.Check) Prober
 	limit   chan struct{} // looks at once, all targets together
 	wg      sync.WaitGroup
 	running map[targetKey]context.CancelFunc
 }
 
-func newScheduler(ctx context.Context, results chan<- look, atOnce int) *scheduler {
-	return &scheduler{ctx: ctx, results: results, limit: make(chan struct{}, atOnce), running: make(map[targetKey]context.CancelFunc)}
+func newScheduler(ctx context.Context, results chan<- look, atOnce int, prober func(*placement.Check) Prober) *scheduler {
+	return &scheduler{ctx: ctx, results: results, prober: prober, limit: make(chan struct{}, atOnce), running: make(map[targetKey]context.CancelFunc)}
 }
 
-// set makes the targets those given; known ones go on undisturbed. Only the
-// owner of the scheduler calls it.
+// set makes the targets those given; known ones go on undisturbed. A look at one
+// that is dropped is broken off, and its result with it.
 func (s *scheduler) set(targets []Target) {
 	next := make(map[targetKey]context.CancelFunc, len(targets))
 	for _, t := range targets {
-		key := targetKey{t.Object, t.Address, t.Host, t.Check.Name, t.Check.Every}
+		key := keyOf(t)
+		if next[key] != nil {
+			continue // the same target twice
+		}
 		if stop := s.running[key]; stop != nil {
 			next[key] = stop
 			delete(s.running, key)
@@ -70,7 +84,7 @@ func (s *scheduler) wait() {
 // vantages never fall into step.
 func (s *scheduler) watch(ctx context.Context, t Target) {
 	every := t.Check.Every.Or(placement.DefaultEvery)
-	probe := ProberOf(&t.Check)
+	probe := s.prober(&t.Check)
 	timer := time.NewTimer(rand.N(every/10 + 1))
 	defer timer.Stop()
 	for {
@@ -88,11 +102,14 @@ func (s *scheduler) watch(ctx context.Context, t Target) {
 		case <-ctx.Done():
 			return
 		}
+		// From start to start; a look that took all of it is followed by a pause.
 		timer.Reset(max(every*9/10+rand.N(every/5+1)-r.Took, every/10))
 	}
 }
 
-func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (Result, bool) {
+// look looks once, as soon as fewer than limit others do; the time to wait for
+// that is not part of the timeout. ok is false when the target was dropped.
+func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (r Result, ok bool) {
 	select {
 	case s.limit <- struct{}{}:
 		defer func() { <-s.limit }()
@@ -102,7 +119,7 @@ func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (Result, b
 	start := time.Now()
 	within, cancel := context.WithTimeout(ctx, t.Check.Timeout.Or(placement.DefaultTimeout))
 	defer cancel()
-	r := probe(within, t)
+	r = probe(within, t)
 	r.At, r.Took = time.Now(), time.Since(start)
 	return r, ctx.Err() == nil
 }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +26,7 @@ type Stream struct {
 	path string
 	log  *slog.Logger
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	votes   map[heardKey]placement.Vote
 	clients map[chan placement.Vote]struct{}
 }
@@ -42,18 +44,30 @@ func (s *Stream) Vote(v placement.Vote) {
 	s.send(v)
 }
 
-// Drop takes a vote off the stream; readers forget it by themselves.
+// End takes a vote of this machine off the stream. Readers get it once more,
+// newer and held, as the ballot made it: of their own site's votes they forget
+// none by themselves.
+func (s *Stream) End(v placement.Vote) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.votes, heardKey{v.Vantage, v.Object})
+	s.send(v)
+}
+
+// Drop takes a vote heard from another site off the stream; readers forget it by
+// themselves, since it is no longer repeated.
 func (s *Stream) Drop(object placement.ClusterID, vantage string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.votes, heardKey{vantage, object})
 }
 
-// send hands a line to every client; one whose queue is full is closed.
-func (s *Stream) send(l placement.Vote) {
+// send hands a vote to every client; one whose queue is full is closed. It never
+// blocks: the caller is the loop which also judges beats. mu is held.
+func (s *Stream) send(v placement.Vote) {
 	for c := range s.clients {
 		select {
-		case c <- l:
+		case c <- v:
 		default:
 			delete(s.clients, c)
 			close(c)
@@ -61,65 +75,99 @@ func (s *Stream) send(l placement.Vote) {
 	}
 }
 
-// Run serves clients until the context ends.
+// Run serves clients until the context ends. A socket left behind by a process
+// that was killed is replaced.
 func (s *Stream) Run(ctx context.Context) error {
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("health: vote stream %s: %w", s.path, err)
-	}
-	l, err := net.Listen("unix", s.path)
+	l, err := s.listen()
 	if err != nil {
 		return fmt.Errorf("health: vote stream %s: %w", s.path, err)
 	}
-	if err := os.Chmod(s.path, 0o660); err != nil {
-		return fmt.Errorf("health: vote stream %s: %w", s.path, err)
-	}
+	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
 		conn, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
 			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("health: vote stream %s: %w", s.path, err)
+		case err != nil: // no file descriptors, say: that passes, and clients wait in the backlog
+			s.log.Warn("the vote stream cannot take a client", "err", err)
+			pause(ctx, retryAccept)
+		default:
+			wg.Go(func() { s.serve(ctx, conn) })
 		}
-		wg.Go(func() { s.serve(ctx, conn) })
 	}
 }
 
-// streamQueue is how many lines a client may be behind.
-const streamQueue = 1024
+func (s *Stream) listen() (net.Listener, error) {
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", s.path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(s.path, 0o660); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
 
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+const (
+	streamQueue  = 1024            // votes that a client may be behind
+	writeTimeout = 5 * time.Second // for one vote; a client that reads takes them at once
+	retryAccept  = time.Second
+)
+
+// serve writes votes to a client until it goes, is too slow, or the context ends.
 func (s *Stream) serve(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
 	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait() // runs last: the connection is closed by then
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	lines, present := s.join()
-	defer s.leave(lines)
-	go func() { // a client says nothing; its end is seen by reading
+	defer conn.Close()
+	watch.Go(func() { // a client says nothing; its end is seen by reading
 		defer cancel()
 		var one [1]byte
 		conn.Read(one[:])
-	}()
+	})
+	lines, present := s.join()
+	defer s.leave(lines)
 	enc := json.NewEncoder(conn)
-	for _, l := range present {
-		if enc.Encode(l) != nil {
+	for _, v := range present {
+		conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if enc.Encode(v) != nil {
 			return
 		}
 	}
 	for {
 		select {
-		case l, ok := <-lines:
+		case v, ok := <-lines:
 			if !ok {
 				s.log.Warn("a slow reader of the vote stream was dropped")
 				return
 			}
-			conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
-			if enc.Encode(l) != nil {
+			conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if enc.Encode(v) != nil {
 				return
 			}
 		case <-ctx.Done():
@@ -128,12 +176,13 @@ func (s *Stream) serve(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// join adds a client and returns what it gets first.
+// join adds a client and returns what it gets first: the whole present set, in
+// order of object, taken in the same moment, so that no vote falls in between.
 func (s *Stream) join() (lines chan placement.Vote, present []placement.Vote) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range s.votes {
-		present = append(present, v)
+	for _, key := range slices.SortedFunc(maps.Keys(s.votes), heardKey.compare) {
+		present = append(present, s.votes[key])
 	}
 	lines = make(chan placement.Vote, streamQueue)
 	s.clients[lines] = struct{}{}

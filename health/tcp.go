@@ -13,8 +13,9 @@ import (
 )
 
 // ProbeTCP passes on a handshake and, if the check says so, on the expected
-// bytes. Without expected bytes a peer that resets at once still fails: the
-// backlog of a dead process accepts, too.
+// bytes. Without expected bytes a peer that resets at once fails all the same.
+// That a handshake proves little should be known: the kernel shakes hands for a
+// process that hangs, until its backlog is full. Expected bytes prove more.
 func ProbeTCP(ctx context.Context, t Target) Result {
 	start := time.Now()
 	conn, err := dial(ctx, t)
@@ -26,6 +27,8 @@ func ProbeTCP(ctx context.Context, t Target) Result {
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	if s := t.Check.TCP.Send; s != "" {
 		if _, err := conn.Write([]byte(s)); err != nil {
 			return failed("reset", "send: "+reason(err))
@@ -34,8 +37,26 @@ func ProbeTCP(ctx context.Context, t Target) Result {
 	if want := t.Check.TCP.Expect; want != "" {
 		return expect(conn, want, r)
 	}
+	if err := refusedLate(conn); err != nil {
+		return failed("reset", "connected, then: "+reason(err))
+	}
 	r.OK, r.Kind = true, "ok"
 	return r
+}
+
+// resetWait is how long a connection is watched for a reset behind the handshake.
+const resetWait = 20 * time.Millisecond
+
+// refusedLate returns the reset of a peer which takes connections only to drop
+// them, as a balancer without servers does. Silence, bytes and an orderly end are
+// all well.
+func refusedLate(conn net.Conn) error {
+	conn.SetReadDeadline(time.Now().Add(resetWait))
+	var one [1]byte
+	if _, err := conn.Read(one[:]); errors.Is(err, syscall.ECONNRESET) {
+		return err
+	}
+	return nil
 }
 
 // expect reads until the wanted bytes came or 5,120 others did.

@@ -6,14 +6,19 @@ import (
 	"net/netip"
 )
 
-// Choice is which clusters serve one client of a service.
+// Choice is which clusters serve one client of a service. It points into its
+// Snapshot and is valid for as long as that one is held; a value for one
+// goroutine.
 type Choice struct {
 	Map *ServiceMap
+	// Row is the decision for the client's class, never nil.
 	Row *Row
 	// Head is the index into Row.Candidates of the cluster that serves; -1 when
 	// the policy's all-down rule answers.
 	Head int
-	// Class and the prefix that says so.
+	// Class of the client, and Match, the prefix that says so; NoClass and the
+	// zero Prefix where nothing is known of the client. Match may be longer than
+	// Scope: neighbours of other classes often get the same answer.
 	Class uint16
 	Match netip.Prefix
 	// Scope is the largest aligned client block that gets this same choice;
@@ -21,16 +26,23 @@ type Choice struct {
 	Scope netip.Prefix
 }
 
-// The finest blocks among which the clients of one class are divided. Finer
-// ones would make an answer per /24 of every resolver's cache.
+// The blocks, in bits, among which the clients of one class are divided. Finer
+// ones would make an answer per /24 of every resolver's cache (RFC 7871, 7.3).
+// They are the same as in placement/lpm, whose scopes of split classes never
+// exceed them: a larger one would promise many answers as one.
 const (
 	SplitBits4 = 20
 	SplitBits6 = 40
 )
 
 // Choose decides which cluster serves a client of a service. DNS answers,
-// explain and simulate all call it; a nil Trace costs nothing. ok is false when
-// there is no such service in the snapshot.
+// explain and simulate all call it, so that what is explained is what is done; a
+// nil Trace costs nothing. ok is false when there is no such service in the
+// snapshot. It is called for every steered query: it takes no lock, and nothing
+// on its way allocates.
+//
+// The choice is a function of Snapshot, service and client alone: every node
+// gives one client one answer, whichever of them the resolver happens to ask.
 func (s *Snapshot) Choose(service string, client netip.Addr, tr *Trace) (c Choice, ok bool) {
 	m := s.Map(service)
 	if m == nil || len(m.Rows) == 0 {
@@ -56,6 +68,8 @@ func (s *Snapshot) Choose(service string, client netip.Addr, tr *Trace) (c Choic
 	return c, true
 }
 
+// row returns the decision for a class. The last row is for NoClass, and for
+// classes which a newer table has and this map does not know.
 func (m *ServiceMap) row(class uint16) *Row {
 	if int(class) < len(m.Rows)-1 {
 		return m.Rows[class]
@@ -63,6 +77,8 @@ func (m *ServiceMap) row(class uint16) *Row {
 	return m.Rows[len(m.Rows)-1]
 }
 
+// head returns the candidate to whose share a hash in 0..999 belongs. Shares are
+// cumulative: a weight that changes moves only the clients at its two edges.
 func (r *Row) head(hash int) int {
 	for _, sh := range r.Shares {
 		if hash < int(sh.Upto) {
@@ -75,12 +91,8 @@ func (r *Row) head(hash int) int {
 // splitHash places a client block in 0..999, the same on every node: clients of
 // one block stay together, and each service divides them anew.
 func splitHash(service string, client netip.Addr) int {
-	bits := SplitBits4
-	if client.Is6() {
-		bits = SplitBits6
-	}
-	block, err := client.Prefix(bits)
-	if err != nil {
+	block := splitBlock(client)
+	if !block.IsValid() {
 		return 0
 	}
 	h := fnv.New64a()
@@ -88,6 +100,20 @@ func splitHash(service string, client netip.Addr) int {
 	b := block.Addr().As16()
 	h.Write(b[:])
 	return int(mix(h.Sum64()) % 1000)
+}
+
+// splitBlock is the block of clients which a split keeps together; the zero
+// Prefix for the zero Addr.
+func splitBlock(client netip.Addr) netip.Prefix {
+	bits := SplitBits4
+	if client.Is6() {
+		bits = SplitBits6
+	}
+	block, err := client.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return block
 }
 
 // mix spreads the low bits, which FNV leaves correlated for neighbouring blocks
@@ -108,8 +134,10 @@ func (c *Choice) Cluster() (ClusterID, bool) {
 	return c.Map.Clusters[c.Row.Candidates[c.Head].Cluster], true
 }
 
-// Addresses returns up to pick addresses of one family of the serving cluster,
-// in an order that is stable for the client's block and differs between blocks.
+// Addresses returns up to pick addresses of one family of the serving cluster.
+// Which one comes first is the same for the whole Scope, so that an answer may be
+// cached for it, and differs between scopes, since most clients try the first
+// address alone and the servers of a cluster would else share nothing.
 func (s *Snapshot) Addresses(c *Choice, client netip.Addr, ipv6 bool, pick int) []netip.AddrPort {
 	id, ok := c.Cluster()
 	if !ok {
@@ -125,16 +153,18 @@ func (s *Snapshot) Addresses(c *Choice, client netip.Addr, ipv6 bool, pick int) 
 			all = append(all, a)
 		}
 	}
-	if len(all) > pick {
-		all = rotate(all, c.rotation(client, len(all)))[:pick]
-	}
-	return all
+	all = rotate(all, c.rotation(client, len(all)))
+	return all[:min(len(all), max(pick, 0))]
 }
 
-// rotation starts each scope at an address of its own.
+// rotation is the place of the address that comes first, below n. Without a
+// scope the block counts by which clients are divided.
 func (c *Choice) rotation(client netip.Addr, n int) int {
 	block := c.Scope
 	if !block.IsValid() {
+		block = splitBlock(client)
+	}
+	if n < 2 || !block.IsValid() {
 		return 0
 	}
 	b := block.Masked().Addr().As16()
@@ -143,47 +173,9 @@ func (c *Choice) rotation(client netip.Addr, n int) int {
 }
 
 func rotate[T any](in []T, by int) []T {
+	if by == 0 {
+		return in
+	}
 	out := make([]T, 0, len(in))
 	return append(append(out, in[by:]...), in[:by]...)
-}
-
-// NameServers returns the clusters of a referral: the nearest usable ones, one a
-// site, pick in all, and at least one outside the fate of the first. Where fewer
-// than two are usable the unusable ones fill up, nearest first, since a set must
-// never shrink to one.
-func (s *Snapshot) NameServers(c *Choice, pick int) []ClusterID {
-	pick = max(pick, 2)
-	var out []ClusterID
-	for _, usable := range []bool{true, false} {
-		for _, cand := range c.Row.Candidates {
-			id := c.Map.Clusters[cand.Cluster]
-			if cand.Out.Usable() != usable || hasSite(out, id.Site) || (!usable && len(out) >= 2) {
-				continue
-			}
-			if len(out) < pick {
-				out = append(out, id)
-			} else if usable && s.oneFate(out) && s.Inventory.fate(id) != s.Inventory.fate(out[0]) {
-				out[len(out)-1] = id
-			}
-		}
-	}
-	return out
-}
-
-func (s *Snapshot) oneFate(ids []ClusterID) bool {
-	for _, id := range ids {
-		if s.Inventory.fate(id) != s.Inventory.fate(ids[0]) {
-			return false
-		}
-	}
-	return true
-}
-
-func hasSite(ids []ClusterID, site string) bool {
-	for _, id := range ids {
-		if id.Site == site {
-			return true
-		}
-	}
-	return false
 }

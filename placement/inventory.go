@@ -3,7 +3,6 @@ package placement
 import (
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Inventory is what the operator wants, at one store revision. It is immutable
@@ -143,10 +142,11 @@ func (f *Fleet) Eligible(s *Service) []ClusterID {
 	return out
 }
 
-// AnnouncingSites returns the sites which may announce a prefix, by name.
+// AnnouncingSites returns the sites which may announce a prefix, by name, each
+// once: Anchors and Slots are counted against their number.
 func (f *Fleet) AnnouncingSites(p *Prefix) []string {
 	if len(p.Sites) > 0 {
-		return slices.Sorted(slices.Values(p.Sites))
+		return slices.Compact(slices.Sorted(slices.Values(p.Sites)))
 	}
 	out := make([]string, 0, len(f.Sites))
 	for _, s := range f.Sites {
@@ -193,11 +193,14 @@ func (i *Intents) Forced(id ClusterID) ForceState {
 // Frozen tells whether automatic decisions are stopped.
 func (i *Intents) Frozen() bool { return i.Freeze.Reason != "" && i.Freeze.Live() }
 
-// find returns the element of that name; the slices are short and looked up
-// off the hot path, so a map beside each would only be one more thing to keep equal.
+// find returns the element of exactly that name: names are checked to be lower
+// case when a fleet is read, and an intent about "AMS1" would be stored and then
+// match no site. The slices are short and looked up
+// off the hot path, so a map beside each would only be one more thing to keep
+// equal.
 func find[T any](list []T, name string, key func(*T) string) *T {
 	for i := range list {
-		if strings.EqualFold(key(&list[i]), name) {
+		if key(&list[i]) == name {
 			return &list[i]
 		}
 	}

@@ -81,10 +81,11 @@ func (c ClusterID) Compare(o ClusterID) int {
 // MarshalText prints SITE/CLUSTER; it makes the id usable as a JSON map key.
 func (c ClusterID) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// UnmarshalText reads SITE/CLUSTER.
+// UnmarshalText reads SITE/CLUSTER. A second slash is refused: the id becomes part
+// of keys in the store, where a slash separates.
 func (c *ClusterID) UnmarshalText(b []byte) error {
 	site, name, ok := strings.Cut(string(b), "/")
-	if !ok || site == "" || name == "" {
+	if !ok || site == "" || name == "" || strings.Contains(name, "/") {
 		return fmt.Errorf("cluster %q: want SITE/CLUSTER", b)
 	}
 	*c = ClusterID{site, name}

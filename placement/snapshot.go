@@ -26,16 +26,18 @@ func (n Name) String() string {
 	return s
 }
 
-// ParseName reads 1042.17 or 1042.17+p.
+// ParseName reads 1042.17 or 1042.17+p, and no other spelling of them: names are
+// compared as text in logs, NSID and metrics, so one state has one.
 func ParseName(s string) (Name, error) {
 	t, patched := strings.CutSuffix(s, "+p")
 	plan, votes, ok := strings.Cut(t, ".")
 	p, err1 := strconv.ParseInt(plan, 10, 64)
 	v, err2 := strconv.ParseInt(votes, 10, 64)
-	if !ok || err1 != nil || err2 != nil || p < 0 || v < 0 {
+	n := Name{p, v, patched}
+	if !ok || err1 != nil || err2 != nil || p < 0 || v < 0 || n.String() != s {
 		return Name{}, fmt.Errorf("snapshot name %q: want PLAN.VOTES, as 1042.17", s)
 	}
-	return Name{p, v, patched}, nil
+	return n, nil
 }
 
 // Snapshot is a Plan unfolded with Verdicts: who serves whom, at one named
@@ -188,11 +190,12 @@ func (s *Snapshot) Check() *Refusal {
 	return nil
 }
 
-// MinAnnouncing returns how many anchors a prefix of n sites needs: what the
-// operator says, by default 2, but 1 below three sites.
+// MinAnchors returns how many Anchors a prefix of n announcing sites needs: what
+// the operator says, by default 2, but 1 below three sites, where two would leave
+// nobody who may withdraw; never more than there are sites.
 func (p *Prefix) MinAnchors(n int) int {
 	want := p.MinAnnouncing
-	if want == 0 {
+	if want <= 0 {
 		want = 2
 	}
 	if n < 3 {
@@ -219,8 +222,11 @@ func (s *Snapshot) checkAnchors(p *Prefix) *Refusal {
 // checkNameServers refuses a referral whose name servers share one fate: a
 // resolver returns to the parent only when the NS TTL ends, so a set of one
 // region dies with the region for an hour.
+//
+// It is enough that the eligible clusters lie in two regions: then NameServers
+// finds two for every class. A fleet of one site has no choice.
 func (s *Snapshot) checkNameServers(m *ServiceMap) *Refusal {
-	if !m.Service.IsNameServer() || len(m.Clusters) < 2 {
+	if !m.Service.IsNameServer() || len(m.Clusters) == 0 || len(s.Inventory.Sites) < 2 {
 		return nil
 	}
 	regions := make(map[string]bool)
@@ -231,12 +237,4 @@ func (s *Snapshot) checkNameServers(m *ServiceMap) *Refusal {
 		return &Refusal{Rule: RuleOneFate, Object: m.Service.Zone, Have: "every name server in one region", Limit: "2 regions"}
 	}
 	return nil
-}
-
-// fate returns what a name server dies with: its region, or its site where none is named.
-func (f *Fleet) fate(c ClusterID) string {
-	if s := f.Site(c.Site); s != nil && s.Region != "" {
-		return s.Region
-	}
-	return c.Site
 }

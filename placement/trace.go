@@ -40,7 +40,7 @@ func (t *Trace) record(s *Snapshot, c *Choice, hash int) {
 	}
 	if c.Class == NoClass {
 		t.Class = -1
-	} else {
+	} else if int(c.Class) < len(s.Classes.Locations) {
 		t.Location = s.Classes.Locations[c.Class]
 	}
 	shares := make(map[uint16]int)

@@ -184,10 +184,11 @@ func labVerb(dir *labDir, verb, short string) *cobra.Command {
 	if verb == "heal" {
 		cmd.Use, cmd.Args = "heal [SITE]", cobra.MaximumNArgs(1)
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			return ask(cmd.Context(), *dir, netlab.Request{Verb: verb, Node: strings.Join(args, "")}, nil)
+			req := netlab.Request{Verb: verb, Node: strings.Join(args, ""), Args: map[string]string{"unit": unit}}
+			return ask(cmd.Context(), *dir, req, nil)
 		}
 	}
-	if verb == "kill" {
+	if verb == "kill" || verb == "heal" {
 		cmd.Flags().StringVar(&unit, "unit", "", "this process alone: "+strings.Join(siteUnits(), ", "))
 	}
 	return cmd

@@ -81,10 +81,16 @@ func (s *labState) units(name string) map[string]placement.Node {
 	return out
 }
 
-func (c *labCheck) zones(ctx context.Context) (string, error) {
+// served tells whether every site's name server and edge have what they serve.
+func (c *labCheck) served(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil {
 		return "", err
+	}
+	for _, site := range labSites(c.world.topo) {
+		if n, ok := s.units("rhumb-edge")[site]; !ok || n.Edge == nil {
+			return "", fmt.Errorf("the edge of %s does not serve yet", site)
+		}
 	}
 	text := ""
 	for _, site := range labSites(c.world.topo) {

@@ -57,7 +57,7 @@ func (c *labControl) heal(_ context.Context, call *netlab.Call) (int, error) {
 			return exitNotFound, err
 		}
 	}
-	if err := c.world.heal(call.Node); err != nil {
+	if err := c.world.heal(call.Node, call.Args["unit"]); err != nil {
 		return exitFailed, err
 	}
 	return exitOK, nil

@@ -177,10 +177,12 @@ func (w *world) bringUp(ctx context.Context, p *labProgress) error {
 		then func() error
 	}{
 		{"etcd", check.etcd, func() error {
-			return errors.Join(w.start(foreignUnits()...), w.start("root", "router", "bgp", "dns", "edge", "origin"))
+			return errors.Join(w.start(foreignUnits()...), w.start("root", "router", "dns", "edge", "origin"))
 		}},
 		{"fleet", check.fleet, nil},
-		{"zones", check.zones, nil},
+		// Health looks once there is something to see: else a slow machine begins with
+		// clusters measured down, which come back by ramp for a minute and a half.
+		{"zones", check.served, func() error { return w.start("bgp") }},
 		{"BGP", check.routes, nil},
 		{"sites", check.sites, w.moveApart},
 		{"clients", check.clients, nil},

@@ -117,13 +117,16 @@ func (w *world) kill(node, unit string) error {
 	return nil
 }
 
-// heal undoes every fault at a node and starts what was killed there.
-func (w *world) heal(node string) error {
-	if err := w.net.Heal(node); err != nil {
-		return err
+// heal undoes every fault at a node and starts what was killed there; of one unit
+// alone it starts the process and leaves the network as it is.
+func (w *world) heal(node, unit string) error {
+	if unit == "" {
+		if err := w.net.Heal(node); err != nil {
+			return err
+		}
 	}
 	for _, p := range w.procs {
-		if node != "" && p.host.Name != node {
+		if node != "" && p.host.Name != node || unit != "" && p.unit != unit {
 			continue
 		}
 		if err := p.start(); err != nil {

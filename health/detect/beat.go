@@ -21,7 +21,7 @@ const (
 )
 
 // Layout of a datagram, big endian: version, kind, node id, incarnation, send
-// slot, interval in ms, load in per mille, plan revision (low bits), body, tag.
+// number, interval in ms, load in per mille, plan revision (low bits), body, tag.
 const (
 	version    = 1
 	headerSize = 20
@@ -35,7 +35,7 @@ type Beat struct {
 	Kind        Kind
 	Node        uint16 // sender, by the number of the fleet's peer set
 	Incarnation uint32
-	Seq         uint32        // send slot: time since the incarnation began / Interval
+	Seq         uint32        // rises with every datagram; the send slot (time since the incarnation began / Interval) where that is higher
 	Interval    time.Duration // whole milliseconds, at most 65,535
 	Load        uint16        // used capacity in per mille
 	Plan        uint32        // plan revision, low bits

@@ -91,8 +91,9 @@ func (d *Detector) Watch(ids []uint16) {
 	slices.Sort(d.order)
 }
 
-// Hear takes a beat of a subject's node. Old ones (a lower incarnation, a send
-// slot not above the newest) are no evidence and return false.
+// Hear takes a datagram of a subject's node. Old ones (a lower incarnation, a
+// number not above the newest) are no evidence and return false: whoever sends a
+// copy again, or holds one back, keeps no dead subject alive.
 func (d *Detector) Hear(id uint16, b Beat, at time.Time) (changes []Change, fresh bool) {
 	s := d.subjects[id]
 	if s == nil {
@@ -104,14 +105,17 @@ func (d *Detector) Hear(id uint16, b Beat, at time.Time) (changes []Change, fres
 	}
 	s.inc[b.Node] = mark{b.Incarnation, b.Seq}
 	d.tick(at)
-	if b.Kind == KindLeave {
-		return d.set(id, s, Change{Subject: id, State: Left, At: at}), true
+	if at.After(s.heard) {
+		s.heard = at // of a goodbye too: the time to stay away begins with it
 	}
-	s.heard = at
-	return d.set(id, s, Change{Subject: id, State: Up, At: at}), true
+	state := Up
+	if b.Kind == KindLeave {
+		state = Left
+	}
+	return s.set(Change{Subject: id, State: state, At: at}), true
 }
 
-func (d *Detector) set(id uint16, s *subject, c Change) []Change {
+func (s *subject) set(c Change) []Change {
 	if s.state == c.State {
 		return nil
 	}
@@ -139,7 +143,7 @@ func (d *Detector) Due(now time.Time) []Change {
 			continue
 		}
 		if age := now.Sub(s.heard); age >= limit {
-			out = append(out, d.set(id, s, Change{Subject: id, State: Down, At: s.heard.Add(limit), Silent: age})...)
+			out = append(out, s.set(Change{Subject: id, State: Down, At: s.heard.Add(limit), Silent: age})...)
 		}
 	}
 	return out

@@ -82,13 +82,20 @@ func hopsOf(t *testing.T, f *FIB, p netip.Prefix) (text string) {
 	return text
 }
 
+// onLink are a site's addresses on the link to its router, IPv4 first: the last
+// ones, after those on lo.
+func onLink(n *Net, site string) []netip.Addr {
+	all := n.Topology.Addresses(site)
+	return all[len(all)-2:]
+}
+
 func TestFIBLeavesOthersRoutesAlone(t *testing.T) {
 	n := build(t, fastLab())
 	h := mustHost(t, n, "t-eu")
 	before := dump(t, n)
 	f := testFIB(t, h)
 	p := netip.MustParsePrefix(AnycastV4)
-	if err := f.Replace(p, []NextHop{{Addr: n.Topology.Addresses("ams1")[2]}}); err != nil {
+	if err := f.Replace(p, []NextHop{{Addr: onLink(n, "ams1")[0]}}); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := f.List(); err != nil || len(all) != 1 {
@@ -166,11 +173,11 @@ func TestAnycastFollowsTheFIB(t *testing.T) {
 			echoAt(t, h, service.Addr())
 		}
 		us := testFIB(t, mustHost(t, n, "t-us"))
-		if err := us.Replace(service, []NextHop{{Addr: n.Topology.Addresses("nyc1")[2+i]}}); err != nil {
+		if err := us.Replace(service, []NextHop{{Addr: onLink(n, "nyc1")[i]}}); err != nil {
 			t.Fatal(err)
 		}
 		for site, via := range map[string]netip.Addr{
-			"ams1": n.Topology.Addresses("ams1")[2+i],
+			"ams1": onLink(n, "ams1")[i],
 			"nyc1": meshAddressOf(n.Topology, "t-us", "t-eu", i),
 		} {
 			if err := f.Replace(service, []NextHop{{Addr: via}}); err != nil {
