@@ -156,11 +156,15 @@ func lastLine(file string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
+// stopWithin is the time that processes have for a last word: nothing in the lab
+// depends on it, and members of a store which all leave at once never finish.
+const stopWithin = time.Second
+
 // stop ends every process, the sites' all at once, and waits.
 func (w *world) stop() {
 	var wg sync.WaitGroup
 	for _, p := range w.procs {
-		wg.Go(func() { p.stop(4 * time.Second) })
+		wg.Go(func() { p.stop(stopWithin) })
 	}
 	wg.Wait()
 }

@@ -50,7 +50,7 @@ func TestE2ESites(t *testing.T) {
 
 // watchers are what looks at the lab all the time.
 type watchers struct {
-	servers   map[string]*poller // by site: its own name server, asked for every region
+	servers   map[string]*poller // by site, and "host": its own name server, asked for every region
 	anycast   map[string]*poller // by region: the top level at its anycast address
 	resolvers map[string]*poller // by region: every region's resolver, asked by a client there
 	routes    map[string]*routeWatch
@@ -62,6 +62,11 @@ func anycast() []netip.Prefix {
 
 func (l *lab) watchAll() *watchers {
 	w := &watchers{servers: map[string]*poller{}, anycast: map[string]*poller{}, resolvers: map[string]*poller{}, routes: map[string]*routeWatch{}}
+	var all []question
+	for _, r := range regions() {
+		all = append(all, question{Name: "www.cdn.demo.test", Client: blocks()[r], Within: 2 * time.Second})
+	}
+	w.servers["host"] = l.pollHost(50*time.Millisecond, []string{"host for eu", "host for us", "host for ap"}, all...)
 	for i, site := range sites() {
 		region := regions()[i]
 		var qs []question
@@ -133,7 +138,7 @@ func (l *lab) servedElsewhere(region, dead string) error {
 // it may, and that each went on answering all the time.
 func checkAnswersMoved(t *testing.T, l *lab, w *watchers, site string, killed time.Time) {
 	t.Helper()
-	for _, other := range sites() {
+	for _, other := range append(sites(), "host") {
 		if other == site {
 			continue
 		}
