@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,6 +38,7 @@ type unit struct {
 	classes  *classes
 	current  *placement.Current
 	loop     *node.Node
+	events   *eventQueue // made with the store it writes to
 
 	// appliers act upon snapshots, reports fill this unit's Node record, and
 	// tasks run until the unit ends; roles add theirs while the unit is built.
@@ -117,7 +119,8 @@ func (u *unit) openStore(ctx context.Context) error {
 	}
 	u.store = st
 	u.session = st.Session(u.cfg.Node.Name, 0)
-	if u.cfg.Store.File == "" {
+	u.events = newEventQueue(st.AddEvent, u.log, u.metrics)
+	if !u.alone() {
 		u.add("session", u.session.Run)
 	}
 	u.add("views", func(ctx context.Context) error {
@@ -145,8 +148,12 @@ func (u *unit) buildLoop() {
 	u.add("loop", u.loop.Run)
 }
 
-// run runs every task until the context ends or one of them fails.
+// run runs every task until the context ends or one of them fails. Events are
+// written until the last task has ended, since their ends are events too.
 func (u *unit) run(ctx context.Context) error {
+	ectx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var writer sync.WaitGroup
+	writer.Go(func() { u.events.run(ectx) })
 	g, ctx := errgroup.WithContext(ctx)
 	for _, t := range u.tasks {
 		g.Go(func() error {
@@ -156,7 +163,10 @@ func (u *unit) run(ctx context.Context) error {
 			return nil
 		})
 	}
-	return errors.Join(g.Wait(), u.store.Close())
+	err := g.Wait()
+	stop()
+	writer.Wait()
+	return errors.Join(err, u.store.Close())
 }
 
 // awaitSnapshot waits for the first snapshot: what a role must know of its site
