@@ -49,6 +49,7 @@ func (u *unit) reportLoop(ctx context.Context) error {
 			u.session.SetNode(n)
 			written = n
 		}
+		u.notify(alive(&n))
 		for _, e := range alarms.look(told(n.Alarms)) {
 			e.Snapshot = n.Snapshot
 			u.event(e)

@@ -13,7 +13,10 @@ import (
 )
 
 // addDNS adds the role authdns: a server whose zones follow the inventory and
-// whose answers follow the snapshot. Its sockets are open when this returns.
+// whose answers follow the snapshot. Its sockets are open when this returns. What
+// the server counts by class is not reported as demand: caches between it and the
+// clients make a query stand for many requests, and by queries every cluster would
+// look idle, to a drain that asks for headroom as well.
 func addDNS(u *unit) error {
 	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
 		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics}
@@ -35,29 +38,7 @@ func addDNS(u *unit) error {
 	})
 	u.add("authdns", srv.Run)
 	u.add("zones", z.run)
-	if !u.alone() {
-		u.add("demand", func(ctx context.Context) error { return reportDemand(ctx, srv.Demand, u.session.SetDemand) })
-	}
 	return nil
-}
-
-// demandEvery is the span over which demand is measured. The director plans anew
-// only when it shifts by more than its own tolerance.
-const demandEvery = 10 * time.Second
-
-// reportDemand tells the store what the clients of this node ask. The server
-// counts since the last call, so that nobody else may call it.
-func reportDemand(ctx context.Context, measure func() []placement.Demand, set func([]placement.Demand)) error {
-	tick := time.NewTicker(demandEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			set(measure())
-		}
-	}
 }
 
 // zoneServer is what a zoneKeeper feeds: the name server.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -96,27 +95,6 @@ func TestZoneKeeper(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
-		}
-	})
-}
-
-// TestDemandIsReported: each span's figures go to the store, also none at all,
-// which takes the former ones back.
-func TestDemandIsReported(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		measured := [][]placement.Demand{{{Service: "www", Class: 1, QPS: 3}}, nil}
-		var set []string
-		done := make(chan error)
-		go func() {
-			done <- reportDemand(ctx, func() []placement.Demand { return measured[len(set)] },
-				func(d []placement.Demand) { set = append(set, fmt.Sprint(d)) })
-		}()
-		time.Sleep(2*demandEvery + demandEvery/2)
-		cancel()
-		<-done
-		if want := []string{"[{www 1 3}]", "[]"}; !slices.Equal(set, want) {
-			t.Errorf("reported %v, want %v", set, want)
 		}
 	})
 }

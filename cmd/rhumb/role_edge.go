@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -51,6 +54,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.forwarder.Run(ctx) })
 	g.Go(func() error { return e.agent.Run(ctx) })
+	g.Go(func() error { return e.tellMoves(ctx) })
 	g.Go(func() error {
 		for {
 			select {
@@ -134,13 +138,14 @@ func (e *edgeRole) foreign(f forward.Flow, owner string, since time.Time) {
 	}
 }
 
+// report fills in what the edge does. It says nothing until the role is up.
 func (e *edgeRole) report(n *placement.Node) {
 	select {
 	case <-e.ready:
 	default:
 		return
 	}
-	st := &placement.EdgeStats{}
+	st := countMoves(e.agent.Moves())
 	for _, s := range e.agent.Sessions() {
 		st.Sessions++
 		if s.State == edge.Moving || s.State == edge.Dumped {
@@ -149,19 +154,88 @@ func (e *edgeRole) report(n *placement.Node) {
 	}
 	st.Forwarded = len(e.forwarder.Flows())
 	if owned, err := e.forwarder.Owned(); err == nil {
-		for _, c := range owned {
-			st.Foreign += c
-		}
-		st.Foreign = max(0, st.Foreign-st.Sessions) // what is not ours belongs to other servers
+		st.Foreign = foreignSessions(owned, e.unit.current.Load().Inventory)
 	}
-	for _, m := range e.agent.Moves() {
-		if m.Err != nil {
-			st.Failed++
-		} else {
+	n.Edge = &st
+}
+
+// foreignSessions counts the connections which other servers have on VIPs of kind
+// forward: those of our own server are counted by itself. A health check that
+// happens to be connected is among them, the kernel cannot tell it from a client.
+func foreignSessions(owned map[netip.AddrPort]int, inv *placement.Inventory) (n int) {
+	for _, s := range inv.Services {
+		if s.Edge == nil || s.Edge.Kind == placement.Content {
+			continue
+		}
+		for _, vip := range s.Edge.VIPs {
+			n += owned[vip]
+		}
+	}
+	return n
+}
+
+// countMoves sums up the hand-offs begun here, as far back as the agent remembers.
+// One that was only observed moved nothing, one that was refused failed nothing:
+// the session lives on where it was. Sessions taken in are counted where they
+// came from: the agent keeps no list of them.
+func countMoves(moves []edge.Move) (st placement.EdgeStats) {
+	for _, m := range moves {
+		switch m.Result {
+		case "ok":
 			st.MovedOut++
+		case "observe", "refused":
+		default: // timeout, failed, lost
+			st.Failed++
 		}
 	}
-	n.Edge = st
+	return st
+}
+
+// movesTold is how often hand-offs are summed up for the log: a drain moves
+// thousands a second.
+const movesTold = 2 * time.Second
+
+// tellMoves tells the log of the hand-offs begun here.
+func (e *edgeRole) tellMoves(ctx context.Context) error {
+	tick := time.NewTicker(movesTold)
+	defer tick.Stop()
+	since := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		events, until := moveEvents(e.agent.Moves(), since)
+		for _, ev := range events {
+			e.unit.event(ev)
+		}
+		since = until
+	}
+}
+
+// moveEvents sums up the hand-offs that ended after a moment, by the other site
+// and the result, and returns the moment up to which they are told.
+func moveEvents(moves []edge.Move, since time.Time) ([]placement.Event, time.Time) {
+	type sum struct{ to, result string }
+	counts := make(map[sum]int)
+	until := since
+	for _, m := range moves {
+		if end := m.At.Add(m.Took); end.After(since) {
+			counts[sum{m.To, m.Result}]++
+			if end.After(until) {
+				until = end
+			}
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b sum) int {
+		return cmp.Or(cmp.Compare(a.to, b.to), cmp.Compare(a.result, b.result))
+	})
+	var out []placement.Event
+	for _, k := range keys {
+		out = append(out, placement.Event{At: until, Kind: "session", Text: fmt.Sprintf("%d sessions → %s: %s", counts[k], k.to, k.result)})
+	}
+	return out, until
 }
 
 // tunnels are the other sites as the forwarder reaches them.

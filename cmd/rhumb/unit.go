@@ -45,6 +45,8 @@ type unit struct {
 	appliers []node.Applier
 	reports  []func(*placement.Node)
 	tasks    []task
+	// notify tells the service manager; a no-op where there is none.
+	notify func(state string)
 	// present closes when the first snapshot is in force.
 	present chan struct{}
 }
@@ -82,7 +84,8 @@ func (u *unit) socket(kind string) string { return filepath.Join(u.cfg.Listen.Ad
 // needs the other.
 func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Logger) (*unit, error) {
 	u := &unit{cfg: cfg, roles: roles, name: unitName(roles), metrics: prometheus.NewRegistry(), started: time.Now().UTC(),
-		views: &hub{}, current: &placement.Current{}, present: make(chan struct{})}
+		views: &hub{}, current: &placement.Current{}, present: make(chan struct{}), notify: func(string) {}}
+	u.metrics.MustRegister(newStateMetrics(u.seen))
 	u.log = log.With("unit", u.name, "site", cfg.Node.Site)
 	for _, dir := range []string{cfg.Node.DataDir, cfg.Listen.Admin} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -169,32 +172,42 @@ func (u *unit) run(ctx context.Context) error {
 	return errors.Join(err, u.store.Close())
 }
 
-// awaitSnapshot waits for the first snapshot: what a role must know of its site
-// (number, addresses, services) stands in the inventory.
+// lookAgain is how often a role looks whether the fleet has come to name its site.
+const lookAgain = time.Second
+
+// awaitSnapshot waits for a snapshot whose inventory names this node's site: what
+// a role must know of it (number, addresses, services) stands there. A role is
+// built from it once; a changed number or address of the own site takes a restart.
 func (u *unit) awaitSnapshot(ctx context.Context) (*placement.Snapshot, *placement.Site, error) {
-	for {
-		select {
-		case <-u.present:
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		}
+	select {
+	case <-u.present:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for told := false; ; {
 		snap := u.current.Load()
 		if site := snap.Inventory.Site(u.cfg.Node.Site); site != nil {
 			return snap, site, nil
 		}
-		u.log.Warn("the fleet does not name this site; waiting until it does")
+		if !told {
+			u.log.Warn("the fleet does not name this site; the role waits until it does", "snapshot", snap.Name.String())
+			told = true
+		}
 		select {
-		case <-time.After(5 * time.Second):
+		case <-tick.C:
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		}
 	}
 }
 
-// firstSnapshot is the applier that tells that there is one.
+// firstSnapshot is the applier that tells that there is one. The loop puts a
+// snapshot in force before it hands it on, so that current is set by then.
 type firstSnapshot struct {
 	present chan struct{}
-	told    bool
+	told    bool // owned by the goroutine that applies
 }
 
 // Apply closes the channel once.
