@@ -40,7 +40,7 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 		return nil, nil
 	}
 	emb, err := store.StartEmbedded(ctx, store.EmbeddedConfig{Name: cfg.Node.Name, Dir: filepath.Join(cfg.Node.DataDir, "etcd"),
-		Members: members(e), Logger: u.log.With("part", "etcd")})
+		Members: members(e), Logger: u.log.With("part", "etcd"), Registerer: u.metrics})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}
