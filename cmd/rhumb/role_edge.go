@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -52,6 +55,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.forwarder.Run(ctx) })
 	g.Go(func() error { return e.agent.Run(ctx) })
+	g.Go(func() error { return e.tellMoves(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(announceEvery)
 		defer tick.Stop()
@@ -161,6 +165,7 @@ func (e *edgeRole) foreign(f forward.Flow, owner string, since time.Time) {
 	}
 }
 
+// report fills in what the edge does. It says nothing until the role is up.
 func (e *edgeRole) report(n *placement.Node) {
 	select {
 	case <-e.ready:
@@ -190,6 +195,53 @@ func (e *edgeRole) report(n *placement.Node) {
 	t := e.agent.Totals()
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	n.Edge = st
+}
+
+// movesTold is how often hand-offs are summed up for the log: a drain moves
+// thousands a second.
+const movesTold = 2 * time.Second
+
+// tellMoves tells the log of the hand-offs begun here.
+func (e *edgeRole) tellMoves(ctx context.Context) error {
+	tick := time.NewTicker(movesTold)
+	defer tick.Stop()
+	since := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		events, until := moveEvents(e.agent.Moves(), since)
+		for _, ev := range events {
+			e.unit.event(ev)
+		}
+		since = until
+	}
+}
+
+// moveEvents sums up the hand-offs that ended after a moment, by the other site
+// and the result, and returns the moment up to which they are told.
+func moveEvents(moves []edge.Move, since time.Time) ([]placement.Event, time.Time) {
+	type sum struct{ to, result string }
+	counts := make(map[sum]int)
+	until := since
+	for _, m := range moves {
+		if end := m.At.Add(m.Took); end.After(since) {
+			counts[sum{m.To, m.Result}]++
+			if end.After(until) {
+				until = end
+			}
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b sum) int {
+		return cmp.Or(cmp.Compare(a.to, b.to), cmp.Compare(a.result, b.result))
+	})
+	var out []placement.Event
+	for _, k := range keys {
+		out = append(out, placement.Event{At: until, Kind: "session", Text: fmt.Sprintf("%d sessions → %s: %s", counts[k], k.to, k.result)})
+	}
+	return out, until
 }
 
 // sessionsOf counts the clients on the VIPs of the services that are wanted.

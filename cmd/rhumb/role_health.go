@@ -51,8 +51,11 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *healt
 	if err != nil {
 		return err
 	}
+	teller := newVoteTeller(u.event)
 	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Sink: u.session.SetVote, Ended: u.session.DropVote, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics}
+		Interval: beatInterval, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
+		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
+		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
 	if site.Beat.IsValid() && u.identity != nil {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
 		if err != nil {
