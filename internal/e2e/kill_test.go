@@ -60,7 +60,10 @@ func anycast() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix(netlab.AnycastV4), netip.MustParsePrefix(netlab.AnycastV6)}
 }
 
-func (l *lab) watchAll() *watchers {
+func (l *lab) watchAll() *watchers { return l.watchWithin(300 * time.Millisecond) }
+
+// watchWithin looks, and calls an answer lost that does not come within a time.
+func (l *lab) watchWithin(within time.Duration) *watchers {
 	w := &watchers{servers: map[string]*poller{}, anycast: map[string]*poller{}, resolvers: map[string]*poller{}, routes: map[string]*routeWatch{}}
 	var all []question
 	for _, r := range regions() {
@@ -72,7 +75,7 @@ func (l *lab) watchAll() *watchers {
 		var qs []question
 		var lanes []string
 		for _, r := range regions() {
-			qs = append(qs, question{Server: l.nameServer(site), Name: "www.cdn.demo.test", Client: blocks()[r], Within: 300 * time.Millisecond})
+			qs = append(qs, question{Server: l.nameServer(site), Name: "www.cdn.demo.test", Client: blocks()[r], Within: within})
 			lanes = append(lanes, "dns "+site+" for "+r)
 		}
 		w.servers[site] = l.poll("client-"+region+"-2", 50*time.Millisecond, lanes, qs...)
