@@ -126,11 +126,27 @@ func eachAddress(site *placement.Site, services []placement.Service, keep func(n
 	}
 }
 
+// expect binds the addresses of a prefix which this site is meant to announce, as
+// soon as it is known: health looks at them before anything is announced, and
+// without them it would find every cluster on them down.
+func (s *Speaker) expect(r *route) {
+	if r.expected || r.mode != placement.Act || s.cfg.Host == nil || r.want.Intent && r.want.Want == placement.Withdrawn {
+		return
+	}
+	r.expected = true
+	for _, a := range s.addresses(r) {
+		s.failed(a.String(), s.cfg.Host.Bind(a))
+	}
+}
+
 // prepare binds a prefix's addresses, before it is announced, and says what is
 // still missing. In mode observe it binds nothing.
 func (s *Speaker) prepare(r *route) string {
 	if s.cfg.Host != nil && r.mode == placement.Act {
 		for _, a := range s.addresses(r) {
+			if ok, err := s.cfg.Host.Bound(a); ok && err == nil {
+				continue
+			}
 			if err := s.cfg.Host.Bind(a); err != nil {
 				return err.Error()
 			}
@@ -167,6 +183,7 @@ func (s *Speaker) unbind(r *route, keep bool) (kept bool) {
 	if s.cfg.Host == nil {
 		return false
 	}
+	r.expected = false
 	for _, a := range s.addresses(r) {
 		switch {
 		case slices.ContainsFunc(s.loop.routes, func(o *route) bool {

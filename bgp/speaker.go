@@ -94,12 +94,15 @@ type Speaker struct {
 	answers chan answer
 	status  atomic.Pointer[placement.BGPStatus]
 	metrics *metrics
-	loop    loop
+	// prepared closes when the first snapshot was followed once.
+	prepared chan struct{}
+	loop     loop
 }
 
 // loop is the state which only Run touches.
 type loop struct {
 	now     *input
+	told    bool     // prepared is closed
 	routes  []*route // in order of prefix
 	peers   []PeerState
 	markers markers
@@ -132,6 +135,8 @@ type route struct {
 	settled bool
 	// unbind is when the addresses leave lo; zero when nothing is due.
 	unbind time.Time
+	// expected is set once the addresses were bound ahead of the announcement.
+	expected bool
 }
 
 // New returns a Speaker; Run starts it.
@@ -151,7 +156,7 @@ func New(c Config) *Speaker {
 	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
 	c.Timing = c.Timing.Or()
 	s := &Speaker{cfg: c, log: c.Logger, engine: c.Engine,
-		wake: make(chan struct{}, 1), answers: make(chan answer),
+		wake: make(chan struct{}, 1), prepared: make(chan struct{}), answers: make(chan answer),
 		metrics: newMetrics(c.Registerer, c.Site), loop: loop{errs: make(map[string]string)}}
 	s.status.Store(&placement.BGPStatus{})
 	return s
@@ -276,6 +281,7 @@ func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 			r.prefix = *p
 		}
 		s.setMode(r, s.modeOf(&r.want, snap), now)
+		s.expect(r)
 	}
 }
 
@@ -311,6 +317,10 @@ func (s *Speaker) setMode(r *route, m placement.Mode, now time.Time) {
 	r.mode = m
 }
 
+// Prepared closes when the first snapshot was followed once: what is to be
+// announced has its addresses on lo.
+func (s *Speaker) Prepared() <-chan struct{} { return s.prepared }
+
 // publish makes the loop's state readable.
 func (s *Speaker) publish() {
 	st := &placement.BGPStatus{}
@@ -330,6 +340,10 @@ func (s *Speaker) publish() {
 	}
 	s.status.Store(st)
 	s.metrics.observe(s)
+	if s.loop.now != nil && !s.loop.told {
+		s.loop.told = true
+		close(s.prepared)
+	}
 }
 
 // anchor tells whether this site is named to keep the prefix announced.

@@ -109,6 +109,9 @@ func labWait(a *app, dir *labDir) *cobra.Command {
 				if err == nil || codeOf(err) != exitUnreachable {
 					return err
 				}
+				if cmd.Context().Err() != nil {
+					return withCode(exitInterrupted, errors.New("lab: interrupted before it was ready"))
+				}
 				select {
 				case <-ctx.Done():
 					return withCode(exitTimeout, fmt.Errorf("lab: not ready after %s: %w", timeout, err))

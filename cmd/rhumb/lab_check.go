@@ -27,7 +27,8 @@ type labState struct {
 }
 
 // labCheck answers how far a lab has come, from what its console sees and from
-// what its clients get.
+// what its clients get. Each check returns what to print, or why it is too early;
+// bringUp asks one after the other.
 type labCheck struct {
 	world  *world
 	client http.Client
@@ -112,9 +113,11 @@ func (c *labCheck) routes(ctx context.Context) (string, error) {
 		return "", err
 	}
 	up := 0
-	for _, n := range s.units("rhumb-bgp") {
+	units := s.units("rhumb-bgp")
+	for _, site := range sortedKeys(units) {
+		n := units[site]
 		if n.BGP == nil {
-			return "", fmt.Errorf("%s: no speaker yet", n.Site)
+			return "", fmt.Errorf("the speaker of %s does not run yet", site)
 		}
 		for _, p := range n.BGP.Peers {
 			if p.State != "established" {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -61,7 +62,7 @@ func runConsole(ctx context.Context, a *app, dir labDir) error {
 	if err := addAPI(u, true, page, admin); err != nil {
 		return err
 	}
-	relay, err := newRelay(cfg, fdDNSTCP, fdDNSUDP, u)
+	relay, err := newRelay(fdDNSTCP, fdDNSUDP, func() []netip.AddrPort { return nameServers(u.current.Load()) })
 	if err != nil {
 		return err
 	}

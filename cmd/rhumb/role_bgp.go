@@ -20,6 +20,7 @@ func addBGP(u *unit) {
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
 	views := u.views.subscribe()
+	u.bound = make(chan struct{})
 	var speaker *bgp.Speaker
 	ready := make(chan struct{})
 	u.reports = append(u.reports, func(n *placement.Node) {
@@ -45,9 +46,13 @@ func addBGP(u *unit) {
 
 // feedSpeaker hands over each snapshot and each change of the announcements.
 func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
+	prepared := s.Prepared()
 	for {
 		s.Apply(ctx, u.current.Load(), u.views.view().Announced)
 		select {
+		case <-prepared:
+			close(u.bound)
+			prepared = nil
 		case <-snaps:
 		case <-views:
 		case err := <-done:
@@ -60,7 +65,7 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	b := u.cfg.BGP
 	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,
 		Port: b.Port, Mode: u.cfg.Mode, Host: bgp.NewLoopback(), NextHop4: b.NextHop4, NextHop6: b.NextHop6,
-		InUse: u.inUse, Events: u.routeEvent, Logger: u.log, Registerer: u.metrics}
+		InUse: u.inUse, Events: func(e bgp.Event) { u.event(routeEvent(e)) }, Logger: u.log, Registerer: u.metrics}
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}
@@ -71,7 +76,7 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	if u.has("health") {
 		c.Listening = u.listening
 	}
-	if u.cfg.Store.File == "" {
+	if !u.alone() {
 		ann := announcer{u}
 		c.Slots, c.Announcer = u.store, ann
 	}
@@ -124,16 +129,19 @@ func (u *unit) inUse(a netip.Addr) bool {
 	return false
 }
 
-// routeEvent tells the fleet's log of a transition.
-func (u *unit) routeEvent(e bgp.Event) {
+// routeEvent says in a line what a speaker did, or what it was kept from.
+func routeEvent(e bgp.Event) placement.Event {
 	text := fmt.Sprintf("%s: %s → %s", e.Prefix, e.From, e.To)
 	if e.Rule != "" {
 		text = fmt.Sprintf("%s stays at %s: rule %s", e.Prefix, e.From, e.Rule)
 	}
+	if e.Cause != "" {
+		text += ": " + e.Cause
+	}
 	if e.Observed {
 		text += " (observed only)"
 	}
-	u.event(placement.Event{At: e.At, Kind: "bgp", Text: text + ": " + e.Cause, Snapshot: e.Snapshot})
+	return placement.Event{At: e.At, Kind: "bgp", Text: text, Snapshot: e.Snapshot}
 }
 
 // announcer publishes what this node announces.

@@ -30,13 +30,32 @@ func addHealth(u *unit) {
 	})
 }
 
+// boundWithin is how long the first look waits for the speaker.
+const boundWithin = 5 * time.Second
+
+// awaitBound waits until the addresses to look at are there. A look before would
+// find every anycast cluster down at each start, and it would come back by ramp.
+func (u *unit) awaitBound(ctx context.Context) {
+	if u.bound == nil {
+		return
+	}
+	select {
+	case <-u.bound:
+	case <-time.After(boundWithin):
+	case <-ctx.Done():
+	}
+}
+
 func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
 		return err
 	}
+	teller := newVoteTeller(u.event)
 	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Sink: u.session.SetVote, Ended: u.session.DropVote, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics}
+		Interval: beatInterval, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
+		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
+		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
 	if site.Beat.IsValid() && u.identity != nil {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
 		if err != nil {

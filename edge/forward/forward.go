@@ -367,10 +367,15 @@ func (f *Forwarder) Flows() []Forwarded {
 	return list
 }
 
-// Owned counts the sessions which this site's servers have on each VIP: when
-// all are 0, a draining site may go.
+// Owned counts the connections which this site's servers have on each VIP,
+// those of the host itself included.
 func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
-	return Sessions(slices.Collect(maps.Keys(*f.vips.Load())))
+	counts := make(map[netip.AddrPort]int)
+	for vip := range *f.vips.Load() {
+		counts[vip] = 0
+	}
+	err := f.eachOwned(func(flow Flow) { counts[flow.VIP]++ })
+	return counts, err
 }
 
 // eachOwned visits the live local connections on all VIPs.

@@ -3,13 +3,17 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,16 +63,6 @@ func runRhumb(t testing.TB, args ...string) ran {
 		t.Fatalf("rhumb %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
 	}
 	return ran{args: args, code: cmd.ProcessState.ExitCode(), out: out.String(), err: errs.String()}
-}
-
-// mustRhumb fails the test unless the command ends well.
-func (l *lab) mustRhumb(args ...string) string {
-	l.t.Helper()
-	r := l.run(args...)
-	if r.code != 0 {
-		l.t.Fatalf("%s", r)
-	}
-	return r.out
 }
 
 // status is what the tests read of `rhumb status -o json`.
@@ -134,4 +128,29 @@ func (l *lab) loud(limit time.Duration, socket, kind, object string) {
 	if r := l.rhumbAt(socket, "status"); r.code != 0 || !strings.Contains(r.out, kind+":") {
 		l.t.Errorf("status does not show %s:\n%s", kind, r)
 	}
+}
+
+// metric reads one series of a unit; the series is written as in its page of
+// metrics. A series that is not there is -1.
+func (l *lab) metric(socket, series string) float64 {
+	l.t.Helper()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(l.dir, socket))
+	}
+	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	resp, err := c.Get("http://unit/metrics")
+	if err != nil {
+		l.t.Fatalf("metrics of %s: %v", socket, err)
+	}
+	defer resp.Body.Close()
+	for in := bufio.NewScanner(resp.Body); in.Scan(); {
+		if rest, ok := strings.CutPrefix(in.Text(), series+" "); ok {
+			v, err := strconv.ParseFloat(rest, 64)
+			if err != nil {
+				l.t.Fatalf("%s: %v", series, err)
+			}
+			return v
+		}
+	}
+	return -1
 }

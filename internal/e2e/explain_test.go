@@ -43,7 +43,7 @@ func TestE2EExplainIsTheWire(t *testing.T) {
 	l.playResolvers(sites()[0])
 	t.Run("calm", func(t *testing.T) { checkExplain(t, l, sites()[0], 1, nil) })
 
-	l.mustRhumb("drain", "nyc1", "--reason", "explained", "--for", "30m", "--override", "min-headroom")
+	l.rhumb("drain", "nyc1", "--reason", "explained", "--for", "30m", "--override", "min-headroom")
 	l.await(30*time.Second, "nyc1 is out of the answers", func() error { return l.outOfAnswers("nyc1", "drained") })
 	t.Run("drained", func(t *testing.T) {
 		checkExplain(t, l, sites()[0], 2, map[string]string{"nyc1": "drained by"})
@@ -93,6 +93,7 @@ type tracedCandidate struct {
 	Cluster placement.ClusterID `json:"cluster"`
 	Out     string              `json:"out"`
 	Reason  string              `json:"reason"`
+	Verdict placement.Verdict   `json:"verdict"`
 }
 
 // explainer asks the API of one unit.
