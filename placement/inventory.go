@@ -28,6 +28,9 @@ type Fleet struct {
 	Overrides []Override      `json:"overrides,omitempty"`
 	ECS       ECS             `json:"ecs"`
 	Safety    Safety          `json:"safety"`
+	// Revoked are the serial numbers of site certificates which nobody believes
+	// any more: lower-case hex without leading zeros, in order.
+	Revoked []string `json:"revoked,omitempty"`
 }
 
 // Intents are the operator's standing orders beside the configuration.

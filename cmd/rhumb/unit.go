@@ -99,6 +99,7 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.name, err)
 		}
+		id.Revoked = u.revoked
 		u.identity = id
 	}
 	source, err := geo.NewSource(geo.SourceOptions{Paths: cfg.Geo.Databases, Log: u.log})
@@ -108,6 +109,14 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 	u.classes = &classes{source: source}
 	u.add("geo", source.Run)
 	return u, u.openStore(ctx)
+}
+
+// revoked are the serials that the inventory in force revokes.
+func (u *unit) revoked() []string {
+	if s := u.current.Load(); s != nil {
+		return s.Inventory.Revoked
+	}
+	return nil
 }
 
 // openStore opens the fleet's store and follows it.

@@ -6,8 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
+	"math/big"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +22,12 @@ type builder struct {
 	docs   []*document
 	out    *Fleet
 	zoneOf map[string]string // static owner name → zone
+	// read reads a file that a document names (zones, certificates).
+	read func(file string) ([]byte, error)
+}
+
+func newBuilder(read func(string) ([]byte, error)) *builder {
+	return &builder{zoneOf: make(map[string]string), out: &Fleet{Blobs: make(map[string][]byte)}, read: read}
 }
 
 // document is one file and what it says.
@@ -36,12 +42,22 @@ func (b *builder) open(file string, first bool) error {
 	if err != nil {
 		return err
 	}
-	d := &document{source: src, dir: filepath.Dir(file)}
+	return b.add(src, first)
+}
+
+// add takes a document; the first one is the fleet file itself.
+func (b *builder) add(src *source, first bool) error {
+	d := &document{source: src, dir: filepath.Dir(src.file)}
 	if err := src.decode(&d.fleetFile); err != nil {
 		return err
 	}
 	if first && d.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
+	}
+	for _, key := range []string{"mode", "roles", "ecs", "safety", "revoked"} {
+		if !first && src.has(key) {
+			src.fail([]string{key}, "belongs into %s: it is one for the whole fleet", b.docs[0].file)
+		}
 	}
 	b.docs = append(b.docs, d)
 	return nil
@@ -94,7 +110,9 @@ func (b *builder) build(zones ZoneReader) {
 	b.refer()
 }
 
+// rest is what the fleet file alone says.
 func (b *builder) rest(root *document) {
+	b.revoked(root)
 	f := &b.out.Fleet
 	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
 	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {
@@ -108,10 +126,34 @@ func (b *builder) rest(root *document) {
 		key string
 		v   float64
 	}{{"min_headroom", f.Safety.MinHeadroom}, {"max_answer_change", f.Safety.MaxAnswerChange}} {
-		if r.v < 0 || r.v > 1 {
+		if !isPart(r.v) {
 			root.fail([]string{"safety", r.key}, "%v is not a part between 0 and 1", r.v)
 		}
 	}
+	if !isPart(f.Safety.KeepNames) {
+		root.fail([]string{"zones", "keep_names_ratio"}, "%v is not a part between 0 and 1", f.Safety.KeepNames)
+	}
+	if f.Safety.MinSites < 0 || f.Safety.MaxDrains < 0 {
+		root.fail([]string{"safety"}, "min_sites and max_drains are counts")
+	}
+}
+
+// isPart also refuses NaN, which YAML can say and which every comparison fails.
+func isPart(v float64) bool { return v >= 0 && v <= 1 }
+
+// revoked brings the serials into the one form in which certificates are compared
+// with them.
+func (b *builder) revoked(root *document) {
+	for _, text := range root.Revoked {
+		n, ok := new(big.Int).SetString(strings.ReplaceAll(text, ":", ""), 16)
+		if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
+			root.fail([]string{"revoked"}, "%q is not a serial number in hex (RFC 5280, 4.1.2.2)", text)
+			continue
+		}
+		b.out.Revoked = append(b.out.Revoked, n.Text(16))
+	}
+	slices.Sort(b.out.Revoked)
+	b.out.Revoked = slices.Compact(b.out.Revoked)
 }
 
 func (b *builder) site(d *document, name string, s siteFile) {
@@ -131,7 +173,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "needs a number (1..65535): it marks the site's routes")
 	}
 	if s.Identity != "" {
-		pem, err := os.ReadFile(resolve(d.dir, s.Identity))
+		pem, err := b.read(resolve(d.dir, s.Identity))
 		if err != nil {
 			d.fail(append(at, "identity"), "%s", rootCause(err))
 		}
@@ -144,7 +186,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 }
 
 func (d *document) checkPosition(at []string, p placement.Position) {
-	if p.Lat() < -90 || p.Lat() > 90 || p.Lon() < -180 || p.Lon() > 180 {
+	if !(p.Lat() >= -90 && p.Lat() <= 90 && p.Lon() >= -180 && p.Lon() <= 180) { // so that NaN fails
 		d.fail(at, "[%v, %v] is no place on earth: want [latitude, longitude]", p.Lat(), p.Lon())
 	}
 }
@@ -159,7 +201,18 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 	case c.CapacityQPS < 0:
 		d.fail(append(at, "capacity_qps"), "%d is negative", c.CapacityQPS)
 	}
+	for i, a := range c.Addresses {
+		if !usable(a) || slices.Contains(c.Addresses[:i], a) {
+			d.fail(append(at, "addresses"), "%s stands twice, or is no address to which a client could connect", a)
+		}
+	}
 	return placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
+}
+
+// usable tells whether an address with a port can stand in an answer.
+func usable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return a.IsValid() && a.Port() > 0 && ip.Zone() == "" && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast()
 }
 
 func (b *builder) check(d *document, name string, c checkFile) {
@@ -174,6 +227,9 @@ func (b *builder) check(d *document, name string, c checkFile) {
 		if !strings.HasPrefix(out.HTTP.Path, "/") {
 			d.fail(append(at, "http", "path"), "%q does not begin with /", h.Path)
 		}
+		if !slices.Contains([]string{"", "chain", "skip"}, h.Verify) {
+			d.fail(append(at, "http", "verify"), "%q: want chain or skip", h.Verify)
+		}
 	}
 	if t := c.TCP; t != nil {
 		kinds++
@@ -181,7 +237,10 @@ func (b *builder) check(d *document, name string, c checkFile) {
 	}
 	if q := c.DNS; q != nil {
 		kinds++
-		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: or(q.Type, "SOA"), Expect: q.Expect}
+		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: strings.ToUpper(or(q.Type, "SOA")), Expect: q.Expect}
+		if !slices.Contains(dnsTypes(), out.DNS.Type) {
+			d.fail(append(at, "dns", "type"), "%q: want one of %s", q.Type, strings.Join(dnsTypes(), ", "))
+		}
 	}
 	if kinds != 1 {
 		d.fail(at, "has %d kinds; want exactly one of http, tcp, dns", kinds)
@@ -198,12 +257,17 @@ func (b *builder) check(d *document, name string, c checkFile) {
 	b.out.Checks = append(b.out.Checks, out)
 }
 
+// dnsTypes are the record types that a check may ask for.
+func dnsTypes() []string {
+	return []string{"SOA", "NS", "A", "AAAA", "CNAME", "TXT", "MX", "SRV", "SVCB", "HTTPS", "CAA", "PTR", "DNSKEY"}
+}
+
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}
 	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen)}
 	headroom := or(p.Headroom, 0.9)
 	out.Headroom = int(headroom*1000 + 0.5)
-	if headroom < 0 || headroom > 1 {
+	if !isPart(headroom) {
 		d.fail(append(at, "headroom"), "%v is not a part between 0 and 1", headroom)
 	}
 	if out.Pick < 1 || out.Pick > 8 {
@@ -278,7 +342,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 		d.fail(append(at, "level"), "%q: want top or low", z.Level)
 	}
 	file := resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone"))
-	data, err := os.ReadFile(file)
+	data, err := b.read(file)
 	if err != nil {
 		d.fail(at, "%s: %s", file, rootCause(err))
 		return
@@ -375,6 +439,15 @@ func (b *builder) prefix(d *document, text string, p prefixFile) {
 	out := placement.Prefix{Prefix: pre, Reach: or(p.Reach, placement.Global), Sites: p.Sites, Clusters: p.Clusters,
 		Slots: deref(p.Slots, 1), MinAnnouncing: p.MinAnnouncing, Prepend: or(p.Drain.Prepend, 3), MED: or(p.Drain.MED, 500),
 		Witness: or(p.Witness, placement.WitnessAdvisory), Mode: p.Mode}
+	if out.Reach != placement.Global && out.Reach != placement.Local {
+		d.fail(append(at, "reach"), "%q: want global or local", p.Reach)
+	}
+	if b.out.Prefix(pre) != nil {
+		d.fail(at, "stands twice, in two spellings")
+	}
+	if p.MinAnnouncing < 0 || out.Slots < 0 || out.Prepend < 0 || out.Prepend > 32 {
+		d.fail(at, "slots and min_announcing are counts, prepend is one up to 32")
+	}
 	if out.Reach == placement.Global && (pre.Addr().Is4() && pre.Bits() > 24 || pre.Addr().Is6() && pre.Bits() > 48) {
 		d.fail(at, "the Internet carries nothing longer than /24 or /48; use reach: local under a global cover")
 	}

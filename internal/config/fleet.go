@@ -2,7 +2,9 @@ package config
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 
 	"rhumb/placement"
@@ -23,6 +25,7 @@ type fleetFile struct {
 	Clients  map[string]clientFile  `yaml:"clients"`
 	ECS      ecsFile                `yaml:"ecs"`
 	Safety   safetyFile             `yaml:"safety"`
+	Revoked  []string               `yaml:"revoked"` // serials, as `rhumb identity revoke` prints them
 }
 
 type roleFile struct {
@@ -194,13 +197,11 @@ type Fleet struct {
 // checks the whole. The error joins every mistake found; nothing is returned
 // half right.
 func LoadFleet(file string, zones ZoneReader) (*Fleet, error) {
-	b := &builder{zoneOf: make(map[string]string), out: &Fleet{Blobs: make(map[string][]byte)}}
-	dir := filepath.Dir(file)
-	files := []string{file}
-	for _, sub := range []string{"sites", "services"} {
-		more, _ := filepath.Glob(filepath.Join(dir, sub, "*.yaml"))
-		files = append(files, more...)
+	files, err := documents(file)
+	if err != nil {
+		return nil, err
 	}
+	b := newBuilder(os.ReadFile)
 	for i, f := range files {
 		if err := b.open(f, i == 0); err != nil {
 			return nil, err
@@ -211,6 +212,26 @@ func LoadFleet(file string, zones ZoneReader) (*Fleet, error) {
 		return nil, err
 	}
 	return b.out, nil
+}
+
+// documents lists the fleet file and what lies in sites/ and services/ beside it.
+// A directory that is there and cannot be read is an error: without its sites the
+// fleet would look as if they had been given up.
+func documents(file string) ([]string, error) {
+	out := []string{file}
+	for _, sub := range []string{"sites", "services"} {
+		dir := filepath.Join(filepath.Dir(file), sub)
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, &Error{File: dir, Reason: "cannot be read: " + rootCause(err)}
+		}
+		for _, e := range entries { // in order of name
+			if ext := filepath.Ext(e.Name()); ext == ".yaml" || ext == ".yml" {
+				out = append(out, filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	return out, nil
 }
 
 func (s *source) err() error { return errors.Join(s.errs...) }

@@ -45,10 +45,42 @@ func (e *Error) Error() string {
 
 // source is one parsed file; it turns a path within the document into a position.
 type source struct {
-	file string
-	data []byte
-	tree *ast.File
-	errs []error
+	file    string
+	data    []byte
+	tree    *ast.File
+	anchors anchors
+	errs    []error // in the order found
+}
+
+// anchors are the named nodes of a document. Who looks for a key must see through
+// an alias, or an empty selector behind one would pass for none.
+type anchors map[string]ast.Node
+
+// Visit collects, as ast.Walk goes.
+func (a anchors) Visit(n ast.Node) ast.Visitor {
+	if m, ok := n.(*ast.AnchorNode); ok && m.Name != nil {
+		a[m.Name.GetToken().Value] = m.Value
+	}
+	return a
+}
+
+// deref returns what a node stands for. An alias may name itself; a few steps
+// are more than anybody needs.
+func (a anchors) deref(n ast.Node) ast.Node {
+	for range 8 {
+		switch m := n.(type) {
+		case *ast.AnchorNode:
+			n = m.Value
+		case *ast.AliasNode:
+			if m.Value == nil {
+				return nil
+			}
+			n = a[m.Value.GetToken().Value]
+		default:
+			return n
+		}
+	}
+	return nil
 }
 
 func openSource(file string) (*source, error) {
@@ -64,7 +96,17 @@ func newSource(file string, data []byte) (*source, error) {
 	if err != nil {
 		return nil, syntaxError(file, data, err)
 	}
-	return &source{file: file, data: data, tree: tree}, nil
+	if len(tree.Docs) > 1 {
+		at := tree.Docs[1].GetToken().Position
+		return nil, &Error{File: file, Line: at.Line, Column: at.Column, Reason: "a second document: nothing below would be read", Excerpt: excerpt(data, at.Line, at.Column)}
+	}
+	s := &source{file: file, data: data, tree: tree, anchors: make(anchors)}
+	for _, d := range tree.Docs {
+		if d.Body != nil {
+			ast.Walk(s.anchors, d.Body)
+		}
+	}
+	return s, nil
 }
 
 // decode fills v strictly.
@@ -92,11 +134,12 @@ func (s *source) valueError(err error) error {
 	if quoted == nil || len(s.tree.Docs) == 0 {
 		return out
 	}
-	keys := []string(nil)
-	for what, of := range map[string][]string{"mode ": {"mode"}, "duration ": {"every", "timeout", "ttl", "hold"}} {
-		if strings.HasPrefix(out.Reason, what) {
-			keys = of
-		}
+	var keys []string
+	switch {
+	case strings.HasPrefix(out.Reason, "mode "):
+		keys = []string{"mode"}
+	case strings.HasPrefix(out.Reason, "duration "):
+		keys = []string{"every", "timeout", "ttl", "hold"}
 	}
 	if at := findValue(s.tree.Docs[0].Body, "", quoted[1], keys); at != nil {
 		out.Line, out.Column = at.GetToken().Position.Line, at.GetToken().Position.Column
@@ -164,7 +207,7 @@ func (s *source) at(path []string, reason string) *Error {
 	}
 	node := s.tree.Docs[0].Body
 	for _, key := range path {
-		next, tok := child(node, key)
+		next, tok := s.anchors.child(node, key, 0)
 		if tok == nil {
 			break
 		}
@@ -176,17 +219,25 @@ func (s *source) at(path []string, reason string) *Error {
 }
 
 // child finds a key of a mapping: its value, and the key's node for the position.
-func child(n ast.Node, key string) (value, at ast.Node) {
-	switch m := n.(type) {
+// Keys of a mapping that is merged in ("<<") count where it has none of its own.
+func (a anchors) child(n ast.Node, key string, depth int) (value, at ast.Node) {
+	var values []*ast.MappingValueNode
+	switch m := a.deref(n).(type) {
 	case *ast.MappingNode:
-		for _, v := range m.Values {
-			if keyText(v.Key) == key {
-				return v.Value, v.Key
-			}
-		}
+		values = m.Values
 	case *ast.MappingValueNode:
-		if keyText(m.Key) == key {
-			return m.Value, m.Key
+		values = []*ast.MappingValueNode{m}
+	}
+	for _, v := range values {
+		if keyText(v.Key) == key {
+			return v.Value, v.Key
+		}
+	}
+	for _, v := range values {
+		if v.Key.IsMergeKey() && depth < 8 {
+			if value, at = a.child(v.Value, key, depth+1); at != nil {
+				return value, at
+			}
 		}
 	}
 	return nil, nil
@@ -201,7 +252,7 @@ func (s *source) has(path ...string) bool {
 	}
 	node := s.tree.Docs[0].Body
 	for _, key := range path {
-		next, at := child(node, key)
+		next, at := s.anchors.child(node, key, 0)
 		if at == nil {
 			return false
 		}
