@@ -16,7 +16,6 @@ import (
 type seen struct {
 	snapshot *placement.Snapshot // nil before the first
 	view     *store.View
-	alarms   []placement.Alarm // of this process
 	now      time.Time
 }
 
@@ -26,7 +25,7 @@ type seen struct {
 type stateMetrics struct {
 	look func() seen
 
-	build, plan, votes, frozen, leader, site, failOpen, drain, age, alarm *prometheus.Desc
+	build, plan, votes, frozen, leader, site, failOpen, drain, age *prometheus.Desc
 }
 
 func newStateMetrics(look func() seen) *stateMetrics {
@@ -39,8 +38,7 @@ func newStateMetrics(look func() seen) *stateMetrics {
 		site:     describe("rhumb_site_state", "1 for the state in which the site is measured to be.", "site", "state"),
 		failOpen: describe("rhumb_fail_open", "1 while answers of the service are given as if all its clusters were up.", "service"),
 		drain:    describe("rhumb_drain_expiry_timestamp_seconds", "When the time of the site's drain runs out; no series for one without.", "site"),
-		age:      describe("rhumb_state_age_seconds", "Time since the source was last heard of.", "source"),
-		alarm:    describe("rhumb_alarm", "Alarms which this unit raises now, by kind.", "kind")}
+		age:      describe("rhumb_state_age_seconds", "Time since the source was last heard of.", "source")}
 }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -49,7 +47,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe lists every metric there can be.
 func (m *stateMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.build, m.plan, m.votes, m.frozen, m.leader, m.site, m.failOpen, m.drain, m.age, m.alarm} {
+	for _, d := range []*prometheus.Desc{m.build, m.plan, m.votes, m.frozen, m.leader, m.site, m.failOpen, m.drain, m.age} {
 		out <- d
 	}
 }
@@ -63,9 +61,6 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(m.build, 1, version, revision(), runtime.Version())
 	m.snapshot(s.snapshot, gauge)
 	m.fleet(&s, gauge)
-	for kind, n := range alarmCounts(&s) {
-		gauge(m.alarm, float64(n), kind)
-	}
 }
 
 // snapshot shows the state in force; nothing before there is one.
@@ -120,20 +115,6 @@ func (m *stateMetrics) fleet(s *seen, gauge func(*prometheus.Desc, float64, ...s
 	}
 }
 
-// alarmCounts counts the alarms of the process and those of its snapshot.
-func alarmCounts(s *seen) map[string]int {
-	out := make(map[string]int)
-	for _, a := range s.alarms {
-		out[a.Kind]++
-	}
-	if s.snapshot != nil {
-		for _, a := range s.snapshot.Alarms {
-			out[a.Kind]++
-		}
-	}
-	return out
-}
-
 func number(yes bool) float64 {
 	if yes {
 		return 1
@@ -158,9 +139,5 @@ func revision() string {
 
 // seen looks at the unit as it is now.
 func (u *unit) seen() seen {
-	s := seen{snapshot: u.current.Load(), view: u.views.view(), now: time.Now()}
-	if u.loop != nil {
-		s.alarms = u.loop.Alarms()
-	}
-	return s
+	return seen{snapshot: u.current.Load(), view: u.views.view(), now: time.Now()}
 }
