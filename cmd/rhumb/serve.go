@@ -106,7 +106,8 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 	}
 	u.log.Info("started", "roles", strings.Join(roles, ","), "version", version)
 	u.notify = notifySystemd
-	u.add("reload", func(ctx context.Context) error { return u.reload(ctx, file) })
+	hup := hangups()
+	u.add("reload", func(ctx context.Context) error { return u.reload(ctx, file, hup) })
 	u.notify(daemon.SdNotifyReady)
 	err = u.run(ctx)
 	u.log.Info("stopped")

@@ -56,13 +56,19 @@ func statusLine(n *placement.Node) string {
 	return strings.Join(parts, ", ")
 }
 
-// reload answers each SIGHUP until ctx ends: it reads the node file again and says
-// whether it is right and whether it differs. What a unit is made of (addresses,
-// roles, peers, store) changes by a restart alone; without this task the signal
-// would end the process.
-func (u *unit) reload(ctx context.Context, file string) error {
+// hangups catches SIGHUP from now on; without it the signal would end the process.
+// It is asked for before the unit says that it is ready, since a manager may send
+// one at once.
+func hangups() chan os.Signal {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
+	return hup
+}
+
+// reload answers each SIGHUP until ctx ends: it reads the node file again and says
+// whether it is right and whether it differs. What a unit is made of (addresses,
+// roles, peers, store) changes by a restart alone.
+func (u *unit) reload(ctx context.Context, file string, hup chan os.Signal) error {
 	defer signal.Stop(hup)
 	for {
 		select {
