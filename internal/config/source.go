@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"rhumb/placement"
 )
@@ -97,7 +99,10 @@ func newSource(file string, data []byte) (*source, error) {
 		return nil, syntaxError(file, data, err)
 	}
 	if len(tree.Docs) > 1 {
-		at := tree.Docs[1].GetToken().Position
+		at := &token.Position{Line: 1, Column: 1}
+		if start := tree.Docs[1].Start; start != nil {
+			at = start.Position
+		}
 		return nil, &Error{File: file, Line: at.Line, Column: at.Column, Reason: "a second document: nothing below would be read", Excerpt: excerpt(data, at.Line, at.Column)}
 	}
 	s := &source{file: file, data: data, tree: tree, anchors: make(anchors)}
@@ -130,18 +135,24 @@ func (s *source) decode(v any) error {
 // hold such a value is meant.
 func (s *source) valueError(err error) error {
 	out := &Error{File: s.file, Line: 1, Column: 1, Reason: rootCause(err)}
-	quoted := quotedText.FindStringSubmatch(out.Reason)
-	if quoted == nil || len(s.tree.Docs) == 0 {
-		return out
-	}
 	var keys []string
+	match := func(string) bool { return false }
+	if quoted := quotedText.FindStringSubmatch(out.Reason); quoted != nil {
+		match = func(text string) bool { return text == quoted[1] }
+	}
 	switch {
 	case strings.HasPrefix(out.Reason, "mode "):
 		keys = []string{"mode"}
 	case strings.HasPrefix(out.Reason, "duration "):
 		keys = []string{"every", "timeout", "ttl", "hold"}
+	case strings.Contains(out.Reason, "port"): // of netip, which does not always quote
+		keys = []string{"top", "low", "addresses", "beat", "edge", "vips"}
+		match = func(text string) bool { _, err := netip.ParseAddrPort(text); return err != nil }
 	}
-	if at := findValue(s.tree.Docs[0].Body, "", quoted[1], keys); at != nil {
+	if len(s.tree.Docs) == 0 {
+		return out
+	}
+	if at := findValue(s.tree.Docs[0].Body, "", match, keys); at != nil {
 		out.Line, out.Column = at.GetToken().Position.Line, at.GetToken().Position.Column
 		out.Excerpt = excerpt(s.data, out.Line, out.Column)
 	}
@@ -150,25 +161,27 @@ func (s *source) valueError(err error) error {
 
 var quotedText = regexp.MustCompile(`"([^"]*)"`)
 
-// findValue returns the first scalar with this text under one of the keys (any, if none are given).
-func findValue(n ast.Node, key, text string, keys []string) ast.Node {
+// findValue returns the first scalar that matches under one of the keys (any, if
+// none are given).
+func findValue(n ast.Node, key string, match func(string) bool, keys []string) ast.Node {
 	switch m := n.(type) {
+	case nil:
 	case *ast.MappingNode:
 		for _, v := range m.Values {
-			if at := findValue(v, key, text, keys); at != nil {
+			if at := findValue(v, key, match, keys); at != nil {
 				return at
 			}
 		}
 	case *ast.MappingValueNode:
-		return findValue(m.Value, keyText(m.Key), text, keys)
+		return findValue(m.Value, keyText(m.Key), match, keys)
 	case *ast.SequenceNode:
 		for _, v := range m.Values {
-			if at := findValue(v, key, text, keys); at != nil {
+			if at := findValue(v, key, match, keys); at != nil {
 				return at
 			}
 		}
 	default:
-		if n != nil && n.GetToken().Value == text && (len(keys) == 0 || slices.Contains(keys, key)) {
+		if t := n.GetToken(); t != nil && match(t.Value) && (len(keys) == 0 || slices.Contains(keys, key)) {
 			return n
 		}
 	}
