@@ -183,20 +183,18 @@ func TestStateMetrics(t *testing.T) {
 		Verdicts: []placement.Verdict{{Object: placement.SiteID("ams1"), State: placement.Down}},
 		Alarms:   []placement.Alarm{{Kind: "FailOpenActive", Object: "www"}}}
 	s.view = &store.View{Revision: 9, Inventory: inv, Leader: "nyc1-a", Heartbeat: now.Add(-4 * time.Second), Since: now.Add(-3 * time.Second)}
-	s.alarms = []placement.Alarm{{Kind: "StateStale"}}
 	for want, n := range map[string]float64{
 		"rhumb_snapshot_plan_revision": 1042, "rhumb_snapshot_votes_revision": 17, "rhumb_frozen": 1,
 		"rhumb_leader nyc1-a": 1, "rhumb_site_state ams1 down": 1, "rhumb_site_state ams1 up": 0,
 		"rhumb_fail_open www": 1, "rhumb_fail_open eu": 0, "rhumb_drain_expiry_timestamp_seconds ams1": 3000,
 		"rhumb_state_age_seconds director": 4, "rhumb_state_age_seconds store": 3,
-		"rhumb_alarm FailOpenActive": 1, "rhumb_alarm StateStale": 1,
 	} {
 		words := strings.Fields(want)
 		if got := value(t, reg, words[0], words[1:]...); got != n {
 			t.Errorf("%s is %v, want %v", want, got, n)
 		}
 	}
-	s.alarms, s.view = nil, &store.View{Revision: 10, Inventory: &placement.Inventory{}, Connected: true}
+	s.view = &store.View{Revision: 10, Inventory: &placement.Inventory{}, Connected: true}
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

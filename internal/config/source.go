@@ -99,11 +99,13 @@ func newSource(file string, data []byte) (*source, error) {
 		return nil, syntaxError(file, data, err)
 	}
 	if len(tree.Docs) > 1 {
-		at := &token.Position{Line: 1, Column: 1}
+		e := &Error{File: file, Reason: "a second document: nothing below would be read"}
 		if start := tree.Docs[1].Start; start != nil {
-			at = start.Position
+			e.place(data, start.Position)
+		} else {
+			e.place(data, nil)
 		}
-		return nil, &Error{File: file, Line: at.Line, Column: at.Column, Reason: "a second document: nothing below would be read", Excerpt: excerpt(data, at.Line, at.Column)}
+		return nil, e
 	}
 	s := &source{file: file, data: data, tree: tree, anchors: make(anchors)}
 	for _, d := range tree.Docs {
@@ -153,8 +155,7 @@ func (s *source) valueError(err error) error {
 		return out
 	}
 	if at := findValue(s.tree.Docs[0].Body, "", match, keys); at != nil {
-		out.Line, out.Column = at.GetToken().Position.Line, at.GetToken().Position.Column
-		out.Excerpt = excerpt(s.data, out.Line, out.Column)
+		out.place(s.data, at.GetToken().Position)
 	}
 	return out
 }
@@ -194,11 +195,12 @@ func syntaxError(file string, data []byte, err error) error {
 	var y yaml.Error
 	if errors.As(err, &y) {
 		out.Reason = y.GetMessage()
-		if t := y.GetToken(); t != nil && t.Position != nil {
-			out.Line, out.Column = t.Position.Line, t.Position.Column
+		if t := y.GetToken(); t != nil {
+			out.place(data, t.Position)
+			return out
 		}
 	}
-	out.Excerpt = excerpt(data, out.Line, out.Column)
+	out.place(data, nil)
 	return out
 }
 
@@ -218,16 +220,16 @@ func (s *source) at(path []string, reason string) *Error {
 	if len(s.tree.Docs) == 0 {
 		return e
 	}
+	e.place(s.data, nil)
 	node := s.tree.Docs[0].Body
 	for _, key := range path {
 		next, tok := s.anchors.child(node, key, 0)
 		if tok == nil {
 			break
 		}
-		e.Line, e.Column = tok.GetToken().Position.Line, tok.GetToken().Position.Column
+		e.place(s.data, tok.GetToken().Position)
 		node = next
 	}
-	e.Excerpt = excerpt(s.data, e.Line, e.Column)
 	return e
 }
 
@@ -272,6 +274,20 @@ func (s *source) has(path ...string) bool {
 		node = next
 	}
 	return true
+}
+
+// place sets position and excerpt of a mistake. The library counts lines by rules
+// of its own (a lone carriage return is one) and sees the end of a file behind its
+// last line; a position outside the file would help nobody.
+func (e *Error) place(data []byte, at *token.Position) {
+	if at == nil {
+		at = &token.Position{}
+	}
+	e.Line, e.Column = max(at.Line, 1), max(at.Column, 1)
+	if last := bytes.Count(data, []byte("\n")) + 1; e.Line > last {
+		e.Line, e.Column = last, 1
+	}
+	e.Excerpt = excerpt(data, e.Line, e.Column)
 }
 
 func excerpt(data []byte, line, column int) string {
