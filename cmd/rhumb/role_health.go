@@ -26,6 +26,7 @@ func addHealth(u *unit) {
 		if err != nil {
 			return err
 		}
+		u.awaitBound(ctx)
 		return runHealth(ctx, u, site, stream, snaps.box)
 	})
 }
