@@ -259,7 +259,8 @@ func readZone(origin, file string, data []byte) (config.ZoneInfo, error) {
 	if err != nil {
 		var bad *zone.Error
 		if errors.As(err, &bad) {
-			err = &config.Error{File: bad.File, Line: bad.Line, Column: bad.Column, Reason: bad.Reason}
+			// What is missing has no place: the file's beginning stands for it.
+			err = &config.Error{File: bad.File, Line: max(bad.Line, 1), Column: max(bad.Column, 1), Reason: bad.Reason}
 		}
 		return config.ZoneInfo{}, err
 	}

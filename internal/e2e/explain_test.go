@@ -94,6 +94,8 @@ type tracedCandidate struct {
 	Out     string              `json:"out"`
 	Reason  string              `json:"reason"`
 	Verdict placement.Verdict   `json:"verdict"`
+
+	PerMille int `json:"per_mille"`
 }
 
 // explainer asks the API of one unit.
