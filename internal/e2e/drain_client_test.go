@@ -258,16 +258,6 @@ func (f *fleetOfClients) wait(l *lab, limit time.Duration) {
 	}
 }
 
-// last is when the last client of a kind ended.
-func (f *fleetOfClients) last(kind string) (at time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, d := range f.results[kind] {
-		at = later(at, d.End)
-	}
-	return at
-}
-
 // stalls are the longest gaps of the strict clients or the others, in order.
 func (f *fleetOfClients) stalls(strict bool, kinds ...string) []time.Duration {
 	f.mu.Lock()
