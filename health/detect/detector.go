@@ -61,7 +61,7 @@ type Detector struct {
 
 // subject is one site that is watched.
 type subject struct {
-	state State // as last reported
+	state State           // as last reported
 	heard time.Time       // arrival of the newest beat; zero: never
 	inc   map[uint16]mark // by sending node
 }
