@@ -457,7 +457,7 @@ func TestResetBehindHandshake(t *testing.T) {
 			c.Close()
 		}
 	}()
-	r := ProbeTCP(within(t, time.Second), target(l.Addr().String(), placement.Check{TCP: &placement.TCPCheck{}}))
+	r := ProbeTCP(within(t, 20*time.Second), target(l.Addr().String(), placement.Check{TCP: &placement.TCPCheck{}}))
 	if r.OK || r.Kind != "reset" || r.Cause == "" {
 		t.Errorf("%+v", r)
 	}

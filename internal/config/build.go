@@ -37,6 +37,7 @@ type document struct {
 	dir string
 }
 
+// open reads a document from its file.
 func (b *builder) open(file string, first bool) error {
 	src, err := openSource(file)
 	if err != nil {
@@ -63,6 +64,7 @@ func (b *builder) add(src *source, first bool) error {
 	return nil
 }
 
+// err joins the mistakes of all documents, in the order of the documents.
 func (b *builder) err() error {
 	var errs []error
 	for _, d := range b.docs {
@@ -87,6 +89,8 @@ func entries[T any](b *builder, section string, get func(*document) map[string]T
 	}
 }
 
+// build goes through the sections in the order in which they refer to each other:
+// a policy names sites, a service names policies and must not own static names.
 func (b *builder) build(zones ZoneReader) {
 	root := b.docs[0]
 	f := &b.out.Fleet
@@ -156,6 +160,8 @@ func (b *builder) revoked(root *document) {
 	b.out.Revoked = slices.Compact(b.out.Revoked)
 }
 
+// site takes one entry of sites. A wrong one is kept all the same, so that what
+// refers to it does not fail for a reason that is none.
 func (b *builder) site(d *document, name string, s siteFile) {
 	at := []string{"sites", name}
 	if !isLabel(name) {
@@ -185,12 +191,15 @@ func (b *builder) site(d *document, name string, s siteFile) {
 	b.out.Sites = append(b.out.Sites, out)
 }
 
+// checkPosition refuses what is no place on earth: the likeliest cause is longitude
+// before latitude, and distance costs of such a point would steer a continent wrong.
 func (d *document) checkPosition(at []string, p placement.Position) {
 	if !(p.Lat() >= -90 && p.Lat() <= 90 && p.Lon() >= -180 && p.Lon() <= 180) { // so that NaN fails
 		d.fail(at, "[%v, %v] is no place on earth: want [latitude, longitude]", p.Lat(), p.Lon())
 	}
 }
 
+// cluster takes one cluster of a site.
 func (d *document) cluster(site []string, name string, c clusterFile) placement.Cluster {
 	at := append(slices.Clone(site), "clusters", name)
 	switch {
@@ -215,6 +224,8 @@ func usable(a netip.AddrPort) bool {
 	return a.IsValid() && a.Port() > 0 && ip.Zone() == "" && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast()
 }
 
+// check takes one entry of checks, with its defaults filled in. A timeout not
+// shorter than the interval would let looks at one target overlap.
 func (b *builder) check(d *document, name string, c checkFile) {
 	at := []string{"checks", name}
 	out := placement.Check{Name: name, Fault: c.Fault,
@@ -262,6 +273,7 @@ func dnsTypes() []string {
 	return []string{"SOA", "NS", "A", "AAAA", "CNAME", "TXT", "MX", "SRV", "SVCB", "HTTPS", "CAA", "PTR", "DNSKEY"}
 }
 
+// policy takes one entry of policies; parts become per mille, rounded.
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}
 	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen)}
@@ -282,6 +294,8 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 	b.out.Policies = append(b.out.Policies, out)
 }
 
+// branch takes a node of a policy tree and all below it. A geo branch must say what
+// clients get whose place is not known or not named: they are never nobody.
 func (b *builder) branch(d *document, at []string, f branchFile) placement.Branch {
 	out := placement.Branch{Sites: f.Sites}
 	kinds := 0
@@ -322,6 +336,7 @@ func (b *builder) branch(d *document, at []string, f branchFile) placement.Branc
 	return out
 }
 
+// zones takes the zones of every document; a relative dir is the document's own.
 func (b *builder) zones(read ZoneReader) {
 	dirs := make(map[string]string)
 	get := func(d *document) map[string]zoneFile {
@@ -335,6 +350,9 @@ func (b *builder) zones(read ZoneReader) {
 	})
 }
 
+// zone reads a master file, keeps it as a blob by its digest, and remembers its
+// names, since a name is either static or steered. Name servers chosen per
+// resolver become a service of their own, named ns/ZONE.
 func (b *builder) zone(d *document, name string, z zoneFile, dir string, read ZoneReader) {
 	at := []string{"zones", "serve", name}
 	out := placement.Zone{Name: fqdn(name), Level: or(z.Level, placement.LowLevel)}
@@ -367,6 +385,9 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	b.out.Zones = append(b.out.Zones, out)
 }
 
+// checkNameServers holds the rules of a steered NS set at the earliest point: a
+// resolver that knows a dead region alone does not come back before the TTL ends.
+// The upper bound keeps that below 67 minutes.
 func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile) {
 	if len(ns.Clusters) == 0 {
 		d.refuse(placement.RuleEmptySelector, append(at, "clusters"), "names no cluster")
@@ -387,6 +408,7 @@ func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile
 	}
 }
 
+// service takes one entry of services.
 func (b *builder) service(d *document, name string, s serviceFile) {
 	at := []string{"services", name}
 	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
@@ -412,6 +434,7 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	b.out.Services = append(b.out.Services, out)
 }
 
+// checkEdge checks the kind of an edge service and what that kind needs.
 func (d *document) checkEdge(at []string, e *edgeFile) {
 	switch {
 	case e.Kind == "proxy":
@@ -426,6 +449,8 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 	}
 }
 
+// prefix takes one entry of prefixes. A prefix which the Internet filters by its
+// length would look announced to us and be heard by nobody.
 func (b *builder) prefix(d *document, text string, p prefixFile) {
 	at := []string{"prefixes", text}
 	pre, err := netip.ParsePrefix(text)
@@ -465,6 +490,7 @@ func (b *builder) prefix(d *document, text string, p prefixFile) {
 	b.out.Prefixes = append(b.out.Prefixes, out)
 }
 
+// client takes one entry of clients.
 func (b *builder) client(d *document, text string, c clientFile) {
 	at := []string{"clients", text}
 	pre, err := netip.ParsePrefix(text)
@@ -494,10 +520,13 @@ func (b *builder) sort() {
 	slices.SortFunc(f.Overrides, func(x, y placement.Override) int { return comparePrefix(x.Prefix, y.Prefix) })
 }
 
+// comparePrefix orders by address, then by length.
 func comparePrefix(x, y netip.Prefix) int {
 	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
 }
 
+// fqdn returns a name as it stands everywhere behind this package: lower case, with
+// the root's dot.
 func fqdn(name string) string {
 	name = strings.ToLower(name)
 	if !strings.HasSuffix(name, ".") {
@@ -506,6 +535,8 @@ func fqdn(name string) string {
 	return name
 }
 
+// deref returns what a pointer of a file type holds, or the default where the key
+// was left out.
 func deref[T any](p *T, def T) T {
 	if p == nil {
 		return def

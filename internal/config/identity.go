@@ -47,7 +47,7 @@ type Identity struct {
 	// nil: none. It is asked at each key and each handshake, from any goroutine.
 	Revoked func() []string
 
-	pool *x509.CertPool
+	pool *x509.CertPool // the group's certificate alone
 	pair *ecdh.PrivateKey
 }
 
@@ -264,6 +264,8 @@ func (id *Identity) PairKey(peer, peerPEM, purpose string) (key [32]byte, err er
 	return key, nil
 }
 
+// pairPublic reads the Diffie-Hellman key which a certificate carries as a URI: it
+// is signed with all the rest, and no library trips over an extension.
 func pairPublic(cert *x509.Certificate) (*ecdh.PublicKey, error) {
 	for _, u := range cert.URIs {
 		if text, ok := strings.CutPrefix(u.Opaque, "x25519:"); ok && u.Scheme == "rhumb" {
@@ -305,6 +307,8 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
+// loadGroup reads the group's certificate and its key, which is Ed25519 and nothing
+// else (RFC 8410).
 func loadGroup(dir string) (*x509.Certificate, ed25519.PrivateKey, error) {
 	der, err := readPEM(filepath.Join(dir, groupCertFile))
 	if err != nil {
@@ -329,6 +333,7 @@ func loadGroup(dir string) (*x509.Certificate, ed25519.PrivateKey, error) {
 	return cert, ed, nil
 }
 
+// writeKey writes a private key for its owner alone.
 func writeKey(file string, key ed25519.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -350,6 +355,7 @@ func writePEM(file, kind string, der []byte, mode os.FileMode) error {
 	return os.Rename(tmp, file)
 }
 
+// readPEM returns the first block of a file, of whatever kind: its reader parses it.
 func readPEM(file string) ([]byte, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -132,6 +132,8 @@ func LoadNode(file string) (*Node, error) {
 	return n, nil
 }
 
+// defaults fills in what was left out and makes paths absolute or relative to dir,
+// the directory of the file: the same file means the same from wherever it is read.
 func (n *Node) defaults(dir string) {
 	if n.Node.DataDir == "" {
 		n.Node.DataDir = "/var/lib/rhumb"
@@ -163,6 +165,8 @@ func (n *Node) defaults(dir string) {
 	}
 }
 
+// check records every mistake in src. It reads nothing else: a node file can be
+// checked on another machine than its own.
 func (n *Node) check(src *source) {
 	if n.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", n.Version)
@@ -188,6 +192,8 @@ func (n *Node) check(src *source) {
 	n.checkBGP(src)
 }
 
+// checkListen checks the listeners. The level belongs to the address, so none may
+// be both: it could neither refer nor answer.
 func (n *Node) checkListen(src *source) {
 	if slices.Contains(n.Node.Roles, RoleAuthDNS) && len(n.Listen.Top)+len(n.Listen.Low) == 0 {
 		src.fail([]string{"listen"}, "role authdns needs a top or low address")
@@ -214,6 +220,8 @@ func (n *Node) checkListen(src *source) {
 	}
 }
 
+// checkStore checks that there is exactly one store. Only etcd elects a director,
+// so a file cannot carry the role placement.
 func (n *Node) checkStore(src *source) {
 	at := []string{"store"}
 	switch e := n.Store.Etcd; {
@@ -234,6 +242,7 @@ func (n *Node) checkStore(src *source) {
 	}
 }
 
+// checkBGP checks the speaker's part, where the node has the role.
 func (n *Node) checkBGP(src *source) {
 	if !slices.Contains(n.Node.Roles, RoleBGP) {
 		return
@@ -264,6 +273,7 @@ func (n *Node) checkBGP(src *source) {
 	n.checkPeers(src)
 }
 
+// checkPeers checks the neighbours one by one; each is named by its address.
 func (n *Node) checkPeers(src *source) {
 	seen := make(map[netip.Addr]bool)
 	for i, p := range n.BGP.Peers {
@@ -315,6 +325,7 @@ func (n *Node) readPasswords(src *source) {
 // Has tells whether the node runs a role.
 func (n *Node) Has(role string) bool { return slices.Contains(n.Node.Roles, role) }
 
+// resolve makes a path of a file relative to the file's directory.
 func resolve(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -322,6 +333,7 @@ func resolve(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
+// or returns v, or the default where v is the zero value.
 func or[T comparable](v, def T) T {
 	var zero T
 	if v == zero {

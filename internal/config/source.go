@@ -85,6 +85,7 @@ func (a anchors) deref(n ast.Node) ast.Node {
 	return nil
 }
 
+// openSource reads a file.
 func openSource(file string) (*source, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -93,6 +94,7 @@ func openSource(file string) (*source, error) {
 	return newSource(file, data)
 }
 
+// newSource parses bytes that came from a file; what they mean is not looked at.
 func newSource(file string, data []byte) (*source, error) {
 	tree, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -209,12 +211,14 @@ func (s *source) fail(path []string, format string, args ...any) {
 	s.errs = append(s.errs, s.at(path, fmt.Sprintf(format, args...)))
 }
 
+// refuse records a mistake which breaks a rule of the table.
 func (s *source) refuse(rule placement.RuleName, path []string, format string, args ...any) {
 	e := s.at(path, fmt.Sprintf(format, args...))
 	e.Rule = rule
 	s.errs = append(s.errs, e)
 }
 
+// at makes the mistake without recording it.
 func (s *source) at(path []string, reason string) *Error {
 	e := &Error{File: s.file, Line: 1, Column: 1, Reason: strings.Join(path, ".") + ": " + reason}
 	if len(s.tree.Docs) == 0 {
@@ -258,6 +262,7 @@ func (a anchors) child(n ast.Node, key string, depth int) (value, at ast.Node) {
 	return nil, nil
 }
 
+// keyText is a key as a person reads it, without quotes.
 func keyText(k ast.MapKeyNode) string { return strings.Trim(k.GetToken().Value, `"'`) }
 
 // has tells whether a path of keys stands in the file, with whatever value.
@@ -290,6 +295,7 @@ func (e *Error) place(data []byte, at *token.Position) {
 	e.Excerpt = excerpt(data, e.Line, e.Column)
 }
 
+// excerpt shows a line with a caret; a tab counts as one column, as in positions.
 func excerpt(data []byte, line, column int) string {
 	lines := strings.Split(string(data), "\n")
 	if line < 1 || line > len(lines) {
@@ -300,11 +306,13 @@ func excerpt(data []byte, line, column int) string {
 	return prefix + text + "\n" + strings.Repeat(" ", len(prefix)+max(column, 1)-1) + "^"
 }
 
+// firstLine cuts the drawing which the library appends.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s
 }
 
+// rootCause strips what the file's name and position say better.
 func rootCause(err error) string {
 	for {
 		next := errors.Unwrap(err)
