@@ -34,8 +34,11 @@ type labCheck struct {
 	client http.Client
 }
 
+// close lets go of the connection to the console.
 func (c *labCheck) close() { c.client.CloseIdleConnections() }
 
+// state asks the console, over a unix socket: files are shared by all namespaces of
+// the lab, networks are not. Any error means "not yet".
 func (c *labCheck) state(ctx context.Context) (*labState, error) {
 	if c.client.Transport == nil {
 		c.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -55,6 +58,8 @@ func (c *labCheck) state(ctx context.Context) (*labState, error) {
 	return s, json.NewDecoder(resp.Body).Decode(s)
 }
 
+// etcd waits for a quorum: the console's reads are linearizable, so that a
+// connected one proves it.
 func (c *labCheck) etcd(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil || !s.Connected {
@@ -63,6 +68,7 @@ func (c *labCheck) etcd(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d members", len(labSites(c.world.topo))), nil
 }
 
+// fleet waits until the configuration was applied and somebody has decided upon it.
 func (c *labCheck) fleet(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil || s.Plan == 0 {
@@ -107,6 +113,8 @@ func (c *labCheck) served(ctx context.Context) (string, error) {
 	return text, nil
 }
 
+// routes waits until each speaker has both sessions, one a family, and every site
+// announces both anycast prefixes without a handicap.
 func (c *labCheck) routes(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil {
@@ -139,6 +147,7 @@ func (c *labCheck) routes(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d sessions up, %s and %s announced ×%d", up, netlab.AnycastV4, netlab.AnycastV6, sites), nil
 }
 
+// sites waits until every unit of every site acts upon a snapshot.
 func (c *labCheck) sites(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil {

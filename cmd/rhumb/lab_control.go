@@ -18,6 +18,7 @@ type labControl struct {
 	ready chan struct{}
 }
 
+// newControl opens the socket; a second lab in the same directory is refused here.
 func newControl(w *world) (*labControl, error) {
 	c := &labControl{world: w, ready: make(chan struct{})}
 	verbs := w.net.Handlers()
@@ -35,6 +36,7 @@ func newControl(w *world) (*labControl, error) {
 
 func (c *labControl) run(ctx context.Context) error { return c.sock.Run(ctx) }
 
+// wait returns when the start is complete, or with the lab.
 func (c *labControl) wait(ctx context.Context, _ *netlab.Call) (int, error) {
 	select {
 	case <-c.ready:
@@ -57,6 +59,7 @@ func (c *labControl) atNode(verb string, do netlab.Handler) netlab.Handler {
 	}
 }
 
+// kill is the lab's own, since only the lab knows which process is which unit.
 func (c *labControl) kill(_ context.Context, call *netlab.Call) (int, error) {
 	if unit := call.Args["unit"]; unit != "" && len(c.world.of(call.Node, unit)) == 0 {
 		return exitNotFound, fmt.Errorf("lab: %s has no unit %q; a site's units are %s", call.Node, unit, strings.Join(siteUnits(), ", "))
@@ -67,6 +70,7 @@ func (c *labControl) kill(_ context.Context, call *netlab.Call) (int, error) {
 	return exitOK, nil
 }
 
+// heal undoes the network's faults and starts what was killed.
 func (c *labControl) heal(_ context.Context, call *netlab.Call) (int, error) {
 	if err := c.world.heal(call.Node, call.Args["unit"]); err != nil {
 		return exitFailed, err

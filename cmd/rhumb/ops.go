@@ -79,7 +79,8 @@ func (o ops) Undrain(ctx context.Context, u api.Undrain) (api.Outcome, error) {
 	return api.Outcome{Object: u.Site, Text: "comes back: announced prepended, then plain, then its clients ramp up", Snapshot: snap.Name.String(), Revision: rev}, storeError(err)
 }
 
-// Force stores the operator's word on a site or cluster.
+// Force stores the operator's word on a site or cluster. It stands beside what is
+// measured and ends only by another word.
 func (o ops) Force(ctx context.Context, f placement.Force, dryRun bool) (api.Outcome, error) {
 	inv, snap, err := o.basis(f.Object.Site)
 	if err != nil {
@@ -256,7 +257,9 @@ func failure(site string, f decide.Forecast) api.Failure {
 	return out
 }
 
-// Apply judges a fleet by the rules and stores it.
+// Apply judges a fleet by the rules and stores it. The first one of a store is not
+// judged: there is nothing yet that it could harm. A dry run returns the refusals
+// beside the changes; the real one ends at the first.
 func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error) {
 	v := o.u.views.view()
 	old := v.Inventory
@@ -296,7 +299,8 @@ func (o ops) judge(v *store.View, next *placement.Fleet, override []string) ([]p
 	return decide.JudgeApply(v.Inventory, &inv, before, after, override), answers, nil
 }
 
-// whatIf is the snapshot which an inventory would give with the present votes.
+// whatIf is the snapshot which an inventory would give with the present votes. It
+// plans as the director would, and stores nothing.
 func (o ops) whatIf(v *store.View, inv *placement.Inventory) (*placement.Snapshot, error) {
 	classes, err := o.u.classes.of(inv)
 	if err != nil {
@@ -323,6 +327,8 @@ func fleetChanges(old, next *placement.Fleet) []api.Change {
 	return out
 }
 
+// changed compares two lists by name: the new list's order first, then what is gone
+// by name.
 func changed[T any](kind string, old, next []T, name func(T) string) []api.Change {
 	var out []api.Change
 	before := make(map[string]T, len(old))
@@ -345,6 +351,7 @@ func changed[T any](kind string, old, next []T, name func(T) string) []api.Chang
 	return out
 }
 
+// fleetOf is the fleet of an inventory, an empty one before the first apply.
 func fleetOf(inv *placement.Inventory) *placement.Fleet {
 	if inv == nil {
 		return &placement.Fleet{}

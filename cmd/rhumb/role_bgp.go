@@ -44,7 +44,8 @@ func addBGP(u *unit) {
 	})
 }
 
-// feedSpeaker hands over each snapshot and each change of the announcements.
+// feedSpeaker hands over each snapshot and each change of the announcements, until
+// the speaker has ended: on the way out it takes its time, for a graceful shutdown.
 func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
 	prepared := s.Prepared()
 	for {
@@ -61,6 +62,8 @@ func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *pla
 	}
 }
 
+// speakerConfig maps the node file to the speaker. Without etcd there are neither
+// slots nor announcements of others: the guard then asks the witness alone.
 func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	b := u.cfg.BGP
 	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,

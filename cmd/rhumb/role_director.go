@@ -25,6 +25,8 @@ func members(e *config.Etcd) []store.Member {
 	return out
 }
 
+// httpURL is a URL of etcd. Members talk in the clear: their addresses are the
+// sites' own, and access to them is the network's to give.
 func httpURL(a netip.Addr, port uint16) string {
 	return "http://" + net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
 }

@@ -48,6 +48,7 @@ type edgeRole struct {
 	leaving bool
 }
 
+// run owns both and the loop that aims them, and ends when one of them does.
 func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *placement.Site, snaps <-chan *placement.Snapshot) error {
 	if err := e.build(snap, site); err != nil {
 		return err
@@ -73,6 +74,8 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	return g.Wait()
 }
 
+// build makes forwarder and agent from the first snapshot. The agent puts the VIPs
+// on lo itself only where no role bgp of this node does.
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
 	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
@@ -272,7 +275,8 @@ func (u *unit) vips(want func(*placement.Service) bool) []netip.AddrPort {
 	return out
 }
 
-// tunnels are the other sites as the forwarder reaches them.
+// tunnels are the other sites as the forwarder reaches them. One whose certificate
+// our group did not sign is left out: no key, no packet.
 func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	u := e.unit
 	var out []forward.Peer
@@ -290,6 +294,7 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	return out
 }
 
+// edgePeers are the other sites to which sessions may be handed.
 func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	var out []edge.Peer
 	for _, s := range inv.Sites {
@@ -300,6 +305,7 @@ func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	return out
 }
 
+// contentServices are those of our own server; kind forward belongs to the forwarder.
 func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 	var out []edge.Service
 	for _, s := range inv.Services {

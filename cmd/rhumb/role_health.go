@@ -47,6 +47,8 @@ func (u *unit) awaitBound(ctx context.Context) {
 	}
 }
 
+// runHealth builds the agent and owns it until it ends. A site without a beat
+// address or an identity probes its own clusters and hears nobody.
 func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
@@ -105,7 +107,8 @@ func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
 	return out
 }
 
-// nextIncarnation returns a number above every earlier one of this node: the
+// nextIncarnation returns a number above every earlier one of this node, by which
+// others tell a restart from an old datagram; a clock set back must not lower it: the
 // greater of a counter on disk and the seconds of the Unix time.
 func nextIncarnation(file string, now time.Time) (uint32, error) {
 	next := uint32(now.Unix())

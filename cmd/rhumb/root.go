@@ -101,6 +101,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 	return code
 }
 
+// codeOf maps an error to its exit code: its own if it carries one, else by what it is.
 func codeOf(err error) int {
 	var coded *exitError
 	var refusal *placement.Refusal
