@@ -99,6 +99,9 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.name, err)
 		}
+		if id.Site != cfg.Node.Site {
+			return nil, fmt.Errorf("%s: the identity in %s is that of site %s, this node is of %s", u.name, cfg.Identity, id.Site, cfg.Node.Site)
+		}
 		id.Revoked = u.revoked
 		u.identity = id
 	}
