@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -131,6 +132,14 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	if n := len(clients.stalls(false, "content", "nginx")); n > 0 {
 		t.Errorf("%d downloads were over before the site was drained", n)
 	}
+	l.await(2*time.Second, "the last phase is seen", func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.phases["drained"].IsZero() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	checkOrder(t, l, w)
 	checkAnswersLeft(t, l, answers, w, asked)
 	checkForwardedLeft(t, l, out)
@@ -383,13 +392,31 @@ func checkAnswersLeft(t *testing.T, l *lab, p *poller, w *drainWatch, asked time
 	if last.After(ttl.Add(500 * time.Millisecond)) {
 		t.Errorf("%s named ams1 %.2f s after phase dns began", q.Server, last.Sub(dns).Seconds())
 	}
-	for _, a := range p.since(asked) {
-		if m, err := a.msg(); err != nil || len(addrsOf(m)) == 0 {
-			t.Errorf("%s said %s during the drain", p.qs[a.Q].Server, a.text())
-		}
-	}
+	checkAnswered(t, l, p, asked, "")
 	t.Logf("answers named ams1 for the last time %+.2f s after phase dns was seen", last.Sub(dns).Seconds())
 	p.stop()
+}
+
+// checkAnswered wants an address from every server but one site's at each poll since
+// a time. A single one may be lost, as a resolver asks again; two in a row may not.
+func checkAnswered(t *testing.T, l *lab, p *poller, since time.Time, but string) {
+	t.Helper()
+	silent := map[int]int{}
+	for _, a := range p.since(since) {
+		m, err := a.msg()
+		server := p.qs[a.Q].Server
+		switch {
+		case l.owner[server.Addr()] == but:
+		case err != nil:
+			if silent[a.Q]++; silent[a.Q] == 2 {
+				t.Errorf("%s was silent twice in a row: %s", server, a.text())
+			}
+		case len(addrsOf(m)) == 0:
+			t.Errorf("%s said %s", server, a.text())
+		default:
+			silent[a.Q] = 0
+		}
+	}
 }
 
 // checkForwardedLeft wants the operator to be told how many sessions go on.
@@ -453,6 +480,7 @@ func checkStalls(t *testing.T, l *lab, calm, drain *fleetOfClients) {
 		for _, kind := range []string{"nginx", "content", "nginx6", "content6"} {
 			row("  "+kind+word, drain.stalls(strict, kind))
 		}
+		limit += (quantile(c, .99) - quantile(c, .5)) / 2 // what a busy machine scatters by itself
 		if over := quantile(d, .99) - quantile(c, .99); over > limit {
 			t.Errorf("%s clients: p99 of the longest gaps is %d ms above that in calm, want at most %s", word, over.Milliseconds(), limit)
 		}
@@ -521,12 +549,7 @@ func checkSwitchedOff(t *testing.T, l *lab, o object) {
 	killed := l.kill("ams1")
 	f.wait(l, 3*drainShort)
 	checkClients(t, l, "nyc1", f, groups)
-	for _, a := range p.since(killed) {
-		m, err := a.msg()
-		if l.owner[p.qs[a.Q].Server.Addr()] != "ams1" && (err != nil || len(addrsOf(m)) == 0) {
-			t.Errorf("%s said %s after the drained site was switched off", p.qs[a.Q].Server, a.text())
-		}
-	}
+	checkAnswered(t, l, p, killed, "ams1")
 	p.stop()
 	l.heal("ams1")
 }
