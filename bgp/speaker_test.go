@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -611,6 +612,44 @@ func TestOrder(t *testing.T) {
 		if got := b.engine.told(false); !slices.Equal(got, want) {
 			t.Errorf("history to the exit %v, want %v", got, want)
 		}
+	})
+}
+
+// TestAddressInUseStays keeps an address on lo as long as sessions on it last, but
+// not for ever.
+func TestAddressInUseStays(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var used atomic.Bool
+		host := &fakeHost{bound: make(map[netip.Addr]bool)}
+		b := start(t, func(c *Config, b *bench) {
+			host.log = b.engine
+			c.Host, c.Addresses = host, []netip.Addr{vip}
+			c.InUse = func(a netip.Addr) bool { return a == vip && used.Load() }
+		})
+		bound := func(want bool) {
+			t.Helper()
+			synctest.Wait()
+			if have, _ := host.Bound(vip); have != want {
+				t.Errorf("bound %v, want %v", have, want)
+			}
+		}
+		b.up()
+		used.Store(true)
+		b.want(placement.Withdrawn, intent)
+		b.pass(30 * time.Minute)
+		b.expect(placement.Withdrawn)
+		bound(true)
+		used.Store(false)
+		b.pass(2 * time.Second)
+		bound(false)
+		b.up()
+		used.Store(true)
+		b.want(placement.Withdrawn, intent)
+		b.pass(keepLimit + time.Minute)
+		bound(false)
+		b.up()
+		b.end()
+		bound(true) // other processes go on with it
 	})
 }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 )
@@ -81,6 +83,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	// A connection of this host to its own VIP comes from that VIP: whoever made
 	// it cannot be reached from another site.
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
+	limitUnsent(c)
 	t := idleTurn(svc.id)
 	if a.moves.Backups && !s.local {
 		var err error
@@ -94,6 +97,21 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	s.turn.Store(t)
 	s.state.Store(int32(s.resting()))
 	a.run(ctx, s)
+}
+
+// unsentMost is how much of a response the kernel may hold before it is sent.
+// Without a bound its buffer takes megabytes ahead of a slow client: a response is
+// then over for us minutes before it is for the client, and a session that is over
+// cannot be moved any more.
+const unsentMost = 128 << 10
+
+// limitUnsent sets the bound; without it all works, but for such sessions.
+func limitUnsent(c *net.TCPConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+		})
+	}
 }
 
 // run enters a session and serves it in a goroutine of its own.

@@ -18,6 +18,7 @@ type drain struct {
 	since       time.Time
 	deadline    time.Time
 	moved, kept atomic.Int64
+	tries       *pulls // when each session may be pushed again
 }
 
 // DrainState tells how far a drain is.
@@ -43,7 +44,7 @@ func (a *Agent) Drain(to []string) error {
 		}
 	}
 	now := time.Now()
-	a.drain.Store(&drain{to: slices.Clone(to), since: now, deadline: now.Add(a.moves.Deadline)})
+	a.drain.Store(&drain{to: slices.Clone(to), since: now, deadline: now.Add(a.moves.Deadline), tries: newPulls()})
 	a.pushNow()
 	return nil
 }
@@ -107,7 +108,7 @@ func (a *Agent) push(ctx context.Context, d *drain) {
 	var wg sync.WaitGroup
 	for _, s := range a.tab.all() {
 		order := rendezvous(s.key, targets)
-		if len(order) == 0 || s.svc.Mode != ModeAct || State(s.state.Load()) != Active {
+		if len(order) == 0 || s.svc.Mode != ModeAct || State(s.state.Load()) != Active || !d.tries.due(s.key, time.Now()) {
 			continue
 		}
 		wg.Go(func() {
@@ -116,6 +117,7 @@ func (a *Agent) push(ctx context.Context, d *drain) {
 				d.moved.Add(1)
 			case !errors.Is(err, errClaimed):
 				d.kept.Add(1)
+				d.tries.refused(s.key, time.Now())
 			}
 		})
 	}

@@ -12,10 +12,12 @@ import (
 )
 
 // Limits of a hand-off. The giver's wait for Ready is shorter than the
-// taker's for Commit, so a live taker never gives up first.
+// taker's for Commit, so a live taker never gives up first. It must be well
+// above the round trip to the farthest site and a busy machine's delay: a wait
+// that ends too early freezes the session in vain, again at each attempt.
 const (
-	readyLimit  = 200 * time.Millisecond
-	offerLife   = time.Second
+	readyLimit  = 800 * time.Millisecond
+	offerLife   = 2 * time.Second
 	activeLimit = time.Second
 	commitTries = 4
 	giveSlots   = 64 // hand-offs under way at once, as giver

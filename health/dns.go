@@ -31,6 +31,7 @@ func ProbeDNS(ctx context.Context, t Target) Result {
 	return judgeAnswer(resp, rtype, c.Expect)
 }
 
+// exchange asks once: a repeated question is the business of the next look.
 func exchange(ctx context.Context, network string, q *dns.Msg, t Target) (*dns.Msg, error) {
 	client := &dns.Client{Net: network, Timeout: time.Until(deadline(ctx))}
 	resp, _, err := client.ExchangeContext(ctx, q, t.Address.String())
@@ -44,6 +45,8 @@ func deadline(ctx context.Context) time.Time {
 	return time.Now().Add(5 * time.Second)
 }
 
+// judgeAnswer wants an authoritative answer: a server that lost its zone and asks
+// others, or answers from a cache, is lame (RFC 1912, 2.8).
 func judgeAnswer(resp *dns.Msg, rtype uint16, want string) Result {
 	r := Result{Bytes: resp.Len()}
 	switch {
@@ -61,6 +64,7 @@ func judgeAnswer(resp *dns.Msg, rtype uint16, want string) Result {
 	return r
 }
 
+// hasData looks for a record of the type, and for the data if some is wanted.
 func hasData(resp *dns.Msg, rtype uint16, want string) error {
 	found := false
 	for _, rr := range resp.Answer {

@@ -16,7 +16,12 @@
 //
 // # Flow
 //
-//	Scheduler → Prober → Result → damper ─┐
-//	beats of other sites → detect ────────┴→ Vote → Sink (store, beats to peers, stream)
-//	votes on peers' beats ─────────────────→ Heard (stream)
+//	scheduler → Prober → Result → damper ─┐
+//	beats of other sites → detect ────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
+//	votes on peers' datagrams ────────────→ ballot ─────────→ Stream
+//
+// # Goroutines
+//
+// The loop of Agent owns detector, ballot and clusters; a goroutine a target
+// looks, one sends the beats, one receives. All end with the context of Run.
 package health

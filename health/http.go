@@ -51,6 +51,7 @@ func ProbeHTTP(ctx context.Context, t Target) Result {
 	return r
 }
 
+// httpRequest asks the address, in the name of the service.
 func httpRequest(ctx context.Context, t Target, host string) (*http.Request, error) {
 	scheme := "http"
 	if t.Check.HTTP.TLS {
@@ -67,6 +68,8 @@ func httpRequest(ctx context.Context, t Target, host string) (*http.Request, err
 	return req, nil
 }
 
+// judgeResponse reads no more of a body than is looked at; a body that breaks off
+// fails, whatever the status said before.
 func judgeResponse(expect []int, body string, resp *http.Response) Result {
 	ok := resp.StatusCode >= 200 && resp.StatusCode < 400
 	if len(expect) > 0 {

@@ -12,6 +12,8 @@ type metrics struct {
 	hold        prometheus.Counter
 }
 
+// newMetrics registers what the role counts. Labels name sites, checks and results,
+// never addresses: their number must not grow with clients or servers.
 func newMetrics(reg prometheus.Registerer) metrics {
 	m := metrics{
 		checks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_checks_total",
@@ -33,6 +35,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	return m
 }
 
+// looked counts a look at a target.
 func (m *metrics) looked(site string, l look) {
 	m.checks.WithLabelValues(site, l.target.Check.Name, l.result.Kind).Inc()
 	m.duration.WithLabelValues(l.target.Check.Name).Observe(l.result.Took.Seconds())

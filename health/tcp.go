@@ -79,6 +79,7 @@ func expect(conn net.Conn, want string, r Result) Result {
 	return r
 }
 
+// dial connects to the target's address; its name is for the layers above.
 func dial(ctx context.Context, t Target) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", t.Address.String())

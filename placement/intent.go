@@ -1,6 +1,8 @@
 package placement
 
-// ForceState is the operator's word on a Site or Cluster.
+// ForceState is the operator's word on a Site or Cluster. It stands beside the
+// measured state and never in its place: when it ends, what was measured all the
+// while holds at once.
 type ForceState string
 
 // The forced states; NoForce lets the measured state rule.
@@ -39,7 +41,8 @@ func (a *Audit) Expired(now Time) bool {
 	return a.Live() && !a.Until.IsZero() && now.After(a.Until)
 }
 
-// Drain takes a Site out of service in phases.
+// Drain takes a Site out of service in phases. Its end pages and changes nothing:
+// a site must not come back at night because an estimate was wrong.
 type Drain struct {
 	Site string `json:"site"`
 	// Return "auto" opts in to coming back at Until, on green checks.
@@ -47,19 +50,22 @@ type Drain struct {
 	Audit
 }
 
-// Dial limits the share of its clients that a Site gets, in per mille.
+// Dial limits the share of its clients that a Site gets, in per mille; 1000 is all,
+// 0 none of the new ones.
 type Dial struct {
 	Site     string `json:"site"`
 	PerMille int    `json:"per_mille"`
 	Audit
 }
 
-// Freeze stops every automatic decision; manual verbs still work.
+// Freeze stops every automatic decision; manual verbs still work. Votes are cast and
+// shown all the same, so that it is seen what a thaw will do.
 type Freeze struct {
 	Audit
 }
 
-// Pin holds a Site at a Plan revision.
+// Pin holds a Site at a Plan revision, as a stage of an apply does with the sites
+// which are not its turn yet.
 type Pin struct {
 	Site     string `json:"site"`
 	Revision int64  `json:"revision"`

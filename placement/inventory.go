@@ -28,6 +28,9 @@ type Fleet struct {
 	Overrides []Override      `json:"overrides,omitempty"`
 	ECS       ECS             `json:"ecs"`
 	Safety    Safety          `json:"safety"`
+	// Revoked are the serial numbers of site certificates which nobody believes
+	// any more: lower-case hex without leading zeros, in order.
+	Revoked []string `json:"revoked,omitempty"`
 }
 
 // Intents are the operator's standing orders beside the configuration.
@@ -48,7 +51,8 @@ const (
 	LowLevel Level = "low" // beside the edges; answers with the nearest cluster
 )
 
-// Zone is a zone file, immutable by its digest.
+// Zone is a zone file, immutable by its digest: nodes fetch it from wherever it is
+// found, and need not trust who gave it to them.
 type Zone struct {
 	Name   string `json:"name"` // lower case, fully qualified
 	SHA256 string `json:"sha256"`
@@ -60,20 +64,23 @@ type Zone struct {
 	NameServers string `json:"name_servers,omitempty"`
 }
 
-// Override forces the location of a client prefix; it beats every data set.
+// Override forces the location of a client prefix; it beats every data set, since
+// whoever runs a network knows better where it is.
 type Override struct {
 	Prefix   netip.Prefix `json:"prefix"`
 	Location Location     `json:"location"`
 }
 
-// ECS caps how much of a client subnet option is used (RFC 7871), in bits.
+// ECS caps how much of a client subnet option is used (RFC 7871), in bits. Longer
+// scopes fill the caches of resolvers with one answer for each of their clients.
 type ECS struct {
 	Off   bool `json:"off,omitempty"`
 	Bits4 int  `json:"bits4"`
 	Bits6 int  `json:"bits6"`
 }
 
-// Safety are the thresholds of the rules which judge intents.
+// Safety are the thresholds of the rules which judge intents. Measured failures are
+// never judged by them: a site that is dead is dead, however many were drained.
 type Safety struct {
 	MinSites        int     `json:"min_sites"`
 	MaxDrains       int     `json:"max_drains"`
@@ -125,7 +132,9 @@ func (f *Fleet) Cluster(id ClusterID) *Cluster {
 	return find(s.Clusters, id.Name, func(c *Cluster) string { return c.Name })
 }
 
-// Eligible returns the clusters which may serve a service, in order of id.
+// Eligible returns the clusters which may serve a service, in order of id. No node
+// asks whether they are well: the list is the same for as long as the inventory is,
+// and candidates point into it by index.
 func (f *Fleet) Eligible(s *Service) []ClusterID {
 	var out []ClusterID
 	for _, site := range f.Sites {

@@ -3,7 +3,9 @@ package placement
 import "net/netip"
 
 // Node is a machine running rhumb, as its units report themselves to the store
-// (leased, so that a dead one vanishes).
+// (leased, so that a dead one vanishes). It is for people and for two questions:
+// which algorithm can all run, and does everybody serve the same. Nothing lowers a
+// route because a node is not listed.
 type Node struct {
 	Name string `json:"name"`
 	Site string `json:"site"`

@@ -60,13 +60,15 @@ type ServicePlan struct {
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
 
-// ClassDemand is the demand of one class in queries per second.
+// ClassDemand is the demand of one class in queries per second. The keys are short
+// because a plan holds thousands of them.
 type ClassDemand struct {
 	Class uint16 `json:"c"`
 	QPS   int64  `json:"q"`
 }
 
-// Split sends the clients of a class to several clusters.
+// Split sends the clients of a class to several clusters: only the few classes on a
+// border between two catchments need one.
 type Split struct {
 	Class  uint16       `json:"c"`
 	Shares []SplitShare `json:"s"`
@@ -78,14 +80,16 @@ type SplitShare struct {
 	PerMille int       `json:"p"`
 }
 
-// Weight limits a cluster to a part of its clients, in per mille.
+// Weight limits a cluster to a part of its clients, in per mille. Which ones is
+// decided by hash, so that a higher weight adds clients and moves none away.
 type Weight struct {
 	Cluster  ClusterID `json:"cluster"`
 	PerMille int       `json:"per_mille"`
 	Cause    string    `json:"cause"`
 }
 
-// Ramp says when a recovered cluster began to come back.
+// Ramp says when a recovered cluster began to come back. The time is in the plan, so
+// that the ramp goes on where it was when another node takes the lease.
 type Ramp struct {
 	Cluster ClusterID `json:"cluster"`
 	Start   Time      `json:"start"`
@@ -102,7 +106,8 @@ type Backup struct {
 // Phase is how far a drain has come; the order of the values is the order of the phases.
 type Phase string
 
-// The phases of a drain.
+// The phases of a drain. Each waits for the one before to have had its effect, so
+// that at no moment a client is sent to where nobody listens.
 const (
 	PhasePlan      Phase = "plan"     // judged, load shift computed
 	PhaseDNS       Phase = "dns"      // answers move away
@@ -114,7 +119,8 @@ const (
 	PhaseReturning Phase = "returning" // undrained; announced again, ramping up
 )
 
-// DrainState is a drain's progress.
+// DrainState is a drain's progress. It stands in the plan, not in the head of the
+// director: a new one goes on with the phase, and never begins again.
 type DrainState struct {
 	Site  string `json:"site"`
 	Phase Phase  `json:"phase"`
@@ -123,7 +129,9 @@ type DrainState struct {
 	Expired bool `json:"expired,omitempty"`
 }
 
-// Step returns the step that the plan's intents ask of a prefix at a site.
+// Step returns the step that the plan's intents ask of a prefix at a site; plainly
+// announced where they ask nothing. Health is not in it: every node adds what the
+// verdicts say.
 func (p *Plan) Step(prefix netip.Prefix, site string) Step {
 	for i := range p.Steps {
 		if a := &p.Steps[i]; a.Prefix == prefix && a.Site == site {

@@ -3,7 +3,8 @@ package placement
 // AllDown says what is answered when no eligible cluster is usable.
 type AllDown string
 
-// The all-down rules; the zero value means FailOpen.
+// The all-down rules; the zero value means FailOpen, since monitors that see
+// everything down are more often broken than right.
 const (
 	FailOpen AllDown = "fail_open" // as if all were up
 	NoData   AllDown = "nodata"    // NOERROR without records
@@ -18,7 +19,8 @@ type Policy struct {
 	// Pick is how many addresses of each family an answer carries (2..4).
 	Pick int      `json:"pick"`
 	TTL  Duration `json:"ttl"`
-	// Headroom is the part of a capacity that may be used, in per mille.
+	// Headroom is the part of a capacity that may be used, in per mille; what is
+	// left over takes the clients of a site that fails, until the next plan.
 	Headroom int     `json:"headroom"`
 	AllDown  AllDown `json:"all_down"`
 }

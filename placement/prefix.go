@@ -5,7 +5,8 @@ import "net/netip"
 // Reach says how far an announcement may travel.
 type Reach string
 
-// The reaches of a prefix.
+// The reaches of a prefix. A local one catches clients of direct neighbours; when
+// it goes, the global one that covers it goes on attracting them.
 const (
 	Global Reach = "global"
 	Local  Reach = "local" // NO_EXPORT, under a global cover
@@ -14,7 +15,8 @@ const (
 // Witness says whether a fallback must be seen before the last step.
 type Witness string
 
-// The witness rules.
+// The witness rules. The witness is our own router showing another site's route:
+// the only proof that traffic has somewhere to go which does not come from us.
 const (
 	WitnessAdvisory Witness = "advisory" // asked, and logged; a Slot suffices
 	WitnessRequired Witness = "required"
@@ -30,9 +32,10 @@ type Prefix struct {
 	// Clusters are the cluster names of a site whose failure lowers the
 	// prefix there; without any the prefix is not health-gated.
 	Clusters []string `json:"clusters,omitempty"`
-	// Slots is how many sites may be withdrawn at once by intent or health.
+	// Slots is how many sites may be withdrawn at once by intent or health; never
+	// more than the sites less their anchors.
 	Slots int `json:"slots"`
-	// MinAnnouncing is how many Sites the Anchors name.
+	// MinAnnouncing is how many Sites the Anchors name; 0: see MinAnchors.
 	MinAnnouncing int     `json:"min_announcing"`
 	Prepend       int     `json:"prepend"` // AS path copies added from step prepend on
 	MED           uint32  `json:"med"`     // MED from step prepend on
@@ -44,7 +47,8 @@ type Prefix struct {
 // announcement. Each step keeps the attributes of the one before.
 type Step uint8
 
-// The ladder.
+// The ladder. It goes down one step after the other, with a dwell at each: what
+// moves traffic gently comes before what drops it.
 const (
 	Announce  Step = iota // plain
 	Prepend               // + AS path prepend and MED
@@ -54,6 +58,7 @@ const (
 
 var stepNames = [...]string{"announce", "prepend", "gshut", "withdrawn"}
 
+// String returns the step as files and API write it.
 func (s Step) String() string { return stepNames[s] }
 
 // MarshalText prints the step's name.

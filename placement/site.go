@@ -16,7 +16,8 @@ func (p Position) Lat() float64 { return p[0] }
 // Lon returns the longitude in degrees, east positive.
 func (p Position) Lon() float64 { return p[1] }
 
-// Site is a PoP: one place with one fate.
+// Site is a PoP: one place with one fate. Its name stands in keys, labels and host
+// names, so it never changes.
 type Site struct {
 	Name   string   `json:"name"`
 	City   string   `json:"city,omitempty"`
@@ -38,7 +39,8 @@ type Site struct {
 	Clusters []Cluster `json:"clusters"`
 }
 
-// Domain returns the failure domain in which the site's vantage votes.
+// Domain returns the failure domain in which the site's vantage votes. Sites with
+// the same set of domains are one voice: what breaks one breaks the other.
 func (s *Site) Domain() string {
 	if len(s.Domains) > 0 {
 		return strings.Join(s.Domains, "+")
@@ -46,7 +48,8 @@ func (s *Site) Domain() string {
 	return s.Name
 }
 
-// Cluster is a set of servers behind one address set in a Site.
+// Cluster is a set of servers behind one address set in a Site. It is served or not
+// as a whole: which of its servers works is the business of whoever balances it.
 type Cluster struct {
 	Name      string           `json:"name"`
 	Addresses []netip.AddrPort `json:"addresses"`
@@ -73,7 +76,7 @@ func (c ClusterID) String() string { return c.Site + "/" + c.Name }
 // IsSite tells whether c means the site itself.
 func (c ClusterID) IsSite() bool { return c.Name == SiteItself }
 
-// Compare orders by site, then by name.
+// Compare orders by site, then by name: the tie-break of every decision.
 func (c ClusterID) Compare(o ClusterID) int {
 	return cmp.Or(strings.Compare(c.Site, o.Site), strings.Compare(c.Name, o.Name))
 }

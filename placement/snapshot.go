@@ -18,6 +18,8 @@ type Name struct {
 	Patched bool  `json:"patched,omitempty"`
 }
 
+// String prints PLAN.VOTES, with +p for a patched state: what logs, NSID and
+// metrics show, and `explain --at` reads.
 func (n Name) String() string {
 	s := strconv.FormatInt(n.Plan, 10) + "." + strconv.FormatInt(n.Votes, 10)
 	if n.Patched {
@@ -47,7 +49,7 @@ type Snapshot struct {
 	Inventory *Inventory
 	Plan      *Plan
 	Classes   *ClassTable
-	// Verdicts in order of object; every cluster and every site has one.
+	// Verdicts in order of object (by which they are searched); every cluster and every site has one.
 	Verdicts []Verdict
 	// Maps in order of service.
 	Maps []ServiceMap
@@ -92,7 +94,8 @@ type Row struct {
 	FailOpen bool
 }
 
-// Candidate is one eligible cluster as one class sees it.
+// Candidate is one eligible cluster as one class sees it. It is 12 bytes: there are
+// as many as rows times clusters.
 type Candidate struct {
 	Cluster uint16 // index into ServiceMap.Clusters
 	Tier    uint8
@@ -118,6 +121,7 @@ const (
 
 var outNames = [...]string{"in", "down", "forced", "drained", "dialled", "full", "lower-tier", "farther", "excluded"}
 
+// String returns the reason in a word, as explain prints it.
 func (o Out) String() string { return outNames[o] }
 
 // MarshalText prints the reason.
@@ -132,7 +136,8 @@ type Share struct {
 	Upto      uint16
 }
 
-// Map returns the map of a service, or nil.
+// Map returns the map of a service, or nil. Maps are in order of service, which is
+// what makes the search right; Unfold keeps it.
 func (s *Snapshot) Map(service string) *ServiceMap {
 	i, ok := slices.BinarySearchFunc(s.Maps, service, func(m ServiceMap, n string) int {
 		return strings.Compare(m.Service.Name, n)
@@ -143,7 +148,8 @@ func (s *Snapshot) Map(service string) *ServiceMap {
 	return &s.Maps[i]
 }
 
-// Verdict returns the verdict on an object; Unknown where there is none.
+// Verdict returns the verdict on an object; Unknown where there is none, and
+// unknown serves: what nobody looked at was not found broken.
 func (s *Snapshot) Verdict(id ClusterID) Verdict {
 	i, ok := slices.BinarySearchFunc(s.Verdicts, id, func(v Verdict, id ClusterID) int {
 		return v.Object.Compare(id)
@@ -154,7 +160,8 @@ func (s *Snapshot) Verdict(id ClusterID) Verdict {
 	return s.Verdicts[i]
 }
 
-// AnchorSites returns the sites which keep a prefix announced whatever their votes say.
+// AnchorSites returns the sites which keep a prefix announced whatever their votes
+// say; none where nobody may announce it.
 func (s *Snapshot) AnchorSites(p netip.Prefix) []string {
 	for i := range s.Anchors {
 		if s.Anchors[i].Prefix == p {
@@ -175,7 +182,9 @@ func (s *Snapshot) BackupOrder(site string) ([]string, uint64) {
 }
 
 // Check judges the snapshot before anybody acts upon it. A Refusal keeps the
-// previous one.
+// previous one: an old truth is better than a new one which can take the last
+// route or the last name server away. Every node checks by itself, so that a
+// director which is broken or of another mind moves nobody.
 func (s *Snapshot) Check() *Refusal {
 	for i := range s.Inventory.Prefixes {
 		if r := s.checkAnchors(&s.Inventory.Prefixes[i]); r != nil {
@@ -204,6 +213,8 @@ func (p *Prefix) MinAnchors(n int) int {
 	return min(want, n)
 }
 
+// checkAnchors counts only anchors that may announce: a site which is not in the
+// inventory any more keeps no prefix up.
 func (s *Snapshot) checkAnchors(p *Prefix) *Refusal {
 	sites := s.Inventory.AnnouncingSites(p)
 	named := 0

@@ -31,6 +31,8 @@ type TracedCandidate struct {
 	PerMille int       `json:"per_mille"` // its share of the class
 }
 
+// record fills the trace from what was chosen, never from a second decision of its
+// own: the two could differ, and the explanation would be wrong when it is needed.
 func (t *Trace) record(s *Snapshot, c *Choice, hash int) {
 	t.Snapshot, t.Service, t.Policy = s.Name, c.Map.Service.Name, c.Map.Policy.Name
 	t.Match, t.Scope, t.Hash = c.Match, c.Scope, hash
@@ -57,6 +59,7 @@ func (t *Trace) record(s *Snapshot, c *Choice, hash int) {
 	}
 }
 
+// traced spells a candidate out.
 func (s *Snapshot) traced(c *Choice, cand Candidate, share int) TracedCandidate {
 	id := c.Map.Clusters[cand.Cluster]
 	v := s.Verdict(id)
@@ -94,6 +97,8 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 	return "usable: " + v.State.String()
 }
 
+// weightCause says what limits a cluster. A limit which the plan does not know
+// came after it: a cluster which was down in the plan comes back by the next one.
 func (s *Snapshot) weightCause(id ClusterID) string {
 	for _, w := range s.Plan.Weights {
 		if w.Cluster == id {

@@ -23,6 +23,7 @@ const (
 
 var stateNames = [...]string{"unknown", "up", "degraded", "path", "down"}
 
+// String returns the state as API and files write it.
 func (s State) String() string { return stateNames[s] }
 
 // MarshalText prints the state's name.
@@ -33,6 +34,8 @@ func (s *State) UnmarshalText(b []byte) error {
 	return unmarshalName(s, stateNames[:], b, "state")
 }
 
+// unmarshalName reads one of a fixed set of names, exactly: a state from a newer
+// version must be refused, not taken for the zero value.
 func unmarshalName[T ~uint8](v *T, names []string, b []byte, what string) error {
 	for i, n := range names {
 		if n == string(b) {
@@ -61,10 +64,13 @@ type Vote struct {
 	Seq         uint64 `json:"seq"`
 }
 
-// Own tells whether a site speaks about itself.
+// Own tells whether a site speaks about itself. Only then may a route go down
+// without anybody else's consent.
 func (v *Vote) Own() bool { return v.Site == v.Object.Site }
 
 // Newer tells whether v replaces o, a vote of the same vantage on the same object.
+// Numbers order, not clocks: votes come by store, beats and socket, and the one
+// which comes last is not the one which was cast last.
 func (v *Vote) Newer(o *Vote) bool {
 	if v.Incarnation != o.Incarnation {
 		return v.Incarnation > o.Incarnation
@@ -91,7 +97,10 @@ type Verdict struct {
 	Cause  string `json:"cause,omitempty"`
 }
 
-// Usable tells whether clients may be sent to the object.
+// Usable tells whether clients may be sent to the object. A person's word comes
+// first, then the removal cap, then what was measured; only Down takes away, since
+// Path is our trouble and Unknown nobody's. A cluster is in a site, whose verdict
+// counts beside its own: the caller asks both.
 func (v *Verdict) Usable() bool {
 	switch v.Force {
 	case ForceUp:
@@ -102,7 +111,8 @@ func (v *Verdict) Usable() bool {
 	return v.State != Down || v.Capped
 }
 
-// Load is what a cluster carries, as its site reports it.
+// Load is what a cluster carries, as its site reports it; a report that is too old
+// is none.
 type Load struct {
 	Cluster  ClusterID `json:"cluster"`
 	QPS      int64     `json:"qps"`

@@ -16,11 +16,13 @@ import (
 
 // What one part says in its own words and another reads in its own meets here.
 
+// nodeView is what a node loop reads of a view.
 func nodeView(v *store.View) node.View {
 	return node.View{Inventory: v.Inventory, Recent: v.Recent, Plan: v.Plan, Votes: v.Votes,
 		VotesRevision: v.VotesRevision, Heartbeat: v.Heartbeat, Connected: v.Connected}
 }
 
+// directorView is what a director reads of a view.
 func directorView(v *store.View) director.View {
 	return director.View{Inventory: v.Inventory, Plan: v.Plan, Votes: v.Votes, VotesRevision: v.VotesRevision,
 		Announced: v.Announced, Slots: v.Slots, Nodes: v.Nodes, Demand: v.Demand, Connected: v.Connected}
@@ -29,6 +31,8 @@ func directorView(v *store.View) director.View {
 // disk lets the node loop keep its states in the store's directory format.
 type disk struct{ d *store.Disk }
 
+// diskOf keeps the states below the data directory, shared by the units of a node:
+// they are named by state and digest, so that it does not matter who writes them.
 func diskOf(dataDir string) disk { return disk{store.NewDisk(filepath.Join(dataDir, "snapshots"))} }
 
 // Save keeps a state.

@@ -110,6 +110,10 @@ func (a *app) undrainCommand() *cobra.Command {
 // drainPoll is how often --wait looks.
 const drainPoll = 300 * time.Millisecond
 
+// drainSeenIn is how long a unit may take to hear from the store of a drain that
+// it has just written.
+const drainSeenIn = 5 * time.Second
+
 // waitDrained follows a drain until it is done. An interrupt detaches: the drain
 // goes on, and the way back is told.
 func (a *app) waitDrained(ctx context.Context, c *client, site string, patience time.Duration) error {
@@ -148,6 +152,7 @@ type drainProgress struct {
 	phase placement.Phase
 	most  int // sessions to be moved when that phase began
 	drawn bool
+	seen  bool // the drain was there
 }
 
 // look asks once and draws; it is done when the last phase is reached.
@@ -159,6 +164,10 @@ func (p *drainProgress) look(ctx context.Context, c *client) (bool, error) {
 		}
 		return false, err
 	}
+	if row.Intents.Drain == nil && !p.seen && time.Since(p.start) < drainSeenIn {
+		return false, nil // this unit has not heard of it yet
+	}
+	p.seen = true
 	if row.Intents.Drain == nil {
 		p.end()
 		return true, fmt.Errorf("the drain of %s was taken back by somebody", p.site)

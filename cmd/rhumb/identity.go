@@ -10,7 +10,7 @@ import (
 )
 
 func identityCommands(a *app) []*cobra.Command {
-	var group, out string
+	var group, out, cert string
 	cmd := &cobra.Command{
 		Use:   "identity",
 		Short: "Make the keys by which sites know each other",
@@ -40,10 +40,43 @@ certificate goes into the fleet (sites.NAME.identity), its keys stay on the site
 			return nil
 		},
 	}
-	for _, c := range []*cobra.Command{initCmd, join} {
+	revoke := &cobra.Command{
+		Use: "revoke SITE", Short: "Print what to put into the fleet file to revoke a site's certificates", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			issued, err := issuedTo(group, cert, args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, "revoked:")
+			for _, c := range issued {
+				fmt.Fprintf(a.out, "  - %q # %s, made %s\n", c.Serial, c.Site, c.Made.UTC().Format(time.DateOnly))
+			}
+			fmt.Fprintf(a.err, "put this into the fleet file and apply it: %s is cut off then; rhumb identity join %s makes a new identity\n", args[0], args[0])
+			return nil
+		},
+	}
+	for _, c := range []*cobra.Command{initCmd, join, revoke} {
 		c.Flags().StringVar(&group, "group", "group", "directory of the group key")
 	}
 	join.Flags().StringVar(&out, "out", "", "directory to make (default SITE)")
-	cmd.AddCommand(initCmd, join)
+	revoke.Flags().StringVar(&cert, "cert", "", "certificate to revoke, where the group has no record of it (default: all that it signed for SITE)")
+	cmd.AddCommand(initCmd, join, revoke)
 	return []*cobra.Command{cmd}
+}
+
+// issuedTo returns the certificate in a file, or all that the group has signed for
+// a site. A certificate of another site is refused: it would cut off the wrong one.
+func issuedTo(group, file, site string) ([]config.Issued, error) {
+	if file == "" {
+		issued, err := config.IssuedTo(group, site)
+		if err == nil && len(issued) == 0 {
+			err = fmt.Errorf("the group in %s has signed nothing for %s", group, site)
+		}
+		return issued, err
+	}
+	one, err := config.ReadIssued(file)
+	if err == nil && one.Site != site {
+		err = fmt.Errorf("%s is the certificate of %s, not of %s", file, one.Site, site)
+	}
+	return []config.Issued{one}, err
 }

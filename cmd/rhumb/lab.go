@@ -22,6 +22,8 @@ import (
 	"rhumb/placement/store"
 )
 
+// labCommands are what an operator types, and below them the processes of which the
+// lab consists. The latter are hidden: they make sense inside its network alone.
 func labCommands(a *app) []*cobra.Command {
 	dir := labDir(defaultLabDir())
 	var foreign labForeign
@@ -65,6 +67,8 @@ func defaultLabDir() string {
 	}
 }
 
+// labInsideCommand is what the lab starts itself anew as, inside its namespaces;
+// the host's listeners come as files, since they belong to the host's network.
 func labInsideCommand(a *app) *cobra.Command {
 	var dir, http, dns string
 	var foreign labForeign
@@ -82,7 +86,8 @@ func labInsideCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// ask sends one request to the running lab and ends with its code.
+// ask sends one request to the running lab and ends with its code. Without a
+// running lab that is exitUnreachable; what the lab itself reports is never 0 or less.
 func ask(ctx context.Context, dir labDir, req netlab.Request, onData func(json.RawMessage) error) error {
 	code, err := netlab.Ask(ctx, dir.control(), req, onData, nil)
 	if err != nil && code < 0 {
@@ -97,6 +102,8 @@ func ask(ctx context.Context, dir labDir, req netlab.Request, onData func(json.R
 	return nil
 }
 
+// labWait polls for the control socket, which a lab opens late, and then waits at
+// the lab itself. It ends by its own timeout, by Ctrl-C, or with the lab.
 func labWait(a *app, dir *labDir) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -108,6 +115,9 @@ func labWait(a *app, dir *labDir) *cobra.Command {
 				err := ask(ctx, *dir, netlab.Request{Verb: "wait"}, nil)
 				if err == nil || codeOf(err) != exitUnreachable {
 					return err
+				}
+				if cmd.Context().Err() != nil {
+					return withCode(exitInterrupted, errors.New("lab: interrupted before it was ready"))
 				}
 				select {
 				case <-ctx.Done():
@@ -121,6 +131,8 @@ func labWait(a *app, dir *labDir) *cobra.Command {
 	return cmd
 }
 
+// labNodes lists the nodes; each comes as a message of its own, so that no size of
+// a lab meets a limit.
 func labNodes(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
 		Use: "nodes", Short: "List the nodes", Args: cobra.NoArgs,
@@ -140,6 +152,7 @@ func labNodes(a *app, dir *labDir) *cobra.Command {
 	}
 }
 
+// printNodes prints a table, or a document in the shape of the API's lists.
 func (a *app) printNodes(nodes []netlab.NodeView) error {
 	if a.global.output == "json" {
 		doc := map[string]any{"apiVersion": "v1", "kind": "LabNodes", "items": nodes}
@@ -174,6 +187,8 @@ func or(s, def string) string {
 	return s
 }
 
+// labVerb is a verb that breaks a node, or heals it. What it does is the lab's
+// business; the client passes words on.
 func labVerb(dir *labDir, verb, short string) *cobra.Command {
 	var unit string
 	cmd := &cobra.Command{Use: verb + " SITE", Short: short, Args: cobra.ExactArgs(1),
@@ -209,6 +224,8 @@ func labExec(a *app, dir *labDir) *cobra.Command {
 	}
 }
 
+// labShell opens the user's shell on a terminal inside a node; the size of the
+// window follows.
 func labShell(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
 		Use: "shell NODE", Short: "Open a shell inside a node", Args: cobra.ExactArgs(1),
@@ -223,6 +240,8 @@ func labShell(a *app, dir *labDir) *cobra.Command {
 	}
 }
 
+// execResult ends with the program's own code, quietly: it has said itself what
+// was wrong. Below 0 the lab was not reached at all.
 func execResult(code int, err error) error {
 	switch {
 	case err != nil && code < 0:
@@ -235,6 +254,8 @@ func execResult(code int, err error) error {
 	return nil
 }
 
+// labReset removes the state of a lab. It asks for the group key first, which only
+// a lab makes: a mistyped --dir must not cost anybody a directory.
 func labReset(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
 		Use: "reset", Short: "Remove the state of a lab that has ended", Args: cobra.NoArgs,

@@ -27,14 +27,18 @@ type labState struct {
 }
 
 // labCheck answers how far a lab has come, from what its console sees and from
-// what its clients get.
+// what its clients get. Each check returns what to print, or why it is too early;
+// bringUp asks one after the other.
 type labCheck struct {
 	world  *world
 	client http.Client
 }
 
+// close lets go of the connection to the console.
 func (c *labCheck) close() { c.client.CloseIdleConnections() }
 
+// state asks the console, over a unix socket: files are shared by all namespaces of
+// the lab, networks are not. Any error means "not yet".
 func (c *labCheck) state(ctx context.Context) (*labState, error) {
 	if c.client.Transport == nil {
 		c.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -54,6 +58,8 @@ func (c *labCheck) state(ctx context.Context) (*labState, error) {
 	return s, json.NewDecoder(resp.Body).Decode(s)
 }
 
+// etcd waits for a quorum: the console's reads are linearizable, so that a
+// connected one proves it.
 func (c *labCheck) etcd(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil || !s.Connected {
@@ -62,6 +68,7 @@ func (c *labCheck) etcd(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d members", len(labSites(c.world.topo))), nil
 }
 
+// fleet waits until the configuration was applied and somebody has decided upon it.
 func (c *labCheck) fleet(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil || s.Plan == 0 {
@@ -106,15 +113,19 @@ func (c *labCheck) served(ctx context.Context) (string, error) {
 	return text, nil
 }
 
+// routes waits until each speaker has both sessions, one a family, and every site
+// announces both anycast prefixes without a handicap.
 func (c *labCheck) routes(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil {
 		return "", err
 	}
 	up := 0
-	for _, n := range s.units("rhumb-bgp") {
+	units := s.units("rhumb-bgp")
+	for _, site := range sortedKeys(units) {
+		n := units[site]
 		if n.BGP == nil {
-			return "", fmt.Errorf("%s: no speaker yet", n.Site)
+			return "", fmt.Errorf("the speaker of %s does not run yet", site)
 		}
 		for _, p := range n.BGP.Peers {
 			if p.State != "established" {
@@ -136,6 +147,7 @@ func (c *labCheck) routes(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d sessions up, %s and %s announced ×%d", up, netlab.AnycastV4, netlab.AnycastV6, sites), nil
 }
 
+// sites waits until every unit of every site acts upon a snapshot.
 func (c *labCheck) sites(ctx context.Context) (string, error) {
 	s, err := c.state(ctx)
 	if err != nil {

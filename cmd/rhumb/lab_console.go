@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -37,6 +38,9 @@ const (
 	fdDNSUDP
 )
 
+// runConsole builds a unit without roles that act: it folds and unfolds like every
+// node, so that its page shows what a node would do. The fleet is applied by a task
+// of its own, since the store may come later than the console.
 func runConsole(ctx context.Context, a *app, dir labDir) error {
 	cfg, err := config.LoadNode(dir.console())
 	if err != nil {
@@ -61,7 +65,7 @@ func runConsole(ctx context.Context, a *app, dir labDir) error {
 	if err := addAPI(u, true, page, admin); err != nil {
 		return err
 	}
-	relay, err := newRelay(cfg, fdDNSTCP, fdDNSUDP, u)
+	relay, err := newRelay(fdDNSTCP, fdDNSUDP, func() []netip.AddrPort { return nameServers(u.current.Load()) })
 	if err != nil {
 		return err
 	}
@@ -69,7 +73,9 @@ func runConsole(ctx context.Context, a *app, dir labDir) error {
 	return u.run(ctx)
 }
 
-// applyOnce writes the lab's fleet into a store that holds none yet.
+// applyOnce writes the lab's fleet into a store that holds none yet. It ends when
+// somebody has applied one, itself or an operator who was faster; tries that fail
+// are repeated, because the members may still be electing.
 func (u *unit) applyOnce(ctx context.Context, file string) error {
 	fleet, err := config.LoadFleet(file, readZone)
 	if err != nil {
@@ -93,7 +99,8 @@ func (u *unit) applyOnce(ctx context.Context, file string) error {
 	}
 }
 
-// serveLabState tells the supervisor what the console sees.
+// serveLabState tells the supervisor what the console sees, on a socket of its own:
+// the API's documents are for people and may be large. It ends with ctx.
 func (u *unit) serveLabState(ctx context.Context) error {
 	path := u.socket("state.sock")
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 
 	"rhumb/internal/netlab"
 )
@@ -18,10 +18,14 @@ type labControl struct {
 	ready chan struct{}
 }
 
+// newControl opens the socket; a second lab in the same directory is refused here.
 func newControl(w *world) (*labControl, error) {
 	c := &labControl{world: w, ready: make(chan struct{})}
 	verbs := w.net.Handlers()
 	verbs["kill"], verbs["heal"], verbs["wait"] = c.kill, c.heal, c.wait
+	for _, v := range []string{"kill", "heal", "slow", "flap", "cut", "exec"} {
+		verbs[v] = c.atNode(v, verbs[v])
+	}
 	sock, err := netlab.ListenControl(w.dir.control(), verbs, w.log)
 	if err != nil {
 		return nil, err
@@ -32,6 +36,7 @@ func newControl(w *world) (*labControl, error) {
 
 func (c *labControl) run(ctx context.Context) error { return c.sock.Run(ctx) }
 
+// wait returns when the start is complete, or with the lab.
 func (c *labControl) wait(ctx context.Context, _ *netlab.Call) (int, error) {
 	select {
 	case <-c.ready:
@@ -41,9 +46,23 @@ func (c *labControl) wait(ctx context.Context, _ *netlab.Call) (int, error) {
 	}
 }
 
+// atNode lets a verb through to nodes that there are. Only heal may name none: it
+// means all of them then.
+func (c *labControl) atNode(verb string, do netlab.Handler) netlab.Handler {
+	return func(ctx context.Context, call *netlab.Call) (int, error) {
+		if call.Node != "" || verb != "heal" {
+			if err := c.known(call.Node); err != nil {
+				return exitNotFound, err
+			}
+		}
+		return do(ctx, call)
+	}
+}
+
+// kill is the lab's own, since only the lab knows which process is which unit.
 func (c *labControl) kill(_ context.Context, call *netlab.Call) (int, error) {
-	if err := c.known(call.Node); err != nil {
-		return exitNotFound, err
+	if unit := call.Args["unit"]; unit != "" && len(c.world.of(call.Node, unit)) == 0 {
+		return exitNotFound, fmt.Errorf("lab: %s has no unit %q; a site's units are %s", call.Node, unit, strings.Join(siteUnits(), ", "))
 	}
 	if err := c.world.kill(call.Node, call.Args["unit"]); err != nil {
 		return exitFailed, err
@@ -51,12 +70,8 @@ func (c *labControl) kill(_ context.Context, call *netlab.Call) (int, error) {
 	return exitOK, nil
 }
 
+// heal undoes the network's faults and starts what was killed.
 func (c *labControl) heal(_ context.Context, call *netlab.Call) (int, error) {
-	if call.Node != "" {
-		if err := c.known(call.Node); err != nil {
-			return exitNotFound, err
-		}
-	}
 	if err := c.world.heal(call.Node, call.Args["unit"]); err != nil {
 		return exitFailed, err
 	}
@@ -69,5 +84,5 @@ func (c *labControl) known(node string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("lab: there is no node %q; sites are %v", node, slices.Sorted(slices.Values(labSites(c.world.topo))))
+	return fmt.Errorf("lab: there is no node %q; sites are %s; all of them: rhumb lab nodes", node, strings.Join(labSites(c.world.topo), ", "))
 }

@@ -58,6 +58,8 @@ func (d labDir) write(topo netlab.Topology) error {
 	return nil
 }
 
+// writeIdentities makes a group and an identity for each site, once: the fleet file,
+// which the operator may have changed, names their certificates.
 func (d labDir) writeIdentities(topo netlab.Topology) error {
 	if _, err := os.Stat(d.path("group", "group.key")); err == nil {
 		return nil
@@ -122,11 +124,13 @@ type labNode struct {
 	ASN, MarkerASN     uint32
 }
 
+// labMember is a node that carries a member of the embedded etcd.
 type labMember struct {
 	Name string
 	Addr netip.Addr
 }
 
+// labPeer is a BGP neighbour, in node files and in those of the routers.
 type labPeer struct {
 	Addr netip.Addr
 	ASN  uint32
@@ -168,6 +172,8 @@ listen: {low: [{{range $i, $a := .Own}}{{if $i}}, {{end}}"{{port $a 53}}"{{end}}
 store: file
 `
 
+// writeNodes writes the node files. What console and root have kept goes: the
+// console's cache belongs to an etcd that is gone, the root's fleet is applied anew.
 func (d labDir) writeNodes(topo netlab.Topology) error {
 	var members []labMember
 	for _, site := range labSites(topo) {
@@ -185,6 +191,7 @@ func (d labDir) writeNodes(topo netlab.Topology) error {
 		render(d.console(), labConsoleFile, ops), render(d.path("root", "node.yaml"), labRootFile, ops))
 }
 
+// writeRouters writes the files of the transit routers.
 func (d labDir) writeRouters(topo netlab.Topology) error {
 	for _, n := range topo.Nodes {
 		if n.Role != netlab.Router {
@@ -201,6 +208,8 @@ func (d labDir) writeRouters(topo netlab.Topology) error {
 	return nil
 }
 
+// render writes a file from a template; port joins an address and a port, with
+// the brackets that an IPv6 address needs.
 func render(file, text string, data any) error {
 	port := func(a netip.Addr, p uint16) string { return netip.AddrPortFrom(a, p).String() }
 	t, err := template.New(filepath.Base(file)).Funcs(template.FuncMap{"port": port}).Parse(text)
@@ -214,6 +223,7 @@ func render(file, text string, data any) error {
 	return writeFile(file, b.String())
 }
 
+// writeFile writes a file and the directories above it.
 func writeFile(file, text string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err

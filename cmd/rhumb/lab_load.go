@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -41,14 +44,16 @@ func (a *app) load(ctx context.Context, server string, rate int) error {
 	if err != nil {
 		return withCode(exitUnreachable, err)
 	}
-	defer conn.Close()
 	queries, err := loadQueries()
 	if err != nil {
-		return err
+		return errors.Join(err, conn.Close())
 	}
-	answered := make(chan int, 1)
-	go countAnswers(conn, answered)
-	start, sent, last := time.Now(), 0, 0
+	var answered atomic.Int64
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer conn.Close() // ends the reader
+	reader.Go(func() { countAnswers(conn, &answered) })
+	start, sent, last := time.Now(), 0, int64(0)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for next := start.Add(time.Second); ; {
@@ -58,11 +63,11 @@ func (a *app) load(ctx context.Context, server string, rate int) error {
 		case now := <-tick.C:
 			for ; sent < int(now.Sub(start).Seconds()*float64(rate)); sent++ {
 				if _, err := conn.Write(queries[sent%len(queries)]); err != nil {
-					return withCode(exitUnreachable, err)
+					return withCode(exitUnreachable, fmt.Errorf("lab: no name server at %s: %w", server, err))
 				}
 			}
 			if now.After(next) {
-				got := <-answered
+				got := answered.Load()
 				fmt.Fprintf(a.out, "%s  sent %d, answered %d (+%d)\n", now.Format(time.TimeOnly), sent, got, got-last)
 				last, next = got, next.Add(time.Second)
 			}
@@ -70,22 +75,23 @@ func (a *app) load(ctx context.Context, server string, rate int) error {
 	}
 }
 
-// countAnswers offers the number of datagrams read so far; it ends with the connection.
-func countAnswers(conn net.Conn, out chan int) {
+// countAnswers counts the datagrams that come; it ends with the connection. An
+// error before that is the kernel's word that nobody listens: the next write, or
+// the one after, will say so too.
+func countAnswers(conn net.Conn, answered *atomic.Int64) {
 	buf := make([]byte, 4096)
-	for n := 0; ; {
-		if _, err := conn.Read(buf); err != nil {
+	for {
+		_, err := conn.Read(buf)
+		switch {
+		case err == nil:
+			answered.Add(1)
+		case errors.Is(err, net.ErrClosed):
 			return
 		}
-		n++
-		select {
-		case <-out:
-		default:
-		}
-		out <- n
 	}
 }
 
+// loadQueries are one question from a client block of each region.
 func loadQueries() ([][]byte, error) {
 	var out [][]byte
 	for _, block := range []string{"203.0.113.0", "203.0.113.32", "203.0.113.64"} {

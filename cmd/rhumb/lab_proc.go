@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"sync"
@@ -12,7 +14,9 @@ import (
 )
 
 // labProc is one process of the lab: a unit of a site, a router, an origin. It
-// is started and killed, never restarted behind the operator's back.
+// is started and killed, never restarted behind the operator's back. However the
+// lab ends, its processes end with it: they live in its PID namespace, whose first
+// process it is. Safe for concurrent use.
 type labProc struct {
 	host *netlab.Host
 	unit string // as `lab kill --unit` names it: dns, bgp, edge, director, origin, router, root, console
@@ -24,11 +28,21 @@ type labProc struct {
 	files []*os.File
 
 	mu   sync.Mutex
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd     // nil while it does not run
 	done chan struct{} // closed when the process that runs has ended
 }
 
-// start runs the process unless it runs already.
+// freshLog makes room for the log of a new run; of the runs before, the last one's
+// is kept beside it.
+func freshLog(file string) error {
+	if err := os.Rename(file, file+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lab: log of the last run: %w", err)
+	}
+	return nil
+}
+
+// start runs the process unless it runs already. A process that was killed and
+// healed goes on in the same log.
 func (p *labProc) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,6 +68,8 @@ func (p *labProc) start() error {
 	return nil
 }
 
+// reap waits for the end of one run of the process; start made it, and it ends
+// with the process.
 func (p *labProc) reap(cmd *exec.Cmd, done chan struct{}) {
 	cmd.Wait() // how it ended stands in its log
 	p.mu.Lock()
@@ -62,32 +78,30 @@ func (p *labProc) reap(cmd *exec.Cmd, done chan struct{}) {
 	close(done)
 }
 
-// signal sends a signal; false when the process does not run.
-func (p *labProc) signal(sig syscall.Signal) bool {
+// signal sends a signal and returns what closes when the process has ended; nil
+// when it does not run. To one which has died but was not waited for yet the
+// signal is lost, and its end comes all the same.
+func (p *labProc) signal(sig syscall.Signal) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
-		return false
+		return nil
 	}
-	return p.cmd.Process.Signal(sig) == nil
+	_ = p.cmd.Process.Signal(sig)
+	return p.done
 }
 
 // kill ends the process at once and waits until it is gone.
 func (p *labProc) kill() {
-	p.mu.Lock()
-	done := p.done
-	p.mu.Unlock()
-	if p.signal(syscall.SIGKILL) {
+	if done := p.signal(syscall.SIGKILL); done != nil {
 		<-done
 	}
 }
 
 // stop asks the process to end, and kills it after the grace time.
 func (p *labProc) stop(grace time.Duration) {
-	p.mu.Lock()
-	done := p.done
-	p.mu.Unlock()
-	if !p.signal(syscall.SIGTERM) {
+	done := p.signal(syscall.SIGTERM)
+	if done == nil {
 		return
 	}
 	select {

@@ -10,19 +10,21 @@ import (
 	"sync"
 	"time"
 
-	"rhumb/internal/config"
+	"rhumb/placement"
 )
 
 // relay passes DNS messages of the host on to the low-level listener of the
 // first site that answers. Every node gives the same answer, so it does not
-// matter which one it is; a client subnet option passes untouched.
+// matter which one it is; a client subnet option passes untouched. run owns the
+// sockets and every goroutine.
 type relay struct {
-	unit *unit
-	tcp  net.Listener
-	udp  net.PacketConn
+	servers func() []netip.AddrPort
+	tcp     net.Listener
+	udp     net.PacketConn
 }
 
-func newRelay(_ *config.Node, tcp, udp uintptr, u *unit) (*relay, error) {
+// newRelay takes over the listeners which the supervisor has passed.
+func newRelay(tcp, udp uintptr, servers func() []netip.AddrPort) (*relay, error) {
 	l, err := net.FileListener(os.NewFile(tcp, "dns-tcp"))
 	if err != nil {
 		return nil, fmt.Errorf("lab: passed listener: %w", err)
@@ -31,16 +33,15 @@ func newRelay(_ *config.Node, tcp, udp uintptr, u *unit) (*relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: passed socket: %w", err)
 	}
-	return &relay{unit: u, tcp: l, udp: p}, nil
+	return &relay{servers: servers, tcp: l, udp: p}, nil
 }
 
-// servers are the low-level name servers of all sites, by name of site.
-func (r *relay) servers() []netip.AddrPort {
-	var out []netip.AddrPort
-	s := r.unit.current.Load()
+// nameServers are the low-level name servers of all sites, in order of site.
+func nameServers(s *placement.Snapshot) []netip.AddrPort {
 	if s == nil {
 		return nil
 	}
+	var out []netip.AddrPort
 	for _, site := range s.Inventory.Sites {
 		for _, c := range site.Clusters {
 			if c.Name == "dns" && len(c.Addresses) > 0 {
@@ -51,19 +52,33 @@ func (r *relay) servers() []netip.AddrPort {
 	return out
 }
 
+// relayed is how many queries may be under way; those beyond are dropped, as a
+// name server drops what it has no room for.
+const relayed = 1024
+
 func (r *relay) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { r.tcp.Close(); r.udp.Close() })
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.serveTCP(ctx, &wg) })
+	room := make(chan struct{}, relayed)
 	for {
 		buf := make([]byte, 4096)
 		n, from, err := r.udp.ReadFrom(buf)
-		if err != nil {
+		if ctx.Err() != nil {
 			return nil
 		}
+		if err != nil {
+			return fmt.Errorf("lab: dns relay: %w", err)
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			continue
+		}
 		wg.Go(func() {
+			defer func() { <-room }()
 			if resp := r.ask(buf[:n]); resp != nil {
 				r.udp.WriteTo(resp, from)
 			}
@@ -97,34 +112,38 @@ func (r *relay) ask(query []byte) []byte {
 	return nil
 }
 
+// serveTCP accepts until the listener is closed. Its callers' group waits for
+// every connection.
 func (r *relay) serveTCP(ctx context.Context, wg *sync.WaitGroup) {
 	for {
 		conn, err := r.tcp.Accept()
 		if err != nil {
 			return
 		}
-		wg.Go(func() {
-			defer conn.Close()
-			stop := context.AfterFunc(ctx, func() { conn.Close() })
-			defer stop()
-			r.pipe(conn)
-		})
+		wg.Go(func() { r.pipe(ctx, conn) })
 	}
 }
 
-// pipe joins a TCP client with the first site that accepts.
-func (r *relay) pipe(conn net.Conn) {
+// pipe joins a TCP client with the first site that accepts, until one of the two
+// has said all, or the lab ends: a site that was killed never closes anything.
+func (r *relay) pipe(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
 	for _, server := range r.servers() {
 		up, err := net.DialTimeout("tcp", server.String(), tryFor)
 		if err != nil {
 			continue
 		}
-		defer up.Close()
-		go func() {
+		stop := context.AfterFunc(ctx, func() { conn.Close(); up.Close() })
+		defer stop()
+		var asking sync.WaitGroup
+		asking.Go(func() {
 			io.Copy(up, conn)
 			up.(*net.TCPConn).CloseWrite()
-		}()
+		})
 		io.Copy(conn, up)
+		conn.Close()
+		asking.Wait()
+		up.Close()
 		return
 	}
 }

@@ -113,6 +113,9 @@ func startLab(ctx context.Context, a *app, dir labDir, foreign *labForeign) erro
 
 // runLab is the inner side: it builds the world and keeps it until ctx ends.
 func runLab(ctx context.Context, a *app, dir labDir, l *labListeners, foreign *labForeign) error {
+	if err := freshLog(dir.log()); err != nil {
+		return err
+	}
 	logFile, err := os.OpenFile(dir.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)

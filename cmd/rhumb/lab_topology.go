@@ -16,8 +16,10 @@ const (
 	labSiteASN   = 64505 // the first site's; the others follow
 )
 
+// labSites are the sites in order of declaration, which is that of their numbers.
 func labSites(topo netlab.Topology) []string { return nodesOf(topo, netlab.Site) }
 
+// nodesOf are the nodes of a role in order of declaration.
 func nodesOf(topo netlab.Topology, role netlab.Role) []string {
 	var out []string
 	for _, n := range topo.Nodes {
@@ -47,6 +49,7 @@ func ownAddresses(topo netlab.Topology, node string) []netip.Addr {
 	return out
 }
 
+// labASN is the autonomous system of a router or site; 0 for any other node.
 func labASN(topo netlab.Topology, node string) uint32 {
 	for i, r := range nodesOf(topo, netlab.Router) {
 		if r == node {

@@ -49,7 +49,7 @@ func (w *world) addProc(node, unit string, args []string, files ...*os.File) (*l
 		return nil, err
 	}
 	logFile := w.dir.path("logs", node+"-"+unit+".log")
-	if err := os.MkdirAll(filepath.Dir(logFile), 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(logFile), 0o755), freshLog(logFile)); err != nil {
 		return nil, err
 	}
 	p := &labProc{host: host, unit: unit, args: args, log: logFile, files: files}
@@ -102,16 +102,15 @@ func (w *world) of(node, unit string) []*labProc {
 	return out
 }
 
-// kill takes a site, or one unit of it, down without a clean step before.
+// kill takes a node, or one unit of it, down without a clean step before. When it
+// returns the processes are gone, so that a heal right after finds them dead.
 func (w *world) kill(node, unit string) error {
-	procs := w.of(node, unit)
-	if len(procs) == 0 {
-		return fmt.Errorf("lab: %s has no unit %q; units are %s", node, unit, strings.Join(siteUnits(), ", "))
-	}
 	if unit == "" {
-		return w.net.Break(netlab.Fault{Kind: netlab.Kill, Node: node})
+		if err := w.net.Break(netlab.Fault{Kind: netlab.Kill, Node: node}); err != nil {
+			return err
+		}
 	}
-	for _, p := range procs {
+	for _, p := range w.of(node, unit) {
 		p.kill()
 	}
 	return nil
@@ -156,11 +155,15 @@ func lastLine(file string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
+// stopWithin is the time that processes have for a last word: nothing in the lab
+// depends on it, and members of a store which all leave at once never finish.
+const stopWithin = time.Second
+
 // stop ends every process, the sites' all at once, and waits.
 func (w *world) stop() {
 	var wg sync.WaitGroup
 	for _, p := range w.procs {
-		wg.Go(func() { p.stop(4 * time.Second) })
+		wg.Go(func() { p.stop(stopWithin) })
 	}
 	wg.Wait()
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -28,16 +27,6 @@ func newOps(u *unit) api.Ops {
 	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, Slots: o, Simulator: o}
 }
 
-// mapError wraps err with the first of the errors that it is.
-func mapError(err error, to map[error]error) error {
-	for from, as := range to {
-		if errors.Is(err, from) {
-			return fmt.Errorf("%w: %w", as, err)
-		}
-	}
-	return err
-}
-
 // basis is the state upon which an operator's wish is judged.
 func (o ops) basis(site string) (*placement.Inventory, *placement.Snapshot, error) {
 	v, s := o.u.views.view(), o.u.current.Load()
@@ -57,7 +46,7 @@ func (o ops) Drain(ctx context.Context, d placement.Drain, dryRun bool) (api.Out
 		return api.Outcome{}, err
 	}
 	if r := decide.JudgeDrain(inv, snap, d, d.Override); r != nil {
-		return api.Outcome{}, r
+		return api.Outcome{}, o.refused(d.Who, "drain", d.Site, "drain", r, dryRun)
 	}
 	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: "drains: answers move, then routes, then sessions",
 		Forecast: forecast(decide.Simulate(snap, decide.Change{Drain: []string{d.Site}})), Undo: "rhumb undrain " + d.Site}
@@ -69,8 +58,12 @@ func (o ops) Drain(ctx context.Context, d placement.Drain, dryRun bool) (api.Out
 	return out, storeError(err)
 }
 
-// Undrain takes a drain back. The site returns by the plan's ramp.
+// Undrain takes a drain back. The site returns by the plan's ramp; a ramp of the
+// caller's own is refused rather than forgotten, since no plan would keep to it.
 func (o ops) Undrain(ctx context.Context, u api.Undrain) (api.Outcome, error) {
+	if u.Ramp != 0 {
+		return api.Outcome{}, fmt.Errorf("%w: a ramp for one return is not kept by this version; leave it out, and the site returns by the fleet's own", api.ErrInvalid)
+	}
 	inv, snap, err := o.basis(u.Site)
 	if err != nil {
 		return api.Outcome{}, err
@@ -86,7 +79,8 @@ func (o ops) Undrain(ctx context.Context, u api.Undrain) (api.Outcome, error) {
 	return api.Outcome{Object: u.Site, Text: "comes back: announced prepended, then plain, then its clients ramp up", Snapshot: snap.Name.String(), Revision: rev}, storeError(err)
 }
 
-// Force stores the operator's word on a site or cluster.
+// Force stores the operator's word on a site or cluster. It stands beside what is
+// measured and ends only by another word.
 func (o ops) Force(ctx context.Context, f placement.Force, dryRun bool) (api.Outcome, error) {
 	inv, snap, err := o.basis(f.Object.Site)
 	if err != nil {
@@ -96,8 +90,9 @@ func (o ops) Force(ctx context.Context, f placement.Force, dryRun bool) (api.Out
 		return api.Outcome{}, fmt.Errorf("%w: cluster %s", api.ErrNotFound, f.Object)
 	}
 	if f.State == placement.ForceDown && f.Object.IsSite() {
+		// To its clients a site forced down is a drained one, only at once.
 		if r := decide.JudgeDrain(inv, snap, placement.Drain{Site: f.Object.Site}, f.Override); r != nil {
-			return api.Outcome{}, r
+			return api.Outcome{}, o.refused(f.Who, "config", f.Object.Site, "force down", r, dryRun)
 		}
 	}
 	if f.State == placement.NoForce {
@@ -120,7 +115,7 @@ func (o ops) Dial(ctx context.Context, d placement.Dial, dryRun bool) (api.Outco
 		return api.Outcome{}, err
 	}
 	if r := decide.JudgeDial(inv, snap, d, d.Override); r != nil {
-		return api.Outcome{}, r
+		return api.Outcome{}, o.refused(d.Who, "config", d.Site, fmt.Sprintf("dial to %d %%", d.PerMille/10), r, dryRun)
 	}
 	if d.PerMille >= 1000 {
 		d.Ended = time.Now().UTC()
@@ -187,21 +182,32 @@ func (o ops) FreeSlot(ctx context.Context, f api.FreeSlot) (api.Outcome, error) 
 	return api.Outcome{Object: f.Prefix.String(), Text: "slot freed; its holder was " + slots[i].Site}, storeError(err)
 }
 
-// audit writes who changed what into the fleet's log.
+// audit writes who changed what into the fleet's log. A change which the store
+// did not take is told as well: the operator may have to ask why it is not there.
 func (o ops) audit(who, kind, site, text string, err error) {
 	if err != nil {
-		text = "failed: " + text
+		text = "failed: " + text + because(err.Error())
 	}
-	o.u.event(placement.Event{At: time.Now().UTC(), Kind: kind, Site: site, Text: text, Who: who})
+	o.u.event(placement.Event{Kind: kind, Site: site, Text: text, Who: who})
 }
 
-// Simulate forecasts the load.
+// refused writes down that a rule kept somebody from something, and returns the
+// refusal. What was only tried is nobody's business.
+func (o ops) refused(who, kind, site, what string, r *placement.Refusal, dryRun bool) error {
+	if !dryRun {
+		o.u.event(placement.Event{Kind: kind, Site: site, Who: who, Text: what + " refused: " + r.Error()})
+	}
+	return r
+}
+
+// Simulate forecasts the load. What it cannot compute it refuses, since a forecast
+// that left half of the question out would be believed.
 func (o ops) Simulate(_ context.Context, r api.SimulateRequest) (api.Forecast, error) {
 	inv, snap, err := o.basis("")
 	if err != nil {
 		return api.Forecast{}, err
 	}
-	for _, site := range slices.Concat(r.Down, r.Drain, slices.Collect(maps.Keys(r.Capacity))) {
+	for _, site := range slices.Concat(r.Down, r.Drain, sortedKeys(r.Capacity)) {
 		if inv.Site(site) == nil {
 			return api.Forecast{}, fmt.Errorf("%w: site %s", api.ErrNotFound, site)
 		}
@@ -251,7 +257,9 @@ func failure(site string, f decide.Forecast) api.Failure {
 	return out
 }
 
-// Apply judges a fleet by the rules and stores it.
+// Apply judges a fleet by the rules and stores it. The first one of a store is not
+// judged: there is nothing yet that it could harm. A dry run returns the refusals
+// beside the changes; the real one ends at the first.
 func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error) {
 	v := o.u.views.view()
 	old := v.Inventory
@@ -263,7 +271,7 @@ func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, er
 		}
 		res.Refusals, res.Answers = refusals, answers
 		if len(refusals) > 0 && !r.DryRun {
-			return res, &refusals[0]
+			return res, o.refused(r.Who, "config", "", "configuration", &refusals[0], false)
 		}
 	}
 	if r.DryRun {
@@ -291,7 +299,8 @@ func (o ops) judge(v *store.View, next *placement.Fleet, override []string) ([]p
 	return decide.JudgeApply(v.Inventory, &inv, before, after, override), answers, nil
 }
 
-// whatIf is the snapshot which an inventory would give with the present votes.
+// whatIf is the snapshot which an inventory would give with the present votes. It
+// plans as the director would, and stores nothing.
 func (o ops) whatIf(v *store.View, inv *placement.Inventory) (*placement.Snapshot, error) {
 	classes, err := o.u.classes.of(inv)
 	if err != nil {
@@ -318,6 +327,8 @@ func fleetChanges(old, next *placement.Fleet) []api.Change {
 	return out
 }
 
+// changed compares two lists by name: the new list's order first, then what is gone
+// by name.
 func changed[T any](kind string, old, next []T, name func(T) string) []api.Change {
 	var out []api.Change
 	before := make(map[string]T, len(old))
@@ -340,6 +351,7 @@ func changed[T any](kind string, old, next []T, name func(T) string) []api.Chang
 	return out
 }
 
+// fleetOf is the fleet of an inventory, an empty one before the first apply.
 func fleetOf(inv *placement.Inventory) *placement.Fleet {
 	if inv == nil {
 		return &placement.Fleet{}

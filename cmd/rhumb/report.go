@@ -1,15 +1,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
+	"reflect"
 	"time"
 
 	"rhumb/placement"
+	"rhumb/placement/node"
 )
 
-// The pace of a unit's own report: looked at each second, written when it
-// changed, and every few seconds all the same, so that its age can be seen.
+// The pace of a unit's own report: looked at each second, written at once when
+// something changed that others act upon or an operator waits for, and else only
+// so often that its age can be seen. Every write wakes every node of the fleet.
 const (
 	reportEvery = time.Second
 	reportFresh = 3 * time.Second
@@ -34,12 +36,24 @@ func (u *unit) record(now time.Time) placement.Node {
 	return n
 }
 
-// reportLoop writes the record to the store.
+// reportLoop writes the record to the store, and tells the log of alarms.
 func (u *unit) reportLoop(ctx context.Context) error {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
+	var written placement.Node
+	var alarms alarmWatch
 	for {
-		u.session.SetNode(u.record(time.Now()))
+		now := time.Now()
+		n := u.record(now)
+		if worthWriting(&written, &n, now.Sub(written.At)) {
+			u.session.SetNode(n)
+			written = n
+		}
+		u.notify(alive(&n))
+		for _, e := range alarms.look(told(n.Alarms)) {
+			e.Snapshot = n.Snapshot
+			u.event(e)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -48,17 +62,40 @@ func (u *unit) reportLoop(ctx context.Context) error {
 	}
 }
 
-// event tells the fleet's log; without a store it stands in this unit's own log only.
-func (u *unit) event(e placement.Event) {
-	e.Node, e.Site = u.cfg.Node.Name, cmp.Or(e.Site, u.cfg.Node.Site)
-	if u.cfg.Store.File != "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	go func() {
-		defer cancel()
-		if err := u.store.AddEvent(ctx, e); err != nil {
-			u.log.Debug("an event did not reach the store", "text", e.Text, "err", err)
+// told leaves out what every fleet begins with.
+func told(alarms []placement.Alarm) []placement.Alarm {
+	var out []placement.Alarm
+	for _, a := range alarms {
+		if a.Kind != node.AlarmNoPlan {
+			out = append(out, a)
 		}
-	}()
+	}
+	return out
+}
+
+// worthWriting tells whether a record must replace the one written an age ago.
+// Figures that never stand still (rates, counters, the record's own time, the
+// seconds in an alarm's text) are worth no write of their own; states, names,
+// routes, zones, alarms and the hand-offs under way are. Sessions count only as
+// some or none: a drain waits for the last one.
+func worthWriting(old, next *placement.Node, age time.Duration) bool {
+	return old.At.IsZero() || age >= reportFresh || !reflect.DeepEqual(still(old), still(next))
+}
+
+// still is a record without what never stands still.
+func still(n *placement.Node) placement.Node {
+	out := *n
+	out.At = time.Time{}
+	out.Alarms = nil
+	for _, a := range n.Alarms {
+		out.Alarms = append(out.Alarms, placement.Alarm{Kind: a.Kind, Object: a.Object})
+	}
+	if n.DNS != nil {
+		out.DNS = &placement.DNSStatus{Zones: n.DNS.Zones}
+	}
+	if n.Edge != nil {
+		out.Edge = &placement.EdgeStats{Sessions: min(n.Edge.Sessions, 1), Foreign: min(n.Edge.Foreign, 1),
+			Moving: n.Edge.Moving, Failed: n.Edge.Failed}
+	}
+	return out
 }

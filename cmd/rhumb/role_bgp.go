@@ -44,7 +44,8 @@ func addBGP(u *unit) {
 	})
 }
 
-// feedSpeaker hands over each snapshot and each change of the announcements.
+// feedSpeaker hands over each snapshot and each change of the announcements, until
+// the speaker has ended: on the way out it takes its time, for a graceful shutdown.
 func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
 	prepared := s.Prepared()
 	for {
@@ -61,11 +62,13 @@ func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *pla
 	}
 }
 
+// speakerConfig maps the node file to the speaker. Without etcd there are neither
+// slots nor announcements of others: the guard then asks the witness alone.
 func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	b := u.cfg.BGP
 	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,
 		Port: b.Port, Mode: u.cfg.Mode, Host: bgp.NewLoopback(), NextHop4: b.NextHop4, NextHop6: b.NextHop6,
-		InUse: u.inUse, Events: u.routeEvent, Logger: u.log, Registerer: u.metrics}
+		InUse: u.inUse, Events: func(e bgp.Event) { u.event(routeEvent(e)) }, Logger: u.log, Registerer: u.metrics}
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}
@@ -76,7 +79,7 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	if u.has("health") {
 		c.Listening = u.listening
 	}
-	if u.cfg.Store.File == "" {
+	if !u.alone() {
 		ann := announcer{u}
 		c.Slots, c.Announcer = u.store, ann
 	}
@@ -129,16 +132,19 @@ func (u *unit) inUse(a netip.Addr) bool {
 	return false
 }
 
-// routeEvent tells the fleet's log of a transition.
-func (u *unit) routeEvent(e bgp.Event) {
+// routeEvent says in a line what a speaker did, or what it was kept from.
+func routeEvent(e bgp.Event) placement.Event {
 	text := fmt.Sprintf("%s: %s → %s", e.Prefix, e.From, e.To)
 	if e.Rule != "" {
 		text = fmt.Sprintf("%s stays at %s: rule %s", e.Prefix, e.From, e.Rule)
 	}
+	if e.Cause != "" {
+		text += ": " + e.Cause
+	}
 	if e.Observed {
 		text += " (observed only)"
 	}
-	u.event(placement.Event{At: e.At, Kind: "bgp", Text: text + ": " + e.Cause, Snapshot: e.Snapshot})
+	return placement.Event{At: e.At, Kind: "bgp", Text: text, Snapshot: e.Snapshot}
 }
 
 // announcer publishes what this node announces.

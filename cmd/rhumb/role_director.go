@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"rhumb/internal/config"
 	"rhumb/placement"
@@ -24,6 +25,8 @@ func members(e *config.Etcd) []store.Member {
 	return out
 }
 
+// httpURL is a URL of etcd. Members talk in the clear: their addresses are the
+// sites' own, and access to them is the network's to give.
 func httpURL(a netip.Addr, port uint16) string {
 	return "http://" + net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
 }
@@ -39,7 +42,7 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 		return nil, nil
 	}
 	emb, err := store.StartEmbedded(ctx, store.EmbeddedConfig{Name: cfg.Node.Name, Dir: filepath.Join(cfg.Node.DataDir, "etcd"),
-		Members: members(e), Registerer: u.metrics, Logger: u.log.With("part", "etcd")})
+		Members: members(e), Logger: u.log.With("part", "etcd"), Registerer: u.metrics})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}
@@ -62,5 +65,28 @@ func addDirector(u *unit) {
 	d := director.New(director.Config{Node: u.cfg.Node.Name, Store: directorStore{u.store}, Views: views,
 		Classes: u.classes.of, Log: u.log, Metrics: u.metrics})
 	u.add("director", d.Run)
+	u.appliers = append(u.appliers, &story{node: u.cfg.Node.Name, tell: u.event, now: time.Now,
+		nodes: func() []placement.Node { return u.views.view().Nodes }})
+	u.add("leader", u.tellLeader)
 	u.reports = append(u.reports, func(n *placement.Node) { n.Leader = u.views.view().Leader == u.cfg.Node.Name })
+}
+
+// tellLeader tells the log when this node has taken the lease over. Who takes it
+// tells, since who lost it may be dead.
+func (u *unit) tellLeader(ctx context.Context) error {
+	views := u.views.subscribe()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case v := <-views:
+			if v.Leader == u.cfg.Node.Name && last != v.Leader {
+				u.event(placement.Event{Kind: "snapshot", Text: u.cfg.Node.Name + " directs the fleet" + because(or(last, "nobody")+" did")})
+			}
+			if v.Leader != "" {
+				last = v.Leader
+			}
+		}
+	}
 }

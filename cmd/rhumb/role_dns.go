@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -13,7 +14,10 @@ import (
 )
 
 // addDNS adds the role authdns: a server whose zones follow the inventory and
-// whose answers follow the snapshot.
+// whose answers follow the snapshot. Its sockets are open when this returns. What
+// the server counts by class is not reported as demand: caches between it and the
+// clients make a query stand for many requests, and by queries every cluster would
+// look idle, to a drain that asks for headroom as well.
 func addDNS(u *unit) error {
 	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
 		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics}
@@ -28,7 +32,7 @@ func addDNS(u *unit) error {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	first := make(chan struct{})
-	z := &zoneKeeper{unit: u, server: srv, wanted: make(chan *placement.Inventory, 1), ready: sync.OnceFunc(func() { close(first) })}
+	z := &zoneKeeper{zones: srv, blob: u.store.Blob, log: u.log, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
@@ -47,29 +51,44 @@ func addDNS(u *unit) error {
 	return nil
 }
 
-// zoneKeeper gives the server the zones that the inventory names, and then the
-// snapshot. A zone that cannot be had keeps its last version and is tried again.
+// zoneServer is what a zoneKeeper feeds: the name server.
+type zoneServer interface {
+	SetZones([]authdns.Source) []error
+	Apply(context.Context, *placement.Snapshot)
+}
+
+// zoneKeeper gives the server the zones that the inventory names. Zones come by
+// digest, from the cache on disk if they are there, so that a start needs no
+// store. A zone that cannot be had keeps its last version and is tried again; it
+// keeps no other zone waiting.
 type zoneKeeper struct {
-	unit   *unit
-	server *authdns.Server
-	wanted chan *placement.Inventory
-	// loaded are the zones in the server; owned by run.
-	loaded []placement.Zone
-	// ready is called each time that the server has all zones it shall have.
+	zones zoneServer
+	blob  func(ctx context.Context, sha string) ([]byte, error)
+	log   *slog.Logger
+	// wanted is the newest inventory; Apply puts it, run takes it.
+	wanted box[*placement.Inventory]
+	// held are the sources in the server, by name of zone; owned by run.
+	held map[string]authdns.Source
+	// complete and steered are what the sources in the server were made from; owned by run.
+	complete []placement.Zone
+	steered  []string
+	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
 }
 
-// Apply passes a snapshot on; zones follow on their own, and after it.
+// Apply passes a snapshot on; zones follow on their own, since fetching one may
+// take seconds and answers must not wait.
 func (z *zoneKeeper) Apply(ctx context.Context, s *placement.Snapshot) {
-	z.server.Apply(ctx, s)
-	select {
-	case <-z.wanted:
-	default:
-	}
-	z.wanted <- s.Inventory
+	z.zones.Apply(ctx, s)
+	z.wanted.put(s.Inventory)
 }
 
-const zoneRetry = 2 * time.Second
+// How soon a zone that could not be had is tried again, and how long one round
+// of fetching may take; what is in the cache needs no time.
+const (
+	zoneRetry   = 2 * time.Second
+	zoneTimeout = 15 * time.Second
+)
 
 func (z *zoneKeeper) run(ctx context.Context) error {
 	var inv *placement.Inventory
@@ -82,41 +101,70 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 		case <-retry:
 		}
 		retry = nil
-		if slices.Equal(z.loaded, inv.Zones) {
-			z.ready()
+		if z.serves(inv) {
+			z.tellReady()
 			continue
 		}
-		if err := z.load(ctx, inv); err != nil {
-			z.unit.log.Error("zones: the last good version serves on", "err", err)
+		if err := z.load(ctx, inv); err != nil && ctx.Err() == nil {
+			z.log.Error("zones: the last good version serves on", "err", err)
 			retry = time.After(zoneRetry)
 			continue
 		}
+		z.tellReady()
+	}
+}
+
+func (z *zoneKeeper) tellReady() {
+	if z.ready != nil {
 		z.ready()
 	}
 }
 
-// load fetches every zone by its digest and hands them over.
+// serves tells whether the server has what the inventory wants. The steered names
+// count as well: a name that only a service has must not be denied.
+func (z *zoneKeeper) serves(inv *placement.Inventory) bool {
+	return z.held != nil && slices.Equal(z.complete, inv.Zones) && slices.Equal(z.steered, steeredNames(inv))
+}
+
+// load fetches every zone by its digest and hands all over. The error names the
+// zones that could not be had.
 func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
+	ctx, cancel := context.WithTimeout(ctx, zoneTimeout)
+	defer cancel()
+	steered := steeredNames(inv)
+	held := make(map[string]authdns.Source)
 	var sources []authdns.Source
 	var errs []error
 	for _, zone := range inv.Zones {
-		data, err := z.unit.store.Blob(ctx, zone.SHA256)
-		if err != nil {
+		src := authdns.Source{Zone: zone}
+		data, err := z.blob(ctx, zone.SHA256)
+		if err == nil {
+			src.Data = data
+		} else {
 			errs = append(errs, fmt.Errorf("zone %s: %w", zone.Name, err))
-			continue
+			last, ok := z.held[zone.Name]
+			if !ok {
+				continue // never served: REFUSED until it is here, never an empty zone
+			}
+			src = last
 		}
-		sources = append(sources, authdns.Source{Zone: zone, Data: data, Steered: steeredNames(inv)})
+		src.Steered = steered
+		sources, held[zone.Name] = append(sources, src), src
 	}
+	for _, err := range z.zones.SetZones(sources) {
+		// Told, but not tried again: the same bytes stay wrong.
+		z.log.Error("zone: wrong, its last version serves on", "err", err)
+	}
+	z.held = held
 	if len(errs) > 0 {
-		return errors.Join(errs...) // all or none: a missing zone must not end one that serves
+		z.complete = nil
+		return errors.Join(errs...)
 	}
-	if bad := z.server.SetZones(sources); len(bad) > 0 {
-		z.unit.log.Error("zones: wrong ones keep their last version", "err", errors.Join(bad...))
-	}
-	z.loaded = slices.Clone(inv.Zones)
+	z.complete, z.steered = slices.Clone(inv.Zones), steered
 	return nil
 }
 
+// steeredNames are the names that services answer for, in order of service.
 func steeredNames(inv *placement.Inventory) []string {
 	var out []string
 	for _, s := range inv.Services {

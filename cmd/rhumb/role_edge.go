@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -41,10 +44,11 @@ type edgeRole struct {
 	forwarder *forward.Forwarder
 	agent     *edge.Agent
 	ready     chan struct{}
-	// draining is the drain that the agent was told of; owned by run.
-	draining placement.Phase
+	// leaving tells that the agent was told to let its sessions go; owned by run.
+	leaving bool
 }
 
+// run owns both and the loop that aims them, and ends when one of them does.
 func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *placement.Site, snaps <-chan *placement.Snapshot) error {
 	if err := e.build(snap, site); err != nil {
 		return err
@@ -52,19 +56,26 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.forwarder.Run(ctx) })
 	g.Go(func() error { return e.agent.Run(ctx) })
+	g.Go(func() error { return e.tellMoves(ctx) })
 	g.Go(func() error {
+		tick := time.NewTicker(announceEvery)
+		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
 			case s := <-snaps:
 				e.apply(s)
+			case <-tick.C:
+				e.announce(e.unit.current.Load())
 			}
 		}
 	})
 	return g.Wait()
 }
 
+// build makes forwarder and agent from the first snapshot. The agent puts the VIPs
+// on lo itself only where no role bgp of this node does.
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
 	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
@@ -106,27 +117,45 @@ func (e *edgeRole) apply(s *placement.Snapshot) {
 	e.drain(s)
 }
 
-// drain follows the phases of this site's drain: from gshut on, packets arrive
-// elsewhere, so the others are told which flows are ours and may pull them.
+// drain follows the phases of this site's drain. From gshut on packets arrive
+// elsewhere, so the others may pull our sessions.
 func (e *edgeRole) drain(s *placement.Snapshot) {
-	phase := placement.Phase("")
-	if d := s.Plan.Drain(e.unit.cfg.Node.Site); d != nil {
-		phase = d.Phase
-	}
-	leaving := slices.Contains([]placement.Phase{placement.PhaseGShut, placement.PhaseSessions, placement.PhaseWithdraw, placement.PhaseDrained}, phase)
-	was := e.draining != ""
-	switch {
+	leaving := slices.Contains(leavingPhases(), e.phase(s))
+	switch was := e.leaving; {
 	case leaving && !was:
-		e.draining = phase
-		if _, err := e.forwarder.Announce(); err != nil {
-			e.unit.log.Warn("edge: announcing the flows failed; they are asked for instead", "err", err)
-		}
 		if err := e.agent.Drain(nil); err != nil {
 			e.unit.log.Error("edge: drain", "err", err)
 		}
 	case !leaving && was:
-		e.draining = ""
 		e.agent.Undrain()
+	}
+	e.leaving = leaving
+}
+
+func leavingPhases() []placement.Phase {
+	return []placement.Phase{placement.PhaseGShut, placement.PhaseSessions, placement.PhaseWithdraw, placement.PhaseDrained}
+}
+
+// phase is that of this site's drain, or "".
+func (e *edgeRole) phase(s *placement.Snapshot) placement.Phase {
+	if d := s.Plan.Drain(e.unit.cfg.Node.Site); d != nil {
+		return d.Phase
+	}
+	return ""
+}
+
+// announceEvery is how often a draining site tells the others its flows.
+const announceEvery = 2 * time.Second
+
+// announce tells the others which flows are ours, long before the routes change:
+// the first stray may be there before any word that was sent at the same moment,
+// and new connections come until then.
+func (e *edgeRole) announce(s *placement.Snapshot) {
+	if phase := e.phase(s); phase != placement.PhaseTTL && !slices.Contains(leavingPhases(), phase) {
+		return
+	}
+	if _, err := e.forwarder.Announce(); err != nil {
+		e.unit.log.Warn("edge: announcing the flows failed; they are asked for instead", "err", err)
 	}
 }
 
@@ -139,6 +168,7 @@ func (e *edgeRole) foreign(f forward.Flow, owner string, since time.Time) {
 	}
 }
 
+// report fills in what the edge does. It says nothing until the role is up.
 func (e *edgeRole) report(n *placement.Node) {
 	select {
 	case <-e.ready:
@@ -160,18 +190,69 @@ func (e *edgeRole) report(n *placement.Node) {
 			st.Forwarded++
 		}
 	}
-	st.Foreign = e.unit.foreignSessions()
+	st.Foreign = e.unit.sessionsOf(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content })
+	// What the kernel still delivers of responses that our server has done with
+	// goes on as other servers' sessions do.
+	content := e.unit.sessionsOf(func(s *placement.Service) bool { return s.Edge.Kind == placement.Content })
+	st.Foreign += max(0, content-st.Sessions)
 	t := e.agent.Totals()
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	n.Edge = st
 }
 
-// foreignSessions counts the clients of other servers on this site's VIPs.
-func (u *unit) foreignSessions() int {
+// movesTold is how often hand-offs are summed up for the log: a drain moves
+// thousands a second.
+const movesTold = 2 * time.Second
+
+// tellMoves tells the log of the hand-offs begun here.
+func (e *edgeRole) tellMoves(ctx context.Context) error {
+	tick := time.NewTicker(movesTold)
+	defer tick.Stop()
+	since := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		events, until := moveEvents(e.agent.Moves(), since)
+		for _, ev := range events {
+			e.unit.event(ev)
+		}
+		since = until
+	}
+}
+
+// moveEvents sums up the hand-offs that ended after a moment, by the other site
+// and the result, and returns the moment up to which they are told.
+func moveEvents(moves []edge.Move, since time.Time) ([]placement.Event, time.Time) {
+	type sum struct{ to, result string }
+	counts := make(map[sum]int)
+	until := since
+	for _, m := range moves {
+		if end := m.At.Add(m.Took); end.After(since) {
+			counts[sum{m.To, m.Result}]++
+			if end.After(until) {
+				until = end
+			}
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b sum) int {
+		return cmp.Or(cmp.Compare(a.to, b.to), cmp.Compare(a.result, b.result))
+	})
+	var out []placement.Event
+	for _, k := range keys {
+		out = append(out, placement.Event{At: until, Kind: "session", Text: fmt.Sprintf("%d sessions → %s: %s", counts[k], k.to, k.result)})
+	}
+	return out, until
+}
+
+// sessionsOf counts the clients on the VIPs of the services that are wanted.
+func (u *unit) sessionsOf(want func(*placement.Service) bool) int {
 	sum := 0
-	counts, err := forward.Sessions(u.vips(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content }))
+	counts, err := forward.Sessions(u.vips(want))
 	if err != nil {
-		u.log.Warn("edge: sessions of other servers are not counted", "err", err)
+		u.log.Warn("edge: sessions are not counted", "err", err)
 	}
 	for _, n := range counts {
 		sum += n
@@ -194,7 +275,8 @@ func (u *unit) vips(want func(*placement.Service) bool) []netip.AddrPort {
 	return out
 }
 
-// tunnels are the other sites as the forwarder reaches them.
+// tunnels are the other sites as the forwarder reaches them. One whose certificate
+// our group did not sign is left out: no key, no packet.
 func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	u := e.unit
 	var out []forward.Peer
@@ -212,6 +294,7 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	return out
 }
 
+// edgePeers are the other sites to which sessions may be handed.
 func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	var out []edge.Peer
 	for _, s := range inv.Sites {
@@ -222,6 +305,7 @@ func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	return out
 }
 
+// contentServices are those of our own server; kind forward belongs to the forwarder.
 func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 	var out []edge.Service
 	for _, s := range inv.Services {

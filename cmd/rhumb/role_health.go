@@ -26,6 +26,7 @@ func addHealth(u *unit) {
 		if err != nil {
 			return err
 		}
+		u.awaitBound(ctx)
 		return runHealth(ctx, u, site, stream, snaps.box)
 	})
 }
@@ -46,13 +47,18 @@ func (u *unit) awaitBound(ctx context.Context) {
 	}
 }
 
+// runHealth builds the agent and owns it until it ends. A site without a beat
+// address or an identity probes its own clusters and hears nobody.
 func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
 		return err
 	}
+	teller := newVoteTeller(u.event)
 	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Sink: u.session.SetVote, Ended: u.session.DropVote, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics}
+		Interval: beatInterval, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
+		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
+		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
 	if site.Beat.IsValid() && u.identity != nil {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
 		if err != nil {
@@ -101,7 +107,8 @@ func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
 	return out
 }
 
-// nextIncarnation returns a number above every earlier one of this node: the
+// nextIncarnation returns a number above every earlier one of this node, by which
+// others tell a restart from an old datagram; a clock set back must not lower it: the
 // greater of a counter on disk and the seconds of the Unix time.
 func nextIncarnation(file string, now time.Time) (uint32, error) {
 	next := uint32(now.Unix())

@@ -83,13 +83,15 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// finish tells the error, if any, and maps it to an exit code.
+// finish tells the error, if any, and maps it to an exit code. What fails because
+// the user has interrupted it is interrupted, whatever it looks like from inside:
+// mostly a connection that went away.
 func (a *app) finish(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK
 	}
 	code := codeOf(err)
-	if ctx.Err() != nil && code == exitFailed {
+	if ctx.Err() != nil && (code == exitFailed || code == exitUnreachable) {
 		code = exitInterrupted
 	}
 	var e *exitError
@@ -99,6 +101,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 	return code
 }
 
+// codeOf maps an error to its exit code: its own if it carries one, else by what it is.
 func codeOf(err error) int {
 	var coded *exitError
 	var refusal *placement.Refusal

@@ -32,7 +32,7 @@ process a unit, so that a crash takes nothing with it but its own work.`,
 			if err != nil {
 				return withCode(exitUsage, err)
 			}
-			return serve(cmd.Context(), cfg, chosen, a.logger())
+			return serve(cmd.Context(), file, cfg, chosen, a.logger())
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/rhumb/node.yaml", "node file")
@@ -66,8 +66,11 @@ func chooseRoles(cfg *config.Node, wanted []string) ([]string, error) {
 	return out, nil
 }
 
-// serve builds a unit in reading order and runs it: store, roles, loop, API.
-func serve(ctx context.Context, cfg *config.Node, roles []string, log *slog.Logger) error {
+// serve builds a unit in reading order and runs it: store, roles, loop, API. It
+// is ready when all its listeners are open; a role that needs to know its site
+// first (bgp, health, edge) joins with the first snapshot, which a new fleet gets
+// only by `rhumb apply`.
+func serve(ctx context.Context, file string, cfg *config.Node, roles []string, log *slog.Logger) error {
 	u, err := newUnit(ctx, cfg, roles, log)
 	if err != nil {
 		return err
@@ -102,7 +105,10 @@ func serve(ctx context.Context, cfg *config.Node, roles []string, log *slog.Logg
 		return err
 	}
 	u.log.Info("started", "roles", strings.Join(roles, ","), "version", version)
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // a no-op outside systemd
+	u.notify = notifySystemd
+	hup := hangups()
+	u.add("reload", func(ctx context.Context) error { return u.reload(ctx, file, hup) })
+	u.notify(daemon.SdNotifyReady)
 	err = u.run(ctx)
 	u.log.Info("stopped")
 	if errors.Is(err, context.Canceled) {

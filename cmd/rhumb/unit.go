@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,12 +38,15 @@ type unit struct {
 	classes  *classes
 	current  *placement.Current
 	loop     *node.Node
+	events   *eventQueue // made with the store it writes to
 
 	// appliers act upon snapshots, reports fill this unit's Node record, and
 	// tasks run until the unit ends; roles add theirs while the unit is built.
 	appliers []node.Applier
 	reports  []func(*placement.Node)
 	tasks    []task
+	// notify tells the service manager; a no-op where there is none.
+	notify func(state string)
 	// present closes when the first snapshot is in force.
 	present chan struct{}
 	// bound closes when the speaker has put its addresses on lo; nil without role bgp.
@@ -82,7 +86,8 @@ func (u *unit) socket(kind string) string { return filepath.Join(u.cfg.Listen.Ad
 // needs the other.
 func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Logger) (*unit, error) {
 	u := &unit{cfg: cfg, roles: roles, name: unitName(roles), metrics: prometheus.NewRegistry(), started: time.Now().UTC(),
-		views: &hub{}, current: &placement.Current{}, present: make(chan struct{})}
+		views: &hub{}, current: &placement.Current{}, present: make(chan struct{}), notify: func(string) {}}
+	u.metrics.MustRegister(newStateMetrics(u.seen))
 	u.log = log.With("unit", u.name, "site", cfg.Node.Site)
 	for _, dir := range []string{cfg.Node.DataDir, cfg.Listen.Admin} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -94,6 +99,10 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.name, err)
 		}
+		if id.Site != cfg.Node.Site {
+			return nil, fmt.Errorf("%s: the identity in %s is that of site %s, this node is of %s", u.name, cfg.Identity, id.Site, cfg.Node.Site)
+		}
+		id.Revoked = u.revoked
 		u.identity = id
 	}
 	source, err := geo.NewSource(geo.SourceOptions{Paths: cfg.Geo.Databases, Log: u.log})
@@ -103,6 +112,14 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 	u.classes = &classes{source: source}
 	u.add("geo", source.Run)
 	return u, u.openStore(ctx)
+}
+
+// revoked are the serials that the inventory in force revokes.
+func (u *unit) revoked() []string {
+	if s := u.current.Load(); s != nil {
+		return s.Inventory.Revoked
+	}
+	return nil
 }
 
 // openStore opens the fleet's store and follows it.
@@ -119,7 +136,8 @@ func (u *unit) openStore(ctx context.Context) error {
 	}
 	u.store = st
 	u.session = st.Session(u.cfg.Node.Name, 0)
-	if u.cfg.Store.File == "" {
+	u.events = newEventQueue(st.AddEvent, u.log, u.metrics)
+	if !u.alone() {
 		u.add("session", u.session.Run)
 	}
 	u.add("views", func(ctx context.Context) error {
@@ -147,8 +165,12 @@ func (u *unit) buildLoop() {
 	u.add("loop", u.loop.Run)
 }
 
-// run runs every task until the context ends or one of them fails.
+// run runs every task until the context ends or one of them fails. Events are
+// written until the last task has ended, since their ends are events too.
 func (u *unit) run(ctx context.Context) error {
+	ectx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var writer sync.WaitGroup
+	writer.Go(func() { u.events.run(ectx) })
 	g, ctx := errgroup.WithContext(ctx)
 	for _, t := range u.tasks {
 		g.Go(func() error {
@@ -158,35 +180,48 @@ func (u *unit) run(ctx context.Context) error {
 			return nil
 		})
 	}
-	return errors.Join(g.Wait(), u.store.Close())
+	err := g.Wait()
+	stop()
+	writer.Wait()
+	return errors.Join(err, u.store.Close())
 }
 
-// awaitSnapshot waits for the first snapshot: what a role must know of its site
-// (number, addresses, services) stands in the inventory.
+// lookAgain is how often a role looks whether the fleet has come to name its site.
+const lookAgain = time.Second
+
+// awaitSnapshot waits for a snapshot whose inventory names this node's site: what
+// a role must know of it (number, addresses, services) stands there. A role is
+// built from it once; a changed number or address of the own site takes a restart.
 func (u *unit) awaitSnapshot(ctx context.Context) (*placement.Snapshot, *placement.Site, error) {
-	for {
-		select {
-		case <-u.present:
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		}
+	select {
+	case <-u.present:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for told := false; ; {
 		snap := u.current.Load()
 		if site := snap.Inventory.Site(u.cfg.Node.Site); site != nil {
 			return snap, site, nil
 		}
-		u.log.Warn("the fleet does not name this site; waiting until it does")
+		if !told {
+			u.log.Warn("the fleet does not name this site; the role waits until it does", "snapshot", snap.Name.String())
+			told = true
+		}
 		select {
-		case <-time.After(5 * time.Second):
+		case <-tick.C:
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
 		}
 	}
 }
 
-// firstSnapshot is the applier that tells that there is one.
+// firstSnapshot is the applier that tells that there is one. The loop puts a
+// snapshot in force before it hands it on, so that current is set by then.
 type firstSnapshot struct {
 	present chan struct{}
-	told    bool
+	told    bool // owned by the goroutine that applies
 }
 
 // Apply closes the channel once.

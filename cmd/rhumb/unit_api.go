@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -83,10 +84,19 @@ func (l eventLog) Events(ctx context.Context, since int64, limit int) (events []
 	return events, storeError(err)
 }
 
-// storeError turns the store's errors into those of the API.
+// errorMap says as which of the API's errors an error of a part is told.
+type errorMap struct{ from, as error }
+
+// storeError turns the store's errors into those of the API, which wrap them.
 func storeError(err error) error {
-	return mapError(err, map[error]error{store.ErrConflict: api.ErrConflict, store.ErrNotFound: api.ErrNotFound,
-		context.DeadlineExceeded: api.ErrUnavailable})
+	// In this order: a write that was refused and then timed out was refused.
+	for _, m := range []errorMap{{store.ErrConflict, api.ErrConflict}, {store.ErrNotFound, api.ErrNotFound},
+		{context.DeadlineExceeded, api.ErrUnavailable}} {
+		if errors.Is(err, m.from) {
+			return fmt.Errorf("%w: %w", m.as, err)
+		}
+	}
+	return err
 }
 
 // assets serves the pages.

@@ -28,7 +28,7 @@ func newBench(peers ...string) *bench {
 		pair:      func(netip.Addr) string { return b.paired },
 		count:     func(how result, n int) { b.counts[how] += n },
 		retire:    func(site string, f Flow) { delete(b.announces, f); b.retired = append(b.retired, site) },
-	}, askRate, leastWait)
+	}, askRate, time.Second)
 	return b
 }
 

@@ -85,7 +85,7 @@ func TestDigestIsThePairs(t *testing.T) {
 }
 
 // TestWaitFollowsSlowestPeer lets packets wait for two round trips of the
-// slowest peer, a second at least, two at most.
+// slowest peer, two seconds at least, four at most.
 func TestWaitFollowsSlowestPeer(t *testing.T) {
 	now := time.Unix(1000, 0)
 	f := testForwarder(t, func() time.Time { return now }, testPeer("b"), testPeer("c"))
@@ -95,9 +95,9 @@ func TestWaitFollowsSlowestPeer(t *testing.T) {
 		took, want time.Duration
 	}{
 		{"b", 10 * time.Millisecond, leastWait},
-		{"c", 700 * time.Millisecond, 1400 * time.Millisecond},
-		{"b", 10 * time.Millisecond, 1400 * time.Millisecond},
-		{"c", 8 * time.Second, mostWait},
+		{"c", 1500 * time.Millisecond, 3 * time.Second},
+		{"b", 10 * time.Millisecond, 3 * time.Second},
+		{"c", 16 * time.Second, mostWait},
 	} {
 		p := f.peers.Load().find(e.site)
 		p.sample.flow, p.sample.sent = flow4(1), now

@@ -9,40 +9,45 @@ import (
 )
 
 // Sessions counts the live connections which clients have to servers of this
-// host, on each of the addresses and ports. Connections from the host itself are
-// left out: health checks are no clients, and no route takes them away.
+// host, on each of the addresses and ports: when all are 0, a draining site may go.
+// Connections from the host itself are left out: health checks are no clients, and
+// no route takes them away.
 func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
+	own, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
 	counts := make(map[netip.AddrPort]int, len(vips))
 	for _, vip := range vips {
 		counts[vip] = 0
 	}
-	err := eachSession(vips, func(flow Flow) { counts[flow.VIP]++ })
+	err = eachSession(vips, func(flow Flow) {
+		if !own[flow.Client.Addr()] {
+			counts[flow.VIP]++
+		}
+	})
 	return counts, err
 }
 
-// eachSession visits the connections that Sessions counts.
+// eachSession visits the live connections to the addresses and ports.
 func eachSession(vips []netip.AddrPort, visit func(Flow)) error {
 	d, err := openDiag()
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	own, err := ownAddresses()
-	if err != nil {
-		return err
-	}
 	wanted, ports := make(map[netip.AddrPort]bool, len(vips)), make(map[uint16]bool)
 	for _, vip := range vips {
 		wanted[vip], ports[vip.Port()] = true, true
 	}
-	clients := func(flow Flow) {
-		if wanted[flow.VIP] && !own[flow.Client.Addr()] {
+	ours := func(flow Flow) {
+		if wanted[flow.VIP] {
 			visit(flow)
 		}
 	}
 	for _, port := range slices.Sorted(maps.Keys(ports)) {
 		for _, family := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if err := d.dump(port, family, clients); err != nil {
+			if err := d.dump(port, family, ours); err != nil {
 				return err
 			}
 		}

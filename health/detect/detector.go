@@ -38,11 +38,11 @@ type Config struct {
 	LeaveFor time.Duration
 }
 
-// Defaults returns the times for a beat interval on one path: 2 s at 300 ms, and
-// never fewer than ten intervals, since outages of a path of up to a second
-// come many times a day.
+// Defaults returns the times for a beat interval on one path: 2 s at 300 ms, 1 s at
+// 100 ms, since outages of a path of up to a second come many times a day, and
+// never fewer than six intervals, since single beats get lost all the time.
 func Defaults(interval time.Duration) Config {
-	timeout := 2 * time.Second
+	timeout := max(2*time.Second, 6*interval)
 	if interval <= 100*time.Millisecond {
 		timeout = max(10*interval, 500*time.Millisecond)
 	}
@@ -54,13 +54,14 @@ func Defaults(interval time.Duration) Config {
 type Detector struct {
 	cfg      Config
 	subjects map[uint16]*subject
-	order    []uint16
+	order    []uint16  // ids by number: changes come in this order, not the map's
 	last     time.Time // the newest time seen
 	hold     hold
 }
 
+// subject is one site that is watched.
 type subject struct {
-	state State
+	state State           // as last reported
 	heard time.Time       // arrival of the newest beat; zero: never
 	inc   map[uint16]mark // by sending node
 }
@@ -68,6 +69,7 @@ type subject struct {
 // mark orders the beats of one node.
 type mark struct{ incarnation, seq uint32 }
 
+// hold is how long the observer has doubted itself.
 type hold struct {
 	since time.Time // zero: not held
 	calm  time.Time // when the majority was heard again
@@ -115,6 +117,7 @@ func (d *Detector) Hear(id uint16, b Beat, at time.Time) (changes []Change, fres
 	return s.set(Change{Subject: id, State: state, At: at}), true
 }
 
+// set moves a subject and returns the change, or none: what is steady is no news.
 func (s *subject) set(c Change) []Change {
 	if s.state == c.State {
 		return nil
@@ -186,7 +189,7 @@ func (d *Detector) judgeHold(now time.Time) {
 	case sick:
 		d.hold.calm = time.Time{}
 		if now.Sub(d.hold.since) > d.cfg.MaxHold {
-			d.hold = hold{since: time.Time{}}
+			d.hold = hold{}
 			d.release(now)
 		}
 	case d.hold.calm.IsZero():

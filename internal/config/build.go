@@ -6,8 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
+	"math/big"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +22,12 @@ type builder struct {
 	docs   []*document
 	out    *Fleet
 	zoneOf map[string]string // static owner name → zone
+	// read reads a file that a document names (zones, certificates).
+	read func(file string) ([]byte, error)
+}
+
+func newBuilder(read func(string) ([]byte, error)) *builder {
+	return &builder{zoneOf: make(map[string]string), out: &Fleet{Blobs: make(map[string][]byte)}, read: read}
 }
 
 // document is one file and what it says.
@@ -31,22 +37,34 @@ type document struct {
 	dir string
 }
 
+// open reads a document from its file.
 func (b *builder) open(file string, first bool) error {
 	src, err := openSource(file)
 	if err != nil {
 		return err
 	}
-	d := &document{source: src, dir: filepath.Dir(file)}
+	return b.add(src, first)
+}
+
+// add takes a document; the first one is the fleet file itself.
+func (b *builder) add(src *source, first bool) error {
+	d := &document{source: src, dir: filepath.Dir(src.file)}
 	if err := src.decode(&d.fleetFile); err != nil {
 		return err
 	}
 	if first && d.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
 	}
+	for _, key := range []string{"mode", "roles", "ecs", "safety", "revoked"} {
+		if !first && src.has(key) {
+			src.fail([]string{key}, "belongs into %s: it is one for the whole fleet", b.docs[0].file)
+		}
+	}
 	b.docs = append(b.docs, d)
 	return nil
 }
 
+// err joins the mistakes of all documents, in the order of the documents.
 func (b *builder) err() error {
 	var errs []error
 	for _, d := range b.docs {
@@ -71,6 +89,8 @@ func entries[T any](b *builder, section string, get func(*document) map[string]T
 	}
 }
 
+// build goes through the sections in the order in which they refer to each other:
+// a policy names sites, a service names policies and must not own static names.
 func (b *builder) build(zones ZoneReader) {
 	root := b.docs[0]
 	f := &b.out.Fleet
@@ -94,7 +114,9 @@ func (b *builder) build(zones ZoneReader) {
 	b.refer()
 }
 
+// rest is what the fleet file alone says.
 func (b *builder) rest(root *document) {
+	b.revoked(root)
 	f := &b.out.Fleet
 	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
 	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {
@@ -108,12 +130,38 @@ func (b *builder) rest(root *document) {
 		key string
 		v   float64
 	}{{"min_headroom", f.Safety.MinHeadroom}, {"max_answer_change", f.Safety.MaxAnswerChange}} {
-		if r.v < 0 || r.v > 1 {
+		if !isPart(r.v) {
 			root.fail([]string{"safety", r.key}, "%v is not a part between 0 and 1", r.v)
 		}
 	}
+	if !isPart(f.Safety.KeepNames) {
+		root.fail([]string{"zones", "keep_names_ratio"}, "%v is not a part between 0 and 1", f.Safety.KeepNames)
+	}
+	if f.Safety.MinSites < 0 || f.Safety.MaxDrains < 0 {
+		root.fail([]string{"safety"}, "min_sites and max_drains are counts")
+	}
 }
 
+// isPart also refuses NaN, which YAML can say and which every comparison fails.
+func isPart(v float64) bool { return v >= 0 && v <= 1 }
+
+// revoked brings the serials into the one form in which certificates are compared
+// with them.
+func (b *builder) revoked(root *document) {
+	for _, text := range root.Revoked {
+		n, ok := new(big.Int).SetString(strings.ReplaceAll(text, ":", ""), 16)
+		if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
+			root.fail([]string{"revoked"}, "%q is not a serial number in hex (RFC 5280, 4.1.2.2)", text)
+			continue
+		}
+		b.out.Revoked = append(b.out.Revoked, n.Text(16))
+	}
+	slices.Sort(b.out.Revoked)
+	b.out.Revoked = slices.Compact(b.out.Revoked)
+}
+
+// site takes one entry of sites. A wrong one is kept all the same, so that what
+// refers to it does not fail for a reason that is none.
 func (b *builder) site(d *document, name string, s siteFile) {
 	at := []string{"sites", name}
 	if !isLabel(name) {
@@ -131,7 +179,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "needs a number (1..65535): it marks the site's routes")
 	}
 	if s.Identity != "" {
-		pem, err := os.ReadFile(resolve(d.dir, s.Identity))
+		pem, err := b.read(resolve(d.dir, s.Identity))
 		if err != nil {
 			d.fail(append(at, "identity"), "%s", rootCause(err))
 		}
@@ -143,12 +191,15 @@ func (b *builder) site(d *document, name string, s siteFile) {
 	b.out.Sites = append(b.out.Sites, out)
 }
 
+// checkPosition refuses what is no place on earth: the likeliest cause is longitude
+// before latitude, and distance costs of such a point would steer a continent wrong.
 func (d *document) checkPosition(at []string, p placement.Position) {
-	if p.Lat() < -90 || p.Lat() > 90 || p.Lon() < -180 || p.Lon() > 180 {
+	if !(p.Lat() >= -90 && p.Lat() <= 90 && p.Lon() >= -180 && p.Lon() <= 180) { // so that NaN fails
 		d.fail(at, "[%v, %v] is no place on earth: want [latitude, longitude]", p.Lat(), p.Lon())
 	}
 }
 
+// cluster takes one cluster of a site.
 func (d *document) cluster(site []string, name string, c clusterFile) placement.Cluster {
 	at := append(slices.Clone(site), "clusters", name)
 	switch {
@@ -159,9 +210,22 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 	case c.CapacityQPS < 0:
 		d.fail(append(at, "capacity_qps"), "%d is negative", c.CapacityQPS)
 	}
+	for i, a := range c.Addresses {
+		if !usable(a) || slices.Contains(c.Addresses[:i], a) {
+			d.fail(append(at, "addresses"), "%s stands twice, or is no address to which a client could connect", a)
+		}
+	}
 	return placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
 }
 
+// usable tells whether an address with a port can stand in an answer.
+func usable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return a.IsValid() && a.Port() > 0 && ip.Zone() == "" && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast()
+}
+
+// check takes one entry of checks, with its defaults filled in. A timeout not
+// shorter than the interval would let looks at one target overlap.
 func (b *builder) check(d *document, name string, c checkFile) {
 	at := []string{"checks", name}
 	out := placement.Check{Name: name, Fault: c.Fault,
@@ -174,6 +238,9 @@ func (b *builder) check(d *document, name string, c checkFile) {
 		if !strings.HasPrefix(out.HTTP.Path, "/") {
 			d.fail(append(at, "http", "path"), "%q does not begin with /", h.Path)
 		}
+		if !slices.Contains([]string{"", "chain", "skip"}, h.Verify) {
+			d.fail(append(at, "http", "verify"), "%q: want chain or skip", h.Verify)
+		}
 	}
 	if t := c.TCP; t != nil {
 		kinds++
@@ -181,7 +248,10 @@ func (b *builder) check(d *document, name string, c checkFile) {
 	}
 	if q := c.DNS; q != nil {
 		kinds++
-		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: or(q.Type, "SOA"), Expect: q.Expect}
+		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: strings.ToUpper(or(q.Type, "SOA")), Expect: q.Expect}
+		if !slices.Contains(dnsTypes(), out.DNS.Type) {
+			d.fail(append(at, "dns", "type"), "%q: want one of %s", q.Type, strings.Join(dnsTypes(), ", "))
+		}
 	}
 	if kinds != 1 {
 		d.fail(at, "has %d kinds; want exactly one of http, tcp, dns", kinds)
@@ -198,12 +268,18 @@ func (b *builder) check(d *document, name string, c checkFile) {
 	b.out.Checks = append(b.out.Checks, out)
 }
 
+// dnsTypes are the record types that a check may ask for.
+func dnsTypes() []string {
+	return []string{"SOA", "NS", "A", "AAAA", "CNAME", "TXT", "MX", "SRV", "SVCB", "HTTPS", "CAA", "PTR", "DNSKEY"}
+}
+
+// policy takes one entry of policies; parts become per mille, rounded.
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}
 	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen)}
 	headroom := or(p.Headroom, 0.9)
 	out.Headroom = int(headroom*1000 + 0.5)
-	if headroom < 0 || headroom > 1 {
+	if !isPart(headroom) {
 		d.fail(append(at, "headroom"), "%v is not a part between 0 and 1", headroom)
 	}
 	if out.Pick < 1 || out.Pick > 8 {
@@ -218,6 +294,8 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 	b.out.Policies = append(b.out.Policies, out)
 }
 
+// branch takes a node of a policy tree and all below it. A geo branch must say what
+// clients get whose place is not known or not named: they are never nobody.
 func (b *builder) branch(d *document, at []string, f branchFile) placement.Branch {
 	out := placement.Branch{Sites: f.Sites}
 	kinds := 0
@@ -258,6 +336,7 @@ func (b *builder) branch(d *document, at []string, f branchFile) placement.Branc
 	return out
 }
 
+// zones takes the zones of every document; a relative dir is the document's own.
 func (b *builder) zones(read ZoneReader) {
 	dirs := make(map[string]string)
 	get := func(d *document) map[string]zoneFile {
@@ -271,6 +350,9 @@ func (b *builder) zones(read ZoneReader) {
 	})
 }
 
+// zone reads a master file, keeps it as a blob by its digest, and remembers its
+// names, since a name is either static or steered. Name servers chosen per
+// resolver become a service of their own, named ns/ZONE.
 func (b *builder) zone(d *document, name string, z zoneFile, dir string, read ZoneReader) {
 	at := []string{"zones", "serve", name}
 	out := placement.Zone{Name: fqdn(name), Level: or(z.Level, placement.LowLevel)}
@@ -278,7 +360,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 		d.fail(append(at, "level"), "%q: want top or low", z.Level)
 	}
 	file := resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone"))
-	data, err := os.ReadFile(file)
+	data, err := b.read(file)
 	if err != nil {
 		d.fail(at, "%s: %s", file, rootCause(err))
 		return
@@ -303,6 +385,9 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	b.out.Zones = append(b.out.Zones, out)
 }
 
+// checkNameServers holds the rules of a steered NS set at the earliest point: a
+// resolver that knows a dead region alone does not come back before the TTL ends.
+// The upper bound keeps that below 67 minutes.
 func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile) {
 	if len(ns.Clusters) == 0 {
 		d.refuse(placement.RuleEmptySelector, append(at, "clusters"), "names no cluster")
@@ -323,6 +408,7 @@ func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile
 	}
 }
 
+// service takes one entry of services.
 func (b *builder) service(d *document, name string, s serviceFile) {
 	at := []string{"services", name}
 	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
@@ -348,6 +434,7 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	b.out.Services = append(b.out.Services, out)
 }
 
+// checkEdge checks the kind of an edge service and what that kind needs.
 func (d *document) checkEdge(at []string, e *edgeFile) {
 	switch {
 	case e.Kind == "proxy":
@@ -362,6 +449,8 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 	}
 }
 
+// prefix takes one entry of prefixes. A prefix which the Internet filters by its
+// length would look announced to us and be heard by nobody.
 func (b *builder) prefix(d *document, text string, p prefixFile) {
 	at := []string{"prefixes", text}
 	pre, err := netip.ParsePrefix(text)
@@ -375,6 +464,15 @@ func (b *builder) prefix(d *document, text string, p prefixFile) {
 	out := placement.Prefix{Prefix: pre, Reach: or(p.Reach, placement.Global), Sites: p.Sites, Clusters: p.Clusters,
 		Slots: deref(p.Slots, 1), MinAnnouncing: p.MinAnnouncing, Prepend: or(p.Drain.Prepend, 3), MED: or(p.Drain.MED, 500),
 		Witness: or(p.Witness, placement.WitnessAdvisory), Mode: p.Mode}
+	if out.Reach != placement.Global && out.Reach != placement.Local {
+		d.fail(append(at, "reach"), "%q: want global or local", p.Reach)
+	}
+	if b.out.Prefix(pre) != nil {
+		d.fail(at, "stands twice, in two spellings")
+	}
+	if p.MinAnnouncing < 0 || out.Slots < 0 || out.Prepend < 0 || out.Prepend > 32 {
+		d.fail(at, "slots and min_announcing are counts, prepend is one up to 32")
+	}
 	if out.Reach == placement.Global && (pre.Addr().Is4() && pre.Bits() > 24 || pre.Addr().Is6() && pre.Bits() > 48) {
 		d.fail(at, "the Internet carries nothing longer than /24 or /48; use reach: local under a global cover")
 	}
@@ -392,6 +490,7 @@ func (b *builder) prefix(d *document, text string, p prefixFile) {
 	b.out.Prefixes = append(b.out.Prefixes, out)
 }
 
+// client takes one entry of clients.
 func (b *builder) client(d *document, text string, c clientFile) {
 	at := []string{"clients", text}
 	pre, err := netip.ParsePrefix(text)
@@ -421,10 +520,13 @@ func (b *builder) sort() {
 	slices.SortFunc(f.Overrides, func(x, y placement.Override) int { return comparePrefix(x.Prefix, y.Prefix) })
 }
 
+// comparePrefix orders by address, then by length.
 func comparePrefix(x, y netip.Prefix) int {
 	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
 }
 
+// fqdn returns a name as it stands everywhere behind this package: lower case, with
+// the root's dot.
 func fqdn(name string) string {
 	name = strings.ToLower(name)
 	if !strings.HasSuffix(name, ".") {
@@ -433,6 +535,8 @@ func fqdn(name string) string {
 	return name
 }
 
+// deref returns what a pointer of a file type holds, or the default where the key
+// was left out.
 func deref[T any](p *T, def T) T {
 	if p == nil {
 		return def

@@ -2,7 +2,9 @@ package config
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 
 	"rhumb/placement"
@@ -23,24 +25,34 @@ type fleetFile struct {
 	Clients  map[string]clientFile  `yaml:"clients"`
 	ECS      ecsFile                `yaml:"ecs"`
 	Safety   safetyFile             `yaml:"safety"`
+	Revoked  []string               `yaml:"revoked"` // serials, as `rhumb identity revoke` prints them
 }
 
+// roleFile overrides the fleet's mode for one role on every node.
 type roleFile struct {
 	Mode placement.Mode `yaml:"mode"`
 }
 
+// zonesFile says where the master files are and which of them are served.
 type zonesFile struct {
-	Dir            string              `yaml:"dir"`
+	// Dir is relative to the document; zones/ beside it by default.
+	Dir string `yaml:"dir"`
+	// KeepNamesRatio is the part of a zone's names that an apply must keep: a
+	// file cut short by a full disk is a valid zone of few names.
 	KeepNamesRatio float64             `yaml:"keep_names_ratio"`
 	Serve          map[string]zoneFile `yaml:"serve"`
 }
 
+// zoneFile is one zone: its file, on which listeners it is served, and whether
+// resolvers are referred to name servers near them.
 type zoneFile struct {
 	File        string           `yaml:"file"`
 	Level       placement.Level  `yaml:"level"`
 	NameServers *nameServersFile `yaml:"name_servers"`
 }
 
+// nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a
+// resolver keeps for so long, it does not ask us about, also when it is wrong.
 type nameServersFile struct {
 	Clusters []string           `yaml:"clusters"`
 	Policy   string             `yaml:"policy"`
@@ -48,24 +60,30 @@ type nameServersFile struct {
 	TTL      placement.Duration `yaml:"ttl"`
 }
 
+// siteFile is a PoP. At is a pointer, since 0, 0 is a place too.
 type siteFile struct {
-	City     string                 `yaml:"city"`
-	At       *[2]float64            `yaml:"at"`
-	Region   string                 `yaml:"region"`
-	Number   uint16                 `yaml:"number"`
-	Domains  []string               `yaml:"domains"`
+	City    string      `yaml:"city"`
+	At      *[2]float64 `yaml:"at"`
+	Region  string      `yaml:"region"`
+	Number  uint16      `yaml:"number"`
+	Domains []string    `yaml:"domains"`
+	// Beat and Edge are unicast: on an anycast address a site would hear itself.
 	Beat     netip.AddrPort         `yaml:"beat"`
 	Edge     netip.AddrPort         `yaml:"edge"`
 	Identity string                 `yaml:"identity"` // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
 
+// clusterFile is a set of servers with one capacity, in queries or requests a
+// second; 0 is without limit.
 type clusterFile struct {
 	Addresses   []netip.AddrPort `yaml:"addresses"`
 	CapacityQPS int64            `yaml:"capacity_qps"`
 	Check       string           `yaml:"check"`
 }
 
+// checkFile has exactly one of HTTP, TCP and DNS. Fault has no default: what a
+// failure proves decides whether a route may go, and nobody else knows.
 type checkFile struct {
 	HTTP    *httpFile          `yaml:"http"`
 	TCP     *tcpFile           `yaml:"tcp"`
@@ -77,6 +95,7 @@ type checkFile struct {
 	Fall    int                `yaml:"fall"`
 }
 
+// httpFile mirrors placement.HTTPCheck.
 type httpFile struct {
 	Path   string `yaml:"path"`
 	TLS    bool   `yaml:"tls"`
@@ -86,17 +105,21 @@ type httpFile struct {
 	Verify string `yaml:"verify"`
 }
 
+// tcpFile mirrors placement.TCPCheck.
 type tcpFile struct {
 	Send   string `yaml:"send"`
 	Expect string `yaml:"expect"`
 }
 
+// dnsFile mirrors placement.DNSCheck.
 type dnsFile struct {
 	Name   string `yaml:"name"`
 	Type   string `yaml:"type"`
 	Expect string `yaml:"expect"`
 }
 
+// policyFile mirrors placement.Policy; Headroom is a part here, per mille there,
+// since what is computed with must be an integer.
 type policyFile struct {
 	Choose   *branchFile        `yaml:"choose"`
 	Pick     int                `yaml:"pick"`
@@ -105,6 +128,7 @@ type policyFile struct {
 	AllDown  placement.AllDown  `yaml:"all_down"`
 }
 
+// branchFile is a node of the policy tree, with at most one of its fields.
 type branchFile struct {
 	Sites    []string              `yaml:"sites"`
 	Geo      map[string]branchFile `yaml:"geo"`
@@ -112,11 +136,14 @@ type branchFile struct {
 	Weighted []weightedFile        `yaml:"weighted"`
 }
 
+// weightedFile gives a branch its share; without To the nearest of all serves.
 type weightedFile struct {
 	Weight int         `yaml:"weight"`
 	To     *branchFile `yaml:"to"`
 }
 
+// serviceFile is what clients ask for. The selectors (clusters, sites, names) may
+// be left out to mean all, and are never empty.
 type serviceFile struct {
 	Names    []string           `yaml:"names"`
 	Clusters []string           `yaml:"clusters"`
@@ -129,6 +156,7 @@ type serviceFile struct {
 	Edge     *edgeFile          `yaml:"edge"`
 }
 
+// edgeFile mirrors placement.Edge.
 type edgeFile struct {
 	Kind   placement.EdgeKind `yaml:"kind"`
 	Mode   placement.Mode     `yaml:"mode"`
@@ -137,6 +165,8 @@ type edgeFile struct {
 	Origin string             `yaml:"origin"`
 }
 
+// prefixFile is an anycast net. Slots is a pointer, since 0 is a choice: nobody
+// may ever withdraw.
 type prefixFile struct {
 	Reach         placement.Reach   `yaml:"reach"`
 	Sites         []string          `yaml:"sites"`
@@ -148,11 +178,13 @@ type prefixFile struct {
 	Mode          placement.Mode    `yaml:"mode"`
 }
 
+// drainFile is what the steps below announce add to the route.
 type drainFile struct {
 	Prepend int    `yaml:"prepend"`
 	MED     uint32 `yaml:"med"`
 }
 
+// clientFile places a client prefix by hand; it beats every data set.
 type clientFile struct {
 	Country   string      `yaml:"country"`
 	Continent string      `yaml:"continent"`
@@ -160,12 +192,15 @@ type clientFile struct {
 	At        *[2]float64 `yaml:"at"`
 }
 
+// ecsFile caps the client subnet option (RFC 7871), in bits; 0 is the default.
 type ecsFile struct {
 	Off   bool `yaml:"off"`
 	Bits4 int  `yaml:"bits4"`
 	Bits6 int  `yaml:"bits6"`
 }
 
+// safetyFile sets thresholds of the rules which judge intents; pointers, since 0
+// switches a rule off on purpose.
 type safetyFile struct {
 	MinSites        *int     `yaml:"min_sites"`
 	MaxDrains       *int     `yaml:"max_drains"`
@@ -194,13 +229,11 @@ type Fleet struct {
 // checks the whole. The error joins every mistake found; nothing is returned
 // half right.
 func LoadFleet(file string, zones ZoneReader) (*Fleet, error) {
-	b := &builder{zoneOf: make(map[string]string), out: &Fleet{Blobs: make(map[string][]byte)}}
-	dir := filepath.Dir(file)
-	files := []string{file}
-	for _, sub := range []string{"sites", "services"} {
-		more, _ := filepath.Glob(filepath.Join(dir, sub, "*.yaml"))
-		files = append(files, more...)
+	files, err := documents(file)
+	if err != nil {
+		return nil, err
 	}
+	b := newBuilder(os.ReadFile)
 	for i, f := range files {
 		if err := b.open(f, i == 0); err != nil {
 			return nil, err
@@ -213,4 +246,25 @@ func LoadFleet(file string, zones ZoneReader) (*Fleet, error) {
 	return b.out, nil
 }
 
+// documents lists the fleet file and what lies in sites/ and services/ beside it.
+// A directory that is there and cannot be read is an error: without its sites the
+// fleet would look as if they had been given up.
+func documents(file string) ([]string, error) {
+	out := []string{file}
+	for _, sub := range []string{"sites", "services"} {
+		dir := filepath.Join(filepath.Dir(file), sub)
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, &Error{File: dir, Reason: "cannot be read: " + rootCause(err)}
+		}
+		for _, e := range entries { // in order of name
+			if ext := filepath.Ext(e.Name()); ext == ".yaml" || ext == ".yml" {
+				out = append(out, filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	return out, nil
+}
+
+// err joins what was found wrong with the file so far.
 func (s *source) err() error { return errors.Join(s.errs...) }

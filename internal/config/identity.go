@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/hkdf"
@@ -13,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net/url"
 	"os"
@@ -29,15 +31,23 @@ const (
 	siteKeyFile   = "site.key"
 	siteCertFile  = "site.crt"
 	pairKeyFile   = "pair.key"
+	// issuedDir, in the group's directory, keeps every certificate ever signed,
+	// as SITE-SERIAL.crt: whoever has to revoke one cannot ask the site for it.
+	issuedDir = "issued"
 )
 
 // Identity is who a site is to the others: a certificate signed by the group's
 // offline key, and a Diffie-Hellman key from which every pair of sites derives
-// keys of its own, so that no shared secret is stored anywhere.
+// keys of its own, so that no shared secret is stored anywhere. It is not changed
+// after it was handed out, and safe for concurrent use.
 type Identity struct {
 	Site string
 	Cert tls.Certificate
-	pool *x509.CertPool
+	// Revoked returns the serials that the fleet revokes (placement.Fleet.Revoked);
+	// nil: none. It is asked at each key and each handshake, from any goroutine.
+	Revoked func() []string
+
+	pool *x509.CertPool // the group's certificate alone
 	pair *ecdh.PrivateKey
 }
 
@@ -86,13 +96,65 @@ func JoinGroup(dir, site, out string, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("identity: join %s: %w", site, err)
 	}
+	number := tmpl.SerialNumber.Text(16)
+	record := filepath.Join(dir, issuedDir, site+"-"+number+".crt")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(record), 0o700), writePEM(record, "CERTIFICATE", der, 0o644)); err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err) // unrecorded it could not be revoked
+	}
 	return errors.Join(os.MkdirAll(out, 0o700), writeKey(filepath.Join(out, siteKeyFile), key),
 		writePEM(filepath.Join(out, siteCertFile), "CERTIFICATE", der, 0o644),
 		writePEM(filepath.Join(out, pairKeyFile), "X25519 PRIVATE KEY", pair.Bytes(), 0o600),
 		writePEM(filepath.Join(out, groupCertFile), "CERTIFICATE", ca.Raw, 0o644))
 }
 
-// LoadIdentity reads what JoinGroup wrote.
+// Issued is a certificate that a group has signed.
+type Issued struct {
+	Site   string
+	Serial string // lower-case hex, as in placement.Fleet.Revoked
+	Made   time.Time
+}
+
+// IssuedTo lists the certificates that the group in dir has signed for a site,
+// oldest first.
+func IssuedTo(dir, site string) ([]Issued, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, issuedDir))
+	if err != nil {
+		return nil, fmt.Errorf("identity: certificates of %s: %w", site, err)
+	}
+	var out []Issued
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), site+"-") {
+			continue
+		}
+		one, err := ReadIssued(filepath.Join(dir, issuedDir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if one.Site == site { // and not of site ams1-b, where ams1 is asked for
+			out = append(out, one)
+		}
+	}
+	slices.SortFunc(out, func(a, b Issued) int { return cmp.Or(a.Made.Compare(b.Made), strings.Compare(a.Serial, b.Serial)) })
+	return out, nil
+}
+
+// ReadIssued reads one certificate file. It checks no signature: a certificate
+// that the group did not sign may be revoked, too.
+func ReadIssued(file string) (Issued, error) {
+	der, err := readPEM(file)
+	if err != nil {
+		return Issued{}, fmt.Errorf("identity: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Issued{}, fmt.Errorf("identity: %s: %w", file, err)
+	}
+	return Issued{Site: cert.Subject.CommonName, Serial: cert.SerialNumber.Text(16), Made: cert.NotBefore}, nil
+}
+
+// LoadIdentity reads what JoinGroup wrote. It refuses keys which everybody on the
+// machine can read, and a pair key which is not that of the certificate, since the
+// others would derive other keys and every beat would be a forgery to them.
 func LoadIdentity(dir string) (*Identity, error) {
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, siteCertFile), filepath.Join(dir, siteKeyFile))
 	if err != nil {
@@ -119,7 +181,34 @@ func LoadIdentity(dir string) (*Identity, error) {
 		return nil, fmt.Errorf("identity %s: %w", dir, err)
 	}
 	id.Site = leaf.DNSNames[0]
+	pub, err := pairPublic(leaf)
+	if err == nil && !pub.Equal(pair.PublicKey()) {
+		err = fmt.Errorf("%s is not the key of %s", pairKeyFile, siteCertFile)
+	}
+	if err == nil {
+		err = errors.Join(secret(filepath.Join(dir, siteKeyFile)), secret(filepath.Join(dir, pairKeyFile)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("identity %s: %w", dir, err)
+	}
 	return id, nil
+}
+
+// secret tells whether others than owner and group can read a file.
+func secret(file string) error {
+	info, err := os.Stat(file)
+	if err == nil && info.Mode().Perm()&0o007 != 0 {
+		err = fmt.Errorf("%s has mode %04o: everybody can read it", file, info.Mode().Perm())
+	}
+	return err
+}
+
+// live refuses a certificate that the fleet revokes.
+func (id *Identity) live(cert *x509.Certificate) error {
+	if serial := cert.SerialNumber.Text(16); id.Revoked != nil && slices.Contains(id.Revoked(), serial) {
+		return fmt.Errorf("the certificate of %s with serial %s is revoked", cert.Subject.CommonName, serial)
+	}
+	return nil
 }
 
 // verify checks that a certificate was signed by the group and names one site.
@@ -140,7 +229,8 @@ func (id *Identity) verify(der []byte) (*x509.Certificate, error) {
 
 // PairKey derives the key which this site and a peer share for one purpose
 // (X25519, RFC 7748; HKDF with SHA-256, RFC 5869). The peer's certificate, in
-// PEM, must be signed by the group and name the peer.
+// PEM, must be signed by the group, name the peer, and not be revoked. Both ends
+// come to the same key, and to another one for each purpose.
 func (id *Identity) PairKey(peer, peerPEM, purpose string) (key [32]byte, err error) {
 	block, _ := pem.Decode([]byte(peerPEM))
 	if block == nil {
@@ -148,6 +238,9 @@ func (id *Identity) PairKey(peer, peerPEM, purpose string) (key [32]byte, err er
 	}
 	cert, err := id.verify(block.Bytes)
 	if err != nil {
+		return key, fmt.Errorf("identity: peer %s: %w", peer, err)
+	}
+	if err := id.live(cert); err != nil {
 		return key, fmt.Errorf("identity: peer %s: %w", peer, err)
 	}
 	if cert.DNSNames[0] != peer {
@@ -171,6 +264,8 @@ func (id *Identity) PairKey(peer, peerPEM, purpose string) (key [32]byte, err er
 	return key, nil
 }
 
+// pairPublic reads the Diffie-Hellman key which a certificate carries as a URI: it
+// is signed with all the rest, and no library trips over an extension.
 func pairPublic(cert *x509.Certificate) (*ecdh.PublicKey, error) {
 	for _, u := range cert.URIs {
 		if text, ok := strings.CutPrefix(u.Opaque, "x25519:"); ok && u.Scheme == "rhumb" {
@@ -185,12 +280,26 @@ func pairPublic(cert *x509.Certificate) (*ecdh.PublicKey, error) {
 }
 
 // TLS returns a configuration for both ends of a connection between sites: TLS
-// 1.3, both sides show certificates of the group, and nobody else is let in.
+// 1.3, both sides show certificates of the group, and nobody else is let in. What
+// is revoked is refused at each new connection, resumed ones included; those that
+// stand are not ended.
 func (id *Identity) TLS(serverName string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{id.Cert}, RootCAs: id.pool, ClientCAs: id.pool,
-		ClientAuth: tls.RequireAndVerifyClientCert, ServerName: serverName, MinVersion: tls.VersionTLS13}
+		ClientAuth: tls.RequireAndVerifyClientCert, ServerName: serverName, MinVersion: tls.VersionTLS13,
+		VerifyConnection: id.verifyConnection}
 }
 
+func (id *Identity) verifyConnection(c tls.ConnectionState) error {
+	if len(c.PeerCertificates) == 0 {
+		return errors.New("identity: the other side shows no certificate")
+	}
+	if err := id.live(c.PeerCertificates[0]); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	return nil
+}
+
+// serial returns a random serial number: positive, 127 bits (RFC 5280, 4.1.2.2).
 func serial() *big.Int {
 	b := make([]byte, 16)
 	rand.Read(b)
@@ -198,6 +307,8 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b)
 }
 
+// loadGroup reads the group's certificate and its key, which is Ed25519 and nothing
+// else (RFC 8410).
 func loadGroup(dir string) (*x509.Certificate, ed25519.PrivateKey, error) {
 	der, err := readPEM(filepath.Join(dir, groupCertFile))
 	if err != nil {
@@ -222,6 +333,7 @@ func loadGroup(dir string) (*x509.Certificate, ed25519.PrivateKey, error) {
 	return cert, ed, nil
 }
 
+// writeKey writes a private key for its owner alone.
 func writeKey(file string, key ed25519.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -230,10 +342,20 @@ func writeKey(file string, key ed25519.PrivateKey) error {
 	return writePEM(file, "PRIVATE KEY", der, 0o600)
 }
 
+// writePEM replaces a file whole, so that one which lay there with a wider mode
+// does not lend it to a key.
 func writePEM(file, kind string, der []byte, mode os.FileMode) error {
-	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)
+	tmp := file + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(tmp, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, file)
 }
 
+// readPEM returns the first block of a file, of whatever kind: its reader parses it.
 func readPEM(file string) ([]byte, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -124,9 +126,14 @@ func LoadNode(file string) (*Node, error) {
 	n.defaults(filepath.Dir(file))
 	n.check(src)
 	n.readPasswords(src)
-	return n, src.err()
+	if err := src.err(); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
+// defaults fills in what was left out and makes paths absolute or relative to dir,
+// the directory of the file: the same file means the same from wherever it is read.
 func (n *Node) defaults(dir string) {
 	if n.Node.DataDir == "" {
 		n.Node.DataDir = "/var/lib/rhumb"
@@ -158,6 +165,8 @@ func (n *Node) defaults(dir string) {
 	}
 }
 
+// check records every mistake in src. It reads nothing else: a node file can be
+// checked on another machine than its own.
 func (n *Node) check(src *source) {
 	if n.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", n.Version)
@@ -175,14 +184,34 @@ func (n *Node) check(src *source) {
 			src.fail([]string{"node", "roles"}, "unknown role %q; roles are %s", r, strings.Join(Roles(), ", "))
 		}
 	}
+	if len(slices.Compact(slices.Sorted(slices.Values(n.Node.Roles)))) < len(n.Node.Roles) {
+		src.fail([]string{"node", "roles"}, "a role stands twice")
+	}
 	n.checkStore(src)
 	n.checkListen(src)
 	n.checkBGP(src)
 }
 
+// checkListen checks the listeners. The level belongs to the address, so none may
+// be both: it could neither refer nor answer.
 func (n *Node) checkListen(src *source) {
 	if slices.Contains(n.Node.Roles, RoleAuthDNS) && len(n.Listen.Top)+len(n.Listen.Low) == 0 {
 		src.fail([]string{"listen"}, "role authdns needs a top or low address")
+	}
+	for _, set := range []struct {
+		key  string
+		list []netip.AddrPort
+	}{{"top", n.Listen.Top}, {"low", n.Listen.Low}} {
+		for i, a := range set.list {
+			if !a.IsValid() || a.Port() == 0 || slices.Contains(set.list[:i], a) {
+				src.fail([]string{"listen", set.key}, "%s stands twice, or is not ADDRESS:PORT", a)
+			}
+		}
+	}
+	if h := n.Listen.HTTP; h != "" {
+		if _, _, err := net.SplitHostPort(h); err != nil {
+			src.fail([]string{"listen", "http"}, "%q is not ADDRESS:PORT", h)
+		}
 	}
 	for _, a := range n.Listen.Top {
 		if slices.Contains(n.Listen.Low, a) {
@@ -191,6 +220,8 @@ func (n *Node) checkListen(src *source) {
 	}
 }
 
+// checkStore checks that there is exactly one store. Only etcd elects a director,
+// so a file cannot carry the role placement.
 func (n *Node) checkStore(src *source) {
 	at := []string{"store"}
 	switch e := n.Store.Etcd; {
@@ -204,11 +235,14 @@ func (n *Node) checkStore(src *source) {
 		src.fail([]string{"store", "etcd", "embedded"}, "%d members: want one, three or five, since an even one adds no quorum", len(e.Embedded))
 	case e != nil && len(e.Embedded) > 5:
 		src.fail([]string{"store", "etcd", "embedded"}, "%d members: want one, three or five", len(e.Embedded))
+	case e != nil && slices.ContainsFunc(slices.Collect(maps.Values(e.Embedded)), func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }):
+		src.fail([]string{"store", "etcd", "embedded"}, "each member needs the address at which the others reach it")
 	case n.Store.File != "" && slices.Contains(n.Node.Roles, RolePlacement):
 		src.fail([]string{"node", "roles"}, "role placement needs etcd; with store: file the other roles run alone")
 	}
 }
 
+// checkBGP checks the speaker's part, where the node has the role.
 func (n *Node) checkBGP(src *source) {
 	if !slices.Contains(n.Node.Roles, RoleBGP) {
 		return
@@ -230,12 +264,16 @@ func (n *Node) checkBGP(src *source) {
 		src.refuse(placement.RuleGRWithHealth, []string{"bgp", "graceful_restart"},
 			"a dead speaker would go on attracting traffic for the restart time")
 	}
-	if h := n.BGP.Hold.D(); h != 0 && h.Seconds() < 3 {
-		src.fail([]string{"bgp", "hold"}, "%s is below 3s (RFC 4271, 4.2)", h)
+	if h := n.BGP.Hold.D(); h != 0 && (h.Seconds() < 3 || h.Seconds() > 65535) {
+		src.fail([]string{"bgp", "hold"}, "%s: want 3s to 65535s (RFC 4271, 4.2)", h)
+	}
+	if n.BGP.Port < -1 || n.BGP.Port > 65535 {
+		src.fail([]string{"bgp", "port"}, "%d: want a port, or -1 to accept no sessions", n.BGP.Port)
 	}
 	n.checkPeers(src)
 }
 
+// checkPeers checks the neighbours one by one; each is named by its address.
 func (n *Node) checkPeers(src *source) {
 	seen := make(map[netip.Addr]bool)
 	for i, p := range n.BGP.Peers {
@@ -245,6 +283,8 @@ func (n *Node) checkPeers(src *source) {
 			src.fail(at, "peer %d has no addr", i+1)
 		case p.ASN == 0:
 			src.fail(at, "peer %s has no asn", p.Addr)
+		case p.Multihop < 0 || p.Multihop > 255:
+			src.fail(at, "peer %s: multihop %d is no TTL", p.Addr, p.Multihop)
 		case seen[p.Addr]:
 			src.fail(at, "peer %s stands twice", p.Addr)
 		case p.GTSM && p.Multihop > 0:
@@ -256,6 +296,11 @@ func (n *Node) checkPeers(src *source) {
 	}
 }
 
+// maxPassword is the longest key that the kernel takes for TCP-MD5 (RFC 2385), in bytes.
+const maxPassword = 80
+
+// readPasswords reads the files that peers name. An empty one is a mistake: the
+// session would run without the password which somebody meant it to have.
 func (n *Node) readPasswords(src *source) {
 	if n.BGP == nil {
 		return
@@ -271,12 +316,16 @@ func (n *Node) readPasswords(src *source) {
 			continue
 		}
 		p.Password = strings.TrimSpace(string(b))
+		if n := len(p.Password); n == 0 || n > maxPassword {
+			src.fail([]string{"bgp", "peers"}, "peer %s: password_file holds %d bytes: want 1 to %d", p.Addr, n, maxPassword)
+		}
 	}
 }
 
 // Has tells whether the node runs a role.
 func (n *Node) Has(role string) bool { return slices.Contains(n.Node.Roles, role) }
 
+// resolve makes a path of a file relative to the file's directory.
 func resolve(dir, path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -284,6 +333,7 @@ func resolve(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
+// or returns v, or the default where v is the zero value.
 func or[T comparable](v, def T) T {
 	var zero T
 	if v == zero {
@@ -294,7 +344,7 @@ func or[T comparable](v, def T) T {
 
 // isLabel accepts what may stand in a DNS label, a metric label and a key.
 func isLabel(s string) bool {
-	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-'
+	ok := len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-'
 	for _, c := range s {
 		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
 	}

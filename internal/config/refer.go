@@ -50,6 +50,8 @@ func (b *builder) where(path ...string) (*document, []string) {
 	return b.docs[0], path
 }
 
+// numbers checks that no two sites mark their routes alike: a site would take the
+// other's route for its own, and withdraw without a witness.
 func (b *builder) numbers() {
 	seen := make(map[uint16]string)
 	for _, s := range b.out.Sites {
@@ -61,6 +63,8 @@ func (b *builder) numbers() {
 	}
 }
 
+// referService checks what a service names: each thing is there, and at least one
+// site can serve it.
 func (b *builder) referService(d *document, at []string, s *placement.Service) {
 	f := &b.out.Fleet
 	if f.Policy(s.Policy) == nil {
@@ -81,6 +85,8 @@ func (b *builder) referService(d *document, at []string, s *placement.Service) {
 	}
 }
 
+// referNames checks that a steered name has one owner, lies in a zone which is
+// answered beside the edges, and is not static there.
 func (b *builder) referNames(d *document, at []string, s *placement.Service, names map[string]string) {
 	for _, n := range s.Names {
 		at := append(slices.Clone(at), "names")
@@ -97,6 +103,7 @@ func (b *builder) referNames(d *document, at []string, s *placement.Service, nam
 	}
 }
 
+// inLowZone tells whether a name lies in a zone of level low.
 func (b *builder) inLowZone(name string) bool {
 	for _, z := range b.out.Zones {
 		if z.Level == placement.LowLevel && (name == z.Name || strings.HasSuffix(name, "."+z.Name)) {
@@ -106,6 +113,7 @@ func (b *builder) inLowZone(name string) bool {
 	return false
 }
 
+// referVIPs checks that the addresses whose sessions are kept alive are anycast.
 func (b *builder) referVIPs(d *document, at []string, s *placement.Service) {
 	if s.Edge == nil {
 		return
@@ -117,6 +125,8 @@ func (b *builder) referVIPs(d *document, at []string, s *placement.Service) {
 	}
 }
 
+// referPrefix checks what a prefix names, and that Slots and Anchors fit into the
+// number of its sites: together they never take the last route away.
 func (b *builder) referPrefix(p *placement.Prefix) {
 	f := &b.out.Fleet
 	d, at := b.where("prefixes", p.Prefix.String())
@@ -142,6 +152,7 @@ func (b *builder) referPrefix(p *placement.Prefix) {
 	}
 }
 
+// covered tells whether a global prefix leads to those that stay local.
 func (b *builder) covered(p netip.Prefix) bool {
 	return slices.ContainsFunc(b.out.Prefixes, func(o placement.Prefix) bool {
 		return o.Reach == placement.Global && o.Prefix.Bits() < p.Bits() && o.Prefix.Contains(p.Addr())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"rhumb/placement"
 )
@@ -45,12 +47,45 @@ func (e *Error) Error() string {
 
 // source is one parsed file; it turns a path within the document into a position.
 type source struct {
-	file string
-	data []byte
-	tree *ast.File
-	errs []error
+	file    string
+	data    []byte
+	tree    *ast.File
+	anchors anchors
+	errs    []error // in the order found
 }
 
+// anchors are the named nodes of a document. Who looks for a key must see through
+// an alias, or an empty selector behind one would pass for none.
+type anchors map[string]ast.Node
+
+// Visit collects, as ast.Walk goes.
+func (a anchors) Visit(n ast.Node) ast.Visitor {
+	if m, ok := n.(*ast.AnchorNode); ok && m.Name != nil {
+		a[m.Name.GetToken().Value] = m.Value
+	}
+	return a
+}
+
+// deref returns what a node stands for. An alias may name itself; a few steps
+// are more than anybody needs.
+func (a anchors) deref(n ast.Node) ast.Node {
+	for range 8 {
+		switch m := n.(type) {
+		case *ast.AnchorNode:
+			n = m.Value
+		case *ast.AliasNode:
+			if m.Value == nil {
+				return nil
+			}
+			n = a[m.Value.GetToken().Value]
+		default:
+			return n
+		}
+	}
+	return nil
+}
+
+// openSource reads a file.
 func openSource(file string) (*source, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -59,12 +94,28 @@ func openSource(file string) (*source, error) {
 	return newSource(file, data)
 }
 
+// newSource parses bytes that came from a file; what they mean is not looked at.
 func newSource(file string, data []byte) (*source, error) {
 	tree, err := parser.ParseBytes(data, 0)
 	if err != nil {
 		return nil, syntaxError(file, data, err)
 	}
-	return &source{file: file, data: data, tree: tree}, nil
+	if len(tree.Docs) > 1 {
+		e := &Error{File: file, Reason: "a second document: nothing below would be read"}
+		if start := tree.Docs[1].Start; start != nil {
+			e.place(data, start.Position)
+		} else {
+			e.place(data, nil)
+		}
+		return nil, e
+	}
+	s := &source{file: file, data: data, tree: tree, anchors: make(anchors)}
+	for _, d := range tree.Docs {
+		if d.Body != nil {
+			ast.Walk(s.anchors, d.Body)
+		}
+	}
+	return s, nil
 }
 
 // decode fills v strictly.
@@ -88,44 +139,52 @@ func (s *source) decode(v any) error {
 // hold such a value is meant.
 func (s *source) valueError(err error) error {
 	out := &Error{File: s.file, Line: 1, Column: 1, Reason: rootCause(err)}
-	quoted := quotedText.FindStringSubmatch(out.Reason)
-	if quoted == nil || len(s.tree.Docs) == 0 {
+	var keys []string
+	match := func(string) bool { return false }
+	if quoted := quotedText.FindStringSubmatch(out.Reason); quoted != nil {
+		match = func(text string) bool { return text == quoted[1] }
+	}
+	switch {
+	case strings.HasPrefix(out.Reason, "mode "):
+		keys = []string{"mode"}
+	case strings.HasPrefix(out.Reason, "duration "):
+		keys = []string{"every", "timeout", "ttl", "hold"}
+	case strings.Contains(out.Reason, "port"): // of netip, which does not always quote
+		keys = []string{"top", "low", "addresses", "beat", "edge", "vips"}
+		match = func(text string) bool { _, err := netip.ParseAddrPort(text); return err != nil }
+	}
+	if len(s.tree.Docs) == 0 {
 		return out
 	}
-	keys := []string(nil)
-	for what, of := range map[string][]string{"mode ": {"mode"}, "duration ": {"every", "timeout", "ttl", "hold"}} {
-		if strings.HasPrefix(out.Reason, what) {
-			keys = of
-		}
-	}
-	if at := findValue(s.tree.Docs[0].Body, "", quoted[1], keys); at != nil {
-		out.Line, out.Column = at.GetToken().Position.Line, at.GetToken().Position.Column
-		out.Excerpt = excerpt(s.data, out.Line, out.Column)
+	if at := findValue(s.tree.Docs[0].Body, "", match, keys); at != nil {
+		out.place(s.data, at.GetToken().Position)
 	}
 	return out
 }
 
 var quotedText = regexp.MustCompile(`"([^"]*)"`)
 
-// findValue returns the first scalar with this text under one of the keys (any, if none are given).
-func findValue(n ast.Node, key, text string, keys []string) ast.Node {
+// findValue returns the first scalar that matches under one of the keys (any, if
+// none are given).
+func findValue(n ast.Node, key string, match func(string) bool, keys []string) ast.Node {
 	switch m := n.(type) {
+	case nil:
 	case *ast.MappingNode:
 		for _, v := range m.Values {
-			if at := findValue(v, key, text, keys); at != nil {
+			if at := findValue(v, key, match, keys); at != nil {
 				return at
 			}
 		}
 	case *ast.MappingValueNode:
-		return findValue(m.Value, keyText(m.Key), text, keys)
+		return findValue(m.Value, keyText(m.Key), match, keys)
 	case *ast.SequenceNode:
 		for _, v := range m.Values {
-			if at := findValue(v, key, text, keys); at != nil {
+			if at := findValue(v, key, match, keys); at != nil {
 				return at
 			}
 		}
 	default:
-		if n != nil && n.GetToken().Value == text && (len(keys) == 0 || slices.Contains(keys, key)) {
+		if t := n.GetToken(); t != nil && match(t.Value) && (len(keys) == 0 || slices.Contains(keys, key)) {
 			return n
 		}
 	}
@@ -138,11 +197,12 @@ func syntaxError(file string, data []byte, err error) error {
 	var y yaml.Error
 	if errors.As(err, &y) {
 		out.Reason = y.GetMessage()
-		if t := y.GetToken(); t != nil && t.Position != nil {
-			out.Line, out.Column = t.Position.Line, t.Position.Column
+		if t := y.GetToken(); t != nil {
+			out.place(data, t.Position)
+			return out
 		}
 	}
-	out.Excerpt = excerpt(data, out.Line, out.Column)
+	out.place(data, nil)
 	return out
 }
 
@@ -151,47 +211,58 @@ func (s *source) fail(path []string, format string, args ...any) {
 	s.errs = append(s.errs, s.at(path, fmt.Sprintf(format, args...)))
 }
 
+// refuse records a mistake which breaks a rule of the table.
 func (s *source) refuse(rule placement.RuleName, path []string, format string, args ...any) {
 	e := s.at(path, fmt.Sprintf(format, args...))
 	e.Rule = rule
 	s.errs = append(s.errs, e)
 }
 
+// at makes the mistake without recording it.
 func (s *source) at(path []string, reason string) *Error {
 	e := &Error{File: s.file, Line: 1, Column: 1, Reason: strings.Join(path, ".") + ": " + reason}
 	if len(s.tree.Docs) == 0 {
 		return e
 	}
+	e.place(s.data, nil)
 	node := s.tree.Docs[0].Body
 	for _, key := range path {
-		next, tok := child(node, key)
+		next, tok := s.anchors.child(node, key, 0)
 		if tok == nil {
 			break
 		}
-		e.Line, e.Column = tok.GetToken().Position.Line, tok.GetToken().Position.Column
+		e.place(s.data, tok.GetToken().Position)
 		node = next
 	}
-	e.Excerpt = excerpt(s.data, e.Line, e.Column)
 	return e
 }
 
 // child finds a key of a mapping: its value, and the key's node for the position.
-func child(n ast.Node, key string) (value, at ast.Node) {
-	switch m := n.(type) {
+// Keys of a mapping that is merged in ("<<") count where it has none of its own.
+func (a anchors) child(n ast.Node, key string, depth int) (value, at ast.Node) {
+	var values []*ast.MappingValueNode
+	switch m := a.deref(n).(type) {
 	case *ast.MappingNode:
-		for _, v := range m.Values {
-			if keyText(v.Key) == key {
-				return v.Value, v.Key
-			}
-		}
+		values = m.Values
 	case *ast.MappingValueNode:
-		if keyText(m.Key) == key {
-			return m.Value, m.Key
+		values = []*ast.MappingValueNode{m}
+	}
+	for _, v := range values {
+		if keyText(v.Key) == key {
+			return v.Value, v.Key
+		}
+	}
+	for _, v := range values {
+		if v.Key.IsMergeKey() && depth < 8 {
+			if value, at = a.child(v.Value, key, depth+1); at != nil {
+				return value, at
+			}
 		}
 	}
 	return nil, nil
 }
 
+// keyText is a key as a person reads it, without quotes.
 func keyText(k ast.MapKeyNode) string { return strings.Trim(k.GetToken().Value, `"'`) }
 
 // has tells whether a path of keys stands in the file, with whatever value.
@@ -201,7 +272,7 @@ func (s *source) has(path ...string) bool {
 	}
 	node := s.tree.Docs[0].Body
 	for _, key := range path {
-		next, at := child(node, key)
+		next, at := s.anchors.child(node, key, 0)
 		if at == nil {
 			return false
 		}
@@ -210,6 +281,21 @@ func (s *source) has(path ...string) bool {
 	return true
 }
 
+// place sets position and excerpt of a mistake. The library counts lines by rules
+// of its own (a lone carriage return is one) and sees the end of a file behind its
+// last line; a position outside the file would help nobody.
+func (e *Error) place(data []byte, at *token.Position) {
+	if at == nil {
+		at = &token.Position{}
+	}
+	e.Line, e.Column = max(at.Line, 1), max(at.Column, 1)
+	if last := bytes.Count(data, []byte("\n")) + 1; e.Line > last {
+		e.Line, e.Column = last, 1
+	}
+	e.Excerpt = excerpt(data, e.Line, e.Column)
+}
+
+// excerpt shows a line with a caret; a tab counts as one column, as in positions.
 func excerpt(data []byte, line, column int) string {
 	lines := strings.Split(string(data), "\n")
 	if line < 1 || line > len(lines) {
@@ -220,11 +306,13 @@ func excerpt(data []byte, line, column int) string {
 	return prefix + text + "\n" + strings.Repeat(" ", len(prefix)+max(column, 1)-1) + "^"
 }
 
+// firstLine cuts the drawing which the library appends.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s
 }
 
+// rootCause strips what the file's name and position say better.
 func rootCause(err error) string {
 	for {
 		next := errors.Unwrap(err)

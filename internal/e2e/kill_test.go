@@ -50,7 +50,7 @@ func TestE2ESites(t *testing.T) {
 
 // watchers are what looks at the lab all the time.
 type watchers struct {
-	servers   map[string]*poller // by site: its own name server, asked for every region
+	servers   map[string]*poller // by site, and "host": its own name server, asked for every region
 	anycast   map[string]*poller // by region: the top level at its anycast address
 	resolvers map[string]*poller // by region: every region's resolver, asked by a client there
 	routes    map[string]*routeWatch
@@ -65,6 +65,11 @@ func (l *lab) watchAll() *watchers { return l.watchWithin(300 * time.Millisecond
 // watchWithin looks, and calls an answer lost that does not come within a time.
 func (l *lab) watchWithin(within time.Duration) *watchers {
 	w := &watchers{servers: map[string]*poller{}, anycast: map[string]*poller{}, resolvers: map[string]*poller{}, routes: map[string]*routeWatch{}}
+	var all []question
+	for _, r := range regions() {
+		all = append(all, question{Name: "www.cdn.demo.test", Client: blocks()[r], Within: 2 * time.Second})
+	}
+	w.servers["host"] = l.pollHost(50*time.Millisecond, []string{"host for eu", "host for us", "host for ap"}, all...)
 	for i, site := range sites() {
 		region := regions()[i]
 		var qs []question
@@ -74,7 +79,7 @@ func (l *lab) watchWithin(within time.Duration) *watchers {
 			lanes = append(lanes, "dns "+site+" for "+r)
 		}
 		w.servers[site] = l.poll("client-"+region+"-2", 50*time.Millisecond, lanes, qs...)
-		q := question{Server: l.resolver(region), Name: "www.cdn.demo.test", RD: true, Within: 5 * time.Second}
+		q := question{Server: l.resolver(region), Name: "www.cdn.demo.test", RD: true, Within: 8 * time.Second}
 		w.resolvers[region] = l.poll("client-"+region+"-3", 200*time.Millisecond, []string{"client " + region}, q)
 		top := question{Server: parseAddrPort("192.0.2.1:53"), Name: "demo.test", Type: "SOA", NSID: true, Within: lossAfter}
 		w.anycast[region] = l.poll("client-"+region+"-4", 50*time.Millisecond, []string{"anycast " + region}, top)
@@ -136,7 +141,7 @@ func (l *lab) servedElsewhere(region, dead string) error {
 // it may, and that each went on answering all the time.
 func checkAnswersMoved(t *testing.T, l *lab, w *watchers, site string, killed time.Time) {
 	t.Helper()
-	for _, other := range sites() {
+	for _, other := range append(sites(), "host") {
 		if other == site {
 			continue
 		}
@@ -213,26 +218,30 @@ func (w *routeWatch) lastVia(p netip.Prefix, addrs []netip.Addr, from time.Time)
 }
 
 // checkAnycast wants the top level to have answered at its anycast address all the
-// time from a moment on, except within a limit of it, whoever had the prefix.
+// time from a moment on, except within a limit of it, whoever had the prefix. One
+// datagram may get lost on a busy machine; that the next one is lost too is an outage.
 func checkAnycast(t *testing.T, l *lab, w *watchers, killed, from time.Time, limit time.Duration) {
 	t.Helper()
 	for _, region := range regions() {
-		bad, last, all := 0, time.Duration(0), w.anycast[region].since(from)
+		bad, lost, last, all := 0, 0, time.Duration(0), w.anycast[region].since(from)
 		for _, a := range all {
 			m, err := a.msg()
 			if err == nil && m.Rcode == dns.RcodeSuccess && len(m.Answer) == 1 {
+				lost = 0
 				continue
 			}
 			bad++
-			last = max(last, a.At.Sub(from))
+			if lost++; lost > 1 {
+				last = max(last, a.At.Sub(from))
+			}
 			if err == nil {
 				t.Errorf("the top level said %s to %s %.2f s after the kill", a.text(), region, a.At.Sub(killed).Seconds())
 			}
 		}
 		if last > limit+lossAfter {
-			t.Errorf("no answer at the anycast address for %s: %d of %d, the last %.2f s after the fault or its end; want none after %s", region, bad, len(all), last.Seconds(), limit)
+			t.Errorf("no answer at the anycast address for %s, twice running, %.2f s after the fault or its end; want none after %s", region, last.Seconds(), limit)
 		}
-		l.line.eventf("anycast for %s: %d of %d queries without an answer, the last after %.2f s", region, bad, len(all), last.Seconds())
+		l.line.eventf("anycast for %s: %d of %d queries without an answer, two running last after %.2f s", region, bad, len(all), last.Seconds())
 	}
 }
 

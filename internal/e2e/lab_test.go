@@ -203,13 +203,10 @@ func (l *lab) killUnit(site, unit string) time.Time {
 	return l.fault("kill", site, map[string]string{"unit": unit})
 }
 
-// cut takes a site's links down.
-func (l *lab) cut(site string) time.Time { return l.fault("cut", site, nil) }
-
 // heal undoes what was broken at a site, or everywhere for the empty name.
 func (l *lab) heal(site string) time.Time { return l.fault("heal", site, nil) }
 
-// fault does it and returns the time just before.
+// fault does what a verb of `rhumb lab` does and returns the time just before.
 func (l *lab) fault(verb, site string, args map[string]string) time.Time {
 	l.t.Helper()
 	at := time.Now()

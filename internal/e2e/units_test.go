@@ -153,8 +153,8 @@ func (l *lab) hang(t *testing.T, site, roles string) time.Time {
 func testRestartBGP(t *testing.T, l *lab, w *watchers, site string) {
 	killed := l.killUnit(site, "bgp")
 	l.healUnit(t, site, "rhumb-bgp", w)
-	if took := time.Since(killed); took > restartWithin {
-		t.Errorf("after its restart the routes of %s were back after %.1f s, want at most %s", site, took.Seconds(), restartWithin)
+	if took := time.Since(killed); took > routesBackWithin {
+		t.Errorf("after its restart the routes of %s were back after %.1f s, want at most %s", site, took.Seconds(), routesBackWithin)
 	}
 	for _, at := range sites() {
 		checkServing(t, w, at, killed)
@@ -163,9 +163,9 @@ func testRestartBGP(t *testing.T, l *lab, w *watchers, site string) {
 	checkAnycast(t, l, w, killed, killed, routesWithin)
 }
 
-// restartWithin covers the start of a process, the connection to the store, the
+// routesBackWithin covers the start of a process, the connection to the store, the
 // sessions and the warm-up of the routes.
-const restartWithin = 15 * time.Second
+const routesBackWithin = 15 * time.Second
 
 // healUnit starts the process again and waits until the routes are as before.
 func (l *lab) healUnit(t *testing.T, site, unit string, w *watchers) {

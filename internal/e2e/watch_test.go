@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -31,17 +32,49 @@ func (l *lab) poll(node string, every time.Duration, lanes []string, qs ...quest
 	l.owners()
 	p := &poller{lab: l, qs: qs}
 	p.stop = l.background(node, order{Poll: qs, Every: every}, func(e event) {
-		if e.Answer == nil {
-			return
-		}
-		p.mu.Lock()
-		p.answers = append(p.answers, *e.Answer)
-		p.mu.Unlock()
-		if e.Answer.Q < len(lanes) {
-			l.line.set(lanes[e.Answer.Q], e.Answer.At, l.sitesIn(*e.Answer))
+		if e.Answer != nil {
+			p.add(*e.Answer, lanes)
 		}
 	})
 	return p
+}
+
+// pollHost is a poller at the lab's listener on the host.
+func (l *lab) pollHost(every time.Duration, lanes []string, qs ...question) *poller {
+	l.t.Helper()
+	l.owners()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	p := &poller{lab: l, stop: func() { cancel(); wg.Wait() }}
+	for i, q := range qs {
+		q.Server = l.dns
+		p.qs = append(p.qs, q)
+		wg.Go(func() {
+			tick := time.NewTicker(every)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				if a := q.ask(ctx); ctx.Err() == nil {
+					a.Q = i
+					p.add(a, lanes)
+				}
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	l.t.Cleanup(p.stop)
+	return p
+}
+
+func (p *poller) add(a answer, lanes []string) {
+	p.mu.Lock()
+	p.answers = append(p.answers, a)
+	p.mu.Unlock()
+	if a.Q < len(lanes) {
+		p.lab.line.set(lanes[a.Q], a.At, p.lab.sitesIn(a))
+	}
 }
 
 // sitesIn names the sites of an answer's addresses, or why there are none.

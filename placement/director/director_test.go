@@ -344,3 +344,16 @@ func TestDisconnectedDecidesNothing(t *testing.T) {
 		b.wantPlans(0)
 	})
 }
+
+// TestOnlyOwnSessionsAreWaitedFor leaves out what nobody can hand over.
+func TestOnlyOwnSessionsAreWaitedFor(t *testing.T) {
+	got := sessions([]placement.Node{
+		{Site: "ams1", Edge: &placement.EdgeStats{Sessions: 3, Foreign: 100}},
+		{Site: "ams1", Edge: &placement.EdgeStats{Sessions: 4, Forwarded: 7}},
+		{Site: "nyc1", Edge: &placement.EdgeStats{Foreign: 5}},
+		{Site: "tyo1"},
+	})
+	if got["ams1"] != 7 || got["nyc1"] != 0 || got["tyo1"] != 0 {
+		t.Errorf("waits for %v", got)
+	}
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"net/netip"
+	"testing"
+
+	"rhumb/placement"
+	"rhumb/placement/geo"
+)
+
+func testClasses(t *testing.T) *classes {
+	t.Helper()
+	source, err := geo.NewSource(geo.SourceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &classes{source: source}
+}
+
+func override(prefix, region string, at placement.Position) placement.Override {
+	return placement.Override{Prefix: netip.MustParsePrefix(prefix), Location: placement.Location{Country: "NL", Region: region, At: at}}
+}
+
+func withOverrides(o ...placement.Override) *placement.Inventory {
+	return &placement.Inventory{Fleet: placement.Fleet{Overrides: o}}
+}
+
+// TestOverridesInOneCell: two overrides at one place keep their own regions, and
+// the data set's clients of that place belong to neither.
+func TestOverridesInOneCell(t *testing.T) {
+	at := placement.Position{52.37, 4.90}
+	table, err := testClasses(t).of(withOverrides(
+		override("203.0.113.0/28", "eu", at), override("203.0.113.16/28", "lab", at), override("203.0.113.32/28", "", at)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	region := func(addr string) string {
+		class, _ := table.Class(netip.MustParseAddr(addr))
+		if class == placement.NoClass {
+			t.Fatalf("%s has no class", addr)
+		}
+		l := table.Locations[class]
+		if l.Country != "NL" || l.Continent != "EU" || l.At != (placement.Position{52.25, 4.75}) {
+			t.Errorf("%s is at %+v, want the cell of Amsterdam", addr, l)
+		}
+		return l.Region
+	}
+	for addr, want := range map[string]string{"203.0.113.1": "eu", "203.0.113.17": "lab", "203.0.113.33": ""} {
+		if got := region(addr); got != want {
+			t.Errorf("region of %s is %q, want %q", addr, got, want)
+		}
+	}
+	named := 0
+	for _, l := range table.Locations {
+		if l.Region != "" {
+			named++
+		}
+	}
+	if named != 2 {
+		t.Errorf("%d classes have a region, want the two of the overrides", named)
+	}
+}
+
+// TestClassTablesAreKept: inventories in flight side by side cost one table each,
+// however often they take turns; the one not used for longest goes first.
+func TestClassTablesAreKept(t *testing.T) {
+	c := testClasses(t)
+	at := placement.Position{52.37, 4.90}
+	var invs []*placement.Inventory
+	for _, region := range []string{"a", "b", "c", "d", "e"} {
+		invs = append(invs, withOverrides(override("203.0.113.0/28", region, at)))
+	}
+	get := func(i int) *placement.ClassTable {
+		t.Helper()
+		table, err := c.of(invs[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return table
+	}
+	first, second := get(0), get(1)
+	if first.Digest == second.Digest {
+		t.Fatal("different overrides have one digest")
+	}
+	for range 3 {
+		if get(0) != first || get(1) != second {
+			t.Fatal("a table was made anew while two took turns")
+		}
+	}
+	get(2)
+	get(3)
+	if get(0) != first {
+		t.Error("a table in use was dropped while there was room")
+	}
+	get(4) // the fifth: the second, which rested longest, goes
+	if get(0) != first {
+		t.Error("the table in use was dropped")
+	}
+	if get(1) == second {
+		t.Errorf("%d tables kept, want %d", len(c.kept), keptTables)
+	}
+}
+
+// TestOverrideNowhere: a place that is not on the globe is refused by name.
+func TestOverrideNowhere(t *testing.T) {
+	_, err := testClasses(t).of(withOverrides(override("203.0.113.0/28", "", placement.Position{91, 0})))
+	if err == nil {
+		t.Error("an override at 91° north was taken")
+	}
+}

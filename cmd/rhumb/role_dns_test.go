@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rhumb/authdns"
+	"rhumb/placement"
+)
+
+// fakeZones notes what a keeper hands over: "name digest" of each zone, and the
+// steered names after a bar.
+type fakeZones struct{ set []string }
+
+func (f *fakeZones) SetZones(sources []authdns.Source) []error {
+	var out []string
+	var steered []string
+	for _, s := range sources {
+		out = append(out, s.Zone.Name+" "+string(s.Data))
+		steered = s.Steered
+	}
+	f.set = append(f.set, strings.Join(out, ", ")+" | "+strings.Join(steered, " "))
+	return nil
+}
+
+func (f *fakeZones) Apply(context.Context, *placement.Snapshot) {}
+
+// zoneInv makes an inventory of zones "name digest", with one service's names.
+func zoneInv(names string, zones ...string) *placement.Snapshot {
+	inv := &placement.Inventory{}
+	for _, z := range zones {
+		name, sha, _ := strings.Cut(z, " ")
+		inv.Zones = append(inv.Zones, placement.Zone{Name: name, SHA256: sha})
+	}
+	inv.Services = []placement.Service{{Name: "www", Names: strings.Fields(names)}}
+	return &placement.Snapshot{Inventory: inv}
+}
+
+// TestZoneKeeper: what reaches the server after each snapshot.
+func TestZoneKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var missing atomic.Bool // digest 2
+		fetched := 0
+		zones := &fakeZones{}
+		z := &zoneKeeper{zones: zones, log: slog.New(slog.DiscardHandler), wanted: newBox[*placement.Inventory](),
+			blob: func(_ context.Context, sha string) ([]byte, error) {
+				fetched++
+				if sha == "2" && missing.Load() {
+					return nil, errors.New("not to be had")
+				}
+				return []byte(sha), nil
+			}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- z.run(ctx) }()
+		apply := func(s *placement.Snapshot) {
+			z.Apply(ctx, s)
+			synctest.Wait()
+		}
+		want := func(step string, sets ...string) {
+			t.Helper()
+			if !slices.Equal(zones.set, sets) {
+				t.Errorf("%s: the server was given %q, want %q", step, zones.set, sets)
+			}
+			zones.set = nil
+		}
+		apply(zoneInv("www.a.test", "a.test 1", "b.test 1"))
+		want("first", "a.test 1, b.test 1 | www.a.test")
+		n := fetched
+		apply(zoneInv("www.a.test", "a.test 1", "b.test 1"))
+		want("nothing new")
+		if fetched != n {
+			t.Error("zones that are served were fetched again")
+		}
+		apply(zoneInv("www.a.test new.a.test", "a.test 1", "b.test 1"))
+		want("a steered name more", "a.test 1, b.test 1 | www.a.test new.a.test")
+
+		missing.Store(true)
+		apply(zoneInv("w", "a.test 2", "b.test 3", "c.test 2"))
+		want("two are missing: one keeps its version, one is not served, the third moves on", "a.test 1, b.test 3 | w")
+		missing.Store(false)
+		time.Sleep(zoneRetry)
+		synctest.Wait()
+		want("tried again", "a.test 2, b.test 3, c.test 2 | w")
+		time.Sleep(10 * zoneRetry)
+		synctest.Wait()
+		want("and then no more")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

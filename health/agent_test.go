@@ -1,0 +1,464 @@
+package health
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/health/detect"
+	"rhumb/placement"
+)
+
+// ether carries datagrams between the agents of a bubble, at once and in order.
+type ether struct {
+	mu    sync.Mutex
+	ports map[netip.AddrPort]*port
+	// lost tells which datagrams are lost; nil: none.
+	lost func(from, to netip.AddrPort) bool
+	// seen gets every datagram, also lost ones.
+	seen func(from, to netip.AddrPort, data []byte)
+}
+
+// port is a net.PacketConn on the ether.
+type port struct {
+	net  *ether
+	addr netip.AddrPort
+	in   chan []byte
+	woke chan struct{}
+	once sync.Once
+}
+
+func newEther() *ether { return &ether{ports: make(map[netip.AddrPort]*port)} }
+
+func (e *ether) open(i int) *port {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := &port{net: e, addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 7000), in: make(chan []byte, 1024), woke: make(chan struct{})}
+	e.ports[p.addr] = p
+	return p
+}
+
+func (e *ether) deliver(from, to netip.AddrPort, data []byte) {
+	e.mu.Lock()
+	p, lost := e.ports[to], e.lost
+	if e.seen != nil {
+		e.seen(from, to, slices.Clone(data))
+	}
+	e.mu.Unlock()
+	if p != nil && (lost == nil || !lost(from, to)) {
+		p.in <- slices.Clone(data)
+	}
+}
+
+func (e *ether) lose(f func(from, to netip.AddrPort) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lost = f
+}
+
+func (p *port) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case data := <-p.in:
+		return copy(b, data), nil, nil
+	case <-p.woke:
+		return 0, nil, os.ErrDeadlineExceeded
+	}
+}
+
+func (p *port) WriteTo(b []byte, to net.Addr) (int, error) {
+	p.net.deliver(p.addr, to.(*net.UDPAddr).AddrPort(), b)
+	return len(b), nil
+}
+
+func (p *port) SetReadDeadline(time.Time) error { p.once.Do(func() { close(p.woke) }); return nil }
+
+func (p *port) Close() error {
+	p.net.mu.Lock()
+	defer p.net.mu.Unlock()
+	delete(p.net.ports, p.addr)
+	return nil
+}
+
+func (p *port) LocalAddr() net.Addr              { return net.UDPAddrFromAddrPort(p.addr) }
+func (p *port) SetDeadline(time.Time) error      { return nil }
+func (p *port) SetWriteDeadline(time.Time) error { return nil }
+
+// station is an agent in a bubble, with the votes that it cast.
+type station struct {
+	*Agent
+	site  string
+	mu    sync.Mutex
+	cast  []placement.Vote
+	ended []placement.ClusterID
+	stop  func()
+}
+
+// start runs the agent of site i (sites are named s1, s2 …) which knows n sites.
+func start(t *testing.T, e *ether, i, n int, incarnation uint32, more func(*Config)) *station {
+	t.Helper()
+	s := &station{site: siteName(i)}
+	c := Config{Node: s.site + "-a", Site: s.site, Domain: s.site, NodeID: uint16(i), Incarnation: incarnation, Beat: e.open(i), Interval: beatInterval,
+		Sink: func(v placement.Vote) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.cast = append(s.cast, v)
+		},
+		Ended: func(id placement.ClusterID) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.ended = append(s.ended, id)
+		}, Log: quiet()}
+	if more != nil {
+		more(&c)
+	}
+	s.Agent = New(c)
+	s.Set(peersOf(i, n), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	s.stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(s.stop)
+	return s
+}
+
+func siteName(i int) string { return "s" + string(rune('0'+i)) }
+
+func peersOf(i, n int) (out []Peer) {
+	for k := 1; k <= n; k++ {
+		if k != i {
+			out = append(out, Peer{Site: siteName(k), NodeID: uint16(k), Addr: stationAddr(k), Keys: [][32]byte{{9}}})
+		}
+	}
+	return out
+}
+
+func stationAddr(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 7000)
+}
+
+// on returns the last vote on a site.
+func (s *station) on(i int) (last placement.Vote) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.cast {
+		if v.Object == placement.SiteID(siteName(i)) {
+			last = v
+		}
+	}
+	return last
+}
+
+func (s *station) votes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.cast)
+}
+
+func silent(i int) func(from, to netip.AddrPort) bool {
+	return func(from, to netip.AddrPort) bool { return from == stationAddr(i) || to == stationAddr(i) }
+}
+
+const beatInterval = 100 * time.Millisecond
+
+// TestSilentSiteIsVotedDown: without a goodbye a site is down after the timeout,
+// and up again with its first beat; what is steady makes no votes.
+func TestSilentSiteIsVotedDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		a, b := start(t, e, 1, 3, 1, nil), start(t, e, 2, 3, 1, nil)
+		start(t, e, 3, 3, 1, nil)
+		time.Sleep(time.Minute)
+		if a.on(2).State != placement.Up || a.on(3).State != placement.Up || b.on(1).State != placement.Up || a.votes() != 3 {
+			t.Fatalf("after a quiet minute: %+v", a.cast)
+		}
+		began := time.Now()
+		e.lose(silent(3))
+		for a.on(3).State == placement.Up && time.Since(began) < time.Minute {
+			time.Sleep(10 * time.Millisecond)
+		}
+		limit := detect.Defaults(beatInterval).Timeout
+		if took := time.Since(began); took < limit-beatInterval || took > limit+2*beatInterval {
+			t.Errorf("voted %v after %v, want some %v", a.on(3).State, took, limit)
+		}
+		if v := a.on(3); v.State != placement.Down || v.Hold || v.Cause == "" || b.on(1).State != placement.Up {
+			t.Errorf("%+v", v)
+		}
+		e.lose(nil)
+		time.Sleep(time.Second)
+		if v := a.on(3); v.State != placement.Up || v.Hold {
+			t.Errorf("heard again: %+v", v)
+		}
+	})
+}
+
+// TestGoodbye: a clean stop is told to all peers, and is no loss.
+func TestGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		a, b := start(t, e, 1, 3, 1, nil), start(t, e, 2, 3, 1, nil)
+		start(t, e, 3, 3, 1, nil)
+		time.Sleep(10*time.Second + 30*time.Millisecond) // in the middle of a slot
+		b.stop()
+		time.Sleep(time.Second)
+		if v := a.on(2); v.State != placement.Unknown || v.Cause != "said goodbye" {
+			t.Errorf("a second after the goodbye: %+v", v)
+		}
+		time.Sleep(20 * time.Second)
+		if v := a.on(2); v.State != placement.Unknown {
+			t.Errorf("twenty seconds after the goodbye: %+v", v)
+		}
+		again := start(t, e, 2, 3, 2, nil)
+		time.Sleep(time.Second)
+		if v := a.on(2); v.State != placement.Up {
+			t.Errorf("restarted: %+v", v)
+		}
+		again.stop()
+		time.Sleep(40 * time.Second)
+		if v := a.on(2); v.State != placement.Down {
+			t.Errorf("gone for good: %+v", v)
+		}
+	})
+}
+
+// TestHold: who hears nobody doubts itself: it votes nobody down; what it had
+// voted down before counts for nobody until it hears the others again; and what
+// it votes of those who come back counts at once.
+func TestHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		e := newEther()
+		a := start(t, e, 1, 4, 1, func(c *Config) { c.Metric = reg })
+		for i := 2; i <= 4; i++ {
+			start(t, e, i, 4, 1, nil)
+		}
+		time.Sleep(5 * time.Second)
+		e.lose(silent(4))
+		time.Sleep(5 * time.Second)
+		if v := a.on(4); v.State != placement.Down || v.Hold {
+			t.Fatalf("%+v", v)
+		}
+		e.lose(func(from, to netip.AddrPort) bool { return true })
+		time.Sleep(5 * time.Second)
+		for i := 2; i <= 3; i++ {
+			if v := a.on(i); v.State != placement.Up || v.Hold {
+				t.Errorf("cut off, it says of site %d: %+v", i, v)
+			}
+		}
+		if v := a.on(4); v.State != placement.Down || !v.Hold {
+			t.Errorf("cut off, its old word on site 4 still counts: %+v", v)
+		}
+		e.lose(nil)
+		time.Sleep(2 * time.Second)
+		for i := 2; i <= 4; i++ {
+			if v := a.on(i); v.State != placement.Up || v.Hold {
+				t.Errorf("heard again, it says of site %d: %+v", i, v)
+			}
+		}
+		if held, _, _ := sample(t, reg, "rhumb_health_hold_seconds_total"); held < 4.5 || held > 5.5 {
+			t.Errorf("held for %v s, want some 5", held)
+		}
+	})
+}
+
+// sample returns the value of a counter, or count and sum of a histogram.
+func sample(t *testing.T, reg *prometheus.Registry, name string) (value float64, count uint64, sum float64) {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue(), m.GetHistogram().GetSampleCount(), m.GetHistogram().GetSampleSum()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0, 0, 0
+}
+
+// TestCopiesProveNothing: whoever records datagrams and sends them again keeps
+// neither a dead site alive nor its votes.
+func TestCopiesProveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		var recorded [][]byte
+		e.seen = func(from, to netip.AddrPort, data []byte) {
+			if from == stationAddr(3) && to == stationAddr(1) {
+				recorded = append(recorded, data)
+			}
+		}
+		a := start(t, e, 1, 3, 1, nil)
+		start(t, e, 2, 3, 1, nil)
+		start(t, e, 3, 3, 1, nil)
+		time.Sleep(10 * time.Second)
+		e.lose(silent(3))
+		e.mu.Lock()
+		copies := slices.Clone(recorded)
+		e.mu.Unlock()
+		for i := range 300 { // 30 s of copies
+			e.mu.Lock()
+			to := e.ports[stationAddr(1)]
+			e.mu.Unlock()
+			to.in <- copies[i%len(copies)]
+			time.Sleep(beatInterval)
+		}
+		if v := a.on(3); v.State != placement.Down {
+			t.Errorf("kept alive by copies: %+v", v)
+		}
+		a.stop()
+		for key := range a.ballot.heard {
+			if key.vantage == "s3-a" {
+				t.Errorf("a vote of a site silent for 30 s counts: %+v", key)
+			}
+		}
+		if len(copies) < 100 {
+			t.Errorf("only %d datagrams recorded", len(copies))
+		}
+	})
+}
+
+// TestNumbersRise: no two datagrams to a peer have one number, in whatever slot
+// they are sent.
+func TestNumbersRise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		last, kinds := uint32(0), make(map[detect.Kind]int)
+		e.seen = func(from, to netip.AddrPort, data []byte) {
+			b, err := detect.Open(data, [32]byte{9})
+			if from != stationAddr(1) || to != stationAddr(2) {
+				return
+			}
+			if err != nil || b.Seq <= last {
+				t.Errorf("%+v after %d (%v)", b, last, err)
+			}
+			last = b.Seq
+			kinds[b.Kind]++
+		}
+		a := start(t, e, 1, 3, 1, nil)
+		start(t, e, 2, 3, 1, nil)
+		start(t, e, 3, 3, 1, nil)
+		time.Sleep(30 * time.Second)
+		e.lose(silent(3))
+		time.Sleep(5 * time.Second)
+		a.stop()
+		if kinds[detect.KindBeat] < 340 || kinds[detect.KindVotes] < 10 || kinds[detect.KindLeave] != 1 {
+			t.Errorf("sent %v", kinds)
+		}
+		if limit := uint32(380); last < 350 || last > limit {
+			t.Errorf("number %d after 350 slots", last)
+		}
+	})
+}
+
+// TestPeersChange: a site that leaves the fleet is voted on no more, and everybody
+// is told so; one without a key is left out; the others are not disturbed.
+func TestPeersChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		stream := NewStream("", quiet())
+		a := start(t, e, 1, 3, 1, func(c *Config) { c.Stream = stream })
+		b := start(t, e, 2, 3, 1, func(c *Config) { c.Stream = NewStream("", quiet()) })
+		start(t, e, 3, 3, 1, nil)
+		time.Sleep(5 * time.Second)
+		lines, _ := stream.join()
+		defer stream.leave(lines)
+		peers := peersOf(1, 2)
+		a.Set(append(peers, Peer{Site: "s9", NodeID: 9, Addr: stationAddr(9)}), nil)
+		synctest.Wait()
+		a.mu.Lock()
+		if len(a.ended) != 1 || a.ended[0] != placement.SiteID("s3") {
+			t.Errorf("ended %v", a.ended)
+		}
+		a.mu.Unlock()
+		told := false
+		for len(lines) > 0 {
+			v := <-lines
+			told = told || v.Object == placement.SiteID("s3") && v.Vantage == "s1-a" && v.Hold
+		}
+		if !told {
+			t.Error("the stream was not told that the vote on s3 ended")
+		}
+		time.Sleep(5 * time.Second)
+		if v := a.on(2); v.State != placement.Up || v.Hold {
+			t.Errorf("%+v", v)
+		}
+		b.stop()
+		if v := b.ballot.heard[heardKey{"s1-a", placement.SiteID("s3")}]; !v.Hold {
+			t.Errorf("the peer still counts the vote that ended: %+v", v)
+		}
+	})
+}
+
+// TestVotesOfOthers: a site speaks for its own vantages alone.
+func TestVotesOfOthers(t *testing.T) {
+	stream := NewStream("", quiet())
+	a := New(Config{Node: "s1-a", Site: "s1", Sink: func(placement.Vote) {}, Stream: stream, Log: quiet()})
+	said := []placement.Vote{
+		{Object: placement.SiteID("s1"), Vantage: "s2-a", Site: "s2", Seq: 4, State: placement.Up},
+		{Object: placement.SiteID("s1"), Vantage: "s2-a", Site: "s2", Seq: 3, State: placement.Down}, // overtaken
+		{Object: placement.SiteID("s1"), Vantage: "s3-a", Site: "s3", Seq: 5},                        // in another's name
+		{Object: placement.SiteID("s2"), Vantage: "s1-a", Site: "s2", Seq: 6},                        // in ours
+	}
+	for _, body := range packVotes(said, 1000) {
+		a.hearVotes(Peer{Site: "s2"}, body)
+	}
+	if _, have := stream.join(); len(have) != 1 || have[0] != said[0] {
+		t.Errorf("on the stream: %+v", have)
+	}
+}
+
+// TestLateness: every slot is counted with how late it was, also those which
+// passed without a beat.
+func TestLateness(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	k := talker{m: &m, interval: 100 * time.Millisecond}
+	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
+	due := at(1000)
+	for _, c := range []struct{ sent, next, count int }{{1001, 1100, 1}, {1100, 1200, 2}, {1450, 1500, 5}, {1499, 1600, 6}} {
+		due = k.late(due, at(c.sent))
+		_, n, _ := sample(t, reg, "rhumb_beat_lateness_seconds")
+		if !due.Equal(at(c.next)) || n != uint64(c.count) {
+			t.Errorf("sent at %d: next at %d, want %d; %d counted, want %d", c.sent, due.UnixMilli(), c.next, n, c.count)
+		}
+	}
+	if _, _, sum := sample(t, reg, "rhumb_beat_lateness_seconds"); sum < .450 || sum > .452 {
+		t.Errorf("late by %v s in all, want .001 + .25 + .15 + .05", sum)
+	}
+}
+
+// TestResetBehindHandshake: a peer that takes connections only to drop them fails.
+func TestResetBehindHandshake(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}()
+	r := ProbeTCP(within(t, 20*time.Second), target(l.Addr().String(), placement.Check{TCP: &placement.TCPCheck{}}))
+	if r.OK || r.Kind != "reset" || r.Cause == "" {
+		t.Errorf("%+v", r)
+	}
+}
