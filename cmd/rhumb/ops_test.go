@@ -57,6 +57,51 @@ func stored(t *testing.T, u *unit) placement.Intents {
 	return placement.Intents{}
 }
 
+// storedRevision is the revision of the inventory in the store.
+func storedRevision(t *testing.T, u *unit) int64 {
+	t.Helper()
+	for v := range u.store.Follow(t.Context()) {
+		if v.Inventory != nil {
+			return v.Inventory.Revision
+		}
+	}
+	t.Fatal("the store shows no inventory")
+	return 0
+}
+
+// showRevision lets the unit see that its inventory has got a newer revision.
+func showRevision(u *unit, revision int64) {
+	v := *u.views.view()
+	inv := *v.Inventory
+	inv.Revision = revision
+	v.Inventory, v.Revision = &inv, v.Revision+1
+	u.views.publish(&v)
+}
+
+// TestJudgedAnew: a drain which was judged before another was stored is judged by
+// it, and refused where both together break a rule.
+func TestJudgedAnew(t *testing.T) {
+	u := opsUnit(t)
+	o, ctx := ops{u}, t.Context()
+	d := placement.Drain{Site: "tyo1", Audit: placement.Audit{Who: "ann", Reason: "fibre", Override: []string{"min-headroom"}}}
+	out, err := o.Drain(ctx, d, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		time.Sleep(2 * judgePause)
+		inv := *u.views.view().Inventory
+		inv.Revision, inv.Drains = out.Revision, []placement.Drain{d}
+		u.views.publish(&store.View{Revision: 9, Inventory: &inv, Connected: true})
+	}()
+	second := d
+	second.Site = "nyc1"
+	var r *placement.Refusal
+	if _, err := o.Drain(ctx, second, false); !errors.As(err, &r) || r.Rule != placement.RuleMaxDrains {
+		t.Errorf("a second drain, by a view which does not show the first: %v", err)
+	}
+}
+
 // toldLog takes what waits for the log.
 func toldLog(u *unit) (out []string) {
 	for {
@@ -154,11 +199,12 @@ func TestWordsByHand(t *testing.T) {
 	o, ctx := ops{u}, t.Context()
 	audit := placement.Audit{Who: "ann", Reason: "x", Since: time.Unix(5, 0)}
 	web := placement.ClusterID{Site: "tyo1", Name: "web"}
-	must := func(_ api.Outcome, err error) {
+	must := func(out api.Outcome, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
+		showRevision(u, max(out.Revision, u.views.view().Inventory.Revision))
 	}
 	must(o.Force(ctx, placement.Force{Object: web, State: placement.ForceDown, Audit: audit}, false))
 	must(o.Dial(ctx, placement.Dial{Site: "tyo1", PerMille: 900, Audit: audit}, false))
@@ -172,7 +218,8 @@ func TestWordsByHand(t *testing.T) {
 	}
 	inv := *u.views.view().Inventory
 	inv.Intents = in
-	u.views.publish(&store.View{Revision: 2, Inventory: &inv, Connected: true})
+	u.views.publish(&store.View{Revision: 20, Inventory: &inv, Connected: true})
+	showRevision(u, storedRevision(t, u))
 	must(o.Force(ctx, placement.Force{Object: web, Audit: audit}, false))
 	must(o.Dial(ctx, placement.Dial{Site: "tyo1", PerMille: 1000, Audit: audit}, false))
 	must(o.Thaw(ctx, "ann"))
