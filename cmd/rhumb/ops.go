@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -39,8 +40,35 @@ func (o ops) basis(site string) (*placement.Inventory, *placement.Snapshot, erro
 	return v.Inventory, s, nil
 }
 
+// judgeTries is how often a wish is judged anew because of another one, and
+// judgePause how long the view gets to show that one.
+const (
+	judgeTries = 20
+	judgePause = 100 * time.Millisecond
+)
+
+// judged carries out a wish, and again when another was stored between judging and
+// storing it: two drains at once would each be the only one in the other's eyes.
+func (o ops) judged(ctx context.Context, wish func() (api.Outcome, error)) (api.Outcome, error) {
+	for try := 1; ; try++ {
+		out, err := wish()
+		if !errors.Is(err, api.ErrConflict) || try == judgeTries {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-time.After(judgePause):
+		}
+	}
+}
+
 // Drain begins a drain.
 func (o ops) Drain(ctx context.Context, d placement.Drain, dryRun bool) (api.Outcome, error) {
+	return o.judged(ctx, func() (api.Outcome, error) { return o.drainOnce(ctx, d, dryRun) })
+}
+
+func (o ops) drainOnce(ctx context.Context, d placement.Drain, dryRun bool) (api.Outcome, error) {
 	inv, snap, err := o.basis(d.Site)
 	if err != nil {
 		return api.Outcome{}, err
@@ -53,7 +81,9 @@ func (o ops) Drain(ctx context.Context, d placement.Drain, dryRun bool) (api.Out
 	if dryRun {
 		return out, nil
 	}
-	out.Revision, err = o.u.store.PutDrain(ctx, d)
+	if out.Revision, err = o.u.store.Expecting(inv.Revision).PutDrain(ctx, d); errors.Is(err, store.ErrConflict) {
+		return api.Outcome{}, storeError(err)
+	}
 	o.audit(d.Who, "drain", d.Site, d.Site+" drains: "+d.Reason, err)
 	return out, storeError(err)
 }
@@ -82,6 +112,10 @@ func (o ops) Undrain(ctx context.Context, u api.Undrain) (api.Outcome, error) {
 // Force stores the operator's word on a site or cluster. It stands beside what is
 // measured and ends only by another word.
 func (o ops) Force(ctx context.Context, f placement.Force, dryRun bool) (api.Outcome, error) {
+	return o.judged(ctx, func() (api.Outcome, error) { return o.forceOnce(ctx, f, dryRun) })
+}
+
+func (o ops) forceOnce(ctx context.Context, f placement.Force, dryRun bool) (api.Outcome, error) {
 	inv, snap, err := o.basis(f.Object.Site)
 	if err != nil {
 		return api.Outcome{}, err
@@ -103,13 +137,19 @@ func (o ops) Force(ctx context.Context, f placement.Force, dryRun bool) (api.Out
 	if dryRun {
 		return out, nil
 	}
-	out.Revision, err = o.u.store.PutForce(ctx, f)
+	if out.Revision, err = o.u.store.Expecting(inv.Revision).PutForce(ctx, f); errors.Is(err, store.ErrConflict) {
+		return api.Outcome{}, storeError(err)
+	}
 	o.audit(f.Who, "config", f.Object.Site, out.Object+" "+out.Text+": "+f.Reason, err)
 	return out, storeError(err)
 }
 
 // Dial limits a site's share of its clients; 1000 per mille ends the limit.
 func (o ops) Dial(ctx context.Context, d placement.Dial, dryRun bool) (api.Outcome, error) {
+	return o.judged(ctx, func() (api.Outcome, error) { return o.dialOnce(ctx, d, dryRun) })
+}
+
+func (o ops) dialOnce(ctx context.Context, d placement.Dial, dryRun bool) (api.Outcome, error) {
 	inv, snap, err := o.basis(d.Site)
 	if err != nil {
 		return api.Outcome{}, err
@@ -125,7 +165,9 @@ func (o ops) Dial(ctx context.Context, d placement.Dial, dryRun bool) (api.Outco
 	if dryRun {
 		return out, nil
 	}
-	out.Revision, err = o.u.store.PutDial(ctx, d)
+	if out.Revision, err = o.u.store.Expecting(inv.Revision).PutDial(ctx, d); errors.Is(err, store.ErrConflict) {
+		return api.Outcome{}, storeError(err)
+	}
 	o.audit(d.Who, "config", d.Site, d.Site+" "+out.Text+": "+d.Reason, err)
 	return out, storeError(err)
 }

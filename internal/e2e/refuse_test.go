@@ -190,11 +190,11 @@ func testDial(t *testing.T, l *lab) {
 
 // testPin holds a site at its plan while the others follow a newer one.
 func testPin(t *testing.T, l *lab) {
-	s, err := l.status("admin.sock")
+	_, name, err := l.candidate("tyo1", "eu", "ams1/web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := fmt.Sprint(s.Snapshot.Plan)
+	plan, _, _ := strings.Cut(name, ".")
 	l.rhumb("pin", "tyo1", plan, "--reason", "wait and see")
 	l.loud(5*time.Second, "admin.sock", "Pinned", "tyo1")
 	l.rhumb("dial", "ams1", "50", "--reason", "heat")

@@ -86,6 +86,14 @@ func TestInventoryRevision(t *testing.T) {
 		if w.Inventory.Revision != drained {
 			t.Errorf("a late reader names it %d, want %d", w.Inventory.Revision, drained)
 		}
+		// A second drain judged before the first one was stored must be judged anew.
+		second := placement.Drain{Site: "nyc1", Audit: placement.Audit{Who: "lee", Reason: "power"}}
+		if _, err := s.Expecting(rev).PutDrain(ctx, second); !errors.Is(err, ErrConflict) {
+			t.Errorf("a drain upon an old inventory: %v", err)
+		}
+		if drained, err = s.Expecting(drained).PutForce(ctx, placement.Force{Object: placement.SiteID("ams1"), State: placement.ForceUp}); err != nil {
+			t.Errorf("a force upon the newest inventory: %v", err)
+		}
 		if _, err := s.PutFleet(ctx, f, nil, rev, "lee", ""); !errors.Is(err, ErrConflict) {
 			t.Errorf("apply upon an old inventory: %v", err)
 		}
