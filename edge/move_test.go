@@ -63,6 +63,13 @@ func (w *world) await(what string, ok func() bool) {
 	}
 }
 
+// tellResets logs the RST segments sent by both sites. They prove nothing: links
+// between the agents end with some, and a client's last ACK may come after its
+// finished session is gone. A client that was reset fails in finish.
+func (w *world) tellResets() {
+	w.t.Logf("RST segments sent: %d by a, %d by b", w.resets("a"), w.resets("b"))
+}
+
 // resets counts the RST segments a site has sent.
 func (w *world) resets(n string) int {
 	var v int
@@ -143,9 +150,7 @@ func TestPull(t *testing.T) {
 				if len(r.Moved) < x.N*9/10 || r.Results[resultLost] > 0 {
 					t.Errorf("moved %d of %d sessions: %v", len(r.Moved), x.N, r.Results)
 				}
-				if n := w.resets("a") + w.resets("b"); n != 0 {
-					t.Errorf("%d resets", n)
-				}
+				w.tellResets()
 			})
 		}
 	}
