@@ -29,6 +29,11 @@ func opsUnit(t *testing.T) *unit {
 	}
 	t.Cleanup(func() { st.Close() })
 	inv, c := sampleFleet(t), testClasses(t)
+	fleet := inv.Fleet
+	fleet.Zones = nil // their bytes are not here
+	if inv.Revision, err = st.PutFleet(t.Context(), &fleet, nil, 0, "test", ""); err != nil {
+		t.Fatal(err)
+	}
 	u := &unit{cfg: &config.Node{Node: config.Self{Name: "ams1-a", Site: "ams1"}}, store: st, views: &hub{}, current: &placement.Current{},
 		classes: c, log: slog.New(slog.DiscardHandler)}
 	u.events = newEventQueue(st.AddEvent, u.log, prometheus.NewRegistry())
