@@ -39,6 +39,13 @@ func testKillDirector(t *testing.T, l *lab, w *watchers) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The restarts before may have left a session that is up and not reported yet.
+	l.await(time.Minute, "every session stands", func() error {
+		if n := len(l.peersSince(t)); n < 2*len(sites()) {
+			return fmt.Errorf("%d of %d sessions are reported as established", n, 2*len(sites()))
+		}
+		return nil
+	})
 	site, peers := strings.TrimSuffix(s.Leader, "-a"), l.peersSince(t)
 	killed := l.killUnit(site, "director")
 	l.await(20*time.Second, "another node has the lease", func() error {
