@@ -36,7 +36,7 @@ func TestPush(t *testing.T) {
 				t.Errorf("%d sessions at b", r.Sessions)
 			}
 			w.finish(load, x.N)
-			w.tellResets()
+			w.noResets()
 		})
 	}
 }
@@ -139,7 +139,7 @@ func TestRefusedAndObserved(t *testing.T) {
 			if a.ask("state", &r); r.Results[resultOK] != 0 || r.Results[resultRefused] == 0 && name != "observe" {
 				t.Errorf("results %v %v", r.Results, r.Errors)
 			}
-			w.tellResets()
+			w.noResets()
 		})
 	}
 }
@@ -192,5 +192,5 @@ func TestOrigin(t *testing.T) {
 	if r.Results[resultOK] == 0 {
 		t.Errorf("nothing moved with the object whole at both sites: %v", r.Results)
 	}
-	w.tellResets()
+	w.noResets()
 }

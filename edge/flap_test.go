@@ -34,7 +34,7 @@ func TestFlap(t *testing.T) {
 			if ra.Results[resultOK] < 2*x.N || rb.Results[resultOK] < x.N {
 				t.Errorf("sessions did not follow the route")
 			}
-			w.tellResets()
+			w.noResets()
 		})
 	}
 }

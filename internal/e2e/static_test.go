@@ -20,7 +20,7 @@ import (
 // Limits of what must go on while something else is away.
 const (
 	staleWithin    = 20 * time.Second // until it is said that the store is away
-	fromDiskWithin = 3 * time.Second  // from the start of a process to its first answer, as a poller sees it
+	fromDiskWithin = 2 * time.Second  // from the start of a process to its first answer
 	storeAway      = time.Minute
 	// answerWithin is the patience of a resolver: what comes later is lost.
 	answerWithin = 2 * time.Second
