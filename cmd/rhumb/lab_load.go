@@ -49,10 +49,11 @@ func (a *app) load(ctx context.Context, server string, rate int) error {
 		return errors.Join(err, conn.Close())
 	}
 	var answered atomic.Int64
+	refused := make(chan error, 1)
 	var reader sync.WaitGroup
 	defer reader.Wait()
 	defer conn.Close() // ends the reader
-	reader.Go(func() { countAnswers(conn, &answered) })
+	reader.Go(func() { refused <- countAnswers(conn, &answered) })
 	start, sent, last := time.Now(), 0, int64(0)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -60,10 +61,12 @@ func (a *app) load(ctx context.Context, server string, rate int) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-refused:
+			return unheard(server, err)
 		case now := <-tick.C:
 			for ; sent < int(now.Sub(start).Seconds()*float64(rate)); sent++ {
 				if _, err := conn.Write(queries[sent%len(queries)]); err != nil {
-					return withCode(exitUnreachable, fmt.Errorf("lab: no name server at %s: %w", server, err))
+					return unheard(server, err)
 				}
 			}
 			if now.After(next) {
@@ -75,19 +78,21 @@ func (a *app) load(ctx context.Context, server string, rate int) error {
 	}
 }
 
-// countAnswers counts the datagrams that come; it ends with the connection. An
-// error before that is the kernel's word that nobody listens: the next write, or
-// the one after, will say so too.
-func countAnswers(conn net.Conn, answered *atomic.Int64) {
+// unheard says that nobody listens at a server's address.
+func unheard(server string, err error) error {
+	return withCode(exitUnreachable, fmt.Errorf("lab: no name server at %s: %w", server, err))
+}
+
+// countAnswers counts the datagrams that come, until the connection is closed or
+// refused. The kernel tells a refusal once, to the reader or to the writer,
+// whoever asks first, so both must listen for it.
+func countAnswers(conn net.Conn, answered *atomic.Int64) error {
 	buf := make([]byte, 4096)
 	for {
-		_, err := conn.Read(buf)
-		switch {
-		case err == nil:
-			answered.Add(1)
-		case errors.Is(err, net.ErrClosed):
-			return
+		if _, err := conn.Read(buf); err != nil {
+			return err
 		}
+		answered.Add(1)
 	}
 }
 
