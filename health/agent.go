@@ -40,6 +40,9 @@ type Config struct {
 	// is no longer cast. Both are called from one goroutine and must not block.
 	Sink  func(placement.Vote)
 	Ended func(placement.ClusterID)
+	// ScriptDir is where the programs lie that checks of kind script may run;
+	// empty: they may run none.
+	ScriptDir string
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
 	// Plan returns the plan revision in force, for the beats; may be nil. It is
@@ -115,7 +118,7 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 // starts has ended when it returns.
 func (a *Agent) Run(ctx context.Context) error {
 	results := make(chan look)
-	sched := newScheduler(ctx, results, looksAtOnce, ProberOf)
+	sched := newScheduler(ctx, results, looksAtOnce, proberOf(a.cfg.ScriptDir))
 	defer sched.wait()
 	a.talk.started = time.Now()
 	var beats chan datagram
@@ -239,7 +242,7 @@ func (a *Agent) endVotes() {
 func (a *Agent) looked(l look) {
 	a.m.looked(a.cfg.Site, l)
 	c := a.clusters[l.target.Object]
-	if c != nil && c.feed(l.target.Address, l.result, l.result.At) {
+	if c != nil && c.feed(l.target.Address, l.target.Check.Name, l.result) {
 		a.cast(c)
 	}
 }

@@ -47,6 +47,9 @@ type Node struct {
 	Geo      struct {
 		Databases []string `yaml:"databases"`
 	} `yaml:"geo"`
+	// Scripts is the directory whose programs checks may run; empty: none. Who
+	// may change the fleet must not thereby run programs of his choice here.
+	Scripts string `yaml:"scripts"`
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
 }
