@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -82,7 +83,9 @@ func TestProbeHTTP(t *testing.T) {
 }
 
 func TestProbeHTTPS(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
 	defer srv.Close()
 	r := ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true}}))
 	if r.OK() || r.Kind != "authority" && r.Kind != "name" {

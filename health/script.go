@@ -1,7 +1,6 @@
 package health
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +52,7 @@ func (s scriptProber) probe(ctx context.Context, t Target) Result {
 	late := runGroup(ctx, cmd.Process.Pid)
 	err := cmd.Wait()
 	r := judgeExit(cmd.ProcessState, err, late)
-	r.Bytes = out.Len()
+	r.Bytes = len(out.first)
 	if line := out.line(); r.State != placement.Up && line != "" {
 		r.Cause += ": " + line
 	}
@@ -134,16 +133,16 @@ func judgeExit(state *os.ProcessState, err error, late bool) Result {
 
 // keep keeps the first bytes of an output and swallows the rest: a script that
 // cannot write would stop, or die.
-type keep struct{ bytes.Buffer }
+type keep struct{ first []byte }
 
 func (k *keep) Write(b []byte) (int, error) {
-	k.Buffer.Write(b[:min(len(b), outputLimit-k.Len())])
+	k.first = append(k.first, b[:min(len(b), outputLimit-len(k.first))]...)
 	return len(b), nil
 }
 
 // line is the first line, fit for a log.
 func (k *keep) line() string {
-	s, _, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(k.String(), "")), "\n")
+	s, _, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(k.first), "")), "\n")
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return -1
