@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,8 +61,8 @@ const (
 	looksAtOnce     = 16               // a check must not become the load that it measures
 )
 
-// Agent is the health role of one node. All its state belongs to the goroutine
-// of Run; Set alone may be called from another.
+// Agent is the health role of one node. Its state belongs to the goroutine of Run;
+// Set, SetServices, Meet and Report may be called from others.
 type Agent struct {
 	cfg      Config
 	m        metrics
@@ -73,6 +74,10 @@ type Agent struct {
 	byNode   map[uint16]int // NodeID → index into peers
 	judgedAt time.Time      // when the detector was last asked
 	update   chan inputs
+	ledger   ledger
+	met      chan Encounter
+	services atomic.Pointer[[]ServiceUse]
+	report   atomic.Pointer[placement.HealthStats]
 }
 
 // inputs are what changes while the agent runs.
@@ -91,7 +96,8 @@ func New(cfg Config) *Agent {
 		clusters: make(map[placement.ClusterID]*cluster),
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
-		update:   make(chan inputs, 1)}
+		update:   make(chan inputs, 1),
+		met:      make(chan Encounter, 64)}
 	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
 		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
 	return a
@@ -151,6 +157,9 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.take(sched, in)
 		case l := <-results:
 			a.looked(l)
+			a.account(time.Now())
+		case e := <-a.met:
+			a.meet(e, time.Now())
 		case d := <-beats:
 			a.hear(d)
 		case <-judge.C:
@@ -158,6 +167,7 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.judge(time.Now())
 		case <-votes.C:
 			a.sendVotes(a.ballot.votes()) // again: a peer that has just started knows none
+			a.account(time.Now())
 		}
 	}
 }
@@ -187,6 +197,7 @@ func (a *Agent) take(sched *scheduler, in inputs) {
 		next[p.Object] = c
 	}
 	a.clusters = next
+	a.m.certificate.Reset() // of checks that are gone
 	sched.set(targets)
 	a.endVotes()
 	for _, p := range in.probes {

@@ -149,6 +149,9 @@ func (n *Node) defaults(dir string) {
 	if n.Identity != "" {
 		n.Identity = resolve(dir, n.Identity)
 	}
+	if n.Scripts != "" {
+		n.Scripts = resolve(dir, n.Scripts)
+	}
 	if n.Store.File != "" {
 		n.Store.File = resolve(n.Node.DataDir, n.Store.File)
 	}
