@@ -49,7 +49,7 @@ bench:
 
 soak: build ## hours: the same scenarios with more rounds, longer fuzzing
 	RHUMB_SOAK=1 RHUMB_BIN=$(CURDIR)/$(BIN) $(GO) test -tags e2e -count 1 -p 1 -timeout 8h $(SCENARIOS)
-	@.ci/fuzz 10m
+	@.ci/fuzz 2m
 
 cover:
 	$(GO) test -coverprofile bin/cover.out ./... && $(GO) tool cover -func bin/cover.out | tail -1
