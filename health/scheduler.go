@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rhumb/placement"
@@ -42,19 +43,23 @@ type scheduler struct {
 	ctx     context.Context
 	results chan<- look
 	prober  func(*placement.Check) Prober
-	limit   chan struct{} // looks at once, all targets together
-	scripts chan struct{} // scripts at once: a process costs more than a socket
+	least   int // looks that may always run at once
+	limit   atomic.Pointer[places]
+	scripts places // scripts at once: a process costs more than a socket
 	wg      sync.WaitGroup
 	running map[targetKey]context.CancelFunc
 }
 
 func newScheduler(ctx context.Context, results chan<- look, atOnce int, prober func(*placement.Check) Prober) *scheduler {
-	return &scheduler{ctx: ctx, results: results, prober: prober, limit: make(chan struct{}, atOnce), scripts: make(chan struct{}, scriptsAt), running: make(map[targetKey]context.CancelFunc)}
+	s := &scheduler{ctx: ctx, results: results, prober: prober, least: atOnce, scripts: make(places, scriptsAt), running: make(map[targetKey]context.CancelFunc)}
+	s.room(nil)
+	return s
 }
 
 // set makes the targets those given; known ones go on undisturbed. A look at one
 // that is dropped is broken off, and its result with it.
 func (s *scheduler) set(targets []Target) {
+	s.room(targets)
 	next := make(map[targetKey]context.CancelFunc, len(targets))
 	for _, t := range targets {
 		key := keyOf(t)
@@ -75,6 +80,27 @@ func (s *scheduler) set(targets []Target) {
 	}
 	s.running = next
 }
+
+// room sets how many looks may run at once: no more than it takes to look at every
+// target in time when all of them let their timeout run out. With fewer places a
+// rack that falls silent would be found down later the larger it is.
+func (s *scheduler) room(targets []Target) {
+	sum := 0.0
+	for i := range targets {
+		c := &targets[i].Check
+		shortest := c.Every.Or(placement.DefaultEvery) * 9 / 10
+		sum += float64(c.Timeout.Or(placement.DefaultTimeout)) / float64(max(shortest, time.Millisecond))
+	}
+	n := min(max(int(sum*1.25)+1, s.least), mostAtOnce)
+	if old := s.limit.Load(); old != nil && cap(*old) == n {
+		return
+	}
+	fresh := make(places, n)
+	s.limit.Store(&fresh) // who has a place among the old ones gives it back there
+}
+
+// mostAtOnce bounds the sockets that looks take.
+const mostAtOnce = 4096
 
 // wait blocks until every look has ended; call it after the context did.
 func (s *scheduler) wait() {
@@ -117,15 +143,16 @@ func (s *scheduler) watch(ctx context.Context, t Target) {
 // that is not part of the timeout. ok is false when the target was dropped.
 func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (r Result, ok bool) {
 	if t.Check.Script != nil {
-		if !enter(ctx, s.scripts) {
+		if !s.scripts.enter(ctx) {
 			return Result{}, false
 		}
-		defer func() { <-s.scripts }()
+		defer s.scripts.leave()
 	}
-	if !enter(ctx, s.limit) {
+	limit := *s.limit.Load()
+	if !limit.enter(ctx) {
 		return Result{}, false
 	}
-	defer func() { <-s.limit }()
+	defer limit.leave()
 	start := time.Now()
 	within, cancel := context.WithTimeout(ctx, t.Check.Timeout.Or(placement.DefaultTimeout))
 	defer cancel()
@@ -137,12 +164,17 @@ func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (r Result,
 	return r, ctx.Err() == nil
 }
 
-// enter takes a place among a limited number; false when the context ended first.
-func enter(ctx context.Context, places chan struct{}) bool {
+// places are a limited number of them.
+type places chan struct{}
+
+// enter takes a place; false when the context ended first.
+func (p places) enter(ctx context.Context) bool {
 	select {
-	case places <- struct{}{}:
+	case p <- struct{}{}:
 		return true
 	case <-ctx.Done():
 		return false
 	}
 }
+
+func (p places) leave() { <-p }
