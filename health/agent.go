@@ -159,7 +159,9 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.looked(l)
 			a.account(time.Now())
 		case e := <-a.met:
-			a.meet(e, time.Now())
+			if id, bad := a.meet(e, time.Now()); bad {
+				sched.lookNow(id)
+			}
 		case d := <-beats:
 			a.hear(d)
 		case <-judge.C:

@@ -37,8 +37,8 @@ func keyOf(t Target) targetKey {
 }
 
 // scheduler probes each target at its own interval, never two looks at one
-// target at once. It owns a goroutine a target; all end with ctx. Only set and
-// wait are called from outside, both by its owner.
+// target at once. It owns a goroutine a target; all end with ctx. Only set,
+// lookNow and wait are called from outside, all by its owner.
 type scheduler struct {
 	ctx     context.Context
 	results chan<- look
@@ -47,11 +47,17 @@ type scheduler struct {
 	limit   atomic.Pointer[places]
 	scripts places // scripts at once: a process costs more than a socket
 	wg      sync.WaitGroup
-	running map[targetKey]context.CancelFunc
+	running map[targetKey]watcher
+}
+
+// watcher is the goroutine of one target.
+type watcher struct {
+	stop context.CancelFunc
+	now  chan struct{} // has room for one wish to look at once
 }
 
 func newScheduler(ctx context.Context, results chan<- look, atOnce int, prober func(*placement.Check) Prober) *scheduler {
-	s := &scheduler{ctx: ctx, results: results, prober: prober, least: atOnce, scripts: make(places, scriptsAt), running: make(map[targetKey]context.CancelFunc)}
+	s := &scheduler{ctx: ctx, results: results, prober: prober, least: atOnce, scripts: make(places, scriptsAt), running: make(map[targetKey]watcher)}
 	s.room(nil)
 	return s
 }
@@ -60,23 +66,24 @@ func newScheduler(ctx context.Context, results chan<- look, atOnce int, prober f
 // that is dropped is broken off, and its result with it.
 func (s *scheduler) set(targets []Target) {
 	s.room(targets)
-	next := make(map[targetKey]context.CancelFunc, len(targets))
+	next := make(map[targetKey]watcher, len(targets))
 	for _, t := range targets {
 		key := keyOf(t)
-		if next[key] != nil {
+		if next[key].stop != nil {
 			continue // the same target twice
 		}
-		if stop := s.running[key]; stop != nil {
-			next[key] = stop
+		if w := s.running[key]; w.stop != nil {
+			next[key] = w
 			delete(s.running, key)
 			continue
 		}
 		ctx, stop := context.WithCancel(s.ctx)
-		next[key] = stop
-		s.wg.Go(func() { s.watch(ctx, t) })
+		w := watcher{stop, make(chan struct{}, 1)}
+		next[key] = w
+		s.wg.Go(func() { s.watch(ctx, t, w.now) })
 	}
-	for _, stop := range s.running {
-		stop()
+	for _, w := range s.running {
+		w.stop()
 	}
 	s.running = next
 }
@@ -111,10 +118,23 @@ func (s *scheduler) wait() {
 // leave its cluster unknown for minutes.
 const firstWithin = time.Second
 
+// lookNow has every target of an object looked at without waiting for its turn. One
+// that is being looked at is looked at once more.
+func (s *scheduler) lookNow(object placement.ClusterID) {
+	for key, w := range s.running {
+		if key.object == object {
+			select {
+			case w.now <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
 // watch looks at one target until its context ends: the first time within a
 // tenth of the interval, then every interval give or take a tenth, so that many
 // vantages never fall into step.
-func (s *scheduler) watch(ctx context.Context, t Target) {
+func (s *scheduler) watch(ctx context.Context, t Target, now <-chan struct{}) {
 	every := t.Check.Every.Or(placement.DefaultEvery)
 	probe := s.prober(&t.Check)
 	timer := time.NewTimer(rand.N(min(every/10, firstWithin) + 1))
@@ -124,6 +144,7 @@ func (s *scheduler) watch(ctx context.Context, t Target) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		case <-now:
 		}
 		r, ok := s.look(ctx, probe, t)
 		if !ok {
