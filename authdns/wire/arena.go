@@ -12,8 +12,6 @@ type Body struct {
 	len    uint16
 	flags  uint16 // AA and RCODE, as in the header
 	counts [3]uint16
-	// Tag belongs to the caller, who counts by it.
-	Tag uint16
 }
 
 // Entry is what an Index knows of a name and type.
@@ -39,12 +37,9 @@ type Index struct {
 // Len is the number of names and types.
 func (x *Index) Len() int { return len(x.entries) }
 
-// Bodies is the number of bodies; each has a number below it.
-func (x *Index) Bodies() int { return len(x.bodies) }
-
-// Find returns the entry of a query, or nil.
+// Find returns the entry of a query, or nil; a nil Index holds none.
 func (x *Index) Find(q *Query) *Entry {
-	if len(x.slots) == 0 {
+	if x == nil || len(x.slots) == 0 {
 		return nil
 	}
 	mask := uint64(len(x.slots) - 1)
@@ -103,7 +98,7 @@ func (b *Builder) Add(name []byte, typ, tag uint16) {
 
 // Reply adds a body to the entry begun last, taken from a reply to its question
 // without an OPT record: header, question, records. Nil leaves it out.
-func (b *Builder) Reply(msg []byte, tag uint16) {
+func (b *Builder) Reply(msg []byte) {
 	e := &b.x.entries[len(b.x.entries)-1]
 	e.Count++
 	if msg == nil {
@@ -111,7 +106,7 @@ func (b *Builder) Reply(msg []byte, tag uint16) {
 		return
 	}
 	records := msg[headerLen+int(e.nameLen)+4:]
-	body := Body{off: b.keep(records), len: uint16(len(records)), flags: binary.BigEndian.Uint16(msg[2:]) & 0x040f, Tag: tag}
+	body := Body{off: b.keep(records), len: uint16(len(records)), flags: binary.BigEndian.Uint16(msg[2:]) & 0x040f}
 	for i := range body.counts {
 		body.counts[i] = binary.BigEndian.Uint16(msg[6+2*i:])
 	}

@@ -64,14 +64,18 @@ func (b *Batch) Receive(fd uintptr) (int, error) {
 		h.SetControllen(controlSize)
 	}
 	b.replies = 0
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.recv[0])), uintptr(len(b.recv)), unix.MSG_DONTWAIT, 0, 0)
-	switch errno {
-	case 0:
-		return int(n), nil
-	case unix.EAGAIN, unix.EINTR:
-		return 0, nil
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.recv[0])), uintptr(len(b.recv)), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN:
+			return 0, nil
+		case unix.EINTR: // the poller wakes us no more for what already lies there
+			continue
+		}
+		return 0, errno
 	}
-	return 0, errno
 }
 
 // Query returns a datagram; nil for one that was cut off.

@@ -142,8 +142,8 @@ func sample(t testing.TB, names ...string) *Index {
 			t.Fatal(err)
 		}
 		b.Add(wireName[:n], dns.TypeA, uint16(i))
-		b.Reply(msg, uint16(i))
-		b.Reply(nil, 0)
+		b.Reply(msg)
+		b.Reply(nil)
 	}
 	return b.Index()
 }
