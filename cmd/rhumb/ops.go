@@ -362,7 +362,7 @@ func fleetChanges(old, next *placement.Fleet) []api.Change {
 	out = append(out, changed("service", old.Services, next.Services, func(s placement.Service) string { return s.Name })...)
 	out = append(out, changed("prefix", old.Prefixes, next.Prefixes, func(p placement.Prefix) string { return p.Prefix.String() })...)
 	out = append(out, changed("zone", old.Zones, next.Zones, func(z placement.Zone) string { return z.Name })...)
-	out = append(out, changed("override", old.Overrides, next.Overrides, func(o placement.Override) string { return o.Prefix.String() })...)
+	out = append(out, changed("override", old.Overrides, next.Overrides, placement.Override.Name)...)
 	if old.Mode != next.Mode || old.ECS != next.ECS || old.Safety != next.Safety || !maps.Equal(old.Roles, next.Roles) {
 		out = append(out, api.Change{Kind: "fleet", Object: "fleet", Verb: "changed", Text: "mode, ecs or safety"})
 	}

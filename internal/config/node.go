@@ -46,6 +46,8 @@ type Node struct {
 	BGP      *BGP   `yaml:"bgp"`
 	Geo      struct {
 		Databases []string `yaml:"databases"`
+		// Routes are routing tables (MRT) by which clients are grouped.
+		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
@@ -149,8 +151,10 @@ func (n *Node) defaults(dir string) {
 	if n.Store.File != "" {
 		n.Store.File = resolve(n.Node.DataDir, n.Store.File)
 	}
-	for i, db := range n.Geo.Databases {
-		n.Geo.Databases[i] = resolve(dir, db)
+	for _, files := range [][]string{n.Geo.Databases, n.Geo.Routes} {
+		for i := range files {
+			files[i] = resolve(dir, files[i])
+		}
 	}
 	if e := n.Store.Etcd; e != nil {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)

@@ -191,3 +191,16 @@ func FuzzLoadFleet(f *testing.F) {
 		}
 	})
 }
+
+// TestClientKeys: a key of clients is a prefix or an AS, each in one spelling.
+func TestClientKeys(t *testing.T) {
+	for key, want := range map[string]string{
+		"192.0.2.0/24": "192.0.2.0/24", "2001:db8::/32": "2001:db8::/32", "AS64510": "AS64510", "AS4200000000": "AS4200000000",
+		"192.0.2.1/24": "", "192.0.2.1": "", "AS0": "", "AS": "", "AS064510": "", "as64510": "", "AS4294967296": "", "AS-1": "", "AS+1": "",
+	} {
+		o, ok := clientKey(key)
+		if ok != (want != "") || ok && o.Name() != want {
+			t.Errorf("%s: %+v %v, want %q", key, o, ok, want)
+		}
+	}
+}

@@ -238,3 +238,26 @@ func FuzzMRT(f *testing.F) {
 		})
 	})
 }
+
+// testdata/bird.mrt was written by BIRD 2.0.12: two tables, each with its own peer
+// index.
+func TestBirdsFile(t *testing.T) {
+	r, err := OpenRoutes([]string{"testdata/bird.mrt"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkBird(t, r)
+}
+
+func checkBird(t *testing.T, r *Routes) {
+	t.Helper()
+	for addr, want := range map[string]Cluster{
+		"192.0.2.1": {64503, 64501}, "198.51.100.1": {64503, 64501}, "2001:db8::1": {64504, 0}} {
+		if got, match, ok := r.Lookup(netip.MustParseAddr(addr)); !ok || got != want {
+			t.Errorf("%s: %+v by %s, want %+v", addr, got, match, want)
+		}
+	}
+	if r.Len() != 3 {
+		t.Errorf("%d routes, want 3", r.Len())
+	}
+}

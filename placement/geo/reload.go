@@ -65,7 +65,7 @@ func NewSource(opt SourceOptions) (*Source, error) {
 	s := &Source{opt: opt}
 	s.status.Store(&Status{})
 	s.settled = look(opt.files())
-	t, err := opt.load()
+	t, err := Load(opt.Paths, opt.Routes)
 	if err == nil {
 		s.accept(t, false)
 		return s, nil
@@ -81,26 +81,27 @@ func NewSource(opt SourceOptions) (*Source, error) {
 // files are all that is watched.
 func (o *SourceOptions) files() []string { return slices.Concat(o.Paths, o.Routes) }
 
-// load makes the table which the options name. Either all of it is good or nothing
-// is used: a table without its routes would place clients otherwise than on the
+// Load compiles the databases, or takes the embedded table where none is named, and
+// groups it by the routing tables, if any. Either all of it is good or there is
+// an error: a table without its routes would place clients otherwise than on the
 // nodes that have them.
-func (o *SourceOptions) load() (*Table, error) {
+func Load(databases, routes []string) (*Table, error) {
+	var grouping *Routes
+	if len(routes) > 0 {
+		var err error
+		if grouping, err = OpenRoutes(routes); err != nil {
+			return nil, err
+		}
+	}
 	open := Default
-	if len(o.Paths) > 0 {
-		open = func() (*Table, error) { return Open(o.Paths) }
-	}
-	if len(o.Routes) == 0 {
-		return open()
-	}
-	routes, err := OpenRoutes(o.Routes)
-	if err != nil {
-		return nil, err
+	if len(databases) > 0 {
+		open = func() (*Table, error) { return Open(databases) }
 	}
 	t, err := open()
-	if err != nil {
-		return nil, err
+	if err != nil || grouping == nil {
+		return t, err
 	}
-	return t.Grouped(routes)
+	return t.Grouped(grouping)
 }
 
 // Table is the table in use, never nil.
@@ -140,7 +141,7 @@ func (s *Source) poll() {
 		return
 	}
 	s.settled, s.pending = seen, nil
-	t, err := s.opt.load()
+	t, err := Load(s.opt.Paths, s.opt.Routes)
 	if err != nil {
 		s.refuse(err)
 		return
