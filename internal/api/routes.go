@@ -56,6 +56,9 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/rules", roleRead, "The one table of rules", nil, List[placement.Rule]{}, s.getRules},
 		{"GET", "/events", roleRead, "Events, oldest first; ?since= &kind= &site= &limit=", nil, List[placement.Event]{}, s.getEvents},
 		{"GET", "/config", roleRead, "The fleet in force and its revision", nil, placement.Inventory{}, s.getConfig},
+		{"GET", "/config/history", roleRead, "The kept configurations, newest first", nil, List[ConfigVersion]{}, s.getHistory},
+		{"GET", "/config/diff", roleRead, "What differs between two configurations; ?from= &to=, 0 or nothing: the one in force", nil, ConfigDiff{}, s.getConfigDiff},
+		{"GET", "/config/{revision}", roleRead, "The fleet applied as a revision", nil, placement.Fleet{}, s.getConfigAt},
 		{"POST", "/explain", roleRead, "Why a client gets the answer it gets", ExplainRequest{}, Explanation{}, s.postExplain},
 		{"POST", "/simulate", roleRead, "Load per site before and after a loss or a drain", SimulateRequest{}, Forecast{}, s.postSimulate},
 		{"POST", "/config/check", roleRead, "What an apply of this fleet would change", ApplyRequest{}, ApplyResult{}, s.postCheck},
@@ -65,6 +68,7 @@ func (s *Server) readEndpoints() []endpoint {
 func (s *Server) changeEndpoints() []endpoint {
 	return []endpoint{
 		{"PUT", "/config", roleOperate, "Apply a fleet; If-Match: revision, ?dry_run=true", ApplyRequest{}, ApplyResult{}, s.putConfig},
+		{"POST", "/config/rollback", roleOperate, "Apply a kept configuration anew, judged like any apply", RollbackRequest{}, ApplyResult{}, s.postRollback},
 		{"POST", "/sites/{site}/drain", roleOperate, "Take a site out, by phases", DrainRequest{}, Outcome{}, s.postDrain},
 		{"POST", "/sites/{site}/undrain", roleOperate, "Bring a site back", Undrain{}, Outcome{}, s.postUndrain},
 		{"POST", "/sites/{site}/force", roleOperate, "Set the operator's word beside the measured state", ForceRequest{}, Outcome{}, s.postForce},

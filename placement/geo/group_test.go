@@ -80,7 +80,7 @@ func TestGrouped(t *testing.T) {
 func TestGroupedCounts(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	countries := []string{"NL", "DE", "AU"}
-	for round := range 300 {
+	for round := range 100 {
 		origins := map[string]uint32{}
 		for range r.IntN(12) {
 			origins[smallPrefix(r)] = 64501 + r.Uint32N(3)
