@@ -13,12 +13,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"rhumb/placement"
 )
 
 // Config is what a Server needs; State is required, the rest may be absent.
 type Config struct {
 	// State returns what is known now; it is called for each request and must be quick.
-	State  func() State
+	State func() State
+	// Past returns a snapshot that was in force, ErrNotFound if it is not kept.
+	Past   func(ctx context.Context, name placement.Name) (*placement.Snapshot, error)
 	Ops    Ops
 	Events EventLog
 	// Gatherer is served under /metrics; Registerer takes this package's own metrics.
