@@ -14,7 +14,7 @@ import (
 // serveOps serves the changes of a unit on a socket, which the command line finds.
 func serveOps(t *testing.T, u *unit) {
 	t.Helper()
-	s, err := api.New(api.Config{State: u.apiState, Past: u.past, Ops: newOps(u), Identity: api.Identity{Node: "ams1-a", Unit: "rhumb"}})
+	s, err := api.New(api.Config{State: u.apiState, Past: u.past, Delegation: u.delegation, Ops: newOps(u), Identity: api.Identity{Node: "ams1-a", Unit: "rhumb"}})
 	if err != nil {
 		t.Fatal(err)
 	}

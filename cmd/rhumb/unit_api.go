@@ -18,7 +18,7 @@ import (
 // addAPI serves this unit's API on its unix socket, on the node's HTTP address
 // if this unit is the one that has it, and on any listener handed in.
 func addAPI(u *unit, lab bool, more ...net.Listener) error {
-	srv, err := api.New(api.Config{State: u.apiState, Past: u.past, Ops: newOps(u), Events: eventLog{u}, Gatherer: u.gatherer(), Registerer: u.metrics,
+	srv, err := api.New(api.Config{State: u.apiState, Past: u.past, Delegation: u.delegation, Ops: newOps(u), Events: eventLog{u}, Gatherer: u.gatherer(), Registerer: u.metrics,
 		Assets: assets(), Identity: api.Identity{Node: u.cfg.Node.Name, Unit: u.name, Version: version, Lab: lab}, Logger: u.log})
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)

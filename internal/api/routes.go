@@ -50,6 +50,7 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/peers/{site}/routes", roleRead, "What the nodes of a site announce", nil, List[NodeRoute]{}, s.getRoutes},
 		{"GET", "/zones", roleRead, "Zones and who serves them", nil, List[Zone]{}, s.getZones},
 		{"GET", "/zones/{zone}", roleRead, "One zone", nil, Zone{}, s.getZone},
+		{"GET", "/zones/{zone}/delegation", roleRead, "The NS and glue records that the zone's parent must hold", nil, Delegation{}, s.getDelegation},
 		{"GET", "/sessions", roleRead, "Client sessions by node; ?site= &state=", nil, List[Sessions]{}, s.getSessions},
 		{"GET", "/nodes", roleRead, "Units as they report themselves", nil, List[placement.Node]{}, s.getNodes},
 		{"GET", "/slots", roleRead, "Slots and anchors of each prefix", nil, List[Slot]{}, s.getSlots},

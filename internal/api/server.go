@@ -22,9 +22,11 @@ type Config struct {
 	// State returns what is known now; it is called for each request and must be quick.
 	State func() State
 	// Past returns a snapshot that was in force, ErrNotFound if it is not kept.
-	Past   func(ctx context.Context, name placement.Name) (*placement.Snapshot, error)
-	Ops    Ops
-	Events EventLog
+	Past func(ctx context.Context, name placement.Name) (*placement.Snapshot, error)
+	// Delegation says what the parent of a zone must hold; the name has its root's dot.
+	Delegation func(ctx context.Context, zone string) (*Delegation, error)
+	Ops        Ops
+	Events     EventLog
 	// Gatherer is served under /metrics; Registerer takes this package's own metrics.
 	Gatherer   prometheus.Gatherer
 	Registerer prometheus.Registerer
