@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ func (s *Server) routes() http.Handler {
 	if s.cfg.Assets != nil {
 		mux.Handle("/", pages(s.cfg.Assets))
 	}
-	return s.metrics.count(guard(mux))
+	return s.metrics.count(guard(mux, s.cfg.Tokens))
 }
 
 // pages serves files to those who read.
@@ -113,9 +114,9 @@ func pages(assets http.Handler) http.Handler {
 	})
 }
 
-// guard stands before every route: names of hosts, writes of other origins, and
-// what a page may load.
-func guard(next http.Handler) http.Handler {
+// guard stands before every route: names of hosts, who asks, writes of other
+// origins, and what a page may load.
+func guard(next http.Handler, tokens *Tokens) http.Handler {
 	cross := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -127,12 +128,27 @@ func guard(next http.Handler) http.Handler {
 				Status: http.StatusMisdirectedRequest, Code: "host", Detail: "this address is served as localhost only"})
 			return
 		}
-		if callerOf(r.Context()).role < roleRead {
-			writeProblem(w, problemOf(fmt.Errorf("%w: only loopback and the unix socket are served", ErrForbidden)))
+		c, err := identify(r, tokens)
+		if err == nil && c.role < roleRead {
+			err = stranger(r, c)
+		}
+		if err != nil {
+			writeProblem(w, problemOf(err))
 			return
 		}
-		cross.ServeHTTP(w, r)
+		cross.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
+}
+
+// stranger says what is missing to one who may do nothing.
+func stranger(r *http.Request, c caller) error {
+	switch {
+	case c.who != "" && r.TLS != nil:
+		return fmt.Errorf("%w: %s has neither %s nor %s as its organizational unit", ErrForbidden, c.who, WordOperator, WordViewer)
+	case r.TLS != nil:
+		return fmt.Errorf("%w: a token or a client certificate, please", ErrUnknownCaller)
+	}
+	return fmt.Errorf("%w: only loopback and the unix socket are served in clear", ErrForbidden)
 }
 
 func (s *Server) handle(e endpoint) http.Handler {

@@ -30,6 +30,8 @@ type Config struct {
 	// Gatherer is served under /metrics; Registerer takes this package's own metrics.
 	Gatherer   prometheus.Gatherer
 	Registerer prometheus.Registerer
+	// Tokens let callers in beside those whom the connection tells; nil: none.
+	Tokens *Tokens
 	// Assets serves the pages, at / and below.
 	Assets http.Handler
 	Identity
