@@ -216,7 +216,7 @@ func FuzzMRT(f *testing.F) {
 			}
 			return
 		}
-		if r.Len() == 0 && len(r.v4.word)+len(r.v6.word) != 2 {
+		if r.Len() == 0 && len(r.v4.list)+len(r.v6.list) != 2 {
 			t.Error("no routes, yet stretches")
 		}
 		r.each(func(s stretch) {

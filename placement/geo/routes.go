@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -36,23 +37,28 @@ type Routes struct {
 }
 
 // spans4 is IPv4 as stretches of one longest match each, from the first address
-// to the last. The word holds prefix length and cluster, 0 for no match. root
-// narrows the search by the upper half of an address.
+// to the last.
 type spans4 struct {
-	first, word []uint32
-	root        []uint32
+	list []span4
+	root root
 }
+
+// span4 is where a stretch begins; the word holds prefix length and cluster, 0 for
+// no match. Both lie on one cache line.
+type span4 struct{ first, word uint32 }
 
 // spans6 is the same for IPv6. The lower halves exist only if one is not zero:
 // tables that stop at /64 have none.
 type spans6 struct {
-	first, low []uint64
-	word       []uint32
-	root       []uint32
+	list []span6
+	low  []uint64
+	root root
 }
 
-// roots is how many parts each family is divided into by its root.
-const roots = 1 << 16
+type span6 struct {
+	first uint64
+	word  uint32
+}
 
 // Lookup returns the cluster of an address and the prefix that says so; ok is
 // false if no route covers it. A default route covers nothing. An IPv4-mapped
@@ -79,42 +85,75 @@ func (r *Routes) Lookup(a netip.Addr) (c Cluster, match netip.Prefix, ok bool) {
 // find narrows the stretches down by halves without a branch on the outcome,
 // which no predictor could guess.
 func (s *spans4) find(x uint32) uint32 {
-	at, n := s.root[x>>16], s.root[x>>16+1]
+	at, n := s.root.bounds(uint64(x) << 32)
 	for n = n - at + 1; n > 1; {
 		half := n / 2
-		if s.first[at+half] <= x {
+		if s.list[at+half].first <= x {
 			at += half
 		}
 		n -= half
 	}
-	return s.word[at]
+	return s.list[at].word
 }
 
 func (s *spans6) find(p point) uint32 {
-	b := part6(p.hi)
-	at, n := s.root[b], s.root[b+1]
+	at, n := s.root.bounds(p.hi)
 	for n = n - at + 1; n > 1; {
 		half := n / 2
-		if first := s.first[at+half]; first < p.hi || first == p.hi && (s.low == nil || s.low[at+half] <= p.lo) {
+		if first := s.list[at+half].first; first < p.hi || first == p.hi && (s.low == nil || s.low[at+half] <= p.lo) {
 			at += half
 		}
 		n -= half
 	}
-	return s.word[at]
+	return s.list[at].word
 }
 
-// part6 is the part of the space in which an address lies. 2000::/3, where all
-// routes are (RFC 4291, 2.4), is divided evenly; what lies outside joins the first
-// and the last part.
-func part6(hi uint64) int {
-	const low, high = 0x2000 << 48, 0x4000 << 48
-	switch {
-	case hi < low:
-		return 0
-	case hi >= high:
-		return roots - 1
+// root narrows a search: the space is divided by its first 16 bits, and each part
+// again by as many bits as it holds stretches to tell apart. IPv6 needs that, since
+// all of it lies in some hundred parts, and there densely.
+type root struct {
+	branch []branch // 1<<16
+	start  []uint32 // the last stretch before each part, and one more
+}
+
+type branch struct {
+	first uint32 // of its parts
+	bits  uint8  // it has 1<<bits
+}
+
+// part is the part of an address by its upper half.
+func (r *root) part(hi uint64) uint32 {
+	b := r.branch[hi>>48]
+	return b.first + uint32(hi<<16>>(64-b.bits))
+}
+
+// bounds are the first and the last stretch in which an address may lie.
+func (r *root) bounds(hi uint64) (first, last uint32) {
+	p := r.part(hi)
+	return r.start[p], r.start[p+1]
+}
+
+// newRoot makes the root of n stretches: some four of them a part on the average.
+func newRoot(n int, first func(i int) uint64) root {
+	count := make([]int, 1<<16)
+	for i := range n {
+		count[first(i)>>48]++
 	}
-	return int((hi - low) >> 45)
+	r := root{branch: make([]branch, 1<<16)}
+	parts := uint32(0)
+	for i, c := range count {
+		r.branch[i] = branch{parts, uint8(min(16, max(0, bits.Len(uint(c))-2)))}
+		parts += 1 << r.branch[i].bits
+	}
+	r.start = make([]uint32, parts+1)
+	next := 0
+	for p := range r.start {
+		for next < n && r.part(first(next)) < uint32(p) {
+			next++
+		}
+		r.start[p] = uint32(max(0, next-1))
+	}
+	return r
 }
 
 // Len is the number of routes.
@@ -160,19 +199,19 @@ type stretch struct {
 
 // each yields all stretches of both families in address order.
 func (r *Routes) each(yield func(stretch)) {
-	for i, word := range r.v4.word {
-		s := stretch{first: point{hi: uint64(r.v4.first[i]) << 32}, last: end(), v4: true}
-		if i+1 < len(r.v4.first) {
-			s.last = point{hi: uint64(r.v4.first[i+1]) << 32}.prev()
+	for i, span := range r.v4.list {
+		s := stretch{first: point{hi: uint64(span.first) << 32}, last: end(), v4: true}
+		if i+1 < len(r.v4.list) {
+			s.last = point{hi: uint64(r.v4.list[i+1].first) << 32}.prev()
 		}
-		yield(r.named(s, word))
+		yield(r.named(s, span.word))
 	}
-	for i, word := range r.v6.word {
+	for i, span := range r.v6.list {
 		s := stretch{first: r.v6.at(i), last: end()}
-		if i+1 < len(r.v6.first) {
+		if i+1 < len(r.v6.list) {
 			s.last = r.v6.at(i + 1).prev()
 		}
-		yield(r.named(s, word))
+		yield(r.named(s, span.word))
 	}
 }
 
@@ -186,9 +225,9 @@ func (r *Routes) named(s stretch, word uint32) stretch {
 
 func (s *spans6) at(i int) point {
 	if s.low == nil {
-		return point{hi: s.first[i]}
+		return point{hi: s.list[i].first}
 	}
-	return point{s.first[i], s.low[i]}
+	return point{s.list[i].first, s.low[i]}
 }
 
 // A word packs a prefix length, never 0, and the number of a cluster.
@@ -263,25 +302,25 @@ func (b *routesBuilder) build() *Routes {
 	b.order()
 	r.count = b.len()
 	n := changes(b.sweep4)
-	r.v4 = spans4{first: make([]uint32, 0, n), word: make([]uint32, 0, n)}
+	r.v4.list = make([]span4, 0, n)
 	starts(b.sweep4, func(at point, word uint32) {
-		r.v4.first, r.v4.word = append(r.v4.first, uint32(at.hi>>32)), append(r.v4.word, word)
+		r.v4.list = append(r.v4.list, span4{uint32(at.hi >> 32), word})
 	})
 	b.v4 = nil
-	r.v4.root = rootOf(n, func(i int) int { return int(r.v4.first[i] >> 16) })
+	r.v4.root = newRoot(n, func(i int) uint64 { return uint64(r.v4.list[i].first) << 32 })
 	n = changes(b.sweep6)
-	r.v6 = spans6{first: make([]uint64, 0, n), word: make([]uint32, 0, n)}
+	r.v6.list = make([]span6, 0, n)
 	if slices.ContainsFunc(b.v6, func(x route6) bool { return x.word>>24 > 64 }) {
 		r.v6.low = make([]uint64, 0, n)
 	}
 	starts(b.sweep6, func(at point, word uint32) {
-		r.v6.first, r.v6.word = append(r.v6.first, at.hi), append(r.v6.word, word)
+		r.v6.list = append(r.v6.list, span6{at.hi, word})
 		if r.v6.low != nil {
 			r.v6.low = append(r.v6.low, at.lo)
 		}
 	})
 	b.v6 = nil
-	r.v6.root = rootOf(n, func(i int) int { return part6(r.v6.first[i]) })
+	r.v6.root = newRoot(n, func(i int) uint64 { return r.v6.list[i].first })
 	return r
 }
 
@@ -359,18 +398,4 @@ func changes(run func(*sweep)) int {
 	n := 0
 	starts(run, func(point, uint32) { n++ })
 	return n
-}
-
-// rootOf gives each part the last of n stretches that starts before it, from which
-// a search in that part begins; it ends with the same of the part behind it.
-func rootOf(n int, part func(i int) int) []uint32 {
-	root := make([]uint32, roots+1)
-	next := 0
-	for b := range root {
-		for next < n && part(next) < b {
-			next++
-		}
-		root[b] = uint32(max(0, next-1))
-	}
-	return root
 }
