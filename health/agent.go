@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,9 @@ type Config struct {
 	// is no longer cast. Both are called from one goroutine and must not block.
 	Sink  func(placement.Vote)
 	Ended func(placement.ClusterID)
+	// ScriptDir is where the programs lie that checks of kind script may run;
+	// empty: they may run none.
+	ScriptDir string
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
 	// Plan returns the plan revision in force, for the beats; may be nil. It is
@@ -57,8 +61,8 @@ const (
 	looksAtOnce     = 16               // a check must not become the load that it measures
 )
 
-// Agent is the health role of one node. All its state belongs to the goroutine
-// of Run; Set alone may be called from another.
+// Agent is the health role of one node. Its state belongs to the goroutine of Run;
+// Set, SetServices, Meet and Report may be called from others.
 type Agent struct {
 	cfg      Config
 	m        metrics
@@ -70,6 +74,10 @@ type Agent struct {
 	byNode   map[uint16]int // NodeID → index into peers
 	judgedAt time.Time      // when the detector was last asked
 	update   chan inputs
+	ledger   ledger
+	met      chan Encounter
+	services atomic.Pointer[[]ServiceUse]
+	report   atomic.Pointer[placement.HealthStats]
 }
 
 // inputs are what changes while the agent runs.
@@ -88,7 +96,8 @@ func New(cfg Config) *Agent {
 		clusters: make(map[placement.ClusterID]*cluster),
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
-		update:   make(chan inputs, 1)}
+		update:   make(chan inputs, 1),
+		met:      make(chan Encounter, 64)}
 	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
 		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
 	return a
@@ -115,7 +124,7 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 // starts has ended when it returns.
 func (a *Agent) Run(ctx context.Context) error {
 	results := make(chan look)
-	sched := newScheduler(ctx, results, looksAtOnce, ProberOf)
+	sched := newScheduler(ctx, results, looksAtOnce, proberOf(a.cfg.ScriptDir))
 	defer sched.wait()
 	a.talk.started = time.Now()
 	var beats chan datagram
@@ -148,6 +157,11 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.take(sched, in)
 		case l := <-results:
 			a.looked(l)
+			a.account(time.Now())
+		case e := <-a.met:
+			if id, bad := a.meet(e, time.Now()); bad {
+				sched.lookNow(id)
+			}
 		case d := <-beats:
 			a.hear(d)
 		case <-judge.C:
@@ -155,6 +169,7 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.judge(time.Now())
 		case <-votes.C:
 			a.sendVotes(a.ballot.votes()) // again: a peer that has just started knows none
+			a.account(time.Now())
 		}
 	}
 }
@@ -184,6 +199,7 @@ func (a *Agent) take(sched *scheduler, in inputs) {
 		next[p.Object] = c
 	}
 	a.clusters = next
+	a.m.certificate.Reset() // of checks that are gone
 	sched.set(targets)
 	a.endVotes()
 	for _, p := range in.probes {
@@ -239,15 +255,23 @@ func (a *Agent) endVotes() {
 func (a *Agent) looked(l look) {
 	a.m.looked(a.cfg.Site, l)
 	c := a.clusters[l.target.Object]
-	if c != nil && c.feed(l.target.Address, l.result, l.result.At) {
+	if c == nil {
+		return
+	}
+	if c.feed(l.target.Address, l.target.Check.Name, l.result) || c.lost() {
 		a.cast(c)
 	}
 }
 
 // cast votes what is known of a cluster; of an unknown one there is nothing to say.
+// What was said before a change of its checks stands until something is known by the
+// new ones, or until it is plain that they will not see.
 func (a *Agent) cast(c *cluster) {
 	state, cause := c.state()
 	if state == placement.Unknown {
+		if before, voted := a.ballot.own[c.object]; voted && before.State != placement.Unknown && c.lost() {
+			a.vote(placement.Vote{Object: c.object, State: placement.Unknown, Cause: "its checks cannot see"})
+		}
 		return
 	}
 	v := placement.Vote{Object: c.object, State: state, Cause: cause}

@@ -22,40 +22,62 @@ const (
 // results in order of time.
 type damper struct {
 	rise, fall int             // results in a row that it takes
-	state      placement.State // Unknown, Up or Down
-	good, bad  int             // results in a row
+	state      placement.State // Unknown, Up, Degraded or Down
+	good, bad  int             // results in a row; a degraded one is good
+	slow       int             // degraded results in a row
 	penalty    float64         // at the time at
 	at         time.Time       // when penalty was computed
 }
 
 func newDamper(rise, fall int) damper { return damper{rise: max(rise, 1), fall: max(fall, 1)} }
 
-// feed takes a result and tells whether the state changed.
-func (d *damper) feed(ok bool, now time.Time) (changed bool) {
-	if ok {
-		d.good, d.bad = d.good+1, 0
-	} else {
-		d.good, d.bad = 0, d.bad+1
-	}
+// feed takes a result and tells whether the state changed. A look that could not
+// see changes nothing. agreed is set when evidence of another kind says down as
+// well: one bad look is then as good as fall of them.
+func (d *damper) feed(found placement.State, agreed bool, now time.Time) (changed bool) {
+	before := d.state
+	d.count(found)
 	switch {
-	case !ok && d.state != placement.Down && d.bad >= d.fall:
-		d.leave(now)
-		return true
-	case ok && d.state == placement.Unknown && d.good >= 1:
+	case found == placement.Unknown:
+	case found == placement.Down:
+		if d.state != placement.Down && (d.bad >= d.fall || agreed) {
+			d.leave(now)
+		}
+	case d.state == placement.Unknown:
 		// The first good look suffices: nothing was taken away that must be earned back.
+		d.state = found
+	case d.state == placement.Down:
+		if d.good >= d.rise && d.decayed(now) < reuse {
+			d.state = found
+		}
+	case d.state == placement.Up && d.slow >= d.fall:
+		d.state = placement.Degraded
+	case d.state == placement.Degraded && d.slow == 0 && d.good >= d.rise:
 		d.state = placement.Up
-		return true
-	case ok && d.state == placement.Down && d.good >= d.rise && d.decayed(now) < reuse:
-		d.state = placement.Up
-		return true
 	}
-	return false
+	return d.state != before
+}
+
+// count keeps the results in a row. The first result that is wholly good after
+// degraded ones begins a new row, so that good without slow counts those alone.
+func (d *damper) count(found placement.State) {
+	switch found {
+	case placement.Up:
+		if d.slow > 0 && d.state == placement.Degraded {
+			d.good = 0
+		}
+		d.good, d.bad, d.slow = d.good+1, 0, 0
+	case placement.Degraded:
+		d.good, d.bad, d.slow = d.good+1, 0, d.slow+1
+	case placement.Down:
+		d.good, d.bad, d.slow = 0, d.bad+1, 0
+	}
 }
 
 // leave goes down. Only a service that was seen working is flapping.
 func (d *damper) leave(now time.Time) {
 	p := d.decayed(now)
-	if d.state == placement.Up {
+	if d.state == placement.Up || d.state == placement.Degraded {
 		p += leavePenalty
 	}
 	d.state, d.penalty, d.at = placement.Down, p, now

@@ -94,6 +94,9 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 	case OutExcluded:
 		return "the policy does not name it for this client"
 	}
+	if v.State == Degraded && v.Cause != "" {
+		return "usable: degraded: " + v.Cause
+	}
 	return "usable: " + v.State.String()
 }
 

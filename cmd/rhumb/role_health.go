@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"rhumb/health"
@@ -21,13 +23,33 @@ func addHealth(u *unit) {
 	u.add("stream", stream.Run)
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
+	var agent atomic.Pointer[health.Agent]
+	u.reports = append(u.reports, func(n *placement.Node) {
+		if a := agent.Load(); a != nil {
+			r := a.Report()
+			n.Health = r.Short()
+			n.Alarms = slices.Concat(n.Alarms, healthAlarms(r))
+		}
+	})
+	u.looks = func() *placement.HealthStats {
+		if a := agent.Load(); a != nil {
+			return a.Report()
+		}
+		return nil
+	}
+	evidence := health.NewEvidence(u.socket("evidence.sock"), func(e health.Encounter) {
+		if a := agent.Load(); a != nil {
+			a.Meet(e)
+		}
+	}, u.log)
+	u.add("evidence", evidence.Run)
 	u.add("health", func(ctx context.Context) error {
 		_, site, err := u.awaitSnapshot(ctx)
 		if err != nil {
 			return err
 		}
 		u.awaitBound(ctx)
-		return runHealth(ctx, u, site, stream, snaps.box)
+		return runHealth(ctx, u, site, stream, snaps.box, &agent)
 	})
 }
 
@@ -49,14 +71,14 @@ func (u *unit) awaitBound(ctx context.Context) {
 
 // runHealth builds the agent and owns it until it ends. A site without a beat
 // address or an identity probes its own clusters and hears nobody.
-func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
+func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot, shown *atomic.Pointer[health.Agent]) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
 		return err
 	}
 	teller := newVoteTeller(u.event)
 	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
+		Interval: beatInterval, ScriptDir: u.cfg.Scripts, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
 		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
 		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
 	if site.Beat.IsValid() && u.identity != nil {
@@ -67,13 +89,18 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *healt
 		c.Beat = conn
 	}
 	agent := health.New(c)
+	shown.Store(agent)
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
-	agent.Set(u.healthPeers(u.current.Load().Inventory), health.Probes(u.current.Load().Inventory, site.Name))
+	look := func(inv *placement.Inventory) {
+		agent.SetServices(health.ServicesOf(inv))
+		agent.Set(u.healthPeers(inv), health.Probes(inv, site.Name))
+	}
+	look(u.current.Load().Inventory)
 	for {
 		select {
 		case s := <-snaps:
-			agent.Set(u.healthPeers(s.Inventory), health.Probes(s.Inventory, site.Name))
+			look(s.Inventory)
 		case err := <-done:
 			return err
 		}
