@@ -54,6 +54,7 @@ const (
 	defaultInterval = 300 * time.Millisecond
 	voteEvery       = 3 * time.Second  // votes on beats are repeated this often
 	silentAfter     = 10 * time.Second // a vantage's votes end with its beats
+	doubtLasts      = time.Second      // from here on every vote on others is held
 	looksAtOnce     = 16               // a check must not become the load that it measures
 )
 
@@ -68,7 +69,9 @@ type Agent struct {
 	detector *detect.Detector
 	peers    []Peer
 	byNode   map[uint16]int // NodeID → index into peers
+	returns  returns        // of other sites
 	judgedAt time.Time      // when the detector was last asked
+	heldAt   time.Time      // since when this vantage doubts itself; zero: it does not
 	update   chan inputs
 }
 
@@ -88,6 +91,7 @@ func New(cfg Config) *Agent {
 		clusters: make(map[placement.ClusterID]*cluster),
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
+		returns:  make(returns),
 		update:   make(chan inputs, 1)}
 	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
 		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
@@ -336,8 +340,9 @@ func (a *Agent) judge(now time.Time) {
 	}
 	a.judgedAt = now
 	a.judged(a.detector.Due(now))
-	if held != a.detector.Held() {
-		a.hold(a.detector.Held())
+	a.hold(a.detector.Held(), now)
+	for _, id := range a.returns.due(a.siteIDs(), now) {
+		a.vote(placement.Vote{Object: id, State: placement.Up, Hold: a.detector.Held()})
 	}
 	for _, key := range a.ballot.silence(now.Add(-silentAfter)) {
 		if a.cfg.Stream != nil {
@@ -349,18 +354,23 @@ func (a *Agent) judge(now time.Time) {
 // judged turns what the detector saw into votes on sites. A site that said
 // goodbye (an upgrade, a restart) is not down before it has stayed away for long.
 func (a *Agent) judged(changes []detect.Change) {
+	now := time.Now()
 	for _, c := range changes {
 		i, ok := a.byNode[c.Subject]
 		if !ok {
 			continue
 		}
-		v := placement.Vote{Object: placement.SiteID(a.peers[i].Site)}
+		v := placement.Vote{Object: placement.SiteID(a.peers[i].Site), Hold: a.ballot.held(placement.SiteID(a.peers[i].Site))}
 		switch c.State {
 		case detect.Up:
 			v.State = placement.Up
+			if !a.returns.back(v.Object, now) {
+				continue // it flaps: voted up when its penalty is gone
+			}
 		case detect.Down:
 			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
 			v.Hold = a.detector.Held()
+			a.returns.left(v.Object, now)
 		case detect.Left:
 			v.State, v.Cause = placement.Unknown, "said goodbye"
 		}
@@ -368,15 +378,34 @@ func (a *Agent) judged(changes []detect.Change) {
 	}
 }
 
-// hold says so when this vantage begins or ends to doubt itself: its down votes
-// on other sites then count for nobody. Its other votes take nothing away, so
-// they stay as they are.
-func (a *Agent) hold(on bool) {
-	a.cfg.Log.Info("this vantage doubts itself while most sites are silent at once", "hold", on)
-	for _, v := range a.ballot.votes() {
-		if v.Object.Site != a.cfg.Site && v.State == placement.Down {
-			v.Hold = on
-			a.vote(v)
-		}
+// hold marks this vantage's votes on other sites while it doubts itself: they then
+// count for nobody. Those that take something away are marked at once, the others
+// when the doubt has lasted: an old word that a site is up must not weigh against
+// those who see it dead, and a pause of a moment is not worth a vote.
+func (a *Agent) hold(on bool, now time.Time) {
+	switch {
+	case !on:
+		a.heldAt = time.Time{}
+	case a.heldAt.IsZero():
+		a.heldAt = now
+		a.cfg.Log.Info("this vantage doubts itself: most sites are silent at once")
 	}
+	lasting := on && now.Sub(a.heldAt) >= doubtLasts
+	for _, v := range a.ballot.votes() {
+		mark := on && (v.State == placement.Down || lasting)
+		if v.Object.Site == a.cfg.Site || v.Hold == mark {
+			continue
+		}
+		v.Hold = mark
+		a.vote(v)
+	}
+}
+
+// siteIDs are the other sites, in order of the peers.
+func (a *Agent) siteIDs() []placement.ClusterID {
+	out := make([]placement.ClusterID, 0, len(a.peers))
+	for _, p := range a.peers {
+		out = append(out, placement.SiteID(p.Site))
+	}
+	return out
 }

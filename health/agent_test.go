@@ -173,7 +173,8 @@ func silent(i int) func(from, to netip.AddrPort) bool {
 const beatInterval = 100 * time.Millisecond
 
 // TestSilentSiteIsVotedDown: without a goodbye a site is down after the timeout,
-// and up again with its first beat; what is steady makes no votes.
+// and up again when the penalty of its departure is gone; what is steady makes no
+// votes. One that flaps comes back when it has stopped, and not before.
 func TestSilentSiteIsVotedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
@@ -196,9 +197,24 @@ func TestSilentSiteIsVotedDown(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 		e.lose(nil)
-		time.Sleep(time.Second)
-		if v := a.on(3); v.State != placement.Up || v.Hold {
-			t.Errorf("heard again: %+v", v)
+		for a.on(3).State != placement.Up && time.Since(began) < time.Minute {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(began) - limit; took < 24*time.Second || took > 26*time.Second {
+			t.Errorf("voted up %v after it was voted down, want some 25 s", took)
+		}
+		for range 30 {
+			e.lose(silent(3))
+			time.Sleep(2 * time.Second)
+			e.lose(nil)
+			time.Sleep(2 * time.Second)
+		}
+		if n := a.votes(); n != 6 || a.on(3).State != placement.Down {
+			t.Errorf("after two minutes of flapping: %d votes, the last %+v; want one more", n, a.on(3))
+		}
+		time.Sleep(74 * time.Second)
+		if v := a.on(3); v.State != placement.Up {
+			t.Errorf("74 s after the last flap: %+v", v)
 		}
 	})
 }
@@ -252,8 +268,8 @@ func TestHold(t *testing.T) {
 		e.lose(func(from, to netip.AddrPort) bool { return true })
 		time.Sleep(5 * time.Second)
 		for i := 2; i <= 3; i++ {
-			if v := a.on(i); v.State != placement.Up || v.Hold {
-				t.Errorf("cut off, it says of site %d: %+v", i, v)
+			if v := a.on(i); v.State != placement.Up || !v.Hold {
+				t.Errorf("cut off, its old word on site %d still counts: %+v", i, v)
 			}
 		}
 		if v := a.on(4); v.State != placement.Down || !v.Hold {
@@ -261,6 +277,10 @@ func TestHold(t *testing.T) {
 		}
 		e.lose(nil)
 		time.Sleep(2 * time.Second)
+		if v := a.on(4); v.State != placement.Down || v.Hold {
+			t.Errorf("site 4 left 11 s ago, and comes back before its penalty is gone: %+v", v)
+		}
+		time.Sleep(15 * time.Second)
 		for i := 2; i <= 4; i++ {
 			if v := a.on(i); v.State != placement.Up || v.Hold {
 				t.Errorf("heard again, it says of site %d: %+v", i, v)

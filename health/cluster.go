@@ -29,7 +29,7 @@ func newCluster(p Probe) *cluster {
 			continue
 		}
 		c.fault = t.Check.Fault
-		c.addresses = append(c.addresses, address{addr: t.Address, damp: newDamper(t.Check.Rise, t.Check.Fall)})
+		c.addresses = append(c.addresses, address{addr: t.Address, damp: newDamper(t.Check.Rise, t.Check.Fall, p.HalfLife)})
 	}
 	return c
 }
@@ -44,7 +44,9 @@ func (c *cluster) inherit(before *cluster) {
 	for i := range c.addresses {
 		a := &c.addresses[i]
 		if old := before.find(a.addr); old != nil && old.damp.rise == a.damp.rise && old.damp.fall == a.damp.fall {
+			half := a.damp.flaps.halfLife
 			*a = *old
+			a.damp.flaps.halfLife = half
 		}
 	}
 }

@@ -3,6 +3,7 @@ package health
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"rhumb/placement"
 )
@@ -11,6 +12,8 @@ import (
 type Probe struct {
 	Object  placement.ClusterID
 	Targets []Target
+	// HalfLife of the penalty for departures; 0 means the default.
+	HalfLife time.Duration
 }
 
 // Probes returns what a site's vantage looks at: its own site's clusters, each
@@ -27,7 +30,7 @@ func Probes(inv *placement.Inventory, site string) []Probe {
 		if check == nil {
 			continue
 		}
-		p := Probe{Object: placement.ClusterID{Site: site, Name: c.Name}}
+		p := Probe{Object: placement.ClusterID{Site: site, Name: c.Name}, HalfLife: inv.Comeback().HalfLife.D()}
 		for _, a := range c.Addresses {
 			p.Targets = append(p.Targets, Target{Object: p.Object, Address: a, Host: host, Check: *check})
 		}

@@ -8,7 +8,7 @@ import (
 
 // The alarms which a decision raises. They change nothing by themselves.
 const (
-	AlarmFailOpen     = "FailOpenActive"
+	AlarmFailOpen     = placement.AlarmFailOpen
 	AlarmRemovalCap   = "RemovalCapped"
 	AlarmDrainExpired = "DrainExpired"
 	AlarmKept         = "ServiceKept"
@@ -22,6 +22,25 @@ func (p *pool) alarm(kept int) placement.Alarm {
 	}
 	return placement.Alarm{Kind: AlarmRemovalCap, Object: p.service.Name, Text: fmt.Sprintf(
 		"%d of %d clusters are down; %d of them stay in service", p.dead, len(p.members), kept)}
+}
+
+// openAlarms says loudly which services are answered as if all were up, since
+// nobody is usable for some of their clients.
+func openAlarms(s *placement.Snapshot) []placement.Alarm {
+	var out []placement.Alarm
+	for i := range s.Maps {
+		m, open := &s.Maps[i], 0
+		for _, row := range m.Rows {
+			if row.FailOpen {
+				open++
+			}
+		}
+		if open > 0 && !s.FailOpen(m.Service.Name) {
+			out = append(out, placement.Alarm{Kind: AlarmFailOpen, Object: m.Service.Name, Text: fmt.Sprintf(
+				"no cluster is usable for %d of %d client classes: they are answered as if all were up", open, len(m.Rows))})
+		}
+	}
+	return out
 }
 
 // planAlarms are the loud conditions that a plan carries along.

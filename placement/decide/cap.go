@@ -20,13 +20,15 @@ const (
 // may go. Where more than half of a pool looks dead, the monitor is taken for
 // broken and what the plan was solved without is all that stays out.
 //
-// The operator's word is not measured, and a drained site serves nobody: both
-// are left out of the count.
+// What a second class of evidence speaks for goes in any case, and counts against
+// the others. The operator's word is not measured, and a drained site serves
+// nobody: both are left out of the count.
 func removalCap(inv *placement.Inventory, verdicts []placement.Verdict, solvedDown map[placement.ClusterID]bool) {
 	c := newCensus(inv, verdicts, solvedDown)
 	for _, v := range c.dead {
 		id := v.Object
 		switch {
+		case v.Agreed:
 		case c.broken(id):
 			v.Capped = !solvedDown[id]
 		case id.Site != c.free && !c.room(id):
@@ -95,7 +97,7 @@ func newCensus(inv *placement.Inventory, verdicts []placement.Verdict, solvedDow
 		}
 	}
 	first := func(a, b *placement.Verdict) int {
-		return cmp.Or(compareBools(solvedDown[b.Object], solvedDown[a.Object]), a.Since.Compare(b.Since))
+		return cmp.Or(compareBools(b.Agreed, a.Agreed), compareBools(solvedDown[b.Object], solvedDown[a.Object]), a.Since.Compare(b.Since))
 	}
 	slices.SortStableFunc(c.dead, first)
 	if len(c.dead) > 0 {
