@@ -42,6 +42,10 @@ type Config struct {
 	Ended func(placement.ClusterID)
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
+	// Units yields what becomes of the other units of this machine; may be nil.
+	Units <-chan UnitEvent
+	// Fit looks at this machine, each second (Fitness.Look); nil: nobody does.
+	Fit func() error
 	// Plan returns the plan revision in force, for the beats; may be nil. It is
 	// called from several goroutines.
 	Plan   func() int64
@@ -69,9 +73,8 @@ type Agent struct {
 	detector *detect.Detector
 	peers    []Peer
 	byNode   map[uint16]int // NodeID → index into peers
-	returns  returns        // of other sites
-	judgedAt time.Time      // when the detector was last asked
-	heldAt   time.Time      // since when this vantage doubts itself; zero: it does not
+	home     home
+	judgedAt time.Time // when the detector was last asked
 	update   chan inputs
 }
 
@@ -91,7 +94,7 @@ func New(cfg Config) *Agent {
 		clusters: make(map[placement.ClusterID]*cluster),
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
-		returns:  make(returns),
+		home:     home{returns: make(returns)},
 		update:   make(chan inputs, 1)}
 	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
 		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
@@ -116,7 +119,7 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 
 // Run looks, listens and votes until the context ends; then it says goodbye to
 // its peers, so that they see a leave and not a failure. Every goroutine that it
-// starts has ended when it returns.
+// starts has ended when it returns, but for a look at a disk that hangs.
 func (a *Agent) Run(ctx context.Context) error {
 	results := make(chan look)
 	sched := newScheduler(ctx, results, looksAtOnce, ProberOf)
@@ -133,6 +136,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		wg.Go(func() { a.talk.run(ctx) })
 	}
 	a.vote(placement.Vote{Object: placement.SiteID(a.cfg.Site), State: placement.Up})
+	a.watchHome(ctx)
 	a.loop(ctx, sched, results, beats)
 	wg.Wait() // a beat behind the goodbye would take it back
 	a.talk.send(detect.KindLeave, nil)
@@ -154,6 +158,10 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.looked(l)
 		case d := <-beats:
 			a.hear(d)
+		case e := <-a.cfg.Units:
+			a.unit(e)
+		case err := <-a.home.looks:
+			a.fit(err, time.Now())
 		case <-judge.C:
 			a.drain(beats)
 			a.judge(time.Now())
@@ -256,7 +264,10 @@ func (a *Agent) cast(c *cluster) {
 	}
 	v := placement.Vote{Object: c.object, State: state, Cause: cause}
 	if state == placement.Down {
-		v.Fault = c.fault
+		v.Fault, v.Second = c.fault, c.second()
+		if c.ended() {
+			v.Fault = placement.LocalFault // whatever the check proves: the process was ours
+		}
 	}
 	a.vote(v)
 }
@@ -340,9 +351,10 @@ func (a *Agent) judge(now time.Time) {
 	}
 	a.judgedAt = now
 	a.judged(a.detector.Due(now))
-	a.hold(a.detector.Held(), now)
-	for _, id := range a.returns.due(a.siteIDs(), now) {
-		a.vote(placement.Vote{Object: id, State: placement.Up, Hold: a.detector.Held()})
+	a.overdue(now)
+	a.hold(a.doubts(), now)
+	for _, id := range a.home.returns.due(a.siteIDs(), now) {
+		a.vote(placement.Vote{Object: id, State: placement.Up, Hold: a.doubts()})
 	}
 	for _, key := range a.ballot.silence(now.Add(-silentAfter)) {
 		if a.cfg.Stream != nil {
@@ -364,13 +376,13 @@ func (a *Agent) judged(changes []detect.Change) {
 		switch c.State {
 		case detect.Up:
 			v.State = placement.Up
-			if !a.returns.back(v.Object, now) {
+			if !a.home.returns.back(v.Object, now) {
 				continue // it flaps: voted up when its penalty is gone
 			}
 		case detect.Down:
 			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
-			v.Hold = a.detector.Held()
-			a.returns.left(v.Object, now)
+			v.Hold = a.doubts()
+			a.home.returns.left(v.Object, now)
 		case detect.Left:
 			v.State, v.Cause = placement.Unknown, "said goodbye"
 		}
@@ -385,12 +397,12 @@ func (a *Agent) judged(changes []detect.Change) {
 func (a *Agent) hold(on bool, now time.Time) {
 	switch {
 	case !on:
-		a.heldAt = time.Time{}
-	case a.heldAt.IsZero():
-		a.heldAt = now
+		a.home.heldAt = time.Time{}
+	case a.home.heldAt.IsZero():
+		a.home.heldAt = now
 		a.cfg.Log.Info("this vantage doubts itself: most sites are silent at once")
 	}
-	lasting := on && now.Sub(a.heldAt) >= doubtLasts
+	lasting := on && now.Sub(a.home.heldAt) >= doubtLasts
 	for _, v := range a.ballot.votes() {
 		mark := on && (v.State == placement.Down || lasting)
 		if v.Object.Site == a.cfg.Site || v.Hold == mark {

@@ -1,7 +1,9 @@
 package health
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,9 @@ type address struct {
 	addr  netip.AddrPort
 	damp  damper
 	cause string // of the last bad result
+	// ended tells that the unit behind it is gone, by the kernel's word, and that no
+	// good look has contradicted it since.
+	ended bool
 }
 
 func newCluster(p Probe) *cluster {
@@ -66,10 +71,62 @@ func (c *cluster) feed(addr netip.AddrPort, r Result, now time.Time) (changed bo
 	if a == nil {
 		return false
 	}
-	if !r.OK {
+	second := c.second()
+	if r.OK {
+		a.ended = false
+	} else if !a.ended {
 		a.cause = r.Cause
 	}
-	return a.damp.feed(r.OK, now)
+	return a.damp.feed(r.OK, now) || c.second() != second
+}
+
+// process takes what the kernel says of the unit which serves some addresses.
+func (c *cluster) process(listen []netip.AddrPort, failed bool, cause string, now time.Time) (changed bool) {
+	for i := range c.addresses {
+		a := &c.addresses[i]
+		if !slices.Contains(listen, a.addr) {
+			continue
+		}
+		a.ended = failed
+		if failed {
+			a.cause = cause
+			changed = a.damp.end(now) || changed
+		}
+	}
+	return changed
+}
+
+// ended tells whether every address that is down has lost its process.
+func (c *cluster) ended() bool {
+	down := 0
+	for i := range c.addresses {
+		switch a := &c.addresses[i]; {
+		case a.damp.state != placement.Down:
+		case !a.ended:
+			return false
+		default:
+			down++
+		}
+	}
+	return down > 0
+}
+
+// second is the second class of evidence for a down: the process is gone, and the
+// looks have found out by themselves.
+func (c *cluster) second() placement.Evidence {
+	if !c.ended() {
+		return placement.NoEvidence
+	}
+	for i := range c.addresses {
+		if a := &c.addresses[i]; a.damp.state == placement.Down && a.damp.bad < a.damp.fall {
+			return placement.NoEvidence
+		}
+	}
+	return placement.Process
+}
+
+func sortedIDs(clusters map[placement.ClusterID]*cluster) []placement.ClusterID {
+	return slices.SortedFunc(maps.Keys(clusters), placement.ClusterID.Compare)
 }
 
 // state folds the addresses: all up is up, some down is degraded, none up is

@@ -110,6 +110,17 @@ func (d *damper) count(ok bool) {
 	}
 }
 
+// end goes down for a reason that no look has found: the process is gone. It tells
+// whether that is a change.
+func (d *damper) end(now time.Time) bool {
+	if d.state == placement.Down {
+		return false
+	}
+	d.leave(now)
+	d.good = 0
+	return true
+}
+
 // leave goes down. Only a target that was seen working is flapping.
 func (d *damper) leave(now time.Time) {
 	if d.state == placement.Up {

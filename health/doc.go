@@ -10,6 +10,10 @@
 //     is immediate, coming back waits.
 //   - vantage: this node. Its own site's clusters it probes; other sites it hears
 //     by their beats.
+//   - unit: another process of this machine. The kernel says when it ends (pidfd) and
+//     whether its listeners are there (sock_diag); it ticks itself.
+//   - fit: this machine can do its work. An unfit one votes its own site down (a
+//     local fault) and leaves by the guard; it never ends.
 //   - stream: the unix socket on which this role tells the other units of the
 //     machine its own votes and those heard, so that they act together when the
 //     store is away.
@@ -17,6 +21,7 @@
 // # Flow
 //
 //	scheduler → Prober → Result → damper ─┐
+//	exits, ticks, listeners of units ─────┤
 //	beats of other sites → detect ────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
 //	votes on peers' datagrams ────────────→ ballot ─────────→ Stream
 //

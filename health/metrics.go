@@ -10,6 +10,8 @@ type metrics struct {
 	beats       *prometheus.CounterVec
 	lateness    prometheus.Histogram
 	hold        prometheus.Counter
+	units       *prometheus.CounterVec
+	unfit       prometheus.Gauge
 }
 
 // newMetrics registers what the role counts. Labels name sites, checks and results,
@@ -28,9 +30,13 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "How late a beat was sent.", Buckets: prometheus.ExponentialBuckets(0.00005, 3, 10)}),
 		hold: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_health_hold_seconds_total",
 			Help: "Time in which this vantage doubted itself."}),
+		units: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_units_total",
+			Help: "What became of the other units of this machine, by the kernel's word."}, []string{"unit", "state"}),
+		unfit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_health_unfit",
+			Help: "1 while this node fences itself: disk, descriptors, clock or link."}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.checks, m.duration, m.transitions, m.beats, m.lateness, m.hold)
+		reg.MustRegister(m.checks, m.duration, m.transitions, m.beats, m.lateness, m.hold, m.units, m.unfit)
 	}
 	return m
 }

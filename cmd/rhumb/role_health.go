@@ -19,6 +19,8 @@ import (
 func addHealth(u *unit) {
 	stream := health.NewStream(u.socket("votes.sock"), u.log)
 	u.add("stream", stream.Run)
+	units := health.NewUnits(u.socket(aliveSocket), u.log)
+	u.add("units", units.Run)
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
 	u.add("health", func(ctx context.Context) error {
@@ -27,7 +29,7 @@ func addHealth(u *unit) {
 			return err
 		}
 		u.awaitBound(ctx)
-		return runHealth(ctx, u, site, stream, snaps.box)
+		return runHealth(ctx, u, site, stream, units.Events(), snaps.box)
 	})
 }
 
@@ -49,14 +51,14 @@ func (u *unit) awaitBound(ctx context.Context) {
 
 // runHealth builds the agent and owns it until it ends. A site without a beat
 // address or an identity probes its own clusters and hears nobody.
-func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
+func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, units <-chan health.UnitEvent, snaps <-chan *placement.Snapshot) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
 		return err
 	}
 	teller := newVoteTeller(u.event)
 	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
+		Interval: beatInterval, Stream: stream, Units: units, Fit: u.fitness().Look, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
 		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
 		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
 	if site.Beat.IsValid() && u.identity != nil {
