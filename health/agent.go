@@ -23,6 +23,8 @@ type Peer struct {
 	// Keys of the pair of sites, the first is used to send; two at a roll-over,
 	// none for a peer that cannot be believed, which is left out.
 	Keys [][32]byte
+	// HalfLife of the penalty for departures of its site; 0 means the default.
+	HalfLife time.Duration
 }
 
 // Config is what an Agent needs.
@@ -214,6 +216,7 @@ func (a *Agent) setPeers(peers []Peer) {
 		if len(p.Keys) == 0 {
 			continue
 		}
+		a.home.halfLife = p.HalfLife
 		a.byNode[p.NodeID] = len(a.peers)
 		a.peers = append(a.peers, p)
 		ids = append(ids, p.NodeID)
@@ -281,7 +284,7 @@ func (a *Agent) vote(v placement.Vote) {
 	}
 	if before != v.State {
 		a.m.transitions.WithLabelValues(v.Object.Site, before.String(), v.State.String()).Inc()
-		a.cfg.Log.Info("vote", "object", v.Object.String(), "from", before.String(), "to", v.State.String(), "fault", string(v.Fault), "cause", v.Cause)
+		a.cfg.Log.Info("vote", "object", v.Object.String(), "from", before.String(), "to", v.State.String(), "fault", string(v.Fault), "hold", v.Hold, "cause", v.Cause)
 	}
 	a.cfg.Sink(v)
 	if a.cfg.Stream != nil {
@@ -382,7 +385,7 @@ func (a *Agent) judged(changes []detect.Change) {
 		case detect.Down:
 			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
 			v.Hold = a.doubts()
-			a.home.returns.left(v.Object, now)
+			a.home.returns.left(v.Object, now, a.home.halfLife)
 		case detect.Left:
 			v.State, v.Cause = placement.Unknown, "said goodbye"
 		}

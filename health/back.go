@@ -19,12 +19,13 @@ type absence struct {
 }
 
 // left notes that a site is voted down.
-func (r returns) left(id placement.ClusterID, now time.Time) {
+func (r returns) left(id placement.ClusterID, now time.Time, halfLife time.Duration) {
 	a := r[id]
 	if a == nil {
 		a = new(absence)
 		r[id] = a
 	}
+	a.flaps.halfLife = halfLife
 	if !a.down || a.heard {
 		a.flaps.add(now)
 	}

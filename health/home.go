@@ -58,7 +58,7 @@ func (a *Agent) judgeFit(err error, now time.Time) {
 	own := placement.SiteID(a.cfg.Site)
 	switch down := a.ballot.own[own].State == placement.Down; {
 	case h.fitness.cause != "" && !down:
-		a.home.returns.left(own, now)
+		a.home.returns.left(own, now, h.halfLife)
 		a.vote(placement.Vote{Object: own, State: placement.Down, Fault: placement.LocalFault, Cause: "unfit: " + h.fitness.cause})
 	case h.fitness.cause == "" && down && a.home.returns.back(own, now):
 		a.vote(placement.Vote{Object: own, State: placement.Up})

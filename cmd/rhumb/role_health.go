@@ -104,7 +104,8 @@ func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
 			u.log.Error("beats: a site is not heard", "peer", s.Name, "err", err)
 			continue
 		}
-		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key}})
+		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key},
+			HalfLife: inv.Comeback().HalfLife.D()})
 	}
 	return out
 }
