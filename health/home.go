@@ -12,12 +12,13 @@ import (
 // whether it doubts what it sees, and who of those it voted down waits to come
 // back. It belongs to the loop.
 type home struct {
-	returns returns    // of sites
-	heldAt  time.Time  // since when this vantage doubts itself; zero: it does not
-	looks   chan error // of the machine; nil: nobody looks
-	looked  time.Time  // when the last came
-	fitness fitness
-	began   time.Time
+	returns  returns       // of sites
+	halfLife time.Duration // of their penalties; one for the whole fleet
+	heldAt   time.Time     // since when this vantage doubts itself; zero: it does not
+	looks    chan error    // of the machine; nil: nobody looks
+	looked   time.Time     // when the last came
+	fitness  fitness
+	began    time.Time
 }
 
 // watchHome starts the looks at the machine. A look may hang for as long as a disk
