@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,9 @@ type Config struct {
 	// is no longer cast. Both are called from one goroutine and must not block.
 	Sink  func(placement.Vote)
 	Ended func(placement.ClusterID)
+	// ScriptDir is where the programs lie that checks of kind script may run;
+	// empty: they may run none.
+	ScriptDir string
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
 	// Units yields what becomes of the other units of this machine; may be nil.
@@ -64,8 +68,8 @@ const (
 	looksAtOnce     = 16               // a check must not become the load that it measures
 )
 
-// Agent is the health role of one node. All its state belongs to the goroutine
-// of Run; Set alone may be called from another.
+// Agent is the health role of one node. Its state belongs to the goroutine of Run;
+// Set, SetServices, Meet and Report may be called from others.
 type Agent struct {
 	cfg      Config
 	m        metrics
@@ -78,6 +82,10 @@ type Agent struct {
 	home     home
 	judgedAt time.Time // when the detector was last asked
 	update   chan inputs
+	ledger   ledger
+	met      chan Encounter
+	services atomic.Pointer[[]ServiceUse]
+	report   atomic.Pointer[placement.HealthStats]
 }
 
 // inputs are what changes while the agent runs.
@@ -97,7 +105,8 @@ func New(cfg Config) *Agent {
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
 		home:     home{returns: make(returns)},
-		update:   make(chan inputs, 1)}
+		update:   make(chan inputs, 1),
+		met:      make(chan Encounter, 64)}
 	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
 		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
 	return a
@@ -124,7 +133,7 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 // starts has ended when it returns, but for a look at a disk that hangs.
 func (a *Agent) Run(ctx context.Context) error {
 	results := make(chan look)
-	sched := newScheduler(ctx, results, looksAtOnce, ProberOf)
+	sched := newScheduler(ctx, results, looksAtOnce, proberOf(a.cfg.ScriptDir))
 	defer sched.wait()
 	a.talk.started = time.Now()
 	var beats chan datagram
@@ -158,6 +167,9 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.take(sched, in)
 		case l := <-results:
 			a.looked(l)
+			a.account(time.Now())
+		case e := <-a.met:
+			a.meet(e, time.Now())
 		case d := <-beats:
 			a.hear(d)
 		case e := <-a.cfg.Units:
@@ -169,6 +181,7 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.judge(time.Now())
 		case <-votes.C:
 			a.sendVotes(a.ballot.votes()) // again: a peer that has just started knows none
+			a.account(time.Now())
 		}
 	}
 }
@@ -198,6 +211,7 @@ func (a *Agent) take(sched *scheduler, in inputs) {
 		next[p.Object] = c
 	}
 	a.clusters = next
+	a.m.certificate.Reset() // of checks that are gone
 	sched.set(targets)
 	a.endVotes()
 	for _, p := range in.probes {
@@ -254,7 +268,7 @@ func (a *Agent) endVotes() {
 func (a *Agent) looked(l look) {
 	a.m.looked(a.cfg.Site, l)
 	c := a.clusters[l.target.Object]
-	if c != nil && c.feed(l.target.Address, l.result, l.result.At) {
+	if c != nil && c.feed(l.target.Address, l.target.Check.Name, l.result) {
 		a.cast(c)
 	}
 }
@@ -267,7 +281,7 @@ func (a *Agent) cast(c *cluster) {
 	}
 	v := placement.Vote{Object: c.object, State: state, Cause: cause}
 	if state == placement.Down {
-		v.Fault, v.Second = c.fault, c.second()
+		v.Fault, v.Second = c.fault, c.second(time.Now())
 		if c.ended() {
 			v.Fault = placement.LocalFault // whatever the check proves: the process was ours
 		}

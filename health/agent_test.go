@@ -478,7 +478,7 @@ func TestResetBehindHandshake(t *testing.T) {
 		}
 	}()
 	r := ProbeTCP(within(t, 20*time.Second), target(l.Addr().String(), placement.Check{TCP: &placement.TCPCheck{}}))
-	if r.OK || r.Kind != "reset" || r.Cause == "" {
+	if r.OK() || r.Kind != "reset" || r.Cause == "" {
 		t.Errorf("%+v", r)
 	}
 }

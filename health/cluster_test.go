@@ -18,6 +18,16 @@ func someCluster(n, rise, fall int) *cluster {
 	return newCluster(p)
 }
 
+// look1 is a plain look: it worked, or was refused.
+func look1(ok bool) Result {
+	r := failed("refused", "refused")
+	if ok {
+		r = passed(Result{})
+	}
+	r.At = time.Unix(1, 0)
+	return r
+}
+
 func addrOf(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 80)
 }
@@ -38,7 +48,7 @@ func TestClusterState(t *testing.T) {
 		cl := someCluster(len(c.addresses), 1, 1)
 		for i, a := range c.addresses {
 			if a != 'u' {
-				cl.feed(addrOf(i), Result{OK: a == 'U', Cause: "refused"}, time.Unix(1, 0))
+				cl.feed(addrOf(i), "", look1(a == 'U'))
 			}
 		}
 		state, cause := cl.state()
@@ -59,7 +69,7 @@ func TestClusterFeed(t *testing.T) {
 		ok   bool
 		news bool
 	}{{0, true, true}, {0, true, false}, {0, false, false}, {0, false, true}, {7, false, false}} {
-		if got := c.feed(addrOf(step.addr), Result{OK: step.ok}, time.Unix(int64(i), 0)); got != step.news {
+		if got := c.feed(addrOf(step.addr), "", look1(step.ok)); got != step.news {
 			t.Errorf("step %d: news %v", i, got)
 		}
 	}
@@ -70,7 +80,7 @@ func TestClusterFeed(t *testing.T) {
 func TestClusterInherits(t *testing.T) {
 	old := someCluster(2, 1, 1)
 	for i := range 2 {
-		old.feed(addrOf(i), Result{Cause: "refused"}, time.Unix(1, 0))
+		old.feed(addrOf(i), "", look1(false))
 	}
 	for _, c := range []struct {
 		name       string
@@ -89,7 +99,7 @@ func TestClusterInherits(t *testing.T) {
 	}
 	more := someCluster(3, 1, 1)
 	more.inherit(old)
-	more.feed(addrOf(2), Result{OK: true}, time.Unix(2, 0))
+	more.feed(addrOf(2), "", look1(true))
 	if state, cause := more.state(); state != placement.Degraded || strings.Count(cause, "refused") != 2 {
 		t.Errorf("a good server beside two dead ones: %v (%s)", state, cause)
 	}
@@ -160,7 +170,7 @@ func TestDamperAgainstNaive(t *testing.T) {
 				ok = true
 			}
 			now = now.Add(time.Second)
-			d.feed(ok, now)
+			d.feed(look1(ok).State, false, now)
 			n.feed(ok, now)
 			if d.state != n.state {
 				t.Fatalf("seed %d, look %d: %v, want %v", seed, i, d.state, n.state)

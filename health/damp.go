@@ -61,8 +61,9 @@ const (
 // results in order of time.
 type damper struct {
 	rise, fall int             // results in a row that it takes
-	state      placement.State // Unknown, Up or Down
-	good, bad  int             // results in a row
+	state      placement.State // Unknown, Up, Degraded or Down
+	good, bad  int             // results in a row; a degraded one is good
+	slow       int             // degraded results in a row
 	flaps      penalty
 	trial      int // looks left on probation
 	failed     int // bad ones among those of the probation so far
@@ -72,40 +73,59 @@ func newDamper(rise, fall int, halfLife time.Duration) damper {
 	return damper{rise: max(rise, 1), fall: max(fall, 1), flaps: penalty{halfLife: halfLife}}
 }
 
-// feed takes a result and tells whether the state changed.
-func (d *damper) feed(ok bool, now time.Time) (changed bool) {
-	relapsed := !ok && d.state == placement.Down && d.good > 0
-	d.count(ok)
+// feed takes a result and tells whether the state changed. A look that could not
+// see changes nothing. agreed is set when evidence of another kind says down as
+// well: one bad look is then as good as fall of them.
+func (d *damper) feed(found placement.State, agreed bool, now time.Time) (changed bool) {
+	before := d.state
+	relapsed := found == placement.Down && d.state == placement.Down && d.good > 0
+	d.count(found)
 	switch {
+	case found == placement.Unknown:
 	case relapsed:
 		d.flaps.add(now)
-	case !ok && d.state != placement.Down && (d.bad >= d.fall || d.failed >= relapse):
-		d.leave(now)
-		return true
-	case ok && d.state == placement.Unknown:
+	case found == placement.Down:
+		if d.state != placement.Down && (d.bad >= d.fall || agreed || d.failed >= relapse) {
+			d.leave(now)
+		}
+	case d.state == placement.Unknown:
 		// The first good look suffices: nothing was taken away that must be earned back.
+		d.state = found
+	case d.state == placement.Down:
+		if d.good >= d.rise && d.flaps.reusable(now) {
+			d.state, d.trial, d.failed = found, probation, 0
+		}
+	case d.state == placement.Up && d.slow >= d.fall:
+		d.state = placement.Degraded
+	case d.state == placement.Degraded && d.slow == 0 && d.good >= d.rise:
 		d.state = placement.Up
-		return true
-	case ok && d.state == placement.Down && d.good >= d.rise && d.flaps.reusable(now):
-		d.state, d.trial, d.failed = placement.Up, probation, 0
-		return true
 	}
-	return false
+	return d.state != before
 }
 
-// count keeps the runs and the probation.
-func (d *damper) count(ok bool) {
-	if ok {
-		d.good, d.bad = d.good+1, 0
-	} else {
-		d.good, d.bad = 0, d.bad+1
+// count keeps the results in a row and the probation. The first result that is
+// wholly good after degraded ones begins a new row, so that good without slow counts
+// those alone.
+func (d *damper) count(found placement.State) {
+	switch found {
+	case placement.Unknown:
+		return
+	case placement.Up:
+		if d.slow > 0 && d.state == placement.Degraded {
+			d.good = 0
+		}
+		d.good, d.bad, d.slow = d.good+1, 0, 0
+	case placement.Degraded:
+		d.good, d.bad, d.slow = d.good+1, 0, d.slow+1
+	case placement.Down:
+		d.good, d.bad, d.slow = 0, d.bad+1, 0
 	}
 	if d.trial == 0 {
 		d.failed = 0
 		return
 	}
 	d.trial--
-	if !ok {
+	if found == placement.Down {
 		d.failed++
 	}
 }
@@ -123,7 +143,7 @@ func (d *damper) end(now time.Time) bool {
 
 // leave goes down. Only a target that was seen working is flapping.
 func (d *damper) leave(now time.Time) {
-	if d.state == placement.Up {
+	if d.state == placement.Up || d.state == placement.Degraded {
 		d.flaps.add(now)
 	}
 	d.state, d.trial, d.failed = placement.Down, 0, 0
@@ -137,7 +157,7 @@ type Damper struct{ d damper }
 func NewDamper(rise, fall int) *Damper { return &Damper{newDamper(rise, fall, 0)} }
 
 // Feed takes a result and returns the state after it. Times never run backwards.
-func (d *Damper) Feed(ok bool, now time.Time) placement.State {
-	d.d.feed(ok, now)
+func (d *Damper) Feed(found placement.State, now time.Time) placement.State {
+	d.d.feed(found, false, now)
 	return d.d.state
 }

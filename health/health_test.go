@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -74,7 +75,7 @@ func TestProbeHTTP(t *testing.T) {
 				limit = 300 * time.Millisecond
 			}
 			r := ProbeHTTP(within(t, limit), target(addr, placement.Check{HTTP: &c.check}))
-			if r.Kind != c.kind || r.OK != (c.kind == "ok") || !r.OK && r.Cause == "" {
+			if r.Kind != c.kind || r.OK() != (c.kind == "ok") || !r.OK() && r.Cause == "" {
 				t.Errorf("have %+v, want kind %s", r, c.kind)
 			}
 		})
@@ -82,14 +83,16 @@ func TestProbeHTTP(t *testing.T) {
 }
 
 func TestProbeHTTPS(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
 	defer srv.Close()
 	r := ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true}}))
-	if r.OK || r.Kind != "authority" && r.Kind != "name" {
+	if r.OK() || r.Kind != "authority" && r.Kind != "name" {
 		t.Errorf("an unknown authority gives %+v", r)
 	}
-	r = ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true, Verify: "skip"}}))
-	if !r.OK {
+	r = ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true, Trust: placement.Trust{Verify: "skip"}}}))
+	if !r.OK() {
 		t.Errorf("verify: skip gives %+v", r)
 	}
 	for want, err := range map[string]error{
@@ -97,7 +100,7 @@ func TestProbeHTTPS(t *testing.T) {
 		"name":      &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: srv.Certificate(), Host: "x.test"}},
 		"authority": &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
 	} {
-		if kind, _ := httpError(err); kind != want {
+		if kind, _ := tlsError(err); kind != want {
 			t.Errorf("%v is classed %s, want %s", err, kind, want)
 		}
 	}
@@ -214,7 +217,7 @@ func TestDamper(t *testing.T) {
 					continue
 				}
 				now = now.Add(time.Second)
-				d.feed(x == '+', now)
+				d.feed(map[rune]placement.State{'+': placement.Up, '-': placement.Down}[x], false, now)
 				have += map[placement.State]string{placement.Unknown: "u", placement.Up: "U", placement.Down: "D"}[d.state]
 			}
 			if have != c.want {

@@ -6,6 +6,9 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	checks      *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
+	certificate *prometheus.GaugeVec
+	available   *prometheus.CounterVec
+	encounters  *prometheus.CounterVec
 	transitions *prometheus.CounterVec
 	beats       *prometheus.CounterVec
 	lateness    prometheus.Histogram
@@ -22,6 +25,12 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "Looks at targets, by result."}, []string{"site", "check", "result"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "rhumb_health_check_duration_seconds",
 			Help: "How long a look took.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}, []string{"check"}),
+		certificate: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_health_certificate_seconds",
+			Help: "Time left of the certificate that ends first, as last seen; negative when it has ended."}, []string{"site", "cluster", "check"}),
+		available: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_availability_seconds_total",
+			Help: "Time in which servers, sites and services were seen to work or to fail from this vantage."}, []string{"figure", "name", "state"}),
+		encounters: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_encounters_total",
+			Help: "Reports of what clients met."}, []string{"result"}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_transitions_total",
 			Help: "Changes of this vantage's votes, by the site voted on."}, []string{"site", "from", "to"}),
 		beats: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_beats_total",
@@ -36,7 +45,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "1 while this node fences itself: disk, descriptors, clock or link."}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.checks, m.duration, m.transitions, m.beats, m.lateness, m.hold, m.units, m.unfit)
+		reg.MustRegister(m.checks, m.duration, m.certificate, m.available, m.encounters, m.transitions, m.beats, m.lateness, m.hold, m.units, m.unfit)
 	}
 	return m
 }

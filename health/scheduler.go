@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ type look struct {
 type targetKey struct {
 	object placement.ClusterID
 	addr   netip.AddrPort
-	host   string
+	host   string // all names
 	check  string // all of it
 }
 
@@ -31,7 +32,7 @@ func keyOf(t Target) targetKey {
 	if err != nil {
 		check = []byte(t.Check.Name) // cannot be: a check is texts and numbers
 	}
-	return targetKey{t.Object, t.Address, t.Host, string(check)}
+	return targetKey{t.Object, t.Address, strings.Join(append([]string{t.Host}, t.Hosts...), " "), string(check)}
 }
 
 // scheduler probes each target at its own interval, never two looks at one
@@ -42,12 +43,13 @@ type scheduler struct {
 	results chan<- look
 	prober  func(*placement.Check) Prober
 	limit   chan struct{} // looks at once, all targets together
+	scripts chan struct{} // scripts at once: a process costs more than a socket
 	wg      sync.WaitGroup
 	running map[targetKey]context.CancelFunc
 }
 
 func newScheduler(ctx context.Context, results chan<- look, atOnce int, prober func(*placement.Check) Prober) *scheduler {
-	return &scheduler{ctx: ctx, results: results, prober: prober, limit: make(chan struct{}, atOnce), running: make(map[targetKey]context.CancelFunc)}
+	return &scheduler{ctx: ctx, results: results, prober: prober, limit: make(chan struct{}, atOnce), scripts: make(chan struct{}, scriptsAt), running: make(map[targetKey]context.CancelFunc)}
 }
 
 // set makes the targets those given; known ones go on undisturbed. A look at one
@@ -79,13 +81,17 @@ func (s *scheduler) wait() {
 	s.wg.Wait()
 }
 
+// firstWithin bounds the wait for the first look: a check of every hour must not
+// leave its cluster unknown for minutes.
+const firstWithin = time.Second
+
 // watch looks at one target until its context ends: the first time within a
 // tenth of the interval, then every interval give or take a tenth, so that many
 // vantages never fall into step.
 func (s *scheduler) watch(ctx context.Context, t Target) {
 	every := t.Check.Every.Or(placement.DefaultEvery)
 	probe := s.prober(&t.Check)
-	timer := time.NewTimer(rand.N(every/10 + 1))
+	timer := time.NewTimer(rand.N(min(every/10, firstWithin) + 1))
 	defer timer.Stop()
 	for {
 		select {
@@ -110,16 +116,33 @@ func (s *scheduler) watch(ctx context.Context, t Target) {
 // look looks once, as soon as fewer than limit others do; the time to wait for
 // that is not part of the timeout. ok is false when the target was dropped.
 func (s *scheduler) look(ctx context.Context, probe Prober, t Target) (r Result, ok bool) {
-	select {
-	case s.limit <- struct{}{}:
-		defer func() { <-s.limit }()
-	case <-ctx.Done():
+	if t.Check.Script != nil {
+		if !enter(ctx, s.scripts) {
+			return Result{}, false
+		}
+		defer func() { <-s.scripts }()
+	}
+	if !enter(ctx, s.limit) {
 		return Result{}, false
 	}
+	defer func() { <-s.limit }()
 	start := time.Now()
 	within, cancel := context.WithTimeout(ctx, t.Check.Timeout.Or(placement.DefaultTimeout))
 	defer cancel()
 	r = probe(within, t)
 	r.At, r.Took = time.Now(), time.Since(start)
+	if t.Check.Invert {
+		r = inverted(r)
+	}
 	return r, ctx.Err() == nil
+}
+
+// enter takes a place among a limited number; false when the context ended first.
+func enter(ctx context.Context, places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -47,7 +47,10 @@ func (d *desk) look(ctx context.Context, t Target) Result {
 	d.mu.Lock()
 	d.busy[key]--
 	d.mu.Unlock()
-	return Result{OK: ctx.Err() == nil, Kind: "ok"}
+	if ctx.Err() != nil {
+		return failed("timeout", "no answer in time")
+	}
+	return passed(Result{})
 }
 
 func (d *desk) count(addr string) int {

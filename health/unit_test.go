@@ -218,12 +218,16 @@ func TestProcessAndProbes(t *testing.T) {
 	now := time.Unix(0, 0)
 	feed := func(i int, ok bool) {
 		now = now.Add(time.Second)
-		c.feed(addrOf(i), Result{OK: ok, Cause: "timeout"}, now)
+		r := Result{State: placement.Down, Cause: "timeout", At: now}
+		if ok {
+			r.State = placement.Up
+		}
+		c.feed(addrOf(i), "", r)
 	}
 	want := func(what string, s placement.State, ended bool, second placement.Evidence) {
 		t.Helper()
-		if have, cause := c.state(); have != s || c.ended() != ended || c.second() != second {
-			t.Errorf("%s: %v (%s), ended %v, second %q; want %v, %v, %q", what, have, cause, c.ended(), c.second(), s, ended, second)
+		if have, cause := c.state(); have != s || c.ended() != ended || c.second(now) != second {
+			t.Errorf("%s: %v (%s), ended %v, second %q; want %v, %v, %q", what, have, cause, c.ended(), c.second(now), s, ended, second)
 		}
 	}
 	both := []netip.AddrPort{addrOf(0), addrOf(1)}

@@ -23,11 +23,12 @@ type Node struct {
 	Started  Time   `json:"started"`
 	At       Time   `json:"at"`
 	// Alarms of this unit: SnapshotStale, StateStale …
-	Alarms []Alarm    `json:"alarms,omitempty"`
-	DNS    *DNSStatus `json:"dns,omitempty"`
-	BGP    *BGPStatus `json:"bgp,omitempty"`
-	Edge   *EdgeStats `json:"edge,omitempty"`
-	Leader bool       `json:"leader,omitempty"` // holds the director's lease
+	Alarms []Alarm      `json:"alarms,omitempty"`
+	DNS    *DNSStatus   `json:"dns,omitempty"`
+	BGP    *BGPStatus   `json:"bgp,omitempty"`
+	Edge   *EdgeStats   `json:"edge,omitempty"`
+	Health *HealthStats `json:"health,omitempty"`
+	Leader bool         `json:"leader,omitempty"` // holds the director's lease
 }
 
 // DNSStatus is what an authdns role reports.

@@ -44,7 +44,11 @@ func newFlapLine(now time.Time) *flapLine {
 
 // look takes a result and follows it down to the route.
 func (l *flapLine) look(t *testing.T, ok bool, now time.Time) {
-	if s := l.damper.Feed(ok, now); s != l.state {
+	found := placement.Down
+	if ok {
+		found = placement.Up
+	}
+	if s := l.damper.Feed(found, now); s != l.state {
 		l.state, l.since = s, now
 		l.votes++
 	}

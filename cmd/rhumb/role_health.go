@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"rhumb/health"
@@ -23,13 +25,26 @@ func addHealth(u *unit) {
 	u.add("units", units.Run)
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
+	var agent atomic.Pointer[health.Agent]
+	u.reports = append(u.reports, func(n *placement.Node) {
+		if a := agent.Load(); a != nil {
+			n.Health = a.Report()
+			n.Alarms = slices.Concat(n.Alarms, healthAlarms(n.Health))
+		}
+	})
+	evidence := health.NewEvidence(u.socket("evidence.sock"), func(e health.Encounter) {
+		if a := agent.Load(); a != nil {
+			a.Meet(e)
+		}
+	}, u.log)
+	u.add("evidence", evidence.Run)
 	u.add("health", func(ctx context.Context) error {
 		_, site, err := u.awaitSnapshot(ctx)
 		if err != nil {
 			return err
 		}
 		u.awaitBound(ctx)
-		return runHealth(ctx, u, site, stream, units.Events(), snaps.box)
+		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events()}, snaps.box, &agent)
 	})
 }
 
@@ -51,16 +66,16 @@ func (u *unit) awaitBound(ctx context.Context) {
 
 // runHealth builds the agent and owns it until it ends. A site without a beat
 // address or an identity probes its own clusters and hears nobody.
-func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, units <-chan health.UnitEvent, snaps <-chan *placement.Snapshot) error {
+func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Config, snaps <-chan *placement.Snapshot, shown *atomic.Pointer[health.Agent]) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
 		return err
 	}
 	teller := newVoteTeller(u.event)
-	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Stream: stream, Units: units, Fit: u.fitness().Look, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
-		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
-		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
+	c.Node, c.Site, c.Domain, c.NodeID, c.Incarnation = u.cfg.Node.Name, site.Name, site.Domain(), site.Number, incarnation
+	c.Interval, c.ScriptDir, c.Fit, c.Plan, c.Log, c.Metric = beatInterval, u.cfg.Scripts, u.fitness().Look, u.planRevision, u.log, u.metrics
+	c.Sink = func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) }
+	c.Ended = func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }
 	if site.Beat.IsValid() && u.identity != nil {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
 		if err != nil {
@@ -69,13 +84,18 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *healt
 		c.Beat = conn
 	}
 	agent := health.New(c)
+	shown.Store(agent)
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
-	agent.Set(u.healthPeers(u.current.Load().Inventory), health.Probes(u.current.Load().Inventory, site.Name))
+	look := func(inv *placement.Inventory) {
+		agent.SetServices(health.ServicesOf(inv))
+		agent.Set(u.healthPeers(inv), health.Probes(inv, site.Name))
+	}
+	look(u.current.Load().Inventory)
 	for {
 		select {
 		case s := <-snaps:
-			agent.Set(u.healthPeers(s.Inventory), health.Probes(s.Inventory, site.Name))
+			look(s.Inventory)
 		case err := <-done:
 			return err
 		}

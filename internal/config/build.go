@@ -244,55 +244,6 @@ func usable(a netip.AddrPort) bool {
 	return a.IsValid() && a.Port() > 0 && ip.Zone() == "" && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast()
 }
 
-// check takes one entry of checks, with its defaults filled in. A timeout not
-// shorter than the interval would let looks at one target overlap.
-func (b *builder) check(d *document, name string, c checkFile) {
-	at := []string{"checks", name}
-	out := placement.Check{Name: name, Fault: c.Fault,
-		Every: placement.Duration(c.Every.Or(placement.DefaultEvery)), Timeout: placement.Duration(c.Timeout.Or(placement.DefaultTimeout)),
-		Rise: or(c.Rise, placement.DefaultRise), Fall: or(c.Fall, placement.DefaultFall)}
-	kinds := 0
-	if h := c.HTTP; h != nil {
-		kinds++
-		out.HTTP = &placement.HTTPCheck{Path: or(h.Path, "/"), TLS: h.TLS, Host: h.Host, Expect: h.Expect, Body: h.Body, Verify: h.Verify}
-		if !strings.HasPrefix(out.HTTP.Path, "/") {
-			d.fail(append(at, "http", "path"), "%q does not begin with /", h.Path)
-		}
-		if !slices.Contains([]string{"", "chain", "skip"}, h.Verify) {
-			d.fail(append(at, "http", "verify"), "%q: want chain or skip", h.Verify)
-		}
-	}
-	if t := c.TCP; t != nil {
-		kinds++
-		out.TCP = &placement.TCPCheck{Send: t.Send, Expect: t.Expect}
-	}
-	if q := c.DNS; q != nil {
-		kinds++
-		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: strings.ToUpper(or(q.Type, "SOA")), Expect: q.Expect}
-		if !slices.Contains(dnsTypes(), out.DNS.Type) {
-			d.fail(append(at, "dns", "type"), "%q: want one of %s", q.Type, strings.Join(dnsTypes(), ", "))
-		}
-	}
-	if kinds != 1 {
-		d.fail(at, "has %d kinds; want exactly one of http, tcp, dns", kinds)
-	}
-	if out.Timeout >= out.Every {
-		d.fail(append(at, "timeout"), "%s is not shorter than the interval of %s", out.Timeout, out.Every)
-	}
-	if c.Fault != placement.LocalFault && c.Fault != placement.SharedFault {
-		d.fail(append(at, "fault"), "want local or shared: what does a failure prove?")
-	}
-	if out.Rise < 1 || out.Fall < 1 {
-		d.fail(at, "rise and fall must be at least 1")
-	}
-	b.out.Checks = append(b.out.Checks, out)
-}
-
-// dnsTypes are the record types that a check may ask for.
-func dnsTypes() []string {
-	return []string{"SOA", "NS", "A", "AAAA", "CNAME", "TXT", "MX", "SRV", "SVCB", "HTTPS", "CAA", "PTR", "DNSKEY"}
-}
-
 // policy takes one entry of policies; parts become per mille, rounded.
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}

@@ -83,42 +83,6 @@ type clusterFile struct {
 	Check       string           `yaml:"check"`
 }
 
-// checkFile has exactly one of HTTP, TCP and DNS. Fault has no default: what a
-// failure proves decides whether a route may go, and nobody else knows.
-type checkFile struct {
-	HTTP    *httpFile          `yaml:"http"`
-	TCP     *tcpFile           `yaml:"tcp"`
-	DNS     *dnsFile           `yaml:"dns"`
-	Fault   placement.Fault    `yaml:"fault"`
-	Every   placement.Duration `yaml:"every"`
-	Timeout placement.Duration `yaml:"timeout"`
-	Rise    int                `yaml:"rise"`
-	Fall    int                `yaml:"fall"`
-}
-
-// httpFile mirrors placement.HTTPCheck.
-type httpFile struct {
-	Path   string `yaml:"path"`
-	TLS    bool   `yaml:"tls"`
-	Host   string `yaml:"host"`
-	Expect []int  `yaml:"expect"`
-	Body   string `yaml:"body"`
-	Verify string `yaml:"verify"`
-}
-
-// tcpFile mirrors placement.TCPCheck.
-type tcpFile struct {
-	Send   string `yaml:"send"`
-	Expect string `yaml:"expect"`
-}
-
-// dnsFile mirrors placement.DNSCheck.
-type dnsFile struct {
-	Name   string `yaml:"name"`
-	Type   string `yaml:"type"`
-	Expect string `yaml:"expect"`
-}
-
 // policyFile mirrors placement.Policy; Headroom is a part here, per mille there,
 // since what is computed with must be an integer.
 type policyFile struct {

@@ -47,6 +47,9 @@ type Node struct {
 	Geo      struct {
 		Databases []string `yaml:"databases"`
 	} `yaml:"geo"`
+	// Scripts is the directory whose programs checks may run; empty: none. Who
+	// may change the fleet must not thereby run programs of his choice here.
+	Scripts string `yaml:"scripts"`
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
 }
@@ -145,6 +148,9 @@ func (n *Node) defaults(dir string) {
 	n.Listen.Admin = resolve(dir, n.Listen.Admin)
 	if n.Identity != "" {
 		n.Identity = resolve(dir, n.Identity)
+	}
+	if n.Scripts != "" {
+		n.Scripts = resolve(dir, n.Scripts)
 	}
 	if n.Store.File != "" {
 		n.Store.File = resolve(n.Node.DataDir, n.Store.File)

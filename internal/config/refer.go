@@ -29,11 +29,12 @@ func (b *builder) refer() {
 	}
 	for i := range f.Sites {
 		for _, c := range f.Sites[i].Clusters {
-			if c.Check != "" && f.Check(c.Check) == nil {
-				d, at := b.where("sites", f.Sites[i].Name)
-				d.fail(append(at, "clusters", c.Name, "check"), "there is no check %q", c.Check)
-			}
+			d, at := b.where("sites", f.Sites[i].Name)
+			b.referCheck(d, append(slices.Clone(at), "clusters", c.Name, "check"), c.Check)
 		}
+	}
+	for i := range f.Checks {
+		b.referChildren(&f.Checks[i])
 	}
 }
 
@@ -70,9 +71,7 @@ func (b *builder) referService(d *document, at []string, s *placement.Service) {
 	if f.Policy(s.Policy) == nil {
 		d.fail(append(slices.Clone(at), "policy"), "there is no policy %q", s.Policy)
 	}
-	if s.Check != "" && f.Check(s.Check) == nil {
-		d.fail(append(slices.Clone(at), "check"), "there is no check %q", s.Check)
-	}
+	b.referCheck(d, append(slices.Clone(at), "check"), s.Check)
 	for _, site := range s.Sites {
 		if f.Site(site) == nil {
 			d.fail(append(slices.Clone(at), "sites"), "there is no site %q", site)
