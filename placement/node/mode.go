@@ -109,7 +109,7 @@ func (n *Node) unfold(state *State, votes []placement.Vote, patched bool, classe
 		}
 	}
 	verdicts := decide.Fold(state.Inventory, votes, state.Plan)
-	if !cmp.Or(n.view.Inventory, state.Inventory).Frozen() && decide.Shun(state.Inventory, votes, n.c.Site, verdicts) {
+	if decide.Shun(state.Inventory, votes, n.c.Site, verdicts) {
 		patched = true
 	}
 	s, err := n.unfolder.Unfold(state.Inventory, classes, state.Plan, verdicts, state.Revision, patched)
