@@ -10,7 +10,7 @@ import (
 
 // TestShunsAloneAndTakesBack: a site that this one alone cannot reach is left out of
 // this node's answers, under a name of its own, and no state of it is kept on disk;
-// a word of any other site, or a freeze, ends it.
+// a word of any other site ends it, and a freeze does not.
 func TestShunsAloneAndTakesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, new(fakeDisk))
@@ -56,8 +56,8 @@ func TestShunsAloneAndTakesBack(t *testing.T) {
 		frozen := *b.inv
 		frozen.Freeze = placement.Freeze{Audit: placement.Audit{Who: "op", Reason: "x", Since: time.Now()}}
 		b.show(View{Inventory: &frozen, Recent: []*placement.Inventory{b.inv}, Plan: plan, Votes: down, VotesRevision: 2, Connected: true, Heartbeat: time.Now()})
-		if v := b.current.Load().Verdict(nyc); v.Shunned {
-			t.Errorf("decisions are frozen, yet %+v", v)
+		if v := b.current.Load().Verdict(nyc); !v.Shunned {
+			t.Errorf("decisions are frozen, and it changed: %+v", v)
 		}
 	})
 }
