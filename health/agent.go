@@ -268,15 +268,23 @@ func (a *Agent) endVotes() {
 func (a *Agent) looked(l look) {
 	a.m.looked(a.cfg.Site, l)
 	c := a.clusters[l.target.Object]
-	if c != nil && c.feed(l.target.Address, l.target.Check.Name, l.result) {
+	if c == nil {
+		return
+	}
+	if c.feed(l.target.Address, l.target.Check.Name, l.result) || c.lost() {
 		a.cast(c)
 	}
 }
 
 // cast votes what is known of a cluster; of an unknown one there is nothing to say.
+// What was said before a change of its checks stands until something is known by the
+// new ones, or until it is plain that they will not see.
 func (a *Agent) cast(c *cluster) {
 	state, cause := c.state()
 	if state == placement.Unknown {
+		if before, voted := a.ballot.own[c.object]; voted && before.State != placement.Unknown && c.lost() {
+			a.vote(placement.Vote{Object: c.object, State: placement.Unknown, Cause: "its checks cannot see"})
+		}
 		return
 	}
 	v := placement.Vote{Object: c.object, State: state, Cause: cause}

@@ -2,6 +2,7 @@ package health
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -234,6 +235,9 @@ func (a *Agent) SetServices(uses []ServiceUse) { a.services.Store(&uses) }
 func (a *Agent) findings() *placement.HealthStats {
 	r := &placement.HealthStats{}
 	for id, c := range a.clusters {
+		if !c.passive.at.IsZero() {
+			r.Checks = append(r.Checks, c.passive.status(id, a.ledger.at))
+		}
 		for i := range c.addresses {
 			ad := &c.addresses[i]
 			for k := range ad.parts {
@@ -256,6 +260,15 @@ func (p *part) status(id placement.ClusterID, a *address) placement.CheckStatus 
 	return placement.CheckStatus{Cluster: id, Address: a.addr, Check: p.check.Name, Kind: p.check.Kind(), State: p.damp.state, Evidence: p.check.Evidence(), Blind: l.State == placement.Unknown,
 		Result: l.Kind, Cause: l.Cause, Bytes: l.Bytes, At: l.At.UTC(), Expires: l.Expires.UTC(),
 		ConnectMS: ms(l.Connect), HandshakeMS: ms(l.Handshake), FirstMS: ms(l.First), TookMS: ms(l.Took)}
+}
+
+// status shows what clients met as if it were a check; it belongs to no address.
+func (p *passive) status(id placement.ClusterID, now time.Time) placement.CheckStatus {
+	out := placement.CheckStatus{Cluster: id, Check: "clients", Kind: "clients", State: placement.Up, Evidence: true, Result: "ok", At: p.at.UTC()}
+	if p.bad(now) {
+		out.State, out.Result, out.Cause = placement.Down, "errors", fmt.Sprintf("%d errors in a row: %s", p.run, p.cause)
+	}
+	return out
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -201,6 +201,19 @@ func (c *cluster) state() (s placement.State, cause string) {
 	return placement.Unknown, cause
 }
 
+// lost tells that nothing is known, though every check had as many looks as it takes
+// to know.
+func (c *cluster) lost() bool {
+	for i := range c.addresses {
+		for k := range c.addresses[i].parts {
+			if p := &c.addresses[i].parts[k]; p.looks < int64(p.damp.fall) || p.damp.state != placement.Unknown {
+				return false
+			}
+		}
+	}
+	return len(c.addresses) > 0
+}
+
 // passiveFor is how long evidence from real clients counts: nobody asks a server which
 // nobody is sent to, so what was seen there must not stand for ever.
 const passiveFor = 30 * time.Second

@@ -6,6 +6,10 @@
 // # Words
 //
 //   - Prober: one function which looks once and returns a Result that explains itself.
+//   - Rule: how the findings of several checks at one address make its state: N of
+//     M. What is unknown takes nothing down, and evidence does not count.
+//   - evidence: what explains a failure (echoes) or hastens it (what clients met),
+//     and never judges alone.
 //   - damping: rise and fall counters, and a penalty for each transition; leaving
 //     is immediate, coming back waits.
 //   - vantage: this node. Its own site's clusters it probes; other sites it hears
@@ -20,10 +24,12 @@
 //
 // # Flow
 //
-//	scheduler → Prober → Result → damper ─┐
-//	exits, ticks, listeners of units ─────┤
-//	beats of other sites → detect ────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
-//	votes on peers' datagrams ────────────→ ballot ─────────→ Stream
+//	scheduler → Prober → Result → damper → Rule → cluster ─┐
+//	what clients met (Evidence) ───────────↗               │
+//	exits, ticks, listeners of units ──────────────────────┤
+//	beats of other sites → detect ─────────────────────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
+//	votes on peers' datagrams ─────────────────────────────→ ballot ─────────→ Stream
+//	all of it → ledger (availability), Report
 //
 // # Goroutines
 //

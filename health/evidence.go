@@ -68,6 +68,7 @@ func (e *Evidence) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("health: evidence %s: %w", e.path, err)
 	}
+	defer os.Remove(e.path)
 	defer conn.Close()
 	if err := os.Chmod(e.path, 0o660); err != nil {
 		return fmt.Errorf("health: evidence %s: %w", e.path, err)

@@ -73,6 +73,10 @@ func TestEvidenceSocket(t *testing.T) {
 	if !web.passive.bad(now) || web.passive.run != 5 || web.passive.cause != "502" {
 		t.Errorf("%+v", web.passive)
 	}
+	a.ledger.at = now
+	if r := a.findings(); len(r.Checks) != 1 || r.Checks[0].State != placement.Down || !r.Checks[0].Evidence || !strings.Contains(r.Checks[0].Cause, "5 errors in a row: 502") {
+		t.Errorf("shown as %+v", r.Checks)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -46,7 +46,9 @@ func Probes(inv *placement.Inventory, site string) []Probe {
 				p.Targets = append(p.Targets, targets(p.Object, c, leaf, hosts)...)
 			}
 		}
-		out = append(out, p)
+		if len(p.Targets) > 0 { // else every child is disabled
+			out = append(out, p)
+		}
 	}
 	return out
 }

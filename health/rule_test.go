@@ -148,6 +148,43 @@ func TestRuleOfInventory(t *testing.T) {
 	}
 }
 
+// TestBlindChecksLetGo: a cluster that was voted down, and whose checks were then
+// changed to some that cannot see, is unknown again: nobody stays out for ever
+// because nothing looks.
+func TestBlindChecksLetGo(t *testing.T) {
+	var votes []placement.Vote
+	a := New(Config{Node: "ams1-a", Site: "ams1", Sink: func(v placement.Vote) { votes = append(votes, v) }, Log: quiet()})
+	id := placement.ClusterID{Site: "ams1", Name: "web"}
+	see := func(check placement.Check, r Result) {
+		a.looked(look{Target{Object: id, Address: addrOf(0), Check: check}, r})
+	}
+	put := func(check placement.Check) {
+		c := newCluster(Probe{Object: id, Targets: []Target{{Object: id, Address: addrOf(0), Check: check}}})
+		c.inherit(a.clusters[id])
+		a.clusters[id] = c
+		a.cast(c)
+	}
+	tcp, script := placement.Check{Name: "tcp", TCP: &placement.TCPCheck{}, Rise: 1, Fall: 2}, placement.Check{Name: "script", Script: &placement.ScriptCheck{}, Rise: 1, Fall: 2}
+	put(tcp)
+	see(tcp, look1(false))
+	see(tcp, look1(false))
+	put(script)
+	see(script, blind("forbidden", "no"))
+	if len(votes) != 1 || votes[0].State != placement.Down {
+		t.Fatalf("%+v: the old word stands until the new check had its looks", votes)
+	}
+	for range 3 {
+		see(script, blind("forbidden", "no"))
+	}
+	if len(votes) != 2 || votes[1].State != placement.Unknown {
+		t.Fatalf("%+v", votes)
+	}
+	see(script, look1(true))
+	if len(votes) != 3 || votes[2].State != placement.Up {
+		t.Errorf("%+v", votes)
+	}
+}
+
 // TestComposedCluster: the parts of an address have a damper each, and the cause
 // says which check failed.
 func TestComposedCluster(t *testing.T) {

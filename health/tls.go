@@ -13,7 +13,8 @@ import (
 // ProbeTLS asks for the certificate of every name and judges by dates alone: down
 // when one has passed, and up before, however near it is; who shall know earlier
 // reads the metric. A server that cannot be reached, or that has a certificate for
-// another name, is the business of other checks: here nothing is known of it.
+// another name, is the business of other checks: here nothing is known of it. What
+// was seen of one name counts whether or not the next could be asked.
 func ProbeTLS(ctx context.Context, t Target) Result {
 	watch := startWatch()
 	var r Result
@@ -21,16 +22,23 @@ func ProbeTLS(ctx context.Context, t Target) Result {
 	if len(hosts) == 0 {
 		hosts = []string{t.Host}
 	}
+	var missed *Result
 	for _, host := range hosts {
 		chain, err := certificates(ctx, t, host)
 		if err != nil {
-			return watch.stamp(blind(dialKind(err), fmt.Sprintf("TLS for %s: %s", host, reason(err))))
+			b := blind(dialKind(err), fmt.Sprintf("TLS for %s: %s", host, reason(err)))
+			missed = &b
+			continue
 		}
 		ends := chainEnd(chain, t.Check.TLS.CA, time.Now())
 		if r.Expires.IsZero() || ends.Before(r.Expires) {
 			r.Expires = ends
 			r = judgeDate(r, t.Check.TLS, host, time.Until(ends))
 		}
+	}
+	if missed != nil && r.State != placement.Down {
+		missed.Expires = r.Expires
+		r = *missed
 	}
 	return watch.stamp(r)
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -230,6 +231,32 @@ func TestDatesOfNobody(t *testing.T) {
 			t.Errorf("%s: %+v", when, r)
 		}
 		plain.Close()
+	}
+}
+
+// TestNamesThatAreRefused: a server that ends the handshake for one of the names hides
+// nothing of the others.
+func TestNamesThatAreRefused(t *testing.T) {
+	ca := newAuthority(t, "ours", 900*day, nil)
+	for left, want := range map[time.Duration]placement.State{-time.Hour: placement.Down, 90 * day: placement.Unknown} {
+		cert := ca.leaf(t, left, []string{"a.test"})
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+		srv.TLS = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			if h.ServerName != "a.test" {
+				return nil, errors.New("no such name")
+			}
+			return &tls.Config{Certificates: []tls.Certificate{cert}}, nil
+		}, Certificates: []tls.Certificate{cert}}
+		srv.StartTLS()
+		tg := target(srv.Listener.Addr().String(), placement.Check{TLS: &placement.TLSCheck{CA: ca.pem}})
+		for _, hosts := range [][]string{{"a.test", "b.test"}, {"b.test", "a.test"}} {
+			tg.Hosts = hosts
+			if r := ProbeTLS(within(t, 20*time.Second), tg); r.State != want || !r.Expires.Equal(cert.Leaf.NotAfter) || r.Cause == "" {
+				t.Errorf("%v left, %v: %+v, want %v", left, hosts, r, want)
+			}
+		}
+		srv.Close()
 	}
 }
 

@@ -44,7 +44,11 @@ func checkTable(s style, items []api.Check) *table {
 		if c.Evidence {
 			kind += " (evidence)"
 		}
-		t.add(state, c.Cluster, c.Address, c.Check, kind, c.Result, fmt.Sprintf("%.1f", c.TookMS), phases(&c), c.Bytes, since(c.At, now), c.Vantage, c.Cause)
+		address := ""
+		if c.Address.IsValid() { // what clients met belongs to the cluster
+			address = c.Address.String()
+		}
+		t.add(state, c.Cluster, address, c.Check, kind, c.Result, fmt.Sprintf("%.1f", c.TookMS), phases(&c), c.Bytes, since(c.At, now), c.Vantage, c.Cause)
 	}
 	return t
 }
