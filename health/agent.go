@@ -68,6 +68,7 @@ type Agent struct {
 	detector *detect.Detector
 	peers    []Peer
 	byNode   map[uint16]int // NodeID → index into peers
+	marks    map[uint16]*detect.Marks
 	judgedAt time.Time      // when the detector was last asked
 	update   chan inputs
 }
@@ -88,6 +89,7 @@ func New(cfg Config) *Agent {
 		clusters: make(map[placement.ClusterID]*cluster),
 		detector: detect.New(detect.Defaults(cfg.Interval)),
 		byNode:   make(map[uint16]int),
+		marks:    make(map[uint16]*detect.Marks),
 		update:   make(chan inputs, 1)}
 	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
 		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
@@ -196,7 +198,7 @@ func (a *Agent) take(sched *scheduler, in inputs) {
 func (a *Agent) setPeers(peers []Peer) {
 	a.peers = nil
 	clear(a.byNode)
-	ids := make([]uint16, 0, len(peers))
+	ids := make([]uint32, 0, len(peers))
 	spoke := make(map[string]time.Time)
 	for _, p := range peers {
 		if len(p.Keys) == 0 {
@@ -204,7 +206,10 @@ func (a *Agent) setPeers(peers []Peer) {
 		}
 		a.byNode[p.NodeID] = len(a.peers)
 		a.peers = append(a.peers, p)
-		ids = append(ids, p.NodeID)
+		ids = append(ids, uint32(p.NodeID))
+		if a.marks[p.NodeID] == nil {
+			a.marks[p.NodeID] = &detect.Marks{}
+		}
 		spoke[p.Site] = a.ballot.spoke[p.Site]
 	}
 	a.ballot.spoke = spoke
@@ -287,14 +292,24 @@ func (a *Agent) hear(d datagram) {
 		a.m.beats.WithLabelValues("unknown", "in", "refused").Inc()
 		return
 	}
-	changes, fresh := a.detector.Hear(p.NodeID, b, d.at)
+	fresh, restarted := a.marks[p.NodeID].Take(&b)
 	if !fresh { // a copy, or one that was overtaken: it proves nothing, and its votes are stale
 		a.m.beats.WithLabelValues(p.Site, "in", "old").Inc()
 		return
 	}
+	at := d.at.Sub(a.talk.started)
+	if restarted {
+		a.detector.Restart(uint32(p.NodeID))
+	}
+	switch b.Kind {
+	case detect.KindBeat:
+		a.detector.Hear(uint32(p.NodeID), 0, uint64(b.Seq), at)
+	case detect.KindLeave:
+		a.detector.Leave(uint32(p.NodeID), uint64(b.Seq), at)
+	}
 	a.m.beats.WithLabelValues(p.Site, "in", "ok").Inc()
 	a.ballot.spoke[p.Site] = d.at
-	a.judged(changes)
+	a.judged(a.detector.Changes())
 	if b.Kind == detect.KindVotes {
 		a.hearVotes(p, b.Body)
 	}
@@ -335,7 +350,8 @@ func (a *Agent) judge(now time.Time) {
 		a.m.hold.Add(now.Sub(a.judgedAt).Seconds())
 	}
 	a.judgedAt = now
-	a.judged(a.detector.Due(now))
+	a.detector.Due(now.Sub(a.talk.started))
+	a.judged(a.detector.Changes())
 	if held != a.detector.Held() {
 		a.hold(a.detector.Held())
 	}
@@ -350,7 +366,7 @@ func (a *Agent) judge(now time.Time) {
 // goodbye (an upgrade, a restart) is not down before it has stayed away for long.
 func (a *Agent) judged(changes []detect.Change) {
 	for _, c := range changes {
-		i, ok := a.byNode[c.Subject]
+		i, ok := a.byNode[uint16(c.Subject)]
 		if !ok {
 			continue
 		}
@@ -359,7 +375,7 @@ func (a *Agent) judged(changes []detect.Change) {
 		case detect.Up:
 			v.State = placement.Up
 		case detect.Down:
-			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
+			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", (c.At - c.Heard).Milliseconds())
 			v.Hold = a.detector.Held()
 		case detect.Left:
 			v.State, v.Cause = placement.Unknown, "said goodbye"

@@ -22,7 +22,8 @@ type talker struct {
 
 	mu    sync.Mutex // guards what follows, and the order of numbers on the wire
 	peers []Peer
-	seq   uint32
+	slot  uint32 // of the newest beat
+	seq   uint32 // of the newest votes
 }
 
 // setPeers replaces who is talked to.
@@ -59,11 +60,18 @@ func (t *talker) late(due, sent time.Time) time.Time {
 	return due
 }
 
-// next numbers a datagram: with the slot of time in which it is sent, or one
-// above the last. No two have the same number, or a receiver would take the vote
-// or the goodbye that follows a beat in its slot for a copy of it.
-func (t *talker) next(now time.Time) uint32 {
-	t.seq = max(t.seq+1, uint32(now.Sub(t.started)/t.interval)+1)
+// next numbers a datagram of a kind: a beat and a goodbye with the slot of time in
+// which they are sent, others one above the last.
+func (t *talker) next(kind detect.Kind, now time.Time) uint32 {
+	slot := uint32(now.Sub(t.started) / t.interval)
+	switch kind {
+	case detect.KindBeat:
+		t.slot = max(t.slot+1, slot)
+		return t.slot
+	case detect.KindLeave:
+		return max(t.slot, slot)
+	}
+	t.seq++
 	return t.seq
 }
 
@@ -80,7 +88,7 @@ func (t *talker) send(kind detect.Kind, body []byte) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b.Seq = t.next(time.Now())
+	b.Seq = t.next(kind, time.Now())
 	for i := range t.peers {
 		p := &t.peers[i]
 		out, err := b.Seal(nil, &p.Keys[0])

@@ -18,6 +18,8 @@ const (
 	KindBeat  Kind = 1
 	KindVotes Kind = 3
 	KindLeave Kind = 6
+
+	kinds = 7
 )
 
 // Layout of a datagram, big endian: version, kind, node id, incarnation, send
@@ -35,11 +37,14 @@ type Beat struct {
 	Kind        Kind
 	Node        uint16 // sender, by the number of the fleet's peer set
 	Incarnation uint32
-	Seq         uint32        // rises with every datagram; the send slot (time since the incarnation began / Interval) where that is higher
-	Interval    time.Duration // whole milliseconds, at most 65,535
-	Load        uint16        // used capacity in per mille
-	Plan        uint32        // plan revision, low bits
-	Body        []byte        // of Votes: the sender's votes
+	// Seq rises with every datagram of a kind. That of a beat is its send slot: time
+	// since the incarnation began / Interval. A goodbye carries the slot in which it
+	// is sent; the other kinds are counted.
+	Seq      uint32
+	Interval time.Duration // whole milliseconds, at most 65,535
+	Load     uint16        // used capacity in per mille
+	Plan     uint32        // plan revision, low bits
+	Body     []byte        // of Votes: the sender's votes
 }
 
 // Errors of Open.
@@ -117,4 +122,27 @@ func tag(msg []byte, key *[32]byte) (out [sha256.Size]byte) {
 	m.Write(msg)
 	m.Sum(out[:0])
 	return out
+}
+
+// Marks are the newest numbers of a sender. Who sends a copy again, or holds one
+// back, keeps no dead subject alive.
+type Marks struct {
+	incarnation uint32
+	known       bool
+	seq         [kinds]uint32
+}
+
+// Take tells whether a datagram is newer than all of its kind before, and whether
+// its sender has started anew; it notes it if so. A goodbye may share its slot
+// with a beat.
+func (m *Marks) Take(b *Beat) (fresh, restarted bool) {
+	switch {
+	case !m.known || b.Incarnation > m.incarnation:
+		restarted = m.known
+		*m = Marks{incarnation: b.Incarnation, known: true}
+	case b.Incarnation < m.incarnation, b.Seq <= m.seq[b.Kind], b.Kind == KindLeave && b.Seq < m.seq[KindBeat]:
+		return false, false
+	}
+	m.seq[b.Kind] = b.Seq
+	return true, restarted
 }
