@@ -1,8 +1,6 @@
 package detect
 
-import (
-	"time"
-)
+import "time"
 
 // Silence is a path by which nothing is heard, and since when.
 type Silence struct {
@@ -79,7 +77,6 @@ func (d *Detector) Hear(id, by uint32, slot uint64, at time.Duration) (fresh boo
 	if v.timed() && slot <= v.slot || s.state == Left && slot <= s.slot {
 		return false
 	}
-	d.check.arrival(at, d.cfg.Interval)
 	if v.hear(slot, at, d.cfg.Interval) {
 		s.fresh = at
 	}
@@ -132,11 +129,11 @@ func (d *Detector) heard(s *subject, v *via, at time.Duration) {
 	if v.slot > s.slot+1 || at-s.heard > d.cfg.Interval*selfTenths/10 {
 		s.run = at
 	}
+	news := v.slot > s.slot && at-v.at < s.timeout(&d.cfg)
 	s.slot, s.heard, s.retry = max(s.slot, v.slot), max(s.heard, v.at), 0
-	recent := at-v.at < s.timeout(&d.cfg)
 	switch {
-	case !recent: // it lived a while ago, which is no news
-	case v.id == 0, s.state == Unknown:
+	case s.state == Down && !news: // a straggler: it lived before, as we know
+	case v.id == 0 && at-v.at < s.timeout(&d.cfg), s.state == Unknown:
 		d.set(s, Up, at)
 	case s.state == Down, s.state == Left:
 		d.set(s, Path, at)
@@ -199,7 +196,7 @@ func (d *Detector) judge(s *subject, at time.Duration) {
 		d.queue.set(s, due)
 	case s.state == Left:
 		d.set(s, Down, max(at, due))
-	case d.Held() || d.sick(at):
+	case d.Held() || !d.check.sure && d.mostSilent(at):
 		d.begin(at)
 		d.queue.set(s, never) // until the hold ends
 	case s.downDue(&d.cfg) <= at || d.early(s, at):

@@ -13,7 +13,10 @@ import (
 func drawn(t *testing.T, tr Trace, detector func(io.Reader, io.Writer) error) score {
 	t.Helper()
 	draws := uint64(3)
-	tr.Length, tr.CrashEvery = 30*time.Minute, 3*time.Minute
+	tr.Length, tr.CrashEvery = 4500*tr.Interval, 3*time.Minute // 22 minutes at 300 ms
+	if tr.Interval < 200*ms {
+		tr.Length *= 2
+	}
 	if os.Getenv("RHUMB_SOAK") != "" {
 		tr.Length, tr.CrashEvery = 24*time.Hour, 20*time.Minute
 	}
@@ -52,7 +55,7 @@ func TestGoals(t *testing.T) {
 	}{
 		{"D1 five paths, 300 ms", Trace{Interval: 300 * ms, Targets: 12, Paths: 5}, 500 * ms, .1},
 		{"D2 sick observer, 300 ms", Trace{Interval: 300 * ms, Targets: 12, Paths: 5, Sick: true}, 850 * ms, .1},
-		{"D3 sick observer, 100 ms", Trace{Interval: 100 * ms, Targets: 6, Paths: 5, Sick: true}, 450 * ms, .1},
+		{"D3 sick observer, 100 ms", Trace{Interval: 100 * ms, Targets: 12, Paths: 5, Sick: true}, 450 * ms, .1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := drawn(t, c.tr, defaults(c.tr.Interval))

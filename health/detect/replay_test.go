@@ -28,22 +28,22 @@ func rows(b *strings.Builder, target, vias int, from, to, interval int) {
 // TestReplayContract: the rows of the contract, one after the other.
 func TestReplayContract(t *testing.T) {
 	var b strings.Builder
-	rows(&b, 7, 1, 0, 3000, 300)
+	rows(&b, 7, 1, 0, 30000, 300) // the last at 29720; six beats later, and a quarter of one
 	dead := b.String()
 	for _, c := range []struct{ name, in, want string }{
 		{"nothing", "", ""},
 		{"end alone", "end,,5000,\n", ""},
 		{"sync is answered", "sync,,500,\nsync,,1000,\nend,,1000,\n", "sync,500\nsync,1000\n"},
 		{"first heard is no change", "0,0,10,0\nsync,,500,\n", "sync,500\n"},
-		{"down at the due time, before the sync", dead + "sync,,10000,\nend,,10000,\n", "7,4595,down\nsync,10000\n"},
-		{"due only after the sync", dead + "sync,,4000,\nsync,,4594,\nsync,,4595,\nend,,5000,\n", "sync,4000\nsync,4594\n7,4595,down\nsync,4595\n"},
-		{"up again", dead + "7,0,6020,20\nend,,6020,\n", "7,4595,down\n7,6020,up\n"},
-		{"without an end the last time counts", dead + "sync,,4595,", "7,4595,down\nsync,4595\n"},
-		{"the clock runs out at end", dead + "end,,4595,", "7,4595,down\n"},
-		{"a beat at the due time is there", dead + "7,0,4595,14\nend,,4700,\n", ""},
+		{"down at the due time, before the sync", dead + "sync,,40000,\nend,,40000,\n", "7,31595,down\nsync,40000\n"},
+		{"due only after the sync", dead + "sync,,31000,\nsync,,31594,\nsync,,31595,\nend,,32000,\n", "sync,31000\nsync,31594\n7,31595,down\nsync,31595\n"},
+		{"up again", dead + "7,0,33020,110\nend,,33020,\n", "7,31595,down\n7,33020,up\n"},
+		{"without an end the last time counts", dead + "sync,,31595,", "7,31595,down\nsync,31595\n"},
+		{"the clock runs out at end", dead + "end,,31595,", "7,31595,down\n"},
+		{"a beat at the due time is there", dead + "7,0,31595,105\nend,,31700,\n", ""},
 		{"rows behind end are not read", "end,,1,\nnonsense\n", ""},
 		{"CRLF", "sync,,1,\r\nend,,2,\r\n", "sync,1\n"},
-		{"years of silence", dead + "end,,900000000000,\n", "7,4595,down\n"},
+		{"years of silence", dead + "end,,900000000000,\n", "7,31595,down\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if out, err := replayed(c.in, 300*ms); err != nil || out != c.want {
@@ -108,9 +108,12 @@ func TestReplayInSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	var without, often strings.Builder
+	last := int64(0)
 	for line := range strings.Lines(trace.String()) {
 		if r, err := parseRow(trimEnd([]byte(line))); err == nil && r.kind == rowBeat {
-			fmt.Fprintf(&often, "sync,,%d,\n", max(r.at.Milliseconds()-1, 0))
+			last = max(last, r.at.Milliseconds()-1)
+			fmt.Fprintf(&often, "sync,,%d,\n", last)
+			last = r.at.Milliseconds()
 		}
 		if !strings.HasPrefix(line, "sync") {
 			without.WriteString(line)
@@ -120,7 +123,13 @@ func TestReplayInSteps(t *testing.T) {
 	for name, in := range map[string]string{"without": without.String(), "often": often.String()} {
 		have, err := replayed(in, tr.Interval)
 		if err != nil || changes(have) != changes(some) {
-			t.Errorf("%s sync rows: %v\n%s\nwant\n%s", name, err, changes(have), changes(some))
+			t.Errorf("%s sync rows: %v, %d bytes, want %d", name, err, len(changes(have)), len(changes(some)))
+			a, b := strings.Split(changes(have), "\n"), strings.Split(changes(some), "\n")
+			for i := range min(len(a), len(b)) {
+				if a[i] != b[i] {
+					t.Fatalf("row %d: %s, want %s", i, a[i], b[i])
+				}
+			}
 		}
 	}
 	if strings.Count(changes(some), "down") < 10 {

@@ -9,8 +9,9 @@ type selfcheck struct {
 	on    bool
 	calm  time.Duration // when the majority was heard again
 	quiet bool          // calm counts
-	last  time.Duration // newest arrival of anybody
-	gap   time.Duration // end of the newest time in which nobody at all was heard
+	// sure is set when a hold ended although most are silent still: there will be no
+	// other before the majority was heard.
+	sure bool
 }
 
 const (
@@ -19,28 +20,17 @@ const (
 	// would be jitter, more than 16 would let a verdict pass before the check.
 	selfTenths       = 14
 	ticksPerInterval = 4
-	// gapParts is the part of an interval that nobody may be silent for while the
-	// observer claims to be well.
-	gapParts = 4
 	// proofs is how many subjects prove, by being heard without a gap, that the
 	// observer works.
 	proofs = 2
 )
 
-// arrival notes that something was heard.
-func (c *selfcheck) arrival(at, interval time.Duration) {
-	if at-c.last > interval/gapParts {
-		c.gap = at
-	}
-	c.last = at
-}
-
 // Held tells whether the observer doubts itself.
 func (d *Detector) Held() bool { return d.check.on }
 
-// sick tells whether more than half of two or more living subjects are silent on
-// every path.
-func (d *Detector) sick(now time.Duration) bool {
+// mostSilent tells whether more than half of two or more living subjects are silent
+// on every path.
+func (d *Detector) mostSilent(now time.Duration) bool {
 	limit := d.cfg.Interval * selfTenths / 10
 	watched, silent := 0, 0
 	for _, s := range d.queue {
@@ -66,12 +56,14 @@ func (d *Detector) begin(now time.Duration) {
 // observer works and the rest is truly lost; or after MaxHold.
 func (d *Detector) selfCheck(now time.Duration) {
 	c := &d.check
-	sick := d.sick(now)
+	sick := d.mostSilent(now)
+	c.sure = c.sure && sick
 	switch {
-	case !c.on && sick:
+	case !c.on && sick && !c.sure:
 		d.begin(now)
 	case !c.on:
 	case sick && (now-c.since >= d.cfg.MaxHold || d.proven(now)):
+		c.sure = true
 		d.release(now, 0)
 	case sick:
 		c.quiet = false
@@ -138,19 +130,24 @@ func (d *Detector) Skip(pause, now time.Duration) {
 }
 
 // early tells whether a verdict is sure before the timeout: the beat that is due
-// has come by none of the many paths that worked, and all the while others were
-// heard without a gap and as expected, so that it is not the observer.
+// has come by none of the many paths that worked, while since then those of others
+// came as expected, so that it is not the observer.
 func (d *Detector) early(s *subject, now time.Duration) bool {
 	first, overdue := s.missed(&d.cfg)
-	c := &d.check
-	if overdue == 0 || overdue > now || c.gap >= first || now-c.last > d.cfg.Interval/gapParts {
+	if overdue == 0 || overdue > now {
 		return false
 	}
-	n := 0
+	punctual, late := 0, 0
 	for _, o := range d.queue {
-		if o != s && o.alive() && o.fresh > first {
-			n++
+		if o == s || !o.alive() {
+			continue
+		}
+		if o.fresh > first {
+			punctual++
+		}
+		if o.next(&d.cfg)+d.cfg.Interval/8 < now {
+			late++
 		}
 	}
-	return n >= proofs
+	return punctual >= proofs && 4*late <= punctual
 }

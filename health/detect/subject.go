@@ -158,6 +158,17 @@ func (s *subject) missed(c *Config) (first, overdue time.Duration) {
 	return first, max(overdue, least)
 }
 
+// next is when the first copy of the next beat is expected, by any path.
+func (s *subject) next(c *Config) time.Duration {
+	at := never
+	for i := range s.vias {
+		if v := &s.vias[i]; s.works(v) && v.timed() {
+			at = min(at, v.expected(c.Interval)+time.Duration(s.slot-v.slot)*c.Interval)
+		}
+	}
+	return at
+}
+
 // wholeMs rounds up to whole milliseconds, the grain of a trace.
 func wholeMs(t time.Duration) time.Duration {
 	if part := t % time.Millisecond; part > 0 {
