@@ -126,7 +126,7 @@ func (d *Detector) Leave(id uint32, slot uint64, at time.Duration) {
 
 // heard notes evidence of life, and what follows from it.
 func (d *Detector) heard(s *subject, v *via, at time.Duration) {
-	if v.slot > s.slot+1 || at-s.heard > d.cfg.Interval*selfTenths/10 {
+	if v.slot > s.slot+1 || at > s.quiet(&d.cfg) {
 		s.run = at
 	}
 	news := v.slot > s.slot && at-v.at < s.timeout(&d.cfg)

@@ -15,10 +15,6 @@ type selfcheck struct {
 }
 
 const (
-	// selfTenths is the silence, in tenths of an interval, after which a subject
-	// counts as silent for the self-check. One lost beat is 20; less than 13
-	// would be jitter, more than 16 would let a verdict pass before the check.
-	selfTenths       = 14
 	ticksPerInterval = 4
 	// proofs is how many subjects prove, by being heard without a gap, that the
 	// observer works.
@@ -31,12 +27,11 @@ func (d *Detector) Held() bool { return d.check.on }
 // mostSilent tells whether more than half of two or more living subjects are silent
 // on every path.
 func (d *Detector) mostSilent(now time.Duration) bool {
-	limit := d.cfg.Interval * selfTenths / 10
 	watched, silent := 0, 0
 	for _, s := range d.queue {
 		if s.alive() {
 			watched++
-			if now-s.heard > limit {
+			if s.quiet(&d.cfg) < now {
 				silent++
 			}
 		}
@@ -83,7 +78,7 @@ func (d *Detector) proven(now time.Duration) bool {
 	}
 	n := 0
 	for _, s := range d.queue {
-		if s.alive() && s.run <= d.check.since && now-s.fresh <= d.cfg.Interval*selfTenths/10 {
+		if s.alive() && s.run <= d.check.since && s.quiet(&d.cfg) >= now {
 			n++
 		}
 	}
@@ -145,7 +140,7 @@ func (d *Detector) early(s *subject, now time.Duration) bool {
 		if o.fresh > first {
 			punctual++
 		}
-		if o.next(&d.cfg)+d.cfg.Interval/8 < now {
+		if next, _ := o.next(&d.cfg); next+d.cfg.Interval/8 < now {
 			late++
 		}
 	}

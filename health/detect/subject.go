@@ -109,7 +109,7 @@ func (s *subject) downDue(c *Config) time.Duration {
 			return s.heard + timeout
 		}
 		if s.works(v) {
-			next := max(v.expected(c.Interval), v.at+c.Interval)
+			next := max(s.nextOn(v, c), v.at+c.Interval)
 			overdue = max(overdue, next-c.Interval+whole+max(time.Duration(v.margin()), c.Interval/4))
 		}
 	}
@@ -138,7 +138,7 @@ func (s *subject) missed(c *Config) (first, overdue time.Duration) {
 			return 0, 0
 		}
 		n++
-		at, margin := v.expected(c.Interval), time.Duration(v.margin())
+		at, margin := s.nextOn(v, c), time.Duration(v.margin())
 		if n == 1 || at < first {
 			first = at
 		}
@@ -158,15 +158,34 @@ func (s *subject) missed(c *Config) (first, overdue time.Duration) {
 	return first, max(overdue, least)
 }
 
-// next is when the first copy of the next beat is expected, by any path.
-func (s *subject) next(c *Config) time.Duration {
-	at := never
+// nextOn is when a path should bring the first beat that has come by none, which
+// is not the path's own next when it has lost some that others brought.
+func (s *subject) nextOn(v *via, c *Config) time.Duration {
+	return v.expected(c.Interval) + time.Duration(s.slot-v.slot)*c.Interval
+}
+
+// next is when the first copy of the next beat is expected, by any path, and by how
+// much it may be late; never where nobody can say.
+func (s *subject) next(c *Config) (at, margin time.Duration) {
+	at = never
 	for i := range s.vias {
-		if v := &s.vias[i]; s.works(v) && v.timed() {
-			at = min(at, v.expected(c.Interval)+time.Duration(s.slot-v.slot)*c.Interval)
+		if v := &s.vias[i]; s.works(v) && v.timed() && s.nextOn(v, c) < at {
+			at, margin = s.nextOn(v, c), time.Duration(v.margin())
 		}
 	}
-	return at
+	return at, margin
+}
+
+// quiet is when the subject counts as silent for the self-check: when the next
+// beat is overdue by every path, before any verdict on a subject whose last beat
+// came an interval earlier. What is known by the word of relays alone is a few
+// intervals old at best.
+func (s *subject) quiet(c *Config) time.Duration {
+	at, margin := s.next(c)
+	if at == never {
+		return s.heard + 3*c.Interval
+	}
+	return at + max(c.Interval/8, min(margin, 2*c.Interval/5))
 }
 
 // wholeMs rounds up to whole milliseconds, the grain of a trace.
