@@ -95,12 +95,60 @@ func (d *Detector) Report(id, by uint32, slot uint64, heard, at time.Duration) (
 	at = max(at, d.now)
 	d.advance(at - 1)
 	v := s.via(by, at)
-	if v.slot > 0 && slot <= v.slot || s.state == Left && slot <= s.slot {
+	if v.slot > 0 && slot <= v.slot || s.implausible(slot, at, d.cfg.Interval) {
+		again := v.odd > 0 && slot > v.odd && slot-v.odd <= restartSlots
+		v.odd = slot
+		if !again {
+			return false
+		}
+		d.Restart(id) // it has begun to count anew, and we did not hear it say so
+	} else if s.state == Left && slot <= s.slot {
 		return false
 	}
 	v.report(slot, min(heard, at))
 	d.heard(s, v, at)
 	return true
+}
+
+// restartSlots is by how much the slots of a relay's words may rise that are below
+// what it said before and still be taken for those of a subject that started anew.
+const restartSlots = 64
+
+// Sighting is when a subject was last heard directly, and in which slot; ok is
+// false if it never was.
+func (d *Detector) Sighting(id uint32) (at time.Duration, slot uint64, ok bool) {
+	s := d.subjects[id]
+	if s == nil || len(s.vias) == 0 || !s.vias[0].timed() {
+		return 0, 0, false
+	}
+	return s.vias[0].at, s.vias[0].slot, true
+}
+
+// Slot is the newest slot of a subject, heard by whatever path.
+func (d *Detector) Slot(id uint32) uint64 {
+	if s := d.subjects[id]; s != nil {
+		return s.slot
+	}
+	return 0
+}
+
+// Suspect tells whether it is time to ask others about a subject: its direct path
+// owes a beat, or is known to be broken.
+func (d *Detector) Suspect(id uint32, now time.Duration) bool {
+	s := d.subjects[id]
+	if s == nil || !s.alive() || !s.vias[0].timed() {
+		return false
+	}
+	v := &s.vias[0]
+	return now > v.expected(d.cfg.Interval)+max(time.Duration(v.margin()), d.cfg.Interval/4)
+}
+
+// Next is when Due should be called again, if nothing is heard until then.
+func (d *Detector) Next() time.Duration {
+	if len(d.queue) == 0 {
+		return never
+	}
+	return min(d.queue[0].key, d.nextTick())
 }
 
 // Restart forgets the slots of a subject: it has begun to count anew.

@@ -58,6 +58,11 @@ const workingLag = 4
 // had been broken before says nothing about the subject: its silence is no news.
 func (s *subject) works(v *via) bool { return (v.timed() || v.slot > 0) && v.slot+workingLag >= s.slot }
 
+// implausible tells whether a slot is further ahead than time allows.
+func (s *subject) implausible(slot uint64, now, interval time.Duration) bool {
+	return s.slot > 0 && slot > s.slot+uint64((now-s.heard)/interval)+restartSlots
+}
+
 // working counts the paths that worked when the subject was heard last.
 func (s *subject) working() int {
 	n := 0

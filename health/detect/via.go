@@ -10,6 +10,7 @@ import (
 type via struct {
 	id   uint32
 	slot uint64        // newest send slot heard
+	odd  uint64        // newest slot that was reported and not believed
 	at   time.Duration // when the path last gave evidence; silence counts from here
 	// first is the delay of the first beat: arrival less slot x interval. Clocks of
 	// two machines have no common zero, so only differences to it mean anything.
@@ -53,7 +54,7 @@ func (v *via) report(slot uint64, at time.Duration) {
 	v.slot, v.at = slot, max(v.at, at)
 }
 
-// heard tells whether the path ever carried anything.
+// timed tells whether the delays of the path are known: it carries beats, not words.
 func (v *via) timed() bool { return v.dev != 0 }
 
 // expected is when the next beat is due on this path.
