@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,7 +61,8 @@ type Config struct {
 // The times of an agent.
 const (
 	defaultInterval = 300 * time.Millisecond
-	voteEvery       = 3 * time.Second  // votes on beats are repeated this often
+	voteEvery       = 3 * time.Second // votes on beats are repeated this often
+	judgeEvery      = 100 * time.Millisecond
 	silentAfter     = 10 * time.Second // a vantage's votes end with its beats
 	doubtLasts      = time.Second      // from here on every vote on others is held
 	looksAtOnce     = 16               // a check must not become the load that it measures
@@ -73,14 +73,14 @@ const (
 type Agent struct {
 	cfg      Config
 	m        metrics
-	talk     talker
+	link     *detect.Link
 	ballot   ballot
 	clusters map[placement.ClusterID]*cluster
-	detector *detect.Detector
-	peers    []Peer
-	byNode   map[uint16]int // NodeID → index into peers
+	sites    map[uint16]string           // of the peers, by NodeID
+	paths    map[uint16]brokenPath       // which may be told soon
+	told     map[placement.ClusterID]int // how often a vote was told since it was cast
+	votes    int                         // how often votes were repeated
 	home     home
-	judgedAt time.Time // when the detector was last asked
 	update   chan inputs
 	ledger   ledger
 	met      chan Encounter
@@ -99,17 +99,15 @@ func New(cfg Config) *Agent {
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
 	}
-	a := &Agent{cfg: cfg, m: newMetrics(cfg.Metric),
+	return &Agent{cfg: cfg, m: newMetrics(cfg.Metric),
 		ballot:   newBallot(cfg),
 		clusters: make(map[placement.ClusterID]*cluster),
-		detector: detect.New(detect.Defaults(cfg.Interval)),
-		byNode:   make(map[uint16]int),
+		sites:    make(map[uint16]string),
+		paths:    make(map[uint16]brokenPath),
+		told:     make(map[placement.ClusterID]int),
 		home:     home{returns: make(returns)},
 		update:   make(chan inputs, 1),
 		met:      make(chan Encounter, 64)}
-	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
-		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
-	return a
 }
 
 // Set gives the agent its peers and probes; the newest call wins. It never blocks.
@@ -132,37 +130,43 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 // its peers, so that they see a leave and not a failure. Every goroutine that it
 // starts has ended when it returns, but for a look at a disk that hangs.
 func (a *Agent) Run(ctx context.Context) error {
+	if a.cfg.Beat != nil {
+		defer a.cfg.Beat.Close()
+	}
+	link, err := detect.NewLink(detect.LinkConfig{Node: a.cfg.NodeID, Incarnation: a.cfg.Incarnation, Times: detect.Defaults(a.cfg.Interval),
+		Conn: a.cfg.Beat, Plan: a.cfg.Plan, Late: func(d time.Duration) { a.m.lateness.Observe(d.Seconds()) }})
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	a.link = link
+	a.m.watch(link)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	results := make(chan look)
 	sched := newScheduler(ctx, results, looksAtOnce, proberOf(a.cfg.ScriptDir))
 	defer sched.wait()
-	a.talk.started = time.Now()
-	var beats chan datagram
-	var wg sync.WaitGroup
-	if a.cfg.Beat != nil {
-		defer a.cfg.Beat.Close()
-		stop := context.AfterFunc(ctx, func() { a.cfg.Beat.SetReadDeadline(time.Now()) })
-		defer stop()
-		beats = make(chan datagram, 256)
-		wg.Go(func() { receive(ctx, a.cfg.Beat, beats) })
-		wg.Go(func() { a.talk.run(ctx) })
-	}
+	beats := make(chan error, 1)
+	go func() { beats <- link.Run(ctx) }()
 	a.vote(placement.Vote{Object: placement.SiteID(a.cfg.Site), State: placement.Up})
 	a.watchHome(ctx)
-	a.loop(ctx, sched, results, beats)
-	wg.Wait() // a beat behind the goodbye would take it back
-	a.talk.send(detect.KindLeave, nil)
-	return nil
+	ended := a.loop(ctx, sched, results, beats)
+	cancel()
+	if !ended {
+		err = <-beats
+	}
+	return err
 }
 
-func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look, beats <-chan datagram) {
-	judge := time.NewTicker(max(a.cfg.Interval/4, 5*time.Millisecond))
+// loop runs until the context ends, or the link does by an error, which it returns.
+func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look, beats chan error) (ended bool) {
+	judge := time.NewTicker(max(a.cfg.Interval, judgeEvery))
 	defer judge.Stop()
 	votes := time.NewTicker(voteEvery)
 	defer votes.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case in := <-a.update:
 			a.take(sched, in)
 		case l := <-results:
@@ -170,31 +174,17 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.account(time.Now())
 		case e := <-a.met:
 			a.meet(e, time.Now())
-		case d := <-beats:
-			a.hear(d)
+		case <-a.link.Bell():
+			a.heard()
 		case e := <-a.cfg.Units:
 			a.unit(e)
 		case err := <-a.home.looks:
 			a.fit(err, time.Now())
 		case <-judge.C:
-			a.drain(beats)
 			a.judge(time.Now())
 		case <-votes.C:
-			a.sendVotes(a.ballot.votes()) // again: a peer that has just started knows none
+			a.repeat()
 			a.account(time.Now())
-		}
-	}
-}
-
-// drain takes the beats that wait. A loop that was late must hear first and
-// judge then, or it would find peers silent whose beats lie in its own queue.
-func (a *Agent) drain(beats <-chan datagram) {
-	for range cap(beats) {
-		select {
-		case d := <-beats:
-			a.hear(d)
-		default:
-			return
 		}
 	}
 }
@@ -219,42 +209,21 @@ func (a *Agent) take(sched *scheduler, in inputs) {
 	}
 }
 
-// setPeers replaces the peers. One without a key could neither be believed nor
-// spoken to; it is left out.
-func (a *Agent) setPeers(peers []Peer) {
-	a.peers = nil
-	clear(a.byNode)
-	ids := make([]uint16, 0, len(peers))
-	spoke := make(map[string]time.Time)
-	for _, p := range peers {
-		if len(p.Keys) == 0 {
-			continue
-		}
-		a.home.halfLife = p.HalfLife
-		a.byNode[p.NodeID] = len(a.peers)
-		a.peers = append(a.peers, p)
-		ids = append(ids, p.NodeID)
-		spoke[p.Site] = a.ballot.spoke[p.Site]
-	}
-	a.ballot.spoke = spoke
-	a.detector.Watch(ids)
-	a.talk.setPeers(a.peers)
-}
-
 // endVotes takes back votes on what is no longer looked at.
 func (a *Agent) endVotes() {
 	watched := map[placement.ClusterID]bool{placement.SiteID(a.cfg.Site): true}
 	for id := range a.clusters {
 		watched[id] = true
 	}
-	for _, p := range a.peers {
-		watched[placement.SiteID(p.Site)] = true
+	for _, site := range a.sites {
+		watched[placement.SiteID(site)] = true
 	}
 	for _, v := range a.ballot.votes() {
 		if watched[v.Object] {
 			continue
 		}
 		last := a.ballot.end(v.Object)
+		delete(a.told, v.Object)
 		if a.cfg.Ended != nil {
 			a.cfg.Ended(v.Object)
 		}
@@ -309,140 +278,9 @@ func (a *Agent) vote(v placement.Vote) {
 		a.cfg.Log.Info("vote", "object", v.Object.String(), "from", before.String(), "to", v.State.String(), "fault", string(v.Fault), "hold", v.Hold, "cause", v.Cause)
 	}
 	a.cfg.Sink(v)
+	a.told[v.Object] = 0
 	if a.cfg.Stream != nil {
 		a.cfg.Stream.Vote(v)
 	}
 	a.sendVotes([]placement.Vote{v})
-}
-
-func (a *Agent) sendVotes(votes []placement.Vote) {
-	const room = detect.MaxDatagram - 64 // header, tag, and some to spare
-	a.talk.sendVotes(packVotes(votes, room))
-}
-
-// hear takes a datagram of a peer.
-func (a *Agent) hear(d datagram) {
-	p, b, err := a.open(d)
-	if err != nil {
-		a.m.beats.WithLabelValues("unknown", "in", "refused").Inc()
-		return
-	}
-	changes, fresh := a.detector.Hear(p.NodeID, b, d.at)
-	if !fresh { // a copy, or one that was overtaken: it proves nothing, and its votes are stale
-		a.m.beats.WithLabelValues(p.Site, "in", "old").Inc()
-		return
-	}
-	a.m.beats.WithLabelValues(p.Site, "in", "ok").Inc()
-	a.ballot.spoke[p.Site] = d.at
-	a.judged(changes)
-	if b.Kind == detect.KindVotes {
-		a.hearVotes(p, b.Body)
-	}
-}
-
-// open finds the sender of a datagram and checks it against the keys of that pair.
-func (a *Agent) open(d datagram) (Peer, detect.Beat, error) {
-	id, err := detect.Sender(d.data)
-	if err != nil {
-		return Peer{}, detect.Beat{}, err
-	}
-	i, ok := a.byNode[id]
-	if !ok {
-		return Peer{}, detect.Beat{}, fmt.Errorf("no peer with node id %d", id)
-	}
-	b, err := detect.Open(d.data, a.peers[i].Keys...)
-	return a.peers[i], b, err
-}
-
-func (a *Agent) hearVotes(p Peer, body []byte) {
-	votes, err := unpackVotes(body)
-	if err != nil {
-		a.m.beats.WithLabelValues(p.Site, "in", "bad_votes").Inc()
-	}
-	for _, v := range votes {
-		// A site speaks for its own vantages only. A repeated vote goes to the
-		// stream again, whose readers forget what is not repeated.
-		if v.Site == p.Site && a.ballot.hear(v) && a.cfg.Stream != nil {
-			a.cfg.Stream.Vote(v)
-		}
-	}
-}
-
-// judge asks the detector what is due, and ends the votes of silent vantages.
-func (a *Agent) judge(now time.Time) {
-	held := a.detector.Held()
-	if held {
-		a.m.hold.Add(now.Sub(a.judgedAt).Seconds())
-	}
-	a.judgedAt = now
-	a.judged(a.detector.Due(now))
-	a.overdue(now)
-	a.hold(a.doubts(), now)
-	for _, id := range a.home.returns.due(a.siteIDs(), now) {
-		a.vote(placement.Vote{Object: id, State: placement.Up, Hold: a.doubts()})
-	}
-	for _, key := range a.ballot.silence(now.Add(-silentAfter)) {
-		if a.cfg.Stream != nil {
-			a.cfg.Stream.Drop(key.object, key.vantage)
-		}
-	}
-}
-
-// judged turns what the detector saw into votes on sites. A site that said
-// goodbye (an upgrade, a restart) is not down before it has stayed away for long.
-func (a *Agent) judged(changes []detect.Change) {
-	now := time.Now()
-	for _, c := range changes {
-		i, ok := a.byNode[c.Subject]
-		if !ok {
-			continue
-		}
-		v := placement.Vote{Object: placement.SiteID(a.peers[i].Site), Hold: a.ballot.held(placement.SiteID(a.peers[i].Site))}
-		switch c.State {
-		case detect.Up:
-			v.State = placement.Up
-			if !a.home.returns.back(v.Object, now) {
-				continue // it flaps: voted up when its penalty is gone
-			}
-		case detect.Down:
-			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
-			v.Hold = a.doubts()
-			a.home.returns.left(v.Object, now, a.home.halfLife)
-		case detect.Left:
-			v.State, v.Cause = placement.Unknown, "said goodbye"
-		}
-		a.vote(v)
-	}
-}
-
-// hold marks this vantage's votes on other sites while it doubts itself: they then
-// count for nobody. Those that take something away are marked at once, the others
-// when the doubt has lasted: an old word that a site is up must not weigh against
-// those who see it dead, and a pause of a moment is not worth a vote.
-func (a *Agent) hold(on bool, now time.Time) {
-	switch {
-	case !on:
-		a.home.heldAt = time.Time{}
-	case a.home.heldAt.IsZero():
-		a.home.heldAt = now
-		a.cfg.Log.Info("this vantage doubts itself: most sites are silent at once")
-	}
-	lasting := on && now.Sub(a.home.heldAt) >= doubtLasts
-	for _, v := range a.ballot.votes() {
-		mark := on && (v.State == placement.Down || lasting)
-		if v.Object.Site == a.cfg.Site || v.Hold == mark {
-			continue
-		}
-		v.Hold = mark
-		a.vote(v)
-	}
-}
-
-// siteIDs are the other sites, in order of the peers.
-func (a *Agent) siteIDs() []placement.ClusterID {
-	out := make([]placement.ClusterID, 0, len(a.peers))
-	for _, p := range a.peers {
-		out = append(out, placement.SiteID(p.Site))
-	}
-	return out
 }

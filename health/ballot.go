@@ -108,6 +108,18 @@ func (b *ballot) votes() []placement.Vote {
 	return out
 }
 
+// others returns the votes heard from others, in order of object.
+func (b *ballot) others() []placement.Vote {
+	out := make([]placement.Vote, 0, len(b.heard))
+	for _, v := range b.heard {
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(x, y placement.Vote) int {
+		return cmp.Or(x.Object.Compare(y.Object), strings.Compare(x.Vantage, y.Vantage))
+	})
+	return out
+}
+
 // causeLimit keeps a vote well below the size of a datagram.
 const causeLimit = 160 // bytes
 

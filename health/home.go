@@ -14,7 +14,8 @@ import (
 type home struct {
 	returns  returns       // of sites
 	halfLife time.Duration // of their penalties; one for the whole fleet
-	heldAt   time.Time     // since when this vantage doubts itself; zero: it does not
+	heldAt   time.Time     // of the last account of a hold by the detector; zero: there is none
+	doubtAt  time.Time     // since when this vantage doubts itself; zero: it does not
 	looks    chan error    // of the machine; nil: nobody looks
 	looked   time.Time     // when the last came
 	fitness  fitness
@@ -67,7 +68,7 @@ func (a *Agent) judgeFit(err error, now time.Time) {
 }
 
 // doubts tells whether this vantage doubts what it sees of others.
-func (a *Agent) doubts() bool { return a.detector.Held() || a.home.fitness.cause != "" }
+func (a *Agent) doubts() bool { return !a.home.heldAt.IsZero() || a.home.fitness.cause != "" }
 
 // unit takes what the kernel says of another unit of this machine. An end acts at
 // once, whatever the probes have seen so far; a beginning proves nothing, and the
