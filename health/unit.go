@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -277,9 +280,14 @@ func (w *unitWatch) silent(ctx context.Context) {
 	}
 }
 
-// lost tells the end of a connection from that of the process, which follows it at
-// once if it is one.
+// lost tells the end of a connection from that of the process. A process that is
+// killed closes its files first; until its last thread is gone, and the pidfd says
+// so, a tenth of a second may pass on a busy machine.
 func (w *unitWatch) lost(ctx context.Context) {
+	if exiting(w.pid) {
+		w.gone(ctx)
+		return
+	}
 	t := time.NewTimer(exitWithin)
 	defer t.Stop()
 	select {
@@ -289,6 +297,22 @@ func (w *unitWatch) lost(ctx context.Context) {
 		w.tell(ctx, UnitLeft, "is not watched any more")
 	case <-ctx.Done():
 	}
+}
+
+// exiting asks the kernel whether a process is on its way out: flag PF_EXITING of its
+// first thread (proc_pid_stat(5), field 9), or no process at all.
+func exiting(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	const fieldsAfterName, flagExiting = 6, 0x4
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) <= fieldsAfterName {
+		return false
+	}
+	flags, err := strconv.ParseUint(f[fieldsAfterName], 10, 64)
+	return err == nil && flags&flagExiting != 0
 }
 
 func (w *unitWatch) gone(ctx context.Context) {

@@ -125,6 +125,24 @@ func TestUnitExit(t *testing.T) {
 	}
 }
 
+// TestExiting: a process that lives is not on its way out, and one that is gone is.
+func TestExiting(t *testing.T) {
+	w := watchUnits(t)
+	cmd, _ := w.start()
+	if exiting(cmd.Process.Pid) || exiting(os.Getpid()) {
+		t.Error("a living process is on its way out")
+	}
+	cmd.Process.Kill()
+	w.await(UnitExited)
+	if !exiting(cmd.Process.Pid) {
+		t.Error("one that was killed is not, before anybody waited for it")
+	}
+	cmd.Wait()
+	if !exiting(cmd.Process.Pid) {
+		t.Error("nor when it is gone")
+	}
+}
+
 // TestUnitStops: one that stands still is not gone, and is heard when it goes on;
 // one that says goodbye is no failure.
 func TestUnitStops(t *testing.T) {
