@@ -245,7 +245,11 @@ func FuzzBodies(f *testing.F) {
 // and the lateness of its beats are the figures promised; both need a machine that
 // is not busy with something else, so that the latter is held to 5 ms in soaks only.
 func TestThousandPeers(t *testing.T) {
-	const n, interval = 1000, 300 * ms
+	const interval = 300 * ms
+	n := 1000
+	if raced {
+		n = 100
+	}
 	length := 3 * time.Second
 	soak := os.Getenv("RHUMB_SOAK") != ""
 	if soak {
@@ -283,7 +287,7 @@ func TestThousandPeers(t *testing.T) {
 		heard, sent = heard+c.In[OK], sent+c.Out[OK]
 	}
 	t.Logf("%d peers, %d slots: %.1f %% of a core, late p50 %v p99 %v; %d datagrams out, %d in", n, len(late), share, late[len(late)/2], p99, sent, heard)
-	if heard < n*uint64(length/interval-2) {
+	if heard < uint64(n)*uint64(length/interval-3) {
 		t.Errorf("only %d datagrams were heard", heard)
 	}
 	for _, e := range l.Take() {

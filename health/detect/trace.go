@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -131,6 +132,7 @@ type maker struct {
 	wait    flight
 	out     *bufio.Writer
 	sync    time.Duration
+	line    []byte // room for one row
 }
 
 // Generate writes a trace and returns what happened in it.
@@ -275,7 +277,11 @@ func (m *maker) land(until time.Duration) {
 			continue
 		}
 		m.clock(a.at)
-		fmt.Fprintf(m.out, "%d,%d,%d,%d\n", a.target, a.via, a.at.Milliseconds(), a.slot)
+		m.line = strconv.AppendUint(m.line[:0], uint64(a.target), 10)
+		for _, n := range [3]uint64{uint64(a.via), uint64(a.at.Milliseconds()), a.slot} {
+			m.line = strconv.AppendUint(append(m.line, ','), n, 10)
+		}
+		m.out.Write(append(m.line, '\n')) // a bufio.Writer keeps its error for Flush
 	}
 }
 
