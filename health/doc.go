@@ -9,7 +9,7 @@
 //   - damping: rise and fall counters, and a penalty for each transition; leaving
 //     is immediate, coming back waits.
 //   - vantage: this node. Its own site's clusters it probes; other sites it hears
-//     by their beats.
+//     by their beats, and by what others say to have heard.
 //   - stream: the unix socket on which this role tells the other units of the
 //     machine its own votes and those heard, so that they act together when the
 //     store is away.
@@ -17,11 +17,13 @@
 // # Flow
 //
 //	scheduler → Prober → Result → damper ─┐
-//	beats of other sites → detect ────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
+//	beats, vectors → detect.Link ─────────┴→ ballot → Vote → Sink (store), Link (peers), Stream
 //	votes on peers' datagrams ────────────→ ballot ─────────→ Stream
 //
 // # Goroutines
 //
-// The loop of Agent owns detector, ballot and clusters; a goroutine a target
-// looks, one sends the beats, one receives. All end with the context of Run.
+// The loop of Agent owns ballot and clusters; a goroutine a target looks; the one
+// of detect.Link owns socket and detector, on a thread of its own: a loop that is
+// busy with a thousand votes must not make this site look dead to all others. All
+// end with the context of Run.
 package health

@@ -3,7 +3,6 @@ package detect
 import (
 	"bufio"
 	"container/heap"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -137,8 +136,8 @@ type maker struct {
 
 // Generate writes a trace and returns what happened in it.
 func Generate(out io.Writer, t Trace) (*Truth, error) {
-	if t.Interval <= 0 || t.Length <= 0 || t.Targets <= 0 || t.Paths <= 0 {
-		return nil, errors.New("detect: generate: interval, length, targets and paths must be above zero")
+	if t.Interval <= 0 || t.Length <= 0 || t.CrashEvery < 0 || t.Targets <= 0 || t.Targets > maxTarget || t.Paths <= 0 || t.Paths > maxVia {
+		return nil, fmt.Errorf("detect: generate: want times above zero, 1 to %d targets and 1 to %d paths", maxTarget, maxVia)
 	}
 	m := &maker{Trace: t, rnd: rand.New(rand.NewPCG(t.Seed, 1)), truth: &Truth{}, out: bufio.NewWriterSize(out, 1<<16)}
 	m.prepare()
