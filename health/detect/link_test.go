@@ -214,7 +214,7 @@ func TestRelayOfRestart(t *testing.T) {
 	for i, c := range []struct {
 		slot  uint64
 		fresh bool
-	}{{7, false}, {7, false}, {8, true}, {8, false}, {9, true}, {9000, false}, {9000, false}, {10, true}} {
+	}{{7, false}, {7, false}, {8, true}, {8, false}, {9, true}, {9000, false}, {9000, false}, {10, true}, {9, false}, {11, true}, {10, false}, {12, true}} {
 		at := time.Second + time.Duration(i+1)*100*ms
 		if d.Report(2, 5, c.slot, at, at) != c.fresh {
 			t.Errorf("step %d: slot %d, want fresh %v", i, c.slot, c.fresh)

@@ -49,7 +49,7 @@ func (s Span) has(t time.Duration) bool { return s.From <= t && t < s.Till }
 type rates [][2]float64
 
 func privateRates() rates {
-	return rates{{.3, 330}, {.6, 132}, {1.3, 25}, {1.8, 16.4}, {2.8, 11.4}, {4.8, 7}, {9.8, 2.9}, {20, .8}, {30, .05}}
+	return rates{{.3, 308}, {.6, 123}, {1.3, 23.3}, {1.8, 15.3}, {2.8, 10.6}, {4.8, 6.5}, {9.8, 2.7}, {20, .75}, {30, .05}}
 }
 
 func sharedRates() rates {
@@ -202,7 +202,7 @@ func (m *maker) road(via int) {
 	scale := 1.0
 	r := road{base: seconds(.02 + .05*m.rnd.Float64())}
 	if m.Paths > 1 {
-		scale = 12.7 / 16.7 // the rest of the outages are common to all paths
+		scale = 12.7 / 15.5 // the rest of the outages are common to all paths
 	}
 	if via > 0 {
 		scale *= 1.5
