@@ -120,7 +120,7 @@ func (v *visit) apexNS() {
 
 // records makes the NS set of hosts, and all of their addresses.
 func (d *delegation) records(r *reply, hosts []*host, ttl uint32) (ns, glue []dns.RR) {
-	owner := r.recase(d.zone)
+	owner := d.zone
 	for _, h := range hosts {
 		name := strings.TrimSuffix(h.name, d.zone) + owner
 		hdr := dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: ttl}

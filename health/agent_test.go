@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -481,4 +482,75 @@ func TestResetBehindHandshake(t *testing.T) {
 	if r.OK() || r.Kind != "reset" || r.Cause == "" {
 		t.Errorf("%+v", r)
 	}
+}
+
+// TestBrokenPath: two sites which do not hear each other, while others hear both,
+// say that the path is broken, for as long as it is, and never that the site is
+// down; a path that breaks for a second is no news.
+func TestBrokenPath(t *testing.T) {
+	for _, c := range []struct {
+		sites int
+		pace  time.Duration
+	}{{3, 100 * time.Millisecond}, {3, 300 * time.Millisecond}, {6, 300 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEther()
+			paced := func(cfg *Config) { cfg.Interval = c.pace }
+			a := start(t, e, 1, c.sites, 1, paced)
+			b := start(t, e, 2, c.sites, 1, paced)
+			for i := 3; i <= c.sites; i++ {
+				start(t, e, i, c.sites, 1, paced)
+			}
+			cut := func(from, to netip.AddrPort) bool {
+				return from == stationAddr(1) && to == stationAddr(2) || from == stationAddr(2) && to == stationAddr(1)
+			}
+			time.Sleep(5 * time.Second)
+			quiet := a.votes()
+			e.lose(cut)
+			time.Sleep(time.Second)
+			e.lose(nil)
+			time.Sleep(5 * time.Second)
+			if a.votes() != quiet {
+				t.Errorf("%d sites at %v: a second without a path made %+v", c.sites, c.pace, a.cast[quiet:])
+			}
+			e.lose(cut)
+			time.Sleep(time.Minute)
+			if a.votes() != quiet+1 {
+				t.Errorf("%d sites at %v: a minute made %+v", c.sites, c.pace, a.cast[quiet:])
+			}
+			for _, v := range []placement.Vote{a.on(2), b.on(1)} {
+				if v.State != placement.Path || v.Hold || !strings.Contains(v.Cause, "direct") {
+					t.Errorf("%d sites at %v: %+v", c.sites, c.pace, v)
+				}
+			}
+			e.lose(nil)
+			time.Sleep(time.Second)
+			if v := a.on(2); v.State != placement.Up {
+				t.Errorf("%d sites at %v, healed: %+v", c.sites, c.pace, v)
+			}
+		})
+	}
+}
+
+// TestLostVotes: a vote whose first datagram is lost arrives with the next turn.
+func TestLostVotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		stream := NewStream("", quiet())
+		start(t, e, 1, 3, 1, func(c *Config) { c.Stream = stream })
+		start(t, e, 2, 3, 1, nil)
+		start(t, e, 3, 3, 1, nil)
+		time.Sleep(10 * time.Second)
+		e.lose(func(from, to netip.AddrPort) bool {
+			part := time.Now().UnixMilli() % voteEvery.Milliseconds() // the votes are cast about 11 s
+			return silent(3)(from, to) || from == stationAddr(2) && to == stationAddr(1) && part > 1700 && part < 2300
+		})
+		time.Sleep(10 * time.Second)
+		_, have := stream.join()
+		for _, v := range have {
+			if v.Vantage == "s2-a" && v.Object == placement.SiteID("s3") && v.State == placement.Down {
+				return
+			}
+		}
+		t.Errorf("site 1 does not know that site 2 voted site 3 down: %+v", have)
+	})
 }

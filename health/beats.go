@@ -15,7 +15,7 @@ import (
 // just come.
 const (
 	tellAgain = 2
-	tellAll   = 10 // turns
+	tellAll   = 40 // turns, two minutes
 	// pathAfter is how long our path to a site must be broken before we say so.
 	// Paths break for a second many times a day, and nobody acts on that.
 	pathAfter = 2 * time.Second

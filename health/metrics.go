@@ -57,20 +57,31 @@ func newMetrics(reg prometheus.Registerer) metrics {
 func (m *metrics) watch(l *detect.Link) {
 	if m.reg != nil {
 		m.reg.MustRegister(beatCounts{l,
-			prometheus.NewDesc("rhumb_beats_total", "Datagrams between sites.", []string{"site", "direction", "result"}, nil),
-			prometheus.NewDesc("rhumb_beat_suspicion", "Suspicion that a site will not be heard again: phi of a normal distribution.", []string{"site"}, nil)})
+
+			desc("rhumb_beats_total", "Datagrams between sites.", "site", "direction", "result"),
+			desc("rhumb_beat_bytes_total", "Octets sent to other sites, without headers of UDP and IP.", "site"),
+			desc("rhumb_beat_suspicion", "Suspicion that a site will not be heard again: phi of a normal distribution.", "site")})
 	}
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
 }
 
 // beatCounts collects from a link.
 type beatCounts struct {
 	link      *detect.Link
 	beats     *prometheus.Desc
+	octets    *prometheus.Desc
 	suspicion *prometheus.Desc
 }
 
 // Describe names the metrics.
-func (c beatCounts) Describe(to chan<- *prometheus.Desc) { to <- c.beats; to <- c.suspicion }
+func (c beatCounts) Describe(to chan<- *prometheus.Desc) {
+	to <- c.beats
+	to <- c.octets
+	to <- c.suspicion
+}
 
 // Collect reads them.
 func (c beatCounts) Collect(to chan<- prometheus.Metric) {
@@ -79,6 +90,7 @@ func (c beatCounts) Collect(to chan<- prometheus.Metric) {
 		if name == "" {
 			name = "unknown"
 		} else {
+			to <- prometheus.MustNewConstMetric(c.octets, prometheus.CounterValue, float64(n.Octets), name)
 			to <- prometheus.MustNewConstMetric(c.suspicion, prometheus.GaugeValue, n.Suspicion, name)
 		}
 		for r := range n.In {

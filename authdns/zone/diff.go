@@ -55,6 +55,21 @@ func (z *Zone) walk(visit func(name string, n *node, under bool)) {
 	down(z.Origin, z.root, false)
 }
 
+// Visit calls visit for every name with records or a mark that is not below a
+// cut, in no particular order, with the types that the file holds there.
+func (z *Zone) Visit(visit func(name string, types []uint16)) {
+	z.walk(func(name string, n *node, under bool) {
+		if under || (len(n.sets) == 0 && n.mark == nil) {
+			return
+		}
+		types := make([]uint16, len(n.sets))
+		for i := range n.sets {
+			types[i] = n.sets[i].Type
+		}
+		visit(name, types)
+	})
+}
+
 // join puts a label before a name; the root has no dot to spare.
 func join(label, name string) string {
 	if name == "." {

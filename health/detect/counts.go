@@ -11,6 +11,7 @@ import (
 type Counts struct {
 	Name      string // empty: of nobody who is known
 	In, Out   [results]uint64
+	Octets    uint64  // sent, without headers of UDP and IP
 	Suspicion float64 // phi of the peer as of the last beat sent
 }
 
@@ -22,7 +23,7 @@ func (l *Link) Counts() []Counts {
 		out[0].In[r] = l.strays[r].Load()
 	}
 	for _, p := range *l.looks.Load() {
-		c := Counts{Name: p.Name, Suspicion: math.Float64frombits(p.suspicion.Load())}
+		c := Counts{Name: p.Name, Octets: p.octets.Load(), Suspicion: math.Float64frombits(p.suspicion.Load())}
 		for r := range results {
 			c.In[r], c.Out[r] = p.in[r].Load(), p.out[r].Load()
 		}

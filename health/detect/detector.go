@@ -95,15 +95,15 @@ func (d *Detector) Report(id, by uint32, slot uint64, heard, at time.Duration) (
 	at = max(at, d.now)
 	d.advance(at - 1)
 	v := s.via(by, at)
-	if v.slot > 0 && slot <= v.slot || s.implausible(slot, at, d.cfg.Interval) {
+	switch {
+	case v.slot > 0 && slot == v.slot, s.state == Left && slot <= s.slot:
+		return false
+	case v.slot > 0 && slot < v.slot, s.implausible(slot, at, d.cfg.Interval):
 		again := v.odd > 0 && slot > v.odd && slot-v.odd <= restartSlots
-		v.odd = slot
-		if !again {
+		if v.odd = slot; !again {
 			return false
 		}
 		d.Restart(id) // it has begun to count anew, and we did not hear it say so
-	} else if s.state == Left && slot <= s.slot {
-		return false
 	}
 	v.report(slot, min(heard, at))
 	d.heard(s, v, at)

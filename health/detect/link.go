@@ -84,6 +84,7 @@ type peer struct {
 	heard     atomic.Int64 // nanoseconds since started; 0: never
 	suspicion atomic.Uint64
 	in, out   [results]atomic.Uint64
+	octets    atomic.Uint64 // sent
 }
 
 // wish is what another goroutine wants the loop to do.
@@ -388,6 +389,7 @@ func (l *Link) queue(p *peer, kind Kind, seq uint32, body func([]byte, *peer) []
 	o.n, o.to = len(p.seal.seal(&b, o.buf[:0])), p.to
 	l.queued++
 	p.out[OK].Add(1)
+	p.octets.Add(uint64(o.n))
 }
 
 // flush sends what is queued. A lost datagram is what beats are for, so errors are

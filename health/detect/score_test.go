@@ -170,21 +170,24 @@ func fixed(interval, timeout time.Duration) Config {
 // arrived for a timeout, by whatever path. The published figures are about it, so
 // that it calibrates the generator.
 func plain(in io.Reader, out io.Writer, timeout time.Duration) error {
-	last, down := make(map[uint32]time.Duration), make(map[uint32]bool)
+	last := make(map[uint32]time.Duration)
+	look := func(id uint32, now time.Duration) {
+		if due := last[id] + timeout; last[id] > 0 && due < now {
+			fmt.Fprintf(out, "%d,%d,down\n", id, due.Milliseconds())
+		}
+	}
 	for sc := bufio.NewScanner(in); sc.Scan(); {
 		r, err := parseRow(sc.Bytes())
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		for id, at := range last {
-			if due := at + timeout; !down[id] && due < r.at {
-				down[id] = true
-				fmt.Fprintf(out, "%d,%d,down\n", id, due.Milliseconds())
-			}
-		}
-		if r.kind == rowBeat {
+		case r.kind == rowBeat:
+			look(r.target, r.at)
 			last[r.target] = r.at
-			down[r.target] = false
+		case r.kind == rowEnd:
+			for id := range last {
+				look(id, r.at)
+			}
 		}
 	}
 	return nil

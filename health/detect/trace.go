@@ -3,11 +3,11 @@ package detect
 import (
 	"bufio"
 	"container/heap"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -49,7 +49,7 @@ func (s Span) has(t time.Duration) bool { return s.From <= t && t < s.Till }
 type rates [][2]float64
 
 func privateRates() rates {
-	return rates{{.3, 330}, {.6, 132}, {1.3, 25}, {1.8, 16.4}, {2.8, 11.4}, {4.8, 7}, {9.8, 2.9}, {20, .8}, {30, .05}}
+	return rates{{.3, 308}, {.6, 123}, {1.3, 23.3}, {1.8, 15.3}, {2.8, 10.6}, {4.8, 6.5}, {9.8, 2.7}, {20, .75}, {30, .05}}
 }
 
 func sharedRates() rates {
@@ -131,12 +131,13 @@ type maker struct {
 	wait    flight
 	out     *bufio.Writer
 	sync    time.Duration
+	line    []byte // room for one row
 }
 
 // Generate writes a trace and returns what happened in it.
 func Generate(out io.Writer, t Trace) (*Truth, error) {
-	if t.Interval <= 0 || t.Length <= 0 || t.Targets <= 0 || t.Paths <= 0 {
-		return nil, errors.New("detect: generate: interval, length, targets and paths must be above zero")
+	if t.Interval <= 0 || t.Length <= 0 || t.CrashEvery < 0 || t.Targets <= 0 || t.Targets > maxTarget || t.Paths <= 0 || t.Paths > maxVia {
+		return nil, fmt.Errorf("detect: generate: want times above zero, 1 to %d targets and 1 to %d paths", maxTarget, maxVia)
 	}
 	m := &maker{Trace: t, rnd: rand.New(rand.NewPCG(t.Seed, 1)), truth: &Truth{}, out: bufio.NewWriterSize(out, 1<<16)}
 	m.prepare()
@@ -201,7 +202,7 @@ func (m *maker) road(via int) {
 	scale := 1.0
 	r := road{base: seconds(.02 + .05*m.rnd.Float64())}
 	if m.Paths > 1 {
-		scale = 12.7 / 16.7 // the rest of the outages are common to all paths
+		scale = 12.7 / 15.5 // the rest of the outages are common to all paths
 	}
 	if via > 0 {
 		scale *= 1.5
@@ -275,7 +276,11 @@ func (m *maker) land(until time.Duration) {
 			continue
 		}
 		m.clock(a.at)
-		fmt.Fprintf(m.out, "%d,%d,%d,%d\n", a.target, a.via, a.at.Milliseconds(), a.slot)
+		m.line = strconv.AppendUint(m.line[:0], uint64(a.target), 10)
+		for _, n := range [3]uint64{uint64(a.via), uint64(a.at.Milliseconds()), a.slot} {
+			m.line = strconv.AppendUint(append(m.line, ','), n, 10)
+		}
+		m.out.Write(append(m.line, '\n')) // a bufio.Writer keeps its error for Flush
 	}
 }
 

@@ -51,7 +51,7 @@ func (v *via) hear(slot uint64, at, interval time.Duration) (normal bool) {
 // words come when the relay speaks and not when the subject does, so they tell
 // nothing about delays.
 func (v *via) report(slot uint64, at time.Duration) {
-	v.slot, v.at = slot, max(v.at, at)
+	v.slot, v.at, v.odd = slot, max(v.at, at), 0
 }
 
 // timed tells whether the delays of the path are known: it carries beats, not words.
