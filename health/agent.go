@@ -173,7 +173,9 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.looked(l)
 			a.account(time.Now())
 		case e := <-a.met:
-			a.meet(e, time.Now())
+			if id, bad := a.meet(e, time.Now()); bad {
+				sched.lookNow(id)
+			}
 		case <-a.link.Bell():
 			a.heard()
 		case e := <-a.cfg.Units:

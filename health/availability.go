@@ -249,9 +249,6 @@ func (a *Agent) findings() *placement.HealthStats {
 	}
 	r.Total = len(r.Checks)
 	slices.SortFunc(r.Checks, compareFindings)
-	if len(r.Checks) > placement.CheckRows {
-		r.Checks = r.Checks[:placement.CheckRows]
-	}
 	return r
 }
 

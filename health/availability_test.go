@@ -130,7 +130,7 @@ func TestReport(t *testing.T) {
 	for i := range c.addresses {
 		c.addresses[i].parts[0].check = c.rule.Check
 		c.addresses[i].parts[0].check.Name = "web"
-		r := look1(i != 40)
+		r := look1(i != 20)
 		r.Phases = Phases{Connect: 1500 * time.Microsecond, Took: 3 * time.Millisecond}
 		r.Expires = time.Unix(5000+int64(i), 0)
 		for range 3 {
@@ -141,11 +141,11 @@ func TestReport(t *testing.T) {
 	a.account(time.Unix(1000, 5e8)) // too soon
 	a.account(time.Unix(1001, 0))
 	r := a.Report()
-	if r.Total != placement.CheckRows+10 || len(r.Checks) != placement.CheckRows {
-		t.Fatalf("%d of %d rows", len(r.Checks), r.Total)
+	if short := r.Short(); r.Total != placement.CheckRows+10 || len(r.Checks) != r.Total || short.Total != r.Total || len(short.Checks) != placement.CheckRows || short.Checks[0] != r.Checks[0] {
+		t.Fatalf("%d of %d rows, %d in a record", len(r.Checks), r.Total, len(short.Checks))
 	}
 	worst := r.Checks[0]
-	if worst.State != placement.Down || worst.Address != addrOf(40) || worst.Result != "refused" || worst.Cause != "refused" || worst.ConnectMS != 1.5 || worst.TookMS != 3 || worst.Kind != "http" {
+	if worst.State != placement.Down || worst.Address != addrOf(20) || worst.Result != "refused" || worst.Cause != "refused" || worst.ConnectMS != 1.5 || worst.TookMS != 3 || worst.Kind != "http" {
 		t.Errorf("first row %+v", worst)
 	}
 	if len(r.Availability) != 3 || r.Availability[0].Figure != placement.ServerFigure || r.Availability[0].Failed != 1 || r.Availability[0].Seconds != float64(placement.CheckRows+10) {

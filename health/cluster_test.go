@@ -206,7 +206,7 @@ func TestProbes(t *testing.T) {
 	inv.Checks = []placement.Check{{Name: "own"}, {Name: "svc"}}
 	inv.Services = []placement.Service{
 		{Name: "a", Clusters: []string{"web"}, Names: []string{"a.cdn.demo.test."}},
-		{Name: "b", Clusters: []string{"web", "api"}, Names: []string{"b.cdn.demo.test."}, Check: "svc"},
+		{Name: "b", Clusters: []string{"web", "api"}, Names: []string{"b.cdn.demo.test.", "*.cdn.demo.test."}, Check: "svc"},
 		{Name: "c", Clusters: []string{"far"}, Sites: []string{"nyc1"}, Check: "svc"},
 	}
 	var have []string
@@ -218,6 +218,9 @@ func TestProbes(t *testing.T) {
 	want := []string{"ams1/api 192.0.2.1:80 own b.cdn.demo.test", "ams1/web 192.0.2.3:80 svc a.cdn.demo.test", "ams1/web 192.0.2.4:80 svc a.cdn.demo.test"}
 	if fmt.Sprint(have) != fmt.Sprint(want) {
 		t.Errorf("have\n%s\nwant\n%s", strings.Join(have, "\n"), strings.Join(want, "\n"))
+	}
+	if hosts := fmt.Sprint(Probes(inv, "ams1")[1].Targets[0].Hosts); hosts != "[a.cdn.demo.test b.cdn.demo.test rhumb-health.cdn.demo.test]" {
+		t.Errorf("names %s", hosts)
 	}
 	if Probes(inv, "xxx1") != nil {
 		t.Error("a site that is not in the fleet looks at something")

@@ -106,9 +106,11 @@ func (a *Agent) Meet(e Encounter) {
 	}
 }
 
-// meet books an encounter at its cluster.
-func (a *Agent) meet(e Encounter, now time.Time) {
-	c := a.clusters[placement.ClusterID{Site: a.cfg.Site, Name: e.Cluster}]
+// meet books an encounter at its cluster; bad when it has just become evidence, so
+// that the cluster should be looked at.
+func (a *Agent) meet(e Encounter, now time.Time) (id placement.ClusterID, bad bool) {
+	id = placement.ClusterID{Site: a.cfg.Site, Name: e.Cluster}
+	c := a.clusters[id]
 	result := "ok"
 	switch {
 	case c == nil:
@@ -117,7 +119,10 @@ func (a *Agent) meet(e Encounter, now time.Time) {
 		result = "error"
 	}
 	a.m.encounters.WithLabelValues(result).Inc()
-	if c != nil {
-		c.passive.report(e.Errors, e.Cause, now)
+	if c == nil {
+		return id, false
 	}
+	before := c.passive.bad(now)
+	c.passive.report(e.Errors, e.Cause, now)
+	return id, !before && c.passive.bad(now)
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rhumb/placement"
@@ -86,5 +88,40 @@ func TestEvidenceSocket(t *testing.T) {
 	}
 	for range 200 {
 		a.Meet(Encounter{Cluster: "web"}) // nobody reads; nobody waits
+	}
+}
+
+// TestEvidenceHastens: a server that breaks in the middle of a long interval is down
+// at once when its clients say so; one that answers looks stays up whatever they say.
+func TestEvidenceHastens(t *testing.T) {
+	for name, broken := range map[string]bool{"broken": true, "well": false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBox()
+			a := New(Config{Node: "ams1-a", Site: "ams1", Sink: b.put, Log: quiet()})
+			tg := Target{Object: placement.ClusterID{Site: "ams1", Name: "web"}, Address: addrOf(0), Check: placement.Check{Name: "web", Rise: 3, Fall: 3, Every: placement.Duration(time.Hour)}}
+			var down atomic.Bool
+			results := make(chan look)
+			ctx, cancel := context.WithCancel(t.Context())
+			s := newScheduler(ctx, results, 1, func(*placement.Check) Prober {
+				return func(context.Context, Target) Result { return look1(!down.Load()) }
+			})
+			a.take(s, inputs{probes: []Probe{{Object: tg.Object, Targets: []Target{tg}}}})
+			done := make(chan struct{})
+			go func() { defer close(done); a.loop(ctx, s, results, nil) }()
+			time.Sleep(10 * time.Minute)
+			down.Store(broken)
+			for range 2 {
+				a.Meet(Encounter{Cluster: "web", Errors: 3, Cause: "502"})
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			last := b.votes[len(b.votes)-1]
+			if want := map[bool]placement.State{true: placement.Down, false: placement.Up}[broken]; last.State != want {
+				t.Errorf("%s: %+v, want %v", name, last, want)
+			}
+			cancel()
+			<-done
+			s.wait()
+		})
 	}
 }

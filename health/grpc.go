@@ -60,8 +60,8 @@ func once(ready <-chan net.Conn) (net.Conn, error) {
 	}
 }
 
-// connectGRPC connects and, if the check says so, shakes hands for HTTP/2 (RFC
-// 9113, 3.2); without a connection the result says why.
+// connectGRPC connects and, if the check says so, shakes hands for HTTP/2
+// (RFC 9113, 3.2); without a connection the result says why.
 func connectGRPC(ctx context.Context, t Target, host string, watch *stopwatch) (*grpcConn, Result) {
 	raw, err := dial(ctx, t)
 	if err != nil {

@@ -65,6 +65,16 @@ func targets(object placement.ClusterID, c *placement.Cluster, check *placement.
 	return out
 }
 
+// hostOf is a service's name as clients write it (RFC 9110, 7.2); of a wildcard it is
+// one of the names for which that stands (RFC 4592, 2.1.1).
+func hostOf(name string) string {
+	host := strings.TrimSuffix(name, ".")
+	if below, ok := strings.CutPrefix(host, "*."); ok {
+		return "rhumb-health." + below
+	}
+	return host
+}
+
 // checkOf returns the check of a cluster and the names that are served there.
 func checkOf(inv *placement.Inventory, site string, c *placement.Cluster) (check *placement.Check, hosts []string) {
 	if c.Check != "" {
@@ -76,7 +86,7 @@ func checkOf(inv *placement.Inventory, site string, c *placement.Cluster) (check
 			continue
 		}
 		for _, n := range s.Names {
-			hosts = append(hosts, strings.TrimSuffix(n, ".")) // as clients write it (RFC 9110, 7.2)
+			hosts = append(hosts, hostOf(n))
 		}
 		if check == nil && s.Check != "" {
 			check = inv.Check(s.Check)

@@ -330,11 +330,11 @@ func dropsEchoes(t *testing.T, look func(string) Result) {
 			t.Errorf("nft: %v: %s", err, out)
 		}
 	}
-	nft("table ip t { chain c { type filter hook output priority 0; icmp type echo-request drop; } }")
+	nft("table ip t { chain c { type filter hook output priority 0; icmp type echo-request drop\n}\n}\n")
 	if r := look("127.0.0.1:80"); r.State != placement.Down || r.Kind != "timeout" {
 		t.Errorf("echoes are dropped: %+v", r)
 	}
-	nft("flush ruleset\ntable ip t { chain c { type filter hook input priority 0; icmp type echo-request icmp sequence 1-2 drop; } }")
+	nft("flush ruleset\ntable ip t { chain c { type filter hook input priority 0; icmp type echo-request icmp sequence 1-2 drop\n}\n}\n")
 	if r := look("127.0.0.1:80"); r.State != placement.Up || r.First < 2*echoPause {
 		t.Errorf("the third echo comes back: %+v", r)
 	}

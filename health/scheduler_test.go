@@ -119,17 +119,43 @@ func TestJitterBounds(t *testing.T) {
 	})
 }
 
-// TestLooksAtOnce: a fleet of targets is looked at by no more than the limit at
-// once, and each of them is.
+// TestLooksAtOnce: a fleet of targets is looked at by no more at once than it takes,
+// and each of them is.
 func TestLooksAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(100 * time.Millisecond)
 		s, _ := bench(t, d, 4)
-		s.set(everySecond(30))
+		few := everySecond(30)
+		for i := range few {
+			few[i].Check.Timeout = placement.Duration(50 * time.Millisecond)
+		}
+		s.set(few)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if d.most != 4 || d.doubled || len(d.starts) != 30 {
 			t.Errorf("%d looks at once, want 4; doubled %v; %d of 30 targets seen", d.most, d.doubled, len(d.starts))
+		}
+	})
+}
+
+// TestAllSilent: targets which all let their timeout run out are looked at as often
+// as one alone would be.
+func TestAllSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(time.Hour)
+		s, _ := bench(t, d, 4)
+		s.set(everySecond(200))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		for addr, starts := range d.starts {
+			for i := 1; i < len(starts); i++ {
+				if gap := starts[i] - starts[i-1]; gap > 1200*time.Millisecond {
+					t.Fatalf("%s: look %d came after %v", addr, i, gap)
+				}
+			}
+		}
+		if len(d.starts) != 200 || d.most > 140 {
+			t.Errorf("%d targets seen, %d looks at once", len(d.starts), d.most)
 		}
 	})
 }

@@ -4,8 +4,8 @@ import "net/netip"
 
 // HealthStats is what a health role reports of its own looks.
 type HealthStats struct {
-	// Checks are the newest looks, those that failed first; CheckRows at most, of
-	// Total.
+	// Checks are the newest looks, those that failed first; in a record CheckRows at
+	// most, of Total.
 	Checks []CheckStatus `json:"checks,omitempty"`
 	Total  int           `json:"total"`
 	// Availability since the unit started, as this vantage saw it.
@@ -13,8 +13,18 @@ type HealthStats struct {
 }
 
 // CheckRows bounds the looks in a record: it is written every few seconds and wakes
-// every node.
-const CheckRows = 48
+// every node. The unit itself shows all.
+const CheckRows = 16
+
+// Short is what of it goes into a record.
+func (h *HealthStats) Short() *HealthStats {
+	if h == nil || len(h.Checks) <= CheckRows {
+		return h
+	}
+	out := *h
+	out.Checks = h.Checks[:CheckRows:CheckRows]
+	return &out
+}
 
 // CheckStatus is one check of one address: what it is taken for, and the last look.
 type CheckStatus struct {

@@ -103,6 +103,9 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 	if v.State == Down && v.Capped {
 		return "kept in service though it measures down: " + v.Cause
 	}
+	if v.State == Degraded && v.Cause != "" {
+		return "usable: degraded: " + v.Cause
+	}
 	return "usable: " + v.State.String()
 }
 

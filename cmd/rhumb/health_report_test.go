@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"rhumb/internal/config"
 	"rhumb/placement"
 )
 
@@ -26,5 +27,25 @@ func TestHealthAlarms(t *testing.T) {
 	}
 	if healthAlarms(nil) != nil {
 		t.Error("a role that has not looked has alarms")
+	}
+}
+
+// TestAllLooksOfTheUnit: a record holds a few looks, the unit's own API all; the
+// view from the store is shared and stays as it was.
+func TestAllLooksOfTheUnit(t *testing.T) {
+	all := &placement.HealthStats{Checks: make([]placement.CheckStatus, 40), Total: 40}
+	u := &unit{cfg: &config.Node{}, name: "rhumb-bgp"}
+	u.cfg.Node.Name = "ams1-a"
+	nodes := []placement.Node{{Name: "ams1-a", Unit: "rhumb-dns"}, {Name: "ams1-a", Unit: "rhumb-bgp", Health: all.Short()}, {Name: "nyc1-a", Unit: "rhumb-bgp"}}
+	if have := u.withLooks(nodes); have[1].Health != nodes[1].Health {
+		t.Error("a unit without the role shows looks of its own")
+	}
+	u.looks = func() *placement.HealthStats { return all }
+	have := u.withLooks(nodes)
+	if len(have[1].Health.Checks) != 40 || have[0].Health != nil || have[2].Health != nil {
+		t.Errorf("%+v", have)
+	}
+	if len(nodes[1].Health.Checks) != placement.CheckRows {
+		t.Error("the shared view was changed")
 	}
 }

@@ -28,10 +28,17 @@ func addHealth(u *unit) {
 	var agent atomic.Pointer[health.Agent]
 	u.reports = append(u.reports, func(n *placement.Node) {
 		if a := agent.Load(); a != nil {
-			n.Health = a.Report()
-			n.Alarms = slices.Concat(n.Alarms, healthAlarms(n.Health))
+			r := a.Report()
+			n.Health = r.Short()
+			n.Alarms = slices.Concat(n.Alarms, healthAlarms(r))
 		}
 	})
+	u.looks = func() *placement.HealthStats {
+		if a := agent.Load(); a != nil {
+			return a.Report()
+		}
+		return nil
+	}
 	evidence := health.NewEvidence(u.socket("evidence.sock"), func(e health.Encounter) {
 		if a := agent.Load(); a != nil {
 			a.Meet(e)

@@ -45,6 +45,8 @@ type unit struct {
 	appliers []node.Applier
 	reports  []func(*placement.Node)
 	tasks    []task
+	// looks are all that this process's role health found; nil without that role.
+	looks func() *placement.HealthStats
 	// notify tells the service manager; a no-op where there is none.
 	notify func(state string)
 	// present closes when the first snapshot is in force.
