@@ -88,6 +88,9 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Conf
 		if err != nil {
 			return fmt.Errorf("beats: %w", err)
 		}
+		if err := conn.SetReadBuffer(beatBuffer); err != nil {
+			u.log.Warn("beats: the socket's buffer stays small; a pause of this process may lose some", "err", err)
+		}
 		c.Beat = conn
 	}
 	agent := health.New(c)
@@ -109,7 +112,12 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Conf
 	}
 }
 
-// beatInterval is that of a fleet of few sites: a dead one is seen within a second.
+// beatBuffer holds the beats of some seconds' pause of ours, from a hundred sites;
+// the kernel gives at most net.core.rmem_max.
+const beatBuffer = 1 << 20
+
+// beatInterval is that of a fleet of few sites: with three, a dead one
+// is seen within a second, with six after a third of one.
 const beatInterval = 100 * time.Millisecond
 
 func (u *unit) planRevision() int64 {

@@ -7,6 +7,27 @@ import (
 	"time"
 )
 
+// Result says what became of a datagram.
+type Result uint8
+
+// The results. Refused datagrams are of nobody who is known, or not in his hand;
+// of another version are those of a node that is newer or older than this one.
+const (
+	OK Result = iota
+	Old
+	Refused
+	OtherVersion
+	BadVector
+	BadVotes
+	Failed
+
+	results Result = 7
+)
+
+func (r Result) String() string {
+	return [...]string{"ok", "old", "refused", "other_version", "bad_vector", "bad_votes", "failed"}[r]
+}
+
 // Counts are the datagrams of one peer, or of strangers, by what became of them.
 type Counts struct {
 	Name      string // empty: of nobody who is known
@@ -22,7 +43,7 @@ func (l *Link) Counts() []Counts {
 	for r := range l.strays {
 		out[0].In[r] = l.strays[r].Load()
 	}
-	for _, p := range *l.looks.Load() {
+	for _, p := range *l.roster.looks.Load() {
 		c := Counts{Name: p.Name, Octets: p.octets.Load(), Suspicion: math.Float64frombits(p.suspicion.Load())}
 		for r := range results {
 			c.In[r], c.Out[r] = p.in[r].Load(), p.out[r].Load()
@@ -36,7 +57,7 @@ func (l *Link) Counts() []Counts {
 // Heard returns when a peer's node was last heard; zero if never. Safe for
 // concurrent use once Run has begun.
 func (l *Link) Heard(node uint16) time.Time {
-	p := (*l.looks.Load())[node]
+	p := (*l.roster.looks.Load())[node]
 	if p == nil || p.heard.Load() == 0 {
 		return time.Time{}
 	}
@@ -45,7 +66,7 @@ func (l *Link) Heard(node uint16) time.Time {
 
 // BadVotes counts votes of a peer that could not be read.
 func (l *Link) BadVotes(node uint16) {
-	if p := (*l.looks.Load())[node]; p != nil {
+	if p := (*l.roster.looks.Load())[node]; p != nil {
 		p.in[BadVotes].Add(1)
 	}
 }

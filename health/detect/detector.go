@@ -140,7 +140,7 @@ func (d *Detector) Suspect(id uint32, now time.Duration) bool {
 		return false
 	}
 	v := &s.vias[0]
-	return now > v.expected(d.cfg.Interval)+max(time.Duration(v.margin()), d.cfg.Interval/4)
+	return now > v.expected(d.cfg.Interval)+max(time.Duration(v.margin()), d.cfg.Interval/3)
 }
 
 // Next is when Due should be called again, if nothing is heard until then.

@@ -49,7 +49,7 @@ func idle(tb testing.TB, n int, interval time.Duration) *Link {
 		tb.Fatal(err)
 	}
 	l.started = time.Now()
-	l.setPeers(peersOf(n, sink))
+	l.d.Watch(l.roster.set(peersOf(n, sink)))
 	return l
 }
 
@@ -68,7 +68,7 @@ func say(node uint16, kind Kind, seq uint32, body []byte) []byte {
 func TestNoAllocations(t *testing.T) {
 	l := idle(t, 100, 300*ms)
 	entries := make([]byte, vectorHead+maxEntries*entrySize)
-	binary.BigEndian.PutUint16(entries, l.check)
+	binary.BigEndian.PutUint16(entries, l.roster.check)
 	var in [][]byte
 	for slot := range uint32(300) {
 		kind, body := KindBeat, []byte(nil)
@@ -97,8 +97,8 @@ func TestNoAllocations(t *testing.T) {
 	from, _ := listenUDP(t)
 	read := testing.AllocsPerRun(50, func() {
 		from.WriteToUDPAddrPort(in[0], self.AddrPort())
-		l.sock.setReadDeadline(time.Now().Add(time.Second))
-		if n, err := l.read(); n != 1 || err != nil {
+		l.out.sock.setReadDeadline(time.Now().Add(time.Second))
+		if n, err := l.out.sock.read(l.in); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 	})
@@ -151,12 +151,12 @@ func TestVectors(t *testing.T) {
 			a.hear(say(uint16(i+2), KindBeat, 100+uint32(i), nil))
 		}
 		b := idle(t, 0, 300*ms)
-		b.cfg.Node = 2
+		b.cfg.Node, b.roster.self = 2, 2
 		_, at := listenUDP(t)
 		peers := append(peersOf(n, at)[1:], Peer{Name: "s1", Node: 1, Addr: at, Keys: [][32]byte{keyOf(1)}})
-		b.setPeers(peers)
+		b.d.Watch(b.roster.set(peers))
 		for range 5 {
-			if !b.hearVector(b.byNode[1], a.vector(nil, a.byNode[2])) {
+			if !b.hearVector(b.roster.byNode[1], a.vector(nil, a.roster.byNode[2])) {
 				t.Fatalf("%d peers: the sets differ", n)
 			}
 			a.turn++
@@ -170,8 +170,8 @@ func TestVectors(t *testing.T) {
 				t.Errorf("%d peers: subject %d is %v, slot %d", n, id, b.d.State(id), b.d.Slot(id))
 			}
 		}
-		b.setPeers(append(peers, Peer{Node: 99, Keys: [][32]byte{{1}}}))
-		if n > 1 && b.hearVector(b.byNode[1], a.vector(nil, a.byNode[2])) {
+		b.d.Watch(b.roster.set(append(peers, Peer{Node: 99, Keys: [][32]byte{{1}}})))
+		if n > 1 && b.hearVector(b.roster.byNode[1], a.vector(nil, a.roster.byNode[2])) {
 			t.Errorf("%d peers: believed although the sets differ", n)
 		}
 	}
@@ -189,9 +189,9 @@ func TestAskAndReply(t *testing.T) {
 		t.Errorf("4 is %v, heard %v of %v; 2 is %v", l.d.State(4), l.d.subjects[4].heard, l.now, l.d.State(2))
 	}
 	var body []byte
-	l.flush()
-	l.reply(l.byNode[2], []byte{0, 3, 0, 4})
-	o := l.out[0].buf[:l.out[0].n]
+	l.out.flush()
+	l.reply(l.roster.byNode[2], []byte{0, 3, 0, 4})
+	o := l.out.packets[0].buf[:l.out.packets[0].n]
 	b, err := Open(o, keyOf(2))
 	if body = b.Body; err != nil || b.Kind != KindReply || len(body) != 12 {
 		t.Fatalf("%+v %v", b, err)
@@ -234,7 +234,7 @@ func FuzzBodies(f *testing.F) {
 		seq++
 		l.now += ms
 		if len(body) > 2 && kind%2 == 0 {
-			binary.BigEndian.PutUint16(body, l.check)
+			binary.BigEndian.PutUint16(body, l.roster.check)
 		}
 		l.hear(say(2, Kind(kind%7), seq, body))
 		l.d.Due(l.now)

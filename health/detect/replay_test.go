@@ -140,6 +140,29 @@ func TestReplayInSteps(t *testing.T) {
 	}
 }
 
+// TestReplayMemory: a trace ten times as long allocates nothing more.
+func TestReplayMemory(t *testing.T) {
+	of := func(seconds int) float64 {
+		var b strings.Builder
+		for ms := 0; ms < seconds*1000; ms += 100 {
+			for target := range 3 {
+				fmt.Fprintf(&b, "%d,0,%d,%d\n%d,1,%d,%d\n", target, ms+20, ms/100, target, ms+20, ms/100)
+			}
+			fmt.Fprintf(&b, "sync,,%d,\n", ms+30)
+		}
+		in := strings.NewReader(b.String())
+		return testing.AllocsPerRun(3, func() {
+			in.Reset(b.String())
+			if err := Replay(in, io.Discard, Defaults(100*ms)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if short, long := of(10), of(100); long > short+2 {
+		t.Errorf("%v allocations for 10 s of trace, %v for 100 s", short, long)
+	}
+}
+
 func changes(out string) string {
 	var b strings.Builder
 	for line := range strings.Lines(out) {

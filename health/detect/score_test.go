@@ -51,12 +51,6 @@ func (s *score) String() string {
 		s.mean().Milliseconds(), s.p99().Milliseconds(), s.perDay(s.falseDown), s.perDay(s.wrong), s.perDay(s.paths), s.missed, s.late)
 }
 
-// play runs the detector over a trace, as the command does, and judges its rows.
-func play(tb testing.TB, tr Trace, cfg Config) score {
-	tb.Helper()
-	return with(tb, tr, func(in io.Reader, out io.Writer) error { return Replay(in, out, cfg) })
-}
-
 // with runs any detector over a trace and judges its rows.
 func with(tb testing.TB, tr Trace, detector func(io.Reader, io.Writer) error) score {
 	tb.Helper()

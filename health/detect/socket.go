@@ -12,7 +12,7 @@ import (
 type packet struct {
 	buf [MaxDatagram + 64]byte // above the largest, so that a larger one is seen to be one
 	n   int
-	to  *address // outwards only
+	to  *peer // outwards only
 }
 
 // address is a destination, in the form that each kind of socket wants.
@@ -60,7 +60,7 @@ func (s plainSocket) read(into []packet) (int, error) {
 
 func (s plainSocket) write(out []packet) (int, error) {
 	for i := range out {
-		if _, err := s.conn.WriteTo(out[i].buf[:out[i].n], &out[i].to.udp); err != nil {
+		if _, err := s.conn.WriteTo(out[i].buf[:out[i].n], &out[i].to.to.udp); err != nil {
 			return i, err
 		}
 	}

@@ -127,9 +127,9 @@ func (s *batchSocket) write(out []packet) (int, error) {
 		p := &out[i]
 		switch {
 		case s.inet6:
-			s.prepare(i, p.buf[:p.n], unsafe.Pointer(&p.to.raw.v6), unix.SizeofSockaddrInet6)
-		case p.to.raw.is:
-			s.prepare(i, p.buf[:p.n], unsafe.Pointer(&p.to.raw.v4), unix.SizeofSockaddrInet4)
+			s.prepare(i, p.buf[:p.n], unsafe.Pointer(&p.to.to.raw.v6), unix.SizeofSockaddrInet6)
+		case p.to.to.raw.is:
+			s.prepare(i, p.buf[:p.n], unsafe.Pointer(&p.to.to.raw.v4), unix.SizeofSockaddrInet4)
 		case i == 0:
 			return 0, unix.EAFNOSUPPORT
 		default:
