@@ -126,10 +126,10 @@ func (a *Agent) readings() []reading {
 	}
 	out = append(out, one(placement.SiteFigure, a.cfg.Site, all > 0, bad == all))
 	sites := make(map[string]bool)
-	for _, p := range a.peers {
-		if v, ok := a.ballot.own[placement.SiteID(p.Site)]; !sites[p.Site] {
-			sites[p.Site] = true
-			out = append(out, one(placement.SiteFigure, p.Site, ok && v.State != placement.Unknown && !v.Hold, v.State == placement.Down))
+	for _, site := range a.sites {
+		if v, ok := a.ballot.own[placement.SiteID(site)]; !sites[site] {
+			sites[site] = true
+			out = append(out, one(placement.SiteFigure, site, ok && v.State != placement.Unknown && !v.Hold, v.State == placement.Down))
 		}
 	}
 	if uses := a.services.Load(); uses != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/health/detect"
 	"rhumb/placement"
 )
 
@@ -47,9 +48,19 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// idleLink is a link that nobody runs.
+func idleLink() *detect.Link {
+	link, err := detect.NewLink(detect.LinkConfig{Node: 1, Incarnation: 1, Times: detect.Defaults(defaultInterval)})
+	if err != nil {
+		panic(err)
+	}
+	return link
+}
+
 // watching is an agent of ams1 with clusters of servers, and of a service at two sites.
 func watching(servers int) *Agent {
 	a := New(Config{Node: "ams1-a", Site: "ams1", Sink: func(placement.Vote) {}, Log: quiet(), Metric: prometheus.NewRegistry()})
+	a.link = idleLink()
 	c := someCluster(servers, 1, 3)
 	a.clusters[c.object] = c
 	a.setPeers([]Peer{{Site: "nyc1", NodeID: 2, Keys: [][32]byte{{1}}}})

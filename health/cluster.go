@@ -23,6 +23,7 @@ type cluster struct {
 type address struct {
 	addr  netip.AddrPort
 	parts []part
+	end   ending // of the process behind it
 }
 
 // part is what one check found at one address.
@@ -51,7 +52,7 @@ func newCluster(p Probe) *cluster {
 			a = &c.addresses[len(c.addresses)-1]
 		}
 		if a.part(t.Check.Name) == nil {
-			a.parts = append(a.parts, part{check: &t.Check, damp: newDamper(t.Check.Rise, t.Check.Fall)})
+			a.parts = append(a.parts, part{check: &t.Check, damp: newDamper(t.Check.Rise, t.Check.Fall, p.HalfLife)})
 		}
 	}
 	return c
@@ -71,12 +72,13 @@ func (c *cluster) inherit(before *cluster) {
 		if old == nil {
 			continue
 		}
+		a.end = old.end
 		for k := range a.parts {
 			p := &a.parts[k]
 			if o := old.part(p.check.Name); o != nil && o.damp.rise == p.damp.rise && o.damp.fall == p.damp.fall {
-				check := p.check
+				check, half := p.check, p.damp.flaps.halfLife
 				*p = *o
-				p.check = check
+				p.check, p.damp.flaps.halfLife = check, half
 			}
 		}
 	}
@@ -108,7 +110,11 @@ func (c *cluster) feed(addr netip.AddrPort, check string, r Result) (changed boo
 	if p == nil {
 		return false
 	}
-	return p.feed(r, c.passive.bad(r.At))
+	second := c.second(r.At)
+	if r.OK() {
+		a.end = ending{}
+	}
+	return p.feed(r, c.passive.bad(r.At)) || c.second(r.At) != second
 }
 
 func (p *part) feed(r Result, agreed bool) (changed bool) {
@@ -144,6 +150,9 @@ func (a *address) failing(r *Rule) (failing, known bool) {
 
 // state is what the rule makes of the address.
 func (a *address) state(r *Rule) finding {
+	if a.end.ended {
+		return finding{placement.Down, a.end.cause}
+	}
 	return r.judge(func(check string) finding {
 		p := a.part(check)
 		if p == nil {

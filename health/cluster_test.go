@@ -116,7 +116,10 @@ type naiveDamper struct {
 	rise, fall int
 	history    []bool
 	state      placement.State
-	left       []time.Time
+	flaps      float64
+	at         time.Time
+	trial      int
+	failed     int
 }
 
 func (d *naiveDamper) feed(ok bool, now time.Time) {
@@ -125,24 +128,30 @@ func (d *naiveDamper) feed(ok bool, now time.Time) {
 	for i := len(d.history) - 1; i >= 0 && d.history[i] == ok; i-- {
 		run++
 	}
-	penalty := 0.0
-	for _, at := range d.left {
-		p := 500.0
-		for s := now.Sub(at); s > 0; s -= time.Second { // half-life of 60 s, second by second
-			p *= 0.98851402035 // 2^(-1/60)
-		}
-		penalty += p
+	for ; d.at.Before(now); d.at = d.at.Add(time.Second) { // half-life of 60 s, second by second
+		d.flaps *= 0.98851402035 // 2^(-1/60)
 	}
-	switch {
-	case !ok && run >= d.fall && d.state != placement.Down:
-		if d.state == placement.Up {
-			d.left = append(d.left, now)
+	flap := func() { d.flaps = min(d.flaps+1000, 1750) }
+	trial := d.trial > 0
+	if trial {
+		d.trial--
+		if !ok {
+			d.failed++
 		}
-		d.state = placement.Down
+	}
+	before := len(d.history) > 1 && d.history[len(d.history)-2]
+	switch {
+	case !ok && d.state == placement.Down && before:
+		flap()
+	case !ok && d.state != placement.Down && (run >= d.fall || trial && d.failed >= 4):
+		if d.state == placement.Up {
+			flap()
+		}
+		d.state, d.trial = placement.Down, 0
 	case ok && d.state == placement.Unknown:
 		d.state = placement.Up
-	case ok && d.state == placement.Down && run >= d.rise && penalty < 750:
-		d.state = placement.Up
+	case ok && d.state == placement.Down && run >= d.rise && d.flaps < 750:
+		d.state, d.trial, d.failed = placement.Up, 16, 0
 	}
 }
 
@@ -150,7 +159,7 @@ func (d *naiveDamper) feed(ok bool, now time.Time) {
 // says, and nobody waits longer to come back than the comment promises.
 func TestDamperAgainstNaive(t *testing.T) {
 	for seed := range 40 {
-		d, n := newDamper(1+seed%3, 1+seed%4), &naiveDamper{rise: 1 + seed%3, fall: 1 + seed%4}
+		d, n := newDamper(1+seed%3, 1+seed%4, 0), &naiveDamper{rise: 1 + seed%3, fall: 1 + seed%4, at: time.Unix(0, 0)}
 		now, x, waited := time.Unix(0, 0), uint32(seed*2654435761+1), time.Duration(0)
 		for i := range 1500 {
 			x = x*1664525 + 1013904223
@@ -166,13 +175,10 @@ func TestDamperAgainstNaive(t *testing.T) {
 			if d.state != n.state {
 				t.Fatalf("seed %d, look %d: %v, want %v", seed, i, d.state, n.state)
 			}
-			if d.penalty > reuse+leavePenalty {
-				t.Fatalf("penalty %v", d.penalty)
-			}
 			if waited += time.Second; !ok || d.state != placement.Down {
 				waited = 0
 			}
-			if waited > 45*time.Second+time.Duration(d.rise)*time.Second {
+			if waited > 74*time.Second+time.Duration(d.rise)*time.Second {
 				t.Fatalf("seed %d: still down after %v of good looks", seed, waited)
 			}
 		}
@@ -180,11 +186,11 @@ func TestDamperAgainstNaive(t *testing.T) {
 }
 
 func TestDecayedClockBack(t *testing.T) {
-	d := damper{penalty: 500, at: time.Unix(100, 0)}
-	if p := d.decayed(time.Unix(40, 0)); p != 500 {
+	d := penalty{value: 500, at: time.Unix(100, 0)}
+	if p := d.left(time.Unix(40, 0)); p != 500 {
 		t.Errorf("a clock that ran back makes the penalty %v", p)
 	}
-	if p := d.decayed(time.Unix(160, 0)); p < 249.9 || p > 250.1 {
+	if p := d.left(time.Unix(160, 0)); p < 249.9 || p > 250.1 {
 		t.Errorf("after a half-life %v is left of 500", p)
 	}
 }

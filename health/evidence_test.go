@@ -98,6 +98,7 @@ func TestEvidenceHastens(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBox()
 			a := New(Config{Node: "ams1-a", Site: "ams1", Sink: b.put, Log: quiet()})
+			a.link = idleLink()
 			tg := Target{Object: placement.ClusterID{Site: "ams1", Name: "web"}, Address: addrOf(0), Check: placement.Check{Name: "web", Rise: 3, Fall: 3, Every: placement.Duration(time.Hour)}}
 			var down atomic.Bool
 			results := make(chan look)

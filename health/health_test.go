@@ -195,22 +195,25 @@ func TestProbeDNS(t *testing.T) {
 }
 
 // TestDamper: a table of looks; + is good, - is bad, a digit lets that many
-// minutes pass. The states after each look: u unknown, U up, D down.
+// times ten seconds pass. The states after each look: u unknown, U up, D down.
 func TestDamper(t *testing.T) {
 	for _, c := range []struct{ name, looks, want string }{
 		{"first good look", "+", "U"},
 		{"falls after three", "+---", "UUUD"},
 		{"two bad ones are nothing", "+--+--+", "UUUUUUU"},
-		{"rises after three", "+---+++", "UUUDDDU"},
+		{"rises after three, when the penalty of one departure is gone", "+---+++9+", "UUUDDDDU"},
 		{"never seen: down", "---", "uuD"},
-		{"second flap waits for the penalty", "+---+++---++++", "UUUDDDUUUDDDDD"},
-		{"and comes back when it decayed", "+---+++---+++3+", "UUUDDDUUUDDDDU"},
+		{"never seen: rises after three", "---+++", "uuDDDU"},
+		{"flaps while it is down count too", "+---+++-+++3+", "UUUDDDDDDDDD"},
+		{"and comes back when they decayed", "+---+++-+++8+", "UUUDDDDDDDDU"},
+		{"fails every third time after its return", "+---+++9++-++-++-++-+", "UUUDDDDUUUUUUUUUUUDD"},
+		{"the same without an absence", "+++-++-++-++-++-++-", "UUUUUUUUUUUUUUUUUUU"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, now, have := newDamper(3, 3), time.Unix(0, 0), ""
+			d, now, have := newDamper(3, 3, 0), time.Unix(0, 0), ""
 			for _, x := range c.looks {
 				if x >= '0' && x <= '9' {
-					now = now.Add(time.Duration(x-'0') * time.Minute)
+					now = now.Add(time.Duration(x-'0') * 10 * time.Second)
 					continue
 				}
 				now = now.Add(time.Second)

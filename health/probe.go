@@ -3,6 +3,7 @@ package health
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"rhumb/placement"
 )
@@ -17,6 +18,8 @@ type Probe struct {
 	// Fault is what a failure of the whole rule proves; of a rule without one the
 	// first target's check says it.
 	Fault placement.Fault
+	// HalfLife of the penalty for departures; 0 means the default.
+	HalfLife time.Duration
 }
 
 // Probes returns what a site's vantage looks at: its own site's clusters, each
@@ -34,7 +37,7 @@ func Probes(inv *placement.Inventory, site string) []Probe {
 		if check == nil || check.Disabled {
 			continue
 		}
-		p := Probe{Object: placement.ClusterID{Site: site, Name: c.Name}, Fault: check.Fault}
+		p := Probe{Object: placement.ClusterID{Site: site, Name: c.Name}, Fault: check.Fault, HalfLife: inv.Comeback().HalfLife.D()}
 		leaves := make(map[string]bool)
 		p.Rule = ruleOf(inv, check, 0)
 		for _, leaf := range p.Rule.leaves(nil) {

@@ -29,6 +29,8 @@ type Fleet struct {
 	Overrides []Override      `json:"overrides,omitempty"`
 	ECS       ECS             `json:"ecs"`
 	Safety    Safety          `json:"safety"`
+	// Recovery is nil where the fleet says nothing of it: Comeback has the values.
+	Recovery *Recovery `json:"recovery,omitempty"`
 	// Revoked are the serial numbers of site certificates which nobody believes
 	// any more: lower-case hex without leading zeros, in order.
 	Revoked []string `json:"revoked,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"rhumb/bgp"
 	"rhumb/edge/forward"
 	"rhumb/placement"
+	"rhumb/placement/node"
 	"rhumb/placement/store"
 )
 
@@ -48,9 +49,17 @@ func addBGP(u *unit) {
 // the speaker has ended: on the way out it takes its time, for a graceful shutdown.
 func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
 	prepared := s.Prepared()
+	standing := node.NewStanding(u.cfg.Node.Site)
 	for {
-		s.Apply(ctx, u.current.Load(), u.views.view().Announced)
+		now := time.Now()
+		snap, due := standing.Settle(u.current.Load(), now)
+		s.Apply(ctx, snap, u.views.view().Announced)
+		var again <-chan time.Time
+		if !due.IsZero() {
+			again = time.After(due.Sub(now))
+		}
 		select {
+		case <-again:
 		case <-prepared:
 			close(u.bound)
 			prepared = nil

@@ -99,6 +99,7 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 	if u.has(config.RoleEdge) {
 		addEdge(u)
 	}
+	addPresence(u)
 	u.buildLoop()
 	u.add("report", u.reportLoop)
 	if err := addAPI(u, false); err != nil {

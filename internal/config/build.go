@@ -56,7 +56,7 @@ func (b *builder) add(src *source, first bool) error {
 	if first && d.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
 	}
-	for _, key := range []string{"mode", "roles", "ecs", "safety", "revoked"} {
+	for _, key := range []string{"mode", "roles", "ecs", "safety", "recovery", "revoked"} {
 		if !first && src.has(key) {
 			src.fail([]string{key}, "belongs into %s: it is one for the whole fleet", b.docs[0].file)
 		}
@@ -118,6 +118,7 @@ func (b *builder) build(zones ZoneReader) {
 // rest is what the fleet file alone says.
 func (b *builder) rest(root *document) {
 	b.revoked(root)
+	b.recovery(root)
 	f := &b.out.Fleet
 	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
 	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {
@@ -141,6 +142,25 @@ func (b *builder) rest(root *document) {
 	if f.Safety.MinSites < 0 || f.Safety.MaxDrains < 0 {
 		root.fail([]string{"safety"}, "min_sites and max_drains are counts")
 	}
+}
+
+// recovery takes how what failed comes back. Nothing said is nothing kept, so that a
+// later default holds for fleets which never chose.
+func (b *builder) recovery(root *document) {
+	r, d := &root.Recovery, placement.DefaultRecovery()
+	if *r == (recoveryFile{}) {
+		return
+	}
+	floor := deref(r.Floor, float64(d.Floor)/1000)
+	if !isPart(floor) {
+		root.fail([]string{"recovery", "floor"}, "%v is not a part between 0 and 1", floor)
+	}
+	out := placement.Recovery{Delay: deref(r.Delay, d.Delay), Ramp: deref(r.Ramp, d.Ramp),
+		Floor: int(floor*1000 + 0.5), HalfLife: deref(r.HalfLife, d.HalfLife)}
+	if out.HalfLife.D() < time.Second {
+		root.fail([]string{"recovery", "half_life"}, "%s: want at least 1s", out.HalfLife)
+	}
+	b.out.Recovery = &out
 }
 
 // isPart also refuses NaN, which YAML can say and which every comparison fails.

@@ -25,6 +25,7 @@ type fleetFile struct {
 	Clients  map[string]clientFile  `yaml:"clients"`
 	ECS      ecsFile                `yaml:"ecs"`
 	Safety   safetyFile             `yaml:"safety"`
+	Recovery recoveryFile           `yaml:"recovery"`
 	Revoked  []string               `yaml:"revoked"` // serials, as `rhumb identity revoke` prints them
 }
 
@@ -171,6 +172,14 @@ type safetyFile struct {
 	MaxDrains       *int     `yaml:"max_drains"`
 	MinHeadroom     *float64 `yaml:"min_headroom"`
 	MaxAnswerChange *float64 `yaml:"max_answer_change"`
+}
+
+// recoveryFile says how what failed comes back; pointers, since 0 is a value too.
+type recoveryFile struct {
+	Delay    *placement.Duration `yaml:"delay"`
+	Ramp     *placement.Duration `yaml:"ramp"`
+	Floor    *float64            `yaml:"floor"`
+	HalfLife *placement.Duration `yaml:"half_life"`
 }
 
 // ZoneInfo is what the zone reader found in a zone file.

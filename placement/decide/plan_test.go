@@ -145,11 +145,11 @@ func TestServiceKeepsItsLastGoodPart(t *testing.T) {
 }
 
 func TestRampDelayIsSpread(t *testing.T) {
-	seen := make(map[time.Duration]bool)
+	seen, in := make(map[time.Duration]bool), PlanInput{Inventory: fleet(3)}
 	for i := range 100 {
 		id := placement.ClusterID{Site: fmt.Sprint("s", i), Name: "web"}
-		d := delayOf(id, epoch())
-		if d < 0 || d >= rampDelay || d != delayOf(id, epoch()) {
+		d := in.delayOf(id, epoch())
+		if d < 0 || d >= 30*time.Second || d != in.delayOf(id, epoch()) {
 			t.Fatalf("%v", d)
 		}
 		seen[d/(3*time.Second)] = true
@@ -160,11 +160,12 @@ func TestRampDelayIsSpread(t *testing.T) {
 }
 
 func TestRampPart(t *testing.T) {
+	back := placement.DefaultRecovery()
 	for _, tc := range []struct {
 		after time.Duration
 		want  int
 	}{{-time.Second, 0}, {0, 100}, {30 * time.Second, 500}, {59 * time.Second, 900}, {time.Minute, 1000}} {
-		if got := rampPart(epoch(), epoch().Add(tc.after)); got != tc.want {
+		if got := rampPart(&back, epoch(), epoch().Add(tc.after)); got != tc.want {
 			t.Errorf("after %v: %d, want %d", tc.after, got, tc.want)
 		}
 	}
