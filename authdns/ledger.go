@@ -14,8 +14,8 @@ import (
 // shared by two workers, so adding costs no more than the instruction.
 type ledger struct {
 	state *state
-	// common counts by zone, type (commonTypes), ecsUse and family; decisions by
-	// service, site and reason; demand by service and row of its map.
+	// common counts by zone, type (commonTypes), ecsUse, RCODE and family;
+	// decisions by service, site and reason; demand by service and row of its map.
 	common, decisions, demand []atomic.Uint64
 }
 
@@ -25,6 +25,9 @@ var commonTypes = [...]uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeNS
 
 // ecsUses lists what may become of a client subnet option, in the order counted.
 var ecsUses = [...]ecsUse{ecsNone, ecsUsed, ecsIgnored, ecsOff}
+
+// rcodes are those that the fast path gives.
+var rcodes = [...]int{dns.RcodeSuccess, dns.RcodeNameError}
 
 // Places in ecsUses.
 const (
@@ -37,22 +40,25 @@ const (
 func newLedger(s *state) *ledger {
 	q := s.quick
 	return &ledger{state: s,
-		common:    make([]atomic.Uint64, len(q.zones)*(len(commonTypes)+1)*len(ecsUses)*2),
+		common:    make([]atomic.Uint64, len(q.zones)*(len(commonTypes)+1)*len(ecsUses)*4),
 		decisions: make([]atomic.Uint64, q.decisions),
 		demand:    make([]atomic.Uint64, q.rows),
 	}
 }
 
-func (l *ledger) countCommon(zone int, qtype uint16, ecs int, from netip.Addr) {
-	family := 0
+func (l *ledger) countCommon(zone int, qtype uint16, ecs int, from netip.Addr, rcode int) {
+	kind := 0
 	if !from.Is4() {
-		family = 1
+		kind = 1
+	}
+	if rcode == dns.RcodeNameError {
+		kind += 2
 	}
 	t := 0
 	for t < len(commonTypes) && commonTypes[t] != qtype {
 		t++
 	}
-	l.common[((zone*(len(commonTypes)+1)+t)*len(ecsUses)+ecs)*2+family].Add(1)
+	l.common[((zone*(len(commonTypes)+1)+t)*len(ecsUses)+ecs)*4+kind].Add(1)
 }
 
 // countChoice counts a decision about a service; site is a place in its sites.
@@ -73,12 +79,12 @@ func (l *ledger) fold(m *metrics, t *tally) {
 		if n == 0 {
 			continue
 		}
-		family, ecs, rest := i%2, i/2%len(ecsUses), i/2/len(ecsUses)
+		family, rcode, ecs, rest := i%2, rcodes[i/2%2], i/4%len(ecsUses), i/4/len(ecsUses)
 		label := "other"
 		if k := rest % (len(commonTypes) + 1); k < len(commonTypes) {
 			label = typeLabel(commonTypes[k])
 		}
-		m.add(q.zones[rest/(len(commonTypes)+1)], label, familyLabels[family], ecsUses[ecs], n)
+		m.add(q.zones[rest/(len(commonTypes)+1)], label, familyLabels[family], rcode, ecsUses[ecs], n)
 		t.add(func() { t.queries += int64(n) })
 	}
 	for i := range q.services {

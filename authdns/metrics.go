@@ -87,9 +87,9 @@ func newMetrics(reg prometheus.Registerer, fresh func()) (*metrics, error) {
 }
 
 // add takes in queries which the fast path has counted.
-func (m *metrics) add(zone, qtype, family string, ecs ecsUse, n uint64) {
+func (m *metrics) add(zone, qtype, family string, rcode int, ecs ecsUse, n uint64) {
 	m.requests.WithLabelValues(zone, "udp", family, qtype).Add(float64(n))
-	m.responses.WithLabelValues(zone, rcodeLabel(dns.RcodeSuccess)).Add(float64(n))
+	m.responses.WithLabelValues(zone, rcodeLabel(rcode)).Add(float64(n))
 	m.ecs.WithLabelValues(string(ecs)).Add(float64(n))
 }
 

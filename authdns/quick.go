@@ -17,13 +17,15 @@ import (
 
 // quick is what the fast path holds of a state: finished replies to what is asked
 // most. Every one of them was made by the slow path, so that both give the same
-// octets; what depends on more than the name, the type and the choice of a cluster
-// is left to it (referrals, wildcards, names that do not exist).
+// octets; what depends on more than the name, the type and a choice of the Snapshot
+// is left to it.
 type quick struct {
 	options wire.Options
 	zones   []string // by the number that counts go by
 	// services hold what steered names need beside their bodies.
-	services  []quickService
+	services []quickService
+	// cuts are those of the top level, and the apexes of the low one.
+	cuts      []quickCut
 	low, top  quickLevel
 	decisions int // cells of all services in a ledger
 	rows      int
@@ -33,8 +35,19 @@ type quick struct {
 type quickLevel struct {
 	static  *wire.Index
 	steered *wire.Index
+	// chosen holds what depends on the resolver: cuts of the top level, and NS sets
+	// of the apexes that they lead to.
+	chosen *wire.Index
 	// static depends on this: zones, marks and hosts, in text.
 	key string
+}
+
+// quickCut is a zone whose name servers are chosen per resolver.
+type quickCut struct {
+	service string
+	zone    int
+	// bodies by row of the service's map, counted from the entry's first.
+	bodies []uint32
 }
 
 // quickService is a service, in one zone, whose names are answered from its map.
@@ -74,7 +87,7 @@ func (c *compiler) quicken(before *state) {
 		if old := before.quickLevel(l); old != nil && old.key == lv.key {
 			lv.static = old.static
 		} else {
-			lv.static = s.quickStatic(q, l)
+			lv.static = c.quickStatic(q, l)
 		}
 	}
 	s.quick = q
@@ -118,41 +131,140 @@ func (c *compiler) staticKey(l placement.Level) string {
 	return b.String()
 }
 
-// quickStatic asks the slow path for every name and type of the files.
-func (s *state) quickStatic(q *quick, l placement.Level) *wire.Index {
+// quickStatic asks the slow path for every name and type of the files, and for
+// what is below each name.
+func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
 	var b wire.Builder
-	f := s.forest(l)
+	f := c.state.forest(l)
 	left := maxQuick
 	for i, name := range q.zones {
 		z := f[name]
-		if z == nil || z.zone == nil || z.zone.Owners > left {
+		if z == nil {
+			continue
+		}
+		if z.zone == nil || z.zone.Owners > left {
+			b.AddSuffix(wireName(name), uint16(i)) // for the slow path, whatever the zone around it says
+			b.Reply(nil)
 			continue
 		}
 		left -= z.zone.Owners
-		z.zone.Visit(func(owner string, types []uint16) {
+		denial, soa := c.quickDenial(z), z.zone.SOA()
+		spelt := spelled{below: name}
+		spelt.add(soa.Ns, soa.Mbox)
+		z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
 			if f.find(owner, dns.TypeNone) != z {
 				return // it belongs to a deeper zone
 			}
-			_, chosen := z.zone.Mark(owner).(*steered)
-			for _, t := range quickTypes(types) {
-				if z.refer != nil && t == dns.TypeNS && owner == name {
-					continue // per resolver
+			b.AddSuffix(wireName(owner), uint16(i))
+			switch {
+			case shape == zone.Plain && !spelt.takes(owner):
+				b.Reply(denial)
+			case shape == zone.Cut:
+				b.Reply(c.quickReferral(z, owner))
+				targets := spelled{below: owner}
+				for _, rr := range z.zone.RRset(owner, dns.TypeNS) {
+					targets.add(rr.(*dns.NS).Ns)
 				}
-				if chosen && (t == dns.TypeA || t == dns.TypeAAAA) {
-					continue // per client
-				}
-				if msg := s.quickReply(owner, t, l); msg != nil {
-					b.Add(wireName(owner), t, uint16(i))
-					b.Reply(msg)
-				}
+				targets.leave(&b, uint16(i))
+			default:
+				b.Reply(nil)
+			}
+			if shape != zone.Cut {
+				c.state.quickTypes(&b, z, owner, types, l, uint16(i))
 			}
 		})
+		spelt.leave(&b, uint16(i))
 	}
 	return b.Index()
 }
 
-// quickTypes are the types of a name, and those which are asked of any name.
-func quickTypes(types []uint16) []uint16 {
+// spelled are the names that a reply for all names below another spells out. A
+// question that shares more of one than the other name would have it point there,
+// so such questions are left to the slow path: by the ancestor of each that is
+// one label longer than the other name.
+type spelled struct {
+	below string
+	tops  []string
+	taken []string // tops that have an entry
+}
+
+func (s *spelled) add(names ...string) {
+	for _, name := range names {
+		name = zone.Canonical(name)
+		labels := dns.CountLabel(name) - dns.CountLabel(s.below)
+		if !dns.IsSubDomain(s.below, name) || labels == 0 {
+			continue
+		}
+		at, _ := dns.PrevLabel(name, dns.CountLabel(s.below)+1)
+		if top := name[at:]; !slices.Contains(s.tops, top) {
+			s.tops = append(s.tops, top)
+		}
+	}
+}
+
+// takes tells whether a name is one of the tops, or below one.
+func (s *spelled) takes(name string) bool {
+	if slices.Contains(s.tops, name) {
+		s.taken = append(s.taken, name)
+	}
+	return slices.ContainsFunc(s.tops, func(top string) bool { return dns.IsSubDomain(top, name) })
+}
+
+// leave adds entries without a reply for the tops that have none.
+func (s *spelled) leave(b *wire.Builder, tag uint16) {
+	for _, top := range s.tops {
+		if !slices.Contains(s.taken, top) {
+			b.AddSuffix(wireName(top), tag)
+			b.Reply(nil)
+		}
+	}
+}
+
+// quickTypes adds the replies of one name.
+func (s *state) quickTypes(b *wire.Builder, z *served, owner string, types []uint16, l placement.Level, tag uint16) {
+	_, chosen := z.zone.Mark(owner).(*steered)
+	for _, t := range askedTypes(types) {
+		if z.refer != nil && t == dns.TypeNS && owner == z.name {
+			continue // per resolver
+		}
+		if chosen && (t == dns.TypeA || t == dns.TypeAAAA) {
+			continue // per client
+		}
+		if msg := s.quickReply(owner, t, l); msg != nil {
+			b.Add(wireName(owner), t, tag)
+			b.Reply(msg)
+		}
+	}
+}
+
+// below is a name below another which no zone is likely to hold; what is made
+// for it goes with every name there.
+func below(name string) string {
+	if name == "." {
+		return "x."
+	}
+	return "x." + name
+}
+
+// quickDenial is what a zone says of names that do not exist.
+func (c *compiler) quickDenial(z *served) []byte {
+	return c.quickChoice(z, below(z.name), dns.TypeNone, func(v *visit) { v.negative(zone.NXDomain) })
+}
+
+// quickReferral is a cut that is the same for everybody, else nil.
+func (c *compiler) quickReferral(z *served, cut string) []byte {
+	res := z.zone.Lookup(below(cut), dns.TypeNone)
+	if _, ok := res.Mark.(*delegation); ok || res.Kind != zone.Delegation {
+		return nil
+	}
+	return c.quickChoice(z, below(cut), dns.TypeNone, func(v *visit) {
+		v.reply.aa = false
+		v.referral(res)
+	})
+}
+
+// askedTypes are the types of a name, and those which are asked of any name.
+func askedTypes(types []uint16) []uint16 {
 	out := append(slices.Clone(types), dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS)
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -205,6 +317,73 @@ func (c *compiler) quickSteered(q *quick) {
 		}
 	}
 	q.low.steered, q.top.steered = low.Index(), top.Index()
+	var apexes, cuts wire.Builder
+	for i, name := range q.zones {
+		if z := c.state.low[name]; z != nil && z.zone != nil && z.refer != nil {
+			apexes.Add(wireName(name), dns.TypeNS, uint16(len(q.cuts)))
+			c.quickSets(q, &apexes, z.refer, z, i, name, func(v *visit, ns, glue []dns.RR) { v.reply.answer, v.reply.extra = ns, glue })
+		}
+		around := c.state.top.find(name, dns.TypeNone)
+		if around == nil || around.zone == nil || around.name == name {
+			continue
+		}
+		if d, ok := around.zone.Mark(name).(*delegation); ok {
+			cuts.AddSuffix(wireName(name), uint16(len(q.cuts)))
+			c.quickSets(q, &cuts, d, around, slices.Index(q.zones, around.name), below(name), func(v *visit, ns, glue []dns.RR) {
+				v.reply.aa, v.reply.authority, v.reply.glue = false, ns, glue
+			})
+			targets := spelled{below: name}
+			for _, h := range d.global {
+				targets.add(h.name)
+			}
+			targets.leave(&cuts, 0)
+		}
+	}
+	q.low.chosen, q.top.chosen = apexes.Index(), cuts.Index()
+}
+
+// quickSets adds a body for each set of name servers that a resolver may be given.
+func (c *compiler) quickSets(q *quick, b *wire.Builder, d *delegation, z *served, zoneAt int, asked string, write func(v *visit, ns, glue []dns.RR)) {
+	cut := quickCut{service: d.service, zone: zoneAt}
+	m := c.snap.Map(d.service)
+	made := map[string]uint32{}
+	for i := range rowsOf(m) {
+		hosts, ttl := d.chooseRow(c.snap, &placement.Choice{Map: m, Row: m.Rows[i]})
+		key := fmt.Sprint(ttl)
+		for _, h := range hosts {
+			key += " " + h.name
+		}
+		at, ok := made[key]
+		if !ok {
+			at = uint32(len(made))
+			made[key] = at
+			b.Reply(c.quickSet(z, d, asked, hosts, ttl, write))
+		}
+		cut.bodies = append(cut.bodies, at)
+	}
+	if len(cut.bodies) == 0 || d.observe {
+		b.Reply(nil)
+		cut.bodies = nil
+	}
+	q.cuts = append(q.cuts, cut)
+}
+
+func rowsOf(m *placement.ServiceMap) []*placement.Row {
+	if m == nil {
+		return nil
+	}
+	return m.Rows
+}
+
+// quickSet packs one set of name servers; nil where the generic one is to be given.
+func (c *compiler) quickSet(z *served, d *delegation, asked string, hosts []*host, ttl uint32, write func(v *visit, ns, glue []dns.RR)) []byte {
+	if len(hosts) == 0 {
+		return nil
+	}
+	return c.quickChoice(z, asked, dns.TypeNS, func(v *visit) {
+		ns, glue := d.records(v.reply, hosts, ttl)
+		write(v, ns, glue)
+	})
 }
 
 // quickService adds a service with a map.
@@ -264,7 +443,7 @@ func (c *compiler) quickChoice(z *served, name string, qtype uint16, write func(
 	write(&visit{state: c.state, zone: z, reply: &r, out: &outcome{}})
 	out := make([]byte, maxUDP)
 	n, truncated := r.pack(out, maxUDP)
-	if r.rcode != dns.RcodeSuccess || truncated {
+	if r.rcode != dns.RcodeSuccess && r.rcode != dns.RcodeNameError || truncated {
 		return nil
 	}
 	return out[:n]

@@ -39,13 +39,66 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 	if e := level.steered.Find(q); e != nil {
 		return w.choose(st, e, &sub, ecs, out, src.Addr())
 	}
-	e := level.static.Find(q)
-	if e == nil {
+	if e := level.static.Find(q); e != nil {
+		return w.write(level.static, level.static.Body(e.First), out, int(e.Tag), ecs, src.Addr(), 0)
+	}
+	if e := level.chosen.Find(q); e != nil {
+		return w.set(st, level.chosen, e, ecs, out, src.Addr())
+	}
+	return w.enclosed(st, level, ecs, out, src.Addr())
+}
+
+// enclosed answers for a name that is not in a zone, or below a cut, by the
+// closest name above it that is.
+func (w *worker) enclosed(st *state, level *quickLevel, ecs int, out []byte, resolver netip.Addr) int {
+	q := &w.query
+	if q.Type == dns.TypeDS || refusedType(q.Type) != dns.RcodeSuccess || q.Type == dns.TypeANY {
 		return 0
 	}
-	options := st.quick.options
-	if n = level.static.Reply(out, q, level.static.Body(e.First), &options); n > 0 {
-		w.ledger.Load().countCommon(int(e.Tag), q.Type, ecs, src.Addr())
+	name := q.Name()
+	for without := 0; without < len(name); without += 1 + int(name[without]) {
+		if e := level.chosen.Suffix(q, without); e != nil {
+			return w.set(st, level.chosen, e, ecs, out, resolver)
+		}
+		if e := level.static.Suffix(q, without); e != nil {
+			b := level.static.Body(e.First)
+			if b == nil || without == 0 && b.Rcode() == dns.RcodeNameError {
+				return 0 // the name exists, and has not the type
+			}
+			return w.write(level.static, b, out, int(e.Tag), ecs, resolver, 0)
+		}
+		if name[without] == 0 {
+			break
+		}
+	}
+	return 0
+}
+
+// set answers with the name servers of a resolver.
+func (w *worker) set(st *state, x *wire.Index, e *wire.Entry, ecs int, out []byte, resolver netip.Addr) int {
+	cut := &st.quick.cuts[e.Tag]
+	if e.Count == 1 && x.Body(e.First) == nil || len(cut.bodies) == 0 {
+		return 0
+	}
+	c, ok := st.snap.Choose(cut.service, resolver, nil)
+	if !ok {
+		return 0
+	}
+	row := min(int(c.Class), len(cut.bodies)-1)
+	return w.write(x, x.Body(e.First+cut.bodies[row]), out, cut.zone, ecs, resolver, 0)
+}
+
+// write finishes a reply and counts it; 0 leaves it to the slow path.
+func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, from netip.Addr, scope uint8) int {
+	if b == nil {
+		return 0
+	}
+	l := w.ledger.Load()
+	options := l.state.quick.options
+	options.Scope = scope
+	n := x.Reply(out, &w.query, b, &options)
+	if n > 0 {
+		l.countCommon(zone, w.query.Type, ecs, from, b.Rcode())
 	}
 	return n
 }
@@ -75,20 +128,13 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	} else if d := svc.steered.allDown; d != placement.NoData && d != placement.ServFail {
 		why = reasonFailOpen
 	}
-	b := level.steered.Body(body)
-	if b == nil {
-		return 0
-	}
-	options := st.quick.options
+	scope := uint8(0)
 	if used > 0 {
-		ecs = countUsed
-		options.Scope = uint8(sub.scope(c.Scope, used, st.ecs))
+		ecs, scope = countUsed, uint8(sub.scope(c.Scope, used, st.ecs))
 	}
-	n := level.steered.Reply(out, q, b, &options)
+	n := w.write(level.steered, level.steered.Body(body), out, svc.zone, ecs, resolver, scope)
 	if n > 0 {
-		l := w.ledger.Load()
-		l.countCommon(svc.zone, q.Type, ecs, resolver)
-		l.countChoice(svc, site, why, c.Class)
+		w.ledger.Load().countChoice(svc, site, why, c.Class)
 	}
 	return n
 }

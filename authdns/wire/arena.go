@@ -8,11 +8,18 @@ import (
 // Body is a packed answer: everything between question and OPT record. It is a
 // value; the octets lie in the arena of the Index it came from.
 type Body struct {
-	off    uint32
-	len    uint16
-	flags  uint16 // AA and RCODE, as in the header
-	counts [3]uint16
+	off   uint32
+	fixes uint32 // where its pointers stand, in Index.fixes
+	len   uint16
+	// question is the length of the one it was made with.
+	question uint16
+	nfix     uint16
+	flags    uint16 // AA and RCODE, as in the header
+	counts   [3]uint16
 }
+
+// Rcode is the RCODE of the reply.
+func (b *Body) Rcode() int { return int(b.flags & 0xf) }
 
 // Entry is what an Index knows of a name and type.
 type Entry struct {
@@ -32,6 +39,7 @@ type Index struct {
 	slots   []uint32 // entry + 1, open addressing; a power of two
 	entries []Entry
 	bodies  []Body
+	fixes   []uint16 // offsets of pointers within a body
 }
 
 // Len is the number of names and types.
@@ -39,18 +47,38 @@ func (x *Index) Len() int { return len(x.entries) }
 
 // Find returns the entry of a query, or nil; a nil Index holds none.
 func (x *Index) Find(q *Query) *Entry {
+	if q.Type == typeSuffix {
+		return nil
+	}
+	return x.find(q.lower[:q.nameLen], q.Type, q.hash)
+}
+
+// Suffix returns the entry made with AddSuffix for the name asked without its
+// first octets, or nil. The octets are whole labels.
+func (x *Index) Suffix(q *Query, without int) *Entry {
+	if x == nil {
+		return nil
+	}
+	return x.find(q.lower[without:q.nameLen], typeSuffix, hash(q.lower[without:], q.nameLen-without, typeSuffix))
+}
+
+// typeSuffix stands where a type does for entries of suffixes: 0 is reserved (RFC
+// 6895 section 3.1).
+const typeSuffix = 0
+
+func (x *Index) find(name []byte, typ uint16, hash uint64) *Entry {
 	if x == nil || len(x.slots) == 0 {
 		return nil
 	}
 	mask := uint64(len(x.slots) - 1)
-	for i := q.Hash & mask; ; i = (i + 1) & mask {
+	for i := hash & mask; ; i = (i + 1) & mask {
 		s := x.slots[i]
 		if s == 0 {
 			return nil
 		}
 		e := &x.entries[s-1]
-		if e.hash == q.Hash && e.typ == q.Type && int(e.nameLen) == q.nameLen &&
-			bytes.Equal(x.arena[e.name:e.name+uint32(e.nameLen)], q.lower[:q.nameLen]) {
+		if e.hash == hash && e.typ == typ && int(e.nameLen) == len(name) &&
+			bytes.Equal(x.arena[e.name:e.name+uint32(e.nameLen)], name) {
 			return e
 		}
 	}
@@ -73,14 +101,14 @@ const none = 1<<32 - 1
 type Builder struct {
 	x     Index
 	names map[string]uint32
-	same  map[string]uint32 // bodies by content, as far as they are short
+	same  map[string]Body // bodies by content
 }
 
 // Add begins the entry of a name, in wire format and lower case, and a type.
 // Bodies added from now on belong to it. A name and type must be added once only.
 func (b *Builder) Add(name []byte, typ, tag uint16) {
 	if b.names == nil {
-		b.names, b.same = make(map[string]uint32), make(map[string]uint32)
+		b.names, b.same = make(map[string]uint32), make(map[string]Body)
 	}
 	at, ok := b.names[string(name)]
 	if !ok {
@@ -88,7 +116,7 @@ func (b *Builder) Add(name []byte, typ, tag uint16) {
 		b.x.arena = append(b.x.arena, name...)
 		b.names[string(name)] = at
 	}
-	var padded [maxName + 7]byte
+	var padded [maxName + 8]byte
 	copy(padded[:], name)
 	b.x.entries = append(b.x.entries, Entry{
 		hash: hash(padded[:], len(name), typ), name: at, nameLen: uint8(len(name)), typ: typ, Tag: tag,
@@ -96,32 +124,53 @@ func (b *Builder) Add(name []byte, typ, tag uint16) {
 	})
 }
 
+// AddSuffix begins the entry of a name for questions at or below it.
+func (b *Builder) AddSuffix(name []byte, tag uint16) { b.Add(name, typeSuffix, tag) }
+
 // Reply adds a body to the entry begun last, taken from a reply to its question
-// without an OPT record: header, question, records. Nil leaves it out.
+// without an OPT record: header, question, records. Nil leaves it out. The body
+// of a suffix is made with a question one label longer than the suffix, and goes
+// with questions of any length; one whose pointers are not known is left out.
 func (b *Builder) Reply(msg []byte) {
 	e := &b.x.entries[len(b.x.entries)-1]
 	e.Count++
-	if msg == nil {
-		b.x.bodies = append(b.x.bodies, Body{off: none})
-		return
-	}
-	records := msg[headerLen+int(e.nameLen)+4:]
-	body := Body{off: b.keep(records), len: uint16(len(records)), flags: binary.BigEndian.Uint16(msg[2:]) & 0x040f}
-	for i := range body.counts {
-		body.counts[i] = binary.BigEndian.Uint16(msg[6+2*i:])
+	body := Body{off: none}
+	if msg != nil {
+		body = b.body(msg, e.typ == typeSuffix)
 	}
 	b.x.bodies = append(b.x.bodies, body)
 }
 
-// keep puts octets into the arena, once: many names have the same answer.
-func (b *Builder) keep(data []byte) uint32 {
-	if at, ok := b.same[string(data)]; ok {
-		return at
+// body keeps the records of a reply, once: many names have the same answer.
+func (b *Builder) body(msg []byte, suffix bool) Body {
+	question := headerLen
+	for msg[question] != 0 {
+		question += 1 + int(msg[question])
 	}
-	at := uint32(len(b.x.arena))
-	b.x.arena = append(b.x.arena, data...)
-	b.same[string(data)] = at
-	return at
+	question += 5
+	key := string(msg[2:headerLen]) + string(msg[question:])
+	if suffix {
+		key += string([]byte{byte(question)}) // pointers count from the start of the message
+	}
+	if body, ok := b.same[key]; ok {
+		return body
+	}
+	body := Body{off: uint32(len(b.x.arena)), len: uint16(len(msg) - question), question: uint16(question - headerLen),
+		flags: binary.BigEndian.Uint16(msg[2:]) & 0x040f}
+	for i := range body.counts {
+		body.counts[i] = binary.BigEndian.Uint16(msg[6+2*i:])
+	}
+	if suffix {
+		fixes, ok := pointers(msg, question)
+		if !ok {
+			return Body{off: none}
+		}
+		body.fixes, body.nfix = uint32(len(b.x.fixes)), uint16(len(fixes))
+		b.x.fixes = append(b.x.fixes, fixes...)
+	}
+	b.x.arena = append(b.x.arena, msg[question:]...)
+	b.same[key] = body
+	return body
 }
 
 // Index freezes what was added. The Builder is empty afterwards.

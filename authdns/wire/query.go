@@ -23,13 +23,13 @@ type Query struct {
 	// that the case of the name is kept (draft-vixie-dnsext-dns0x20).
 	Question []byte
 	Type     uint16
-	Hash     uint64 // of name and type
 	EDNS     EDNS
 
+	hash    uint64 // of name and type
 	id      uint16
 	rd      bool
 	nameLen int
-	lower   [maxName + 7]byte // the name in lower case, then zeros to a multiple of 8
+	lower   [maxName + 8]byte // the name in lower case, then eight zeros
 }
 
 // EDNS is what the OPT record of a request asks for (RFC 6891).
@@ -63,7 +63,7 @@ func (q *Query) Parse(in []byte) bool {
 	q.Type = binary.BigEndian.Uint16(in[off:])
 	off += 4
 	q.Question = in[headerLen:off]
-	q.Hash = hash(q.lower[:], q.nameLen, q.Type)
+	q.hash = hash(q.lower[:], q.nameLen, q.Type)
 	q.EDNS = EDNS{}
 	return in[11] == 0 || q.EDNS.read(in[off:])
 }
@@ -87,10 +87,9 @@ func (q *Query) readName(in []byte) int {
 	}
 	off++
 	q.nameLen = off - headerLen
-	padded := (q.nameLen + 7) &^ 7
-	clear(q.lower[max(padded-8, 0):padded])
 	copy(q.lower[:], in[headerLen:off])
-	toLower(q.lower[:padded])
+	clear(q.lower[q.nameLen : q.nameLen+8])
+	toLower(q.lower[:(q.nameLen+7)&^7])
 	return off
 }
 
@@ -120,7 +119,7 @@ const (
 	mul2 = 0xbb67ae8584caa73b
 )
 
-// hash mixes a name, padded with zeros to whole words, with a type. Names in an
+// hash mixes a name of n octets, eight zeros behind it, with a type. Names in an
 // Index are the operator's; a client can choose only what it looks for, so the
 // hash need not withstand an attacker, and every hit is compared.
 func hash(name []byte, n int, typ uint16) uint64 {

@@ -45,7 +45,11 @@ func (x *Index) Reply(out []byte, q *Query, b *Body, o *Options) int {
 	}
 	binary.BigEndian.PutUint16(out[10:], extra)
 	n := headerLen + copy(out[headerLen:], q.Question)
-	n += copy(out[n:], x.arena[b.off:b.off+uint32(b.len)])
+	body := out[n : n+int(b.len)]
+	n += copy(body, x.arena[b.off:])
+	if b.nfix > 0 {
+		x.repoint(body, b, len(q.Question))
+	}
 	if q.EDNS.Present {
 		q.EDNS.reply(out[n:], o)
 	}
