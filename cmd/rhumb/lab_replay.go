@@ -21,7 +21,7 @@ import (
 // labReplay plays a known outage in the running lab. The lab plays; this side tells
 // it and draws.
 func labReplay(a *app, dir *labDir) *cobra.Command {
-	var naive bool
+	var o replayOptions
 	cmd := &cobra.Command{
 		Use: "replay [NAME]", Short: "Play a known outage; without a name, list them",
 		Long: `Play a known outage in the running lab, with the real units, routers and clients, and
@@ -37,11 +37,30 @@ be seen: with the guard the prefixes stay announced, with --naive they are gone.
 			if t == nil {
 				return withCode(exitUsage, fmt.Errorf("lab: there is no replay %q; there are %s", given[0], taleNames()))
 			}
-			return a.replay(cmd.Context(), *dir, t, naive)
+			return a.replay(cmd.Context(), *dir, t, &o)
 		},
 	}
-	cmd.Flags().BoolVar(&naive, "naive", false, "without the guard: routes follow each site's own checks and configuration at once")
+	cmd.Flags().BoolVar(&o.naive, "naive", false, "without the guard: routes follow each site's own checks and configuration at once")
+	cmd.Flags().DurationVar(&o.watch, "watch", 0, "watch at least so long after the blow; 0: as the replay says")
 	return cmd
+}
+
+// replayOptions are how a tale is played.
+type replayOptions struct {
+	naive bool
+	watch time.Duration
+}
+
+// args are the options for the lab's side.
+func (o *replayOptions) args(name string) map[string]string {
+	out := map[string]string{"name": name}
+	if o.naive {
+		out["naive"] = "yes"
+	}
+	if o.watch > 0 {
+		out["watch"] = o.watch.String()
+	}
+	return out
 }
 
 // listTales prints what there is to play.
@@ -56,20 +75,16 @@ func (a *app) listTales() error {
 
 // replay asks the lab to play a tale, prints what comes, and draws it at the end,
 // whatever the end is.
-func (a *app) replay(ctx context.Context, dir labDir, t *tale, naive bool) error {
+func (a *app) replay(ctx context.Context, dir labDir, t *tale, o *replayOptions) error {
 	p := &player{out: a.out, style: a.style(), lanes: map[string]*timeline.Lane{}, json: a.global.output == "json" || a.global.output == "ndjson"}
-	p.head(t, naive)
-	args := map[string]string{"name": t.name}
-	if naive {
-		args["naive"] = "yes"
-	}
+	p.head(t, o.naive)
 	p.began = time.Now()
-	err := ask(ctx, dir, netlab.Request{Verb: "replay", Args: args}, p.line)
+	err := ask(ctx, dir, netlab.Request{Verb: "replay", Args: o.args(t.name)}, p.line)
 	p.ended = time.Now()
 	if len(p.order) == 0 {
 		return err
 	}
-	return errors.Join(err, p.draw(dir, t, naive))
+	return errors.Join(err, p.draw(dir, t, o.naive))
 }
 
 // player prints a replay as it comes and keeps it for the drawing.

@@ -148,7 +148,9 @@ func (n *naive) follow(ctx context.Context, s *placement.Snapshot) error {
 		}
 	}
 	for p := range n.on {
-		wanted[p] = wanted[p] // what is named no more is wanted no more
+		if _, named := wanted[p]; !named {
+			wanted[p] = false
+		}
 	}
 	for _, p := range sortedPrefixes(wanted) {
 		if err := n.set(ctx, p, wanted[p]); err != nil {

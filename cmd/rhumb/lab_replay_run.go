@@ -30,6 +30,8 @@ type replayRun struct {
 	w     *world
 	tale  *tale
 	naive bool
+	// watch is the least time watched after the blow.
+	watch time.Duration
 	fleet labFleet
 	// before is the fleet as it was found, and as it is left.
 	before *placement.Fleet
@@ -50,16 +52,17 @@ func (c *labControl) replay(ctx context.Context, call *netlab.Call) (int, error)
 		return exitRefused, errors.New("lab: another replay is running")
 	}
 	defer c.replaying.Unlock()
-	select {
-	case <-c.ready:
-	default:
-		return exitUnhealthy, errors.New("lab: it is not ready yet; rhumb lab wait")
-	}
-	if len(c.world.net.Faults()) > 0 || c.world.fallen() != nil {
-		return exitRefused, errors.New("lab: something is broken already; undo it first: rhumb lab heal")
+	if code, err := c.playable(); err != nil {
+		return code, err
 	}
 	lines := newLineQueue()
-	r := &replayRun{w: c.world, tale: t, naive: call.Args["naive"] != "", fleet: labFleet{c.world.dir}, say: lines.put}
+	r := &replayRun{w: c.world, tale: t, naive: call.Args["naive"] != "", watch: t.watch, fleet: labFleet{c.world.dir}, say: lines.put}
+	if text := call.Args["watch"]; text != "" {
+		var err error
+		if r.watch, err = time.ParseDuration(text); err != nil {
+			return exitUsage, fmt.Errorf("lab: --watch: %w", err)
+		}
+	}
 	sent := make(chan error, 1)
 	go func() { sent <- lines.send(call.Reply) }()
 	err := r.play(ctx, c.over)
@@ -69,6 +72,22 @@ func (c *labControl) replay(ctx context.Context, call *netlab.Call) (int, error)
 	}
 	if err != nil {
 		return max(codeOf(err), exitFailed), err
+	}
+	return exitOK, nil
+}
+
+// playable says what keeps a replay from being played now.
+func (c *labControl) playable() (int, error) {
+	select {
+	case <-c.ready:
+	default:
+		return exitUnhealthy, errors.New("lab: it is not ready yet; rhumb lab wait")
+	}
+	if len(c.world.foreign.routers) > 0 {
+		return exitRefused, errors.New("lab: a stock router keeps no record of what it hears; start the lab without --router")
+	}
+	if len(c.world.net.Faults()) > 0 || c.world.fallen() != nil {
+		return exitRefused, errors.New("lab: something is broken already; undo it first: rhumb lab heal")
 	}
 	return exitOK, nil
 }
@@ -83,7 +102,7 @@ const (
 	calmWithin   = 90 * time.Second // until all is announced and answered
 	goneWithin   = 25 * time.Second // a naive fleet's end
 	quietFor     = 3 * time.Second  // routes which have stood still are done moving
-	watchedMost  = 40 * time.Second
+	restWithin   = 40 * time.Second
 	undoneWithin = 3 * time.Minute
 )
 
@@ -262,8 +281,8 @@ func (r *replayRun) expectGone(ctx context.Context) error {
 // expectKept watches until routes stand still, and at least as long as the tale
 // wants, and wants that at no moment too few sites announced.
 func (r *replayRun) expectKept(ctx context.Context) error {
-	for began := time.Now(); time.Since(began) < r.tale.watch || r.look.quiet() < quietFor; {
-		if time.Since(began) > watchedMost {
+	for began := time.Now(); time.Since(began) < r.watch || r.look.quiet() < quietFor; {
+		if time.Since(began) > r.watch+restWithin {
 			r.step("end", "NOT AS TOLD: routes do not come to rest")
 			return errors.New("lab: routes do not come to rest")
 		}
@@ -321,11 +340,13 @@ func (x *onlooker) summary() string {
 func (r *replayRun) undo(ctx context.Context) error {
 	r.step("do", "undone: faults healed, the fleet as it was")
 	var errs []error
-	errs = append(errs, r.w.net.Heal(""))
+	errs = append(errs, r.w.heal("", ""))
 	if r.changed {
 		errs = append(errs, r.await(ctx, calmWithin, func() error { return r.fleet.put(ctx, r.before) }))
 	}
-	if r.naive {
+	if r.naive || r.tale.brings {
+		// A prefix that is named no more goes by Slots, one site and not the others; a
+		// speaker that starts anew has never heard of it.
 		errs = append(errs, r.swap(ctx, false))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -59,6 +59,9 @@ func newOnlooker(w *world, prefixes []netip.Prefix, ask asker, say func(replayLi
 			x.owner[a] = n.Name
 		}
 	}
+	for _, r := range nodesOf(w.topo, netlab.Router) {
+		x.fib[r] = map[netip.Prefix]string{}
+	}
 	for _, p := range prefixes {
 		x.heard[p] = map[string]placement.Step{}
 	}
@@ -68,9 +71,6 @@ func newOnlooker(w *world, prefixes []netip.Prefix, ask asker, say func(replayLi
 // run looks until the context ends.
 func (x *onlooker) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, r := range nodesOf(x.w.topo, netlab.Router) {
-		x.fib[r] = map[netip.Prefix]string{}
-	}
 	for _, r := range nodesOf(x.w.topo, netlab.Router) {
 		g.Go(func() error { return x.watchFIB(ctx, r) })
 		g.Go(func() error { return tail(ctx, heardFile(x.w.dir.routerFile(r)), x.hear) })

@@ -23,6 +23,7 @@ type tale struct {
 	judged func(*placement.Fleet) []netip.Prefix
 	ask    func(*placement.Fleet) asker
 	stage  func(*placement.Fleet) // what the fleet has besides; nil: nothing
+	brings bool                   // the stage has prefixes of its own
 	blow   func(context.Context, *replayRun, *placement.Fleet) error
 }
 
@@ -179,7 +180,7 @@ func cloudflare2026() *tale {
 			}
 			return askServers(servers)
 		},
-		stage: stageCustomers,
+		stage: stageCustomers, brings: true,
 		blow: func(ctx context.Context, r *replayRun, staged *placement.Fleet) error {
 			next, err := copyFleet(staged)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"rhumb/bgp"
 	"rhumb/internal/config"
 	"rhumb/internal/netlab"
+	"rhumb/internal/timeline"
 	"rhumb/placement"
 )
 
@@ -216,8 +217,8 @@ func TestNaiveRule(t *testing.T) {
 func onlookerAt() (*onlooker, netip.Prefix) {
 	p := netip.MustParsePrefix("192.0.2.0/24")
 	x := newOnlooker(&world{topo: netlab.Lab(netlab.LabOptions{})}, []netip.Prefix{p}, nil, func(replayLine) {})
-	for _, r := range []string{"t-eu", "t-us", "t-ap"} {
-		x.fib[r] = map[netip.Prefix]string{p: "ams1"}
+	for _, r := range nodesOf(x.w.topo, netlab.Router) {
+		x.fib[r][p] = "ams1"
 	}
 	for _, s := range labSites(x.w.topo) {
 		x.heard[p][s] = placement.Announce
@@ -337,5 +338,34 @@ func TestLinesOfLanes(t *testing.T) {
 	told := 0
 	if err := q.send(func(any) error { told++; return context.Canceled }); err == nil || told != 1 {
 		t.Errorf("%v after %d lines", err, told)
+	}
+}
+
+// TestPlayer: what the lab says becomes lines for a reader, and a picture.
+func TestPlayer(t *testing.T) {
+	var out bytes.Buffer
+	dir, at := labDir(t.TempDir()), time.Now()
+	p := &player{out: &out, lanes: map[string]*timeline.Lane{}, began: at}
+	for _, l := range []replayLine{
+		{At: at, Kind: "here", Text: "how it is played"}, {At: at, Lane: "clients eu", Text: "ams1"},
+		{At: at.Add(time.Second), Kind: "mark", Text: "the blow"}, {At: at.Add(2 * time.Second), Lane: "clients eu", Text: noAnswer},
+		{At: at.Add(3 * time.Second), Kind: "end", Text: "gone, as told"},
+	} {
+		if err := p.line(json.RawMessage(mustJSON(t, l))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.ended = at.Add(4 * time.Second)
+	if err := p.draw(dir, facebook2021(), true); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"here   how it is played", "1.0 s  mark  the blow", "2.0 s  see   clients eu", "A=ams1 !=no answer", "facebook-2021-naive.svg"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	svg, err := os.ReadFile(dir.path("replays", "facebook-2021-naive.svg"))
+	if err != nil || !bytes.Contains(svg, []byte("the blow")) || bytes.Contains(svg, []byte("how it is played")) {
+		t.Errorf("picture: %v", err)
 	}
 }
