@@ -76,7 +76,7 @@ func (a *app) listTales() error {
 // replay asks the lab to play a tale, prints what comes, and draws it at the end,
 // whatever the end is.
 func (a *app) replay(ctx context.Context, dir labDir, t *tale, o *replayOptions) error {
-	p := &player{out: a.out, style: a.style(), lanes: map[string]*timeline.Lane{}, json: a.global.output == "json" || a.global.output == "ndjson"}
+	p := &player{out: a.out, style: a.style(), lanes: map[string]*timeline.Lane{}, told: map[string]time.Time{}, now: map[string]string{}, json: a.global.output == "json" || a.global.output == "ndjson"}
 	p.head(t, o.naive)
 	p.began = time.Now()
 	err := ask(ctx, dir, netlab.Request{Verb: "replay", Args: o.args(t.name)}, p.line)
@@ -97,6 +97,8 @@ type player struct {
 	order  []string // lanes in order of appearance
 	lanes  map[string]*timeline.Lane
 	events []timeline.Mark
+	told   map[string]time.Time // lane and state: when it was last told
+	now    map[string]string    // lane: its state
 }
 
 // mode is how the second line of a replay calls it.
@@ -139,8 +141,28 @@ func (p *player) line(raw json.RawMessage) error {
 		p.lanes[l.Lane], p.order = lane, append(p.order, l.Lane)
 	}
 	lane.Set(l.At, l.Text)
-	p.print(&l)
+	if p.worthTelling(&l) {
+		p.print(&l)
+	}
 	return nil
+}
+
+// toldAgain is when a state of a lane is news again: clients whose packets are
+// spread over equal routes change their site with every question.
+const toldAgain = 10 * time.Second
+
+// worthTelling leaves out what is drawn only: what is seen aside, and states to
+// which a lane has come back and forth.
+func (p *player) worthTelling(l *replayLine) bool {
+	key := l.Lane + "\x00" + l.Text
+	last, before := p.told[key]
+	recovered := isBad(p.now[l.Lane])
+	p.now[l.Lane] = l.Text
+	if l.Aside || before && l.At.Sub(last) < toldAgain && !isBad(l.Text) && !recovered {
+		return false
+	}
+	p.told[key] = l.At
+	return true
 }
 
 // print writes a line for a reader: when, what kind, what.

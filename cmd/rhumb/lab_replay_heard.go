@@ -81,18 +81,16 @@ func heardStep(l *bgp.Learned) placement.Step {
 // time, so that nothing between two looks is missed.
 const tailEvery = 50 * time.Millisecond
 
-// tail calls each for every line of a record, old ones first, until ctx ends. A
+// tail calls each for every line of a record from a place on, until ctx ends. A
 // record that has become shorter was begun anew.
-func tail(ctx context.Context, file string, each func(heardLine)) error {
+func tail(ctx context.Context, file string, from int64, each func(heardLine)) error {
 	tick := time.NewTicker(tailEvery)
 	defer tick.Stop()
-	read := int64(0)
 	for {
-		n, err := tailOnce(file, read, each)
-		if err != nil {
+		var err error
+		if from, err = tailOnce(file, from, each); err != nil {
 			return err
 		}
-		read = n
 		select {
 		case <-ctx.Done():
 			return nil

@@ -5,11 +5,13 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"rhumb/bgp"
+	"rhumb/health"
 	"rhumb/internal/config"
 	"rhumb/placement"
 )
@@ -36,7 +38,9 @@ func labNaiveCommand(a *app) *cobra.Command {
 // runNaive is the unit of bgp and health as `serve` builds it, with the same probes,
 // votes, snapshots and engine. In the speaker's place stands the rule by which
 // health checks are tied to anycast in many places: announced while the site's own
-// checks pass and the configuration names it, withdrawn at once when not.
+// checks pass and the configuration names it, withdrawn at once when not. For that
+// rule the checks are made a second time, by an agent that knows of no other site
+// and so has nobody to doubt itself by.
 func runNaive(ctx context.Context, a *app, cfg *config.Node) error {
 	u, err := newUnit(ctx, cfg, []string{config.RoleBGP, config.RoleHealth}, a.logger())
 	if err != nil {
@@ -62,6 +66,35 @@ type naive struct {
 	attrs  bgp.Attrs
 	bound  []netip.Addr
 	on     map[netip.Prefix]bool
+	checks *ownChecks
+}
+
+// ownChecks are what the site's own checks say, as an agent's sink. Safe for
+// concurrent use.
+type ownChecks struct {
+	mu      sync.Mutex
+	down    map[placement.ClusterID]string // object → cause
+	changed chan struct{}
+}
+
+func (c *ownChecks) cast(v placement.Vote) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.down, v.Object)
+	if v.State == placement.Down {
+		c.down[v.Object] = or(v.Cause, "down")
+	}
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// cause says why an object is down; empty where it is not.
+func (c *ownChecks) cause(id placement.ClusterID) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.down[id]
 }
 
 func addNaive(u *unit) {
@@ -89,6 +122,7 @@ func addNaive(u *unit) {
 		}
 		close(ready)
 		n := &naive{u: u, site: site, engine: engine, host: bgp.NewLoopback(), on: map[netip.Prefix]bool{},
+			checks: &ownChecks{down: map[placement.ClusterID]string{}, changed: make(chan struct{}, 1)},
 			attrs: bgp.Attrs{LargeCommunities: []bgp.LargeCommunity{{c.MarkerASN, 1, uint32(c.SiteNumber)}}}}
 		return n.run(ctx, snaps.box)
 	})
@@ -121,17 +155,29 @@ func (n *naive) run(ctx context.Context, snaps <-chan *placement.Snapshot) error
 			n.u.log.Warn("naive: close", "err", err)
 		}
 	}()
+	agent := health.New(health.Config{Node: n.u.cfg.Node.Name, Site: n.site.Name, Domain: n.site.Domain(), NodeID: n.site.Number,
+		Sink: n.checks.cast, Ended: func(id placement.ClusterID) { n.checks.cast(placement.Vote{Object: id}) }, Log: n.u.log})
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() {
+		if err := agent.Run(ctx); err != nil {
+			n.u.log.Error("naive: checks", "err", err)
+		}
+	})
 	for first := true; ; first = false {
-		if err := n.follow(ctx, n.u.current.Load()); err != nil {
+		snap := n.u.current.Load()
+		if err := n.follow(ctx, snap); err != nil {
 			return err
 		}
 		if first {
 			close(n.u.bound)
 		}
+		agent.Set(nil, health.Probes(snap.Inventory, n.site.Name))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-snaps:
+		case <-n.checks.changed:
 		}
 	}
 }
@@ -142,7 +188,7 @@ func (n *naive) follow(ctx context.Context, s *placement.Snapshot) error {
 	for i := range s.Inventory.Prefixes {
 		p := &s.Inventory.Prefixes[i]
 		n.bind(s.Inventory, p.Prefix)
-		why := naiveNo(s, p, n.site.Name)
+		why := naiveNo(s.Inventory, p, n.site.Name, n.checks.cause)
 		if wanted[p.Prefix] = why == ""; why != "" && n.on[p.Prefix] {
 			n.u.log.Warn("naive: withdrawn", "prefix", p.Prefix, "cause", why)
 		}
@@ -178,13 +224,14 @@ func (n *naive) set(ctx context.Context, p netip.Prefix, on bool) error {
 
 // naiveNo says why a site does not announce a prefix; empty where it does. What
 // was not looked at yet is taken for well.
-func naiveNo(s *placement.Snapshot, p *placement.Prefix, site string) string {
-	if !slices.Contains(s.Inventory.AnnouncingSites(p), site) {
+func naiveNo(inv *placement.Inventory, p *placement.Prefix, site string, down func(placement.ClusterID) string) string {
+	if !slices.Contains(inv.AnnouncingSites(p), site) {
 		return "not configured here"
 	}
 	for _, name := range p.Clusters {
-		if v := s.Verdict(placement.ClusterID{Site: site, Name: name}); v.Own == placement.Down {
-			return v.Object.String() + ": " + v.Cause
+		id := placement.ClusterID{Site: site, Name: name}
+		if cause := down(id); cause != "" {
+			return id.String() + ": " + cause
 		}
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +24,8 @@ type replayLine struct {
 	// (at this moment), see, mark (the blow), end (the verdict).
 	Kind string `json:"kind,omitempty"`
 	Text string `json:"text"`
+	// Aside marks what is seen while something is prepared or undone: drawn, not told.
+	Aside bool `json:"aside,omitempty"`
 }
 
 // replayRun is one replay under way, inside the lab.
@@ -39,6 +42,14 @@ type replayRun struct {
 	changed bool
 	look    *onlooker
 	say     func(replayLine)
+	// aside is set while the lab is prepared or put back.
+	aside atomic.Bool
+}
+
+// see passes on what the onlooker says.
+func (r *replayRun) see(l replayLine) {
+	l.Aside = r.aside.Load()
+	r.say(l)
 }
 
 // replay is the control socket's verb: it plays one tale and undoes it. One at a
@@ -121,7 +132,7 @@ func (r *replayRun) play(ctx context.Context, over <-chan struct{}) error {
 		r.tale.stage(staged)
 	}
 	prefixes := r.tale.judged(staged)
-	r.look = newOnlooker(r.w, prefixes, r.tale.ask(staged), r.say)
+	r.look = newOnlooker(r.w, prefixes, r.tale.ask(staged), r.see)
 	looking, stop := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan error, 1)
 	go func() { watched <- r.look.run(looking) }()
@@ -148,6 +159,7 @@ func (r *replayRun) act(ctx context.Context, staged *placement.Fleet) error {
 	for _, t := range r.tale.here {
 		r.step("here", "%s", t)
 	}
+	r.aside.Store(true)
 	if r.tale.stage != nil {
 		if err := r.stage(ctx, staged); err != nil {
 			return err
@@ -162,6 +174,7 @@ func (r *replayRun) act(ctx context.Context, staged *placement.Fleet) error {
 	if err := r.await(ctx, calmWithin, r.look.calm); err != nil {
 		return fmt.Errorf("lab: before the blow: %w", err)
 	}
+	r.aside.Store(false)
 	r.step("see", "all is well: %s announced at %d sites, clients answered", counting(len(r.look.prefixes), "prefix", "prefixes"), len(labSites(r.w.topo)))
 	if err := sleep(ctx, time.Second); err != nil {
 		return err
@@ -339,6 +352,7 @@ func (x *onlooker) summary() string {
 // undo leaves the lab as it was found.
 func (r *replayRun) undo(ctx context.Context) error {
 	r.step("do", "undone: faults healed, the fleet as it was")
+	r.aside.Store(true)
 	var errs []error
 	errs = append(errs, r.w.heal("", ""))
 	if r.changed {

@@ -72,9 +72,15 @@ func newOnlooker(w *world, prefixes []netip.Prefix, ask asker, say func(replayLi
 func (x *onlooker) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range nodesOf(x.w.topo, netlab.Router) {
+		file := heardFile(x.w.dir.routerFile(r))
+		read, err := tailOnce(file, 0, x.note) // what was before is not news
+		if err != nil {
+			return err
+		}
 		g.Go(func() error { return x.watchFIB(ctx, r) })
-		g.Go(func() error { return tail(ctx, heardFile(x.w.dir.routerFile(r)), x.hear) })
+		g.Go(func() error { return tail(ctx, file, read, x.hear) })
 	}
+	x.draw(time.Now(), "")
 	for _, n := range x.w.topo.Nodes {
 		if n.Role == netlab.Site {
 			g.Go(func() error { return x.poll(ctx, n.Region) })
@@ -134,14 +140,21 @@ func (x *onlooker) routed(router string, c netlab.FIBChange) {
 	x.judge()
 }
 
-// hear notes a line of a router's record. What routers tell each other is not a
-// site's word.
+// hear notes a line of a router's record and tells what follows from it.
 func (x *onlooker) hear(l heardLine) {
+	x.note(l)
+	x.draw(l.At, "")
+}
+
+// note takes a line of a router's record. What routers tell each other is not a
+// site's word.
+func (x *onlooker) note(l heardLine) {
 	site := x.owner[l.Peer]
 	if !slices.Contains(labSites(x.w.topo), site) {
 		return
 	}
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	for _, p := range x.prefixes {
 		if l.Prefix.IsValid() && l.Prefix != p || !l.Prefix.IsValid() && p.Addr().Is4() != l.Peer.Is4() {
 			continue
@@ -154,8 +167,6 @@ func (x *onlooker) hear(l heardLine) {
 		}
 	}
 	x.judge()
-	x.mu.Unlock()
-	x.draw(l.At, "")
 }
 
 // judge keeps the worst; callers hold the lock.

@@ -187,25 +187,32 @@ func mustJSON(t *testing.T, v any) string {
 // TestNaiveRule: the one rule of a fleet without a guard.
 func TestNaiveRule(t *testing.T) {
 	p := placement.Prefix{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Clusters: []string{"top"}}
+	vote := func(name string, state placement.State, fault placement.Fault, hold bool) []placement.Vote {
+		return []placement.Vote{{Object: placement.ClusterID{Site: "ams1", Name: name}, State: state, Fault: fault, Hold: hold}}
+	}
 	tests := []struct {
-		name string
-		p    placement.Prefix
-		v    placement.Verdict
-		on   bool
+		name  string
+		p     placement.Prefix
+		votes []placement.Vote
+		on    bool
 	}{
-		{"well", p, placement.Verdict{Own: placement.Up}, true},
-		{"not looked at yet", p, placement.Verdict{}, true},
-		{"own check down", p, placement.Verdict{Own: placement.Down, Fault: placement.LocalFault}, false},
-		{"a shared fault is one like any other", p, placement.Verdict{Own: placement.Down, Fault: placement.SharedFault}, false},
-		{"others' word does not count", p, placement.Verdict{State: placement.Down, Own: placement.Up}, true},
-		{"another site's", placement.Prefix{Prefix: p.Prefix, Sites: []string{"dls1"}}, placement.Verdict{Own: placement.Up}, false},
+		{"not looked at yet", p, nil, true},
+		{"well", p, vote("top", placement.Up, "", false), true},
+		{"own check down", p, vote("top", placement.Down, placement.LocalFault, false), false},
+		{"a shared fault is one like any other", p, vote("top", placement.Down, placement.SharedFault, false), false},
+		{"in doubt it does not doubt", p, vote("top", placement.Down, placement.LocalFault, true), false},
+		{"a cluster which is none of its own", p, vote("web", placement.Down, placement.LocalFault, false), true},
+		{"up again", p, append(vote("top", placement.Down, placement.LocalFault, false), vote("top", placement.Up, "", false)...), true},
+		{"another site's", placement.Prefix{Prefix: p.Prefix, Sites: []string{"dls1"}}, vote("top", placement.Up, "", false), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.v.Object = placement.ClusterID{Site: "ams1", Name: "top"}
-			s := &placement.Snapshot{Verdicts: []placement.Verdict{tt.v},
-				Inventory: &placement.Inventory{Fleet: placement.Fleet{Sites: []placement.Site{{Name: "ams1"}}, Prefixes: []placement.Prefix{tt.p}}}}
-			if why := naiveNo(s, &tt.p, "ams1"); (why == "") != tt.on {
+			c := &ownChecks{down: map[placement.ClusterID]string{}, changed: make(chan struct{}, 1)}
+			for _, v := range tt.votes {
+				c.cast(v)
+			}
+			inv := &placement.Inventory{Fleet: placement.Fleet{Sites: []placement.Site{{Name: "ams1"}}, Prefixes: []placement.Prefix{tt.p}}}
+			if why := naiveNo(inv, &tt.p, "ams1", c.cause); (why == "") != tt.on {
 				t.Errorf("%q, want announced %v", why, tt.on)
 			}
 		})
@@ -345,10 +352,11 @@ func TestLinesOfLanes(t *testing.T) {
 func TestPlayer(t *testing.T) {
 	var out bytes.Buffer
 	dir, at := labDir(t.TempDir()), time.Now()
-	p := &player{out: &out, lanes: map[string]*timeline.Lane{}, began: at}
+	p := &player{out: &out, lanes: map[string]*timeline.Lane{}, told: map[string]time.Time{}, now: map[string]string{}, began: at}
 	for _, l := range []replayLine{
 		{At: at, Kind: "here", Text: "how it is played"}, {At: at, Lane: "clients eu", Text: "ams1"},
 		{At: at.Add(time.Second), Kind: "mark", Text: "the blow"}, {At: at.Add(2 * time.Second), Lane: "clients eu", Text: noAnswer},
+		{At: at.Add(2500 * time.Millisecond), Lane: "clients eu", Text: "nyc1", Aside: true},
 		{At: at.Add(3 * time.Second), Kind: "end", Text: "gone, as told"},
 	} {
 		if err := p.line(json.RawMessage(mustJSON(t, l))); err != nil {
@@ -363,6 +371,9 @@ func TestPlayer(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
+	}
+	if strings.Contains(out.String(), "2.5 s  see") {
+		t.Errorf("what was seen aside is told:\n%s", out.String())
 	}
 	svg, err := os.ReadFile(dir.path("replays", "facebook-2021-naive.svg"))
 	if err != nil || !bytes.Contains(svg, []byte("the blow")) || bytes.Contains(svg, []byte("how it is played")) {
