@@ -123,7 +123,7 @@ func addNaive(u *unit) {
 		close(ready)
 		n := &naive{u: u, site: site, engine: engine, host: bgp.NewLoopback(), on: map[netip.Prefix]bool{},
 			checks: &ownChecks{down: map[placement.ClusterID]string{}, changed: make(chan struct{}, 1)},
-			attrs: bgp.Attrs{LargeCommunities: []bgp.LargeCommunity{{c.MarkerASN, 1, uint32(c.SiteNumber)}}}}
+			attrs:  bgp.Attrs{LargeCommunities: []bgp.LargeCommunity{{c.MarkerASN, 1, uint32(c.SiteNumber)}}}}
 		return n.run(ctx, snaps.box)
 	})
 }
