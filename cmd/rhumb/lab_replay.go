@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -188,13 +190,22 @@ func (p *player) print(l *replayLine) {
 // badStates are what a reader should see first.
 func badStates() []string { return []string{noRoute, nowhere, noAnswer, "0 up"} }
 
-func isBad(state string) bool {
-	for _, b := range badStates() {
-		if state == b {
-			return true
+func isBad(state string) bool { return slices.Contains(badStates(), state) }
+
+// laneOrder puts what sites say before what routers do of it, and that before what
+// clients get of it.
+func laneOrder(lanes []string) []string {
+	rank := func(lane string) int {
+		for i, word := range []string{"announced at", "fib ", "clients "} {
+			if strings.Contains(lane, word) {
+				return i
+			}
 		}
+		return 9
 	}
-	return false
+	out := slices.Clone(lanes)
+	slices.SortFunc(out, func(a, b string) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b)) })
+	return out
 }
 
 // draw prints the timeline, and writes it as a picture into the lab's directory.
@@ -204,7 +215,7 @@ func (p *player) draw(dir labDir, t *tale, naive bool) error {
 		name += "-naive"
 	}
 	c := &timeline.Chart{Title: t.title, Notes: []string{t.url, mode(naive)}, Began: p.began, Ended: p.ended, Events: p.events, Bad: badStates()}
-	for _, lane := range p.order {
+	for _, lane := range laneOrder(p.order) {
 		c.Lanes = append(c.Lanes, *p.lanes[lane])
 	}
 	file := dir.path("replays", name+".svg")

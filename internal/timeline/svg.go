@@ -18,10 +18,11 @@ const (
 	margin    = 16
 )
 
-// colours are told apart by the colour-blind too (Okabe and Ito), but for the red,
-// which is kept for what is bad.
+// colours are given out in this order. The first eight are told apart by the
+// colour-blind too (Okabe and Ito); red is kept for what is bad.
 func colours() []string {
-	return []string{"#56b4e9", "#009e73", "#e69f00", "#0072b2", "#cc79a7", "#f0e442", "#999999", "#7f6fb0"}
+	return []string{"#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#f0e442", "#0072b2", "#999999", "#7f6fb0",
+		"#a6d854", "#8c564b", "#bcd9ef", "#b8860b", "#66c2a5", "#d4b9da"}
 }
 
 const badColour = "#c8102e"
