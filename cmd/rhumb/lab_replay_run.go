@@ -137,6 +137,12 @@ func (r *replayRun) play(ctx context.Context, over <-chan struct{}) error {
 	watched := make(chan error, 1)
 	go func() { watched <- r.look.run(looking) }()
 	err = r.act(ctx, staged)
+	select {
+	case <-over: // the lab ends, and everything with it
+		stop()
+		return errors.Join(err, <-watched)
+	default:
+	}
 	undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoneWithin)
 	defer cancel()
 	go func() {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,9 +37,51 @@ const (
 // recovery watches a lab's clients from before a site's death.
 type recovery struct {
 	l       *lab
-	began   time.Time
-	names   map[string]*poller // by region: every name, at the region's resolver
-	anycast map[string]*poller
+	names   map[string]*hearsay // by region: every name, at the region's resolver
+	anycast map[string]*hearsay
+}
+
+// hearsay is what clients were told, by client, in order of time. It keeps the site
+// and not the message: there are thousands, and they are looked at again and again.
+type hearsay struct {
+	stop func()
+
+	mu  sync.Mutex
+	all []told
+}
+
+type told struct {
+	client int
+	at     time.Time
+	site   string // or why there is none: silent, SERVFAIL
+}
+
+// listen begins to ask, each question in turn for itself.
+func (l *lab) listen(node string, every time.Duration, qs ...question) *hearsay {
+	h := &hearsay{}
+	h.stop = l.background(node, order{Poll: qs, Every: every}, func(e event) {
+		if e.Answer == nil {
+			return
+		}
+		site := l.sitesIn(*e.Answer)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.all = append(h.all, told{e.Answer.Q, e.Answer.At, site})
+	})
+	return h
+}
+
+// between returns what was told from a time on and before another.
+func (h *hearsay) between(from, to time.Time) []told {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []told
+	for _, t := range h.all {
+		if !t.at.Before(from) && t.at.Before(to) {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // recoveryName is a client's name.
@@ -68,16 +111,17 @@ func (l *lab) watchRecovery(t *testing.T) *recovery {
 		}
 		return nil
 	})
-	r := &recovery{l: l, began: time.Now(), names: map[string]*poller{}, anycast: map[string]*poller{}}
+	l.owners()
+	r := &recovery{l: l, names: map[string]*hearsay{}, anycast: map[string]*hearsay{}}
 	for _, region := range regions() {
 		var qs []question
 		for i := range recoveryNames {
 			qs = append(qs, question{Server: l.resolver(region), Name: recoveryName(i), RD: true, Within: 8 * time.Second,
 				After: recoverySpread * time.Duration(i) / recoveryNames})
 		}
-		r.names[region] = l.poll("client-"+region+"-5", recoveryEvery, nil, qs...)
+		r.names[region] = l.listen("client-"+region+"-5", recoveryEvery, qs...)
 		top := question{Server: parseAddrPort("192.0.2.1:53"), Name: "demo.test", Type: "SOA", NSID: true, Within: recoveryLost}
-		r.anycast[region] = l.poll("client-"+region+"-6", 50*time.Millisecond, nil, top)
+		r.anycast[region] = l.listen("client-"+region+"-6", 50*time.Millisecond, top)
 	}
 	return r
 }
@@ -108,22 +152,26 @@ func (r *recovery) awaitWarm() {
 // last is what each client of a region was told last before a moment.
 func (r *recovery) last(region string, before time.Time) []string {
 	out := make([]string, recoveryNames)
-	for _, a := range r.names[region].since(r.began) {
-		if a.At.Before(before) {
-			out[a.Q] = r.l.sitesIn(a)
-		}
+	for _, t := range r.names[region].between(time.Time{}, before) {
+		out[t.client] = t.site
 	}
 	return out
 }
+
+// served tells whether a client was sent to a site.
+func served(site string) bool { return slices.Contains(sites(), site) }
 
 // elsewhere is how long after the death each client that was sent to the dead site
 // was told another one; zero for those not told yet.
 func (r *recovery) elsewhere(region, dead string, killed time.Time) []time.Duration {
 	was := r.last(region, killed)
 	moved := make([]time.Duration, recoveryNames)
-	for _, a := range r.names[region].since(killed) {
-		if _, err := a.msg(); err == nil && moved[a.Q] == 0 && !strings.Contains(r.l.sitesIn(a), dead) {
-			moved[a.Q] = a.At.Sub(killed)
+	for _, t := range r.names[region].between(killed, time.Now()) {
+		switch {
+		case t.site == dead:
+			moved[t.client] = 0 // told so again: it had not left
+		case moved[t.client] == 0 && served(t.site):
+			moved[t.client] = t.at.Sub(killed)
 		}
 	}
 	var out []time.Duration
@@ -174,9 +222,9 @@ func (r *recovery) check(t *testing.T, dead string, killed time.Time) {
 // firstElsewhere is when an anycast client of the region first heard another site;
 // zero if it never did.
 func (r *recovery) firstElsewhere(region, dead string, killed time.Time) time.Duration {
-	for _, a := range r.anycast[region].since(killed) {
-		if _, err := a.msg(); err == nil && r.l.sitesIn(a) != dead {
-			return a.At.Sub(killed)
+	for _, t := range r.anycast[region].between(killed, time.Now()) {
+		if t.site != dead && served(t.site) {
+			return t.at.Sub(killed)
 		}
 	}
 	return 0
@@ -192,13 +240,13 @@ func (r *recovery) draw(t *testing.T, dead string, killed time.Time, text string
 		Events: []draw.Mark{{At: killed, Text: "SIGKILL to every process of " + dead + ", its links down"}}}
 	for _, region := range regions() {
 		lane := draw.Lane{Name: "anycast " + region}
-		for _, a := range r.anycast[region].since(began) {
-			lane.Set(a.At, r.l.sitesIn(a))
+		for _, t := range r.anycast[region].between(began, ended) {
+			lane.Set(t.at, t.site)
 		}
 		c.Lanes = append(c.Lanes, lane)
 		area := draw.NewArea("answers "+region, append(sites(), "SERVFAIL", "silent"), began, ended, time.Second)
-		for _, a := range r.names[region].since(began) {
-			area.Count(began, a.At, r.l.sitesIn(a))
+		for _, t := range r.names[region].between(began, ended) {
+			area.Count(began, t.at, t.site)
 		}
 		c.Areas = append(c.Areas, area)
 	}
