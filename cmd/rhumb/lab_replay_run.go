@@ -290,10 +290,10 @@ func (r *replayRun) expectGone(ctx context.Context) error {
 		r.step("end", "NOT AS TOLD: the prefix should be gone: %v", err)
 		return err
 	}
-	if err := sleep(ctx, 2*time.Second); err != nil {
+	if err := sleep(ctx, time.Second); err != nil {
 		return err
 	}
-	r.step("end", "gone, as told: no site announces, no router has a route, no client is answered")
+	r.step("end", "gone, as told: no site announces, no router has a way to one, no client is answered")
 	return nil
 }
 

@@ -297,9 +297,13 @@ func TestGone(t *testing.T) {
 			}
 		},
 		func() {
-			for _, r := range sortedKeys(x.fib) {
-				x.routed(r, netlab.FIBChange{Gone: true, FIBRoute: netlab.FIBRoute{Prefix: p}})
+			// Two of them are left with a route to each other, which is none.
+			to := func(router string) netlab.FIBChange {
+				return netlab.FIBChange{FIBRoute: netlab.FIBRoute{Prefix: p, Hops: []netlab.NextHop{{Addr: ownAddresses(x.w.topo, router)[0]}}}}
 			}
+			x.routed("t-eu", netlab.FIBChange{Gone: true, FIBRoute: netlab.FIBRoute{Prefix: p}})
+			x.routed("t-us", to("t-ap"))
+			x.routed("t-ap", to("t-us"))
 		},
 		func() {
 			for range 2 {
