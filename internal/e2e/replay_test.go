@@ -69,6 +69,7 @@ func (l *lab) replay(t *testing.T, args ...string) replayed {
 // long form plays all of them in both ways, watches longer, and sees the command
 // tell a replay that does not end as it should.
 func TestE2EReplay(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.owners()
 	soak := os.Getenv("RHUMB_SOAK") != ""
@@ -97,7 +98,7 @@ func TestE2EReplay(t *testing.T) {
 	}{
 		{"facebook-2021", anycast(), true, true},
 		{"cloudflare-2025-07", anycast(), false, true},
-		{"cloudflare-2026-02", customers, false, false},
+		{"cloudflare-2026-02", customers, false, true},
 		{"probers-all-fail", anycast(), false, false}, // TestE2EProbersAllFail is its short form
 	} {
 		if tt.naive || soak {
