@@ -32,28 +32,29 @@ type onlooker struct {
 	owner    map[netip.Addr]string // address → node
 	say      func(replayLine)
 
-	mu     sync.Mutex
-	fib    map[string]map[netip.Prefix]string         // router → prefix → where to; missing: no route
-	heard  map[netip.Prefix]map[string]placement.Step // prefix → site → rung; missing: silent
-	lost   map[string]int                             // region → answers lost in a row
-	up     int                                        // sessions of sites with their routers
-	moved  time.Time                                  // last change of fib or heard
-	marked bool
-	worst  worst
+	mu      sync.Mutex
+	fib     map[string]map[netip.Prefix]string         // router → prefix → where to; missing: no route
+	heard   map[netip.Prefix]map[string]placement.Step // prefix → site → rung; missing: silent
+	lost    map[string]int                             // region → answers lost in a row
+	heardOf map[string]time.Time                       // region → its last answer
+	up      int                                        // sessions of sites with their routers
+	moved   time.Time                                  // last change of fib or heard
+	marked  bool
+	worst   worst
 }
 
 // worst is the least good that was seen since the mark.
 type worst struct {
 	sites  map[netip.Prefix]int // announcing at once
 	routes int                  // prefixes without a route at some router, at once
-	lost   int                  // answers lost in a row by some region
+	gap    time.Duration        // for which some region got no answer
 	asked  int
 	failed int
 }
 
 func newOnlooker(w *world, prefixes []netip.Prefix, ask asker, say func(replayLine)) *onlooker {
 	x := &onlooker{w: w, prefixes: prefixes, ask: ask, say: say, owner: map[netip.Addr]string{},
-		fib: map[string]map[netip.Prefix]string{}, heard: map[netip.Prefix]map[string]placement.Step{}, lost: map[string]int{}}
+		fib: map[string]map[netip.Prefix]string{}, heard: map[netip.Prefix]map[string]placement.Step{}, lost: map[string]int{}, heardOf: map[string]time.Time{}}
 	for _, n := range w.topo.Nodes {
 		for _, a := range w.topo.Addresses(n.Name) {
 			x.owner[a] = n.Name
@@ -288,7 +289,7 @@ func (x *onlooker) poll(ctx context.Context, region string) error {
 		if err != nil {
 			site = noAnswer
 		}
-		x.answered(at, region, site)
+		x.answered(at, time.Now(), region, site)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -297,8 +298,8 @@ func (x *onlooker) poll(ctx context.Context, region string) error {
 	}
 }
 
-// answered notes one answer. A single lost datagram is no outage, two in a row are.
-func (x *onlooker) answered(at time.Time, region, site string) {
+// answered notes one answer, asked for at one time and had, or given up, at another.
+func (x *onlooker) answered(at, end time.Time, region, site string) {
 	x.mu.Lock()
 	if x.marked {
 		x.worst.asked++
@@ -307,10 +308,10 @@ func (x *onlooker) answered(at time.Time, region, site string) {
 		x.lost[region]++
 		if x.marked {
 			x.worst.failed++
-			x.worst.lost = max(x.worst.lost, x.lost[region])
+			x.worst.gap = max(x.worst.gap, end.Sub(x.heardOf[region]))
 		}
 	} else {
-		x.lost[region] = 0
+		x.lost[region], x.heardOf[region] = 0, end
 	}
 	x.mu.Unlock()
 	x.say(replayLine{At: at, Lane: "clients " + region, Text: site})

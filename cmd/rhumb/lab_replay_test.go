@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -238,6 +239,14 @@ func from(x *onlooker, p netip.Prefix, site string, step placement.Step) heardLi
 	return heardLine{At: time.Now(), Peer: ownAddresses(x.w.topo, site)[0], Prefix: p, Step: step}
 }
 
+// answers tells what a region got, by when it had it.
+func answers(x *onlooker, region string, at map[time.Duration]string) {
+	began := time.Now()
+	for _, after := range slices.Sorted(maps.Keys(at)) {
+		x.answered(began, began.Add(after), region, at[after])
+	}
+}
+
 // TestOnlookerKeepsTheWorst: a dip between two looks counts as much as the end.
 func TestOnlookerKeepsTheWorst(t *testing.T) {
 	fleet := &placement.Fleet{Prefixes: []placement.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Slots: 1}}}
@@ -267,18 +276,18 @@ func TestOnlookerKeepsTheWorst(t *testing.T) {
 			x.routed("t-us", netlab.FIBChange{Gone: true, FIBRoute: netlab.FIBRoute{Prefix: p}})
 			x.routed("t-us", netlab.FIBChange{FIBRoute: netlab.FIBRoute{Prefix: p, Hops: []netlab.NextHop{{Addr: ownAddresses(x.w.topo, "nyc1")[0]}}}})
 		}, false},
-		{"one answer is lost", func(x *onlooker, _ netip.Prefix) { x.answered(time.Now(), "eu", noAnswer) }, true},
-		{"two in a row are lost", func(x *onlooker, _ netip.Prefix) {
-			x.answered(time.Now(), "eu", noAnswer)
-			x.answered(time.Now(), "us", "nyc1")
-			x.answered(time.Now(), "eu", noAnswer)
+		{"answers are lost for less than an outage", func(x *onlooker, _ netip.Prefix) {
+			answers(x, "eu", map[time.Duration]string{0: "ams1", outage / 2: noAnswer, outage: "nyc1", 2 * outage: noAnswer})
+		}, true},
+		{"and for longer", func(x *onlooker, _ netip.Prefix) {
+			answers(x, "eu", map[time.Duration]string{0: "ams1", outage / 2: noAnswer, outage + time.Second: noAnswer})
 		}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			x, p := onlookerAt()
 			x.mark()
-			x.answered(time.Now(), "ap", "tyo1")
+			x.answered(time.Now(), time.Now(), "ap", "tyo1")
 			tt.do(x, p)
 			if err := x.kept(fleet); (err == nil) != tt.ok {
 				t.Errorf("kept: %v, want %v", err, tt.ok)
@@ -308,7 +317,7 @@ func TestGone(t *testing.T) {
 		func() {
 			for range 2 {
 				for _, region := range []string{"eu", "us", "ap"} {
-					x.answered(time.Now(), region, noAnswer)
+					x.answered(time.Now(), time.Now(), region, noAnswer)
 				}
 			}
 		},
