@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"rhumb/bgp"
 	"rhumb/internal/netlab"
@@ -28,7 +29,7 @@ func labRouterCommand(a *app) *cobra.Command {
 			if err := json.Unmarshal(b, &c); err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
-			return runRouter(cmd.Context(), a, c)
+			return runRouter(cmd.Context(), a, c, heardFile(file))
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "file written by the lab")
@@ -38,7 +39,7 @@ func labRouterCommand(a *app) *cobra.Command {
 // routerProtocol marks the router's routes in the kernel's table.
 const routerProtocol = 192
 
-func runRouter(ctx context.Context, a *app, c routerConfig) error {
+func runRouter(ctx context.Context, a *app, c routerConfig, heard string) error {
 	fib, err := netlab.OpenFIB(routerProtocol)
 	if err != nil {
 		return err
@@ -54,13 +55,18 @@ func runRouter(ctx context.Context, a *app, c routerConfig) error {
 		defer cancel()
 		engine.Close(bye)
 	}()
-	return engine.WatchBest(ctx, func(b bgp.Best) {
-		if err := writeBest(fib, b); err != nil {
-			log.Error("fib", "prefix", b.Prefix.String(), "err", err)
-			return
-		}
-		log.Info("best", "prefix", b.Prefix.String(), "next_hops", fmt.Sprint(b.NextHops))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return recordHeard(ctx, engine, heard) })
+	g.Go(func() error {
+		return engine.WatchBest(ctx, func(b bgp.Best) {
+			if err := writeBest(fib, b); err != nil {
+				log.Error("fib", "prefix", b.Prefix.String(), "err", err)
+				return
+			}
+			log.Info("best", "prefix", b.Prefix.String(), "next_hops", fmt.Sprint(b.NextHops))
+		})
 	})
+	return g.Wait()
 }
 
 func writeBest(fib *netlab.FIB, b bgp.Best) error {
