@@ -301,7 +301,7 @@ include "` + shipped + `";
 	}
 }
 
-// frr starts zebra and bgpd by hand with the given configuration.
+// frr starts zebra, bfdd and bgpd by hand with the given configuration.
 func (l *lab) frr(host, config string) (query func(string) string) {
 	l.t.Helper()
 	dir := filepath.Join(l.dir, host)
@@ -317,13 +317,16 @@ func (l *lab) frr(host, config string) (query func(string) string) {
 	if err := os.Chown(dir, uid, gid); err != nil {
 		l.t.Fatal(err)
 	}
-	for _, d := range []struct{ name, conf string }{{"zebra", ""}, {"bgpd", config}} {
+	for _, d := range []struct{ name, conf string }{{"zebra", ""}, {"bfdd", ""}, {"bgpd", config}} {
 		conf := filepath.Join(dir, d.name+".conf")
 		if err := os.WriteFile(conf, []byte(d.conf), 0o644); err != nil {
 			l.t.Fatal(err)
 		}
-		l.start(host, "/usr/lib/frr/"+d.name, nil, "-f", conf, "-i", filepath.Join(dir, d.name+".pid"),
-			"-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir)
+		args := []string{"-f", conf, "-i", filepath.Join(dir, d.name+".pid"), "-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir}
+		if d.name == "bfdd" {
+			args = append(args, "--bfdctl", filepath.Join(dir, "bfdd.ctl"))
+		}
+		l.start(host, "/usr/lib/frr/"+d.name, nil, args...)
 		until(l.t, 10*time.Second, d.name, func() bool { _, err := os.Stat(filepath.Join(dir, d.name+".vty")); return err == nil })
 	}
 	l.t.Cleanup(func() {
