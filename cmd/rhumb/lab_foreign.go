@@ -113,12 +113,13 @@ type foreignPeer struct {
 	Addr netip.Addr
 	ASN  uint32
 	V6   bool
+	BFD  bool
 }
 
 func foreignPeers(c routerConfig) []foreignPeer {
 	var out []foreignPeer
 	for i, p := range c.Peers {
-		out = append(out, foreignPeer{Name: fmt.Sprintf("p%d", i+1), Addr: p.Addr, ASN: p.ASN, V6: p.Addr.Is6()})
+		out = append(out, foreignPeer{Name: fmt.Sprintf("p%d", i+1), Addr: p.Addr, ASN: p.ASN, V6: p.Addr.Is6(), BFD: p.BFD})
 	}
 	return out
 }
@@ -141,8 +142,9 @@ func (w *world) foreignRouter(node, kind string) ([]foreignProgram, error) {
 		return []string{"-f", dir + "/" + name + ".conf", "-i", dir + "/" + name + ".pid", "-z", dir + "/zserv.api",
 			"--vty_socket", dir, "--log", "stdout"}
 	}
-	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
-		errors.Join(writeFile(dir+"/zebra.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir))
+	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")},
+			{"bfdd", frrDir + "bfdd", append(common("bfdd"), "--bfdctl", dir+"/bfdd.ctl")}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
+		errors.Join(writeFile(dir+"/zebra.conf", ""), writeFile(dir+"/bfdd.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir))
 }
 
 // giveTo makes a user the owner of a directory: FRR's daemons give up root at
@@ -166,6 +168,7 @@ router id {{.Config.RouterID}};
 protocol device { scan time 5; }
 protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
 protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
+protocol bfd { interface "*" { interval 300 ms; multiplier 3; }; }
 
 filter transit_in
 {
@@ -183,6 +186,7 @@ protocol bgp {{.Name}} {
   error wait time 1, 2;
   ttl security on;
   graceful restart off;
+  bfd {{if .BFD}}on{{else}}off{{end}};
   {{if .V6}}ipv6{{else}}ipv4{{end}} { import filter transit_in; export where source = RTS_BGP; };
 }
 {{end}}`
@@ -206,7 +210,9 @@ router bgp {{.Config.ASN}}
  neighbor {{.Addr}} timers connect 1
  neighbor {{.Addr}} advertisement-interval 0
  neighbor {{.Addr}} ttl-security hops 1
-{{- end}}
+{{- if .BFD}}
+ neighbor {{.Addr}} bfd
+{{- end}}{{end}}
  address-family ipv4 unicast
   maximum-paths 8
 {{- range .Peers}}{{if not .V6}}
