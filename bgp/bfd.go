@@ -13,12 +13,15 @@ import (
 	"rhumb/bgp/bfd"
 )
 
-// BFDTiming is how a peer is watched by BFD; the zero value is not at all.
-type BFDTiming struct {
+// PeerBFD is how a peer is watched; the zero value is not at all.
+type PeerBFD struct {
 	// Interval of beats in both directions, once the session is Up.
 	Interval time.Duration
 	// Multiplier is how many may be missed; 0 is 3.
 	Multiplier uint8
+	// Port is 3784 (0 is that too), or 4784 for a router which takes a session
+	// with TTL security for a multihop one, as FRR does.
+	Port uint16
 }
 
 // The defaults of a watched peer: its death is noticed in 900 ms, ours by it too.
@@ -28,9 +31,12 @@ const (
 )
 
 // check holds a timing to what the protocol can say.
-func (t BFDTiming) check() error {
-	if t == (BFDTiming{}) {
+func (t PeerBFD) check() error {
+	if t == (PeerBFD{}) {
 		return nil
+	}
+	if t.Port != 0 && t.Port != bfd.SingleHop && t.Port != bfd.MultiHop {
+		return fmt.Errorf("bfd port %d: want %d (RFC 5881) or %d (RFC 5883)", t.Port, bfd.SingleHop, bfd.MultiHop)
 	}
 	return bfd.Timing{Interval: t.Interval, Multiplier: t.Multiplier}.Or().Check()
 }
@@ -73,7 +79,7 @@ func NewBFD(c BFDConfig) (*BFD, error) {
 	for i := range c.Peers {
 		if p := &c.Peers[i]; p.BFD.Interval > 0 {
 			targets = append(targets, bfd.Target{Address: p.Address, Local: p.Local,
-				Timing: bfd.Timing{Interval: p.BFD.Interval, Multiplier: p.BFD.Multiplier}})
+				Timing: bfd.Timing{Interval: p.BFD.Interval, Multiplier: p.BFD.Multiplier}, Port: p.BFD.Port})
 		}
 	}
 	if len(targets) == 0 {

@@ -48,7 +48,7 @@ func (r *resets) all() []string {
 }
 
 func quickPeer(local, peer netip.Addr) Peer {
-	return Peer{Address: peer, Local: local, ASN: 64501, BFD: BFDTiming{Interval: 50 * time.Millisecond, Multiplier: 3}}
+	return Peer{Address: peer, Local: local, ASN: 64501, BFD: PeerBFD{Interval: 50 * time.Millisecond, Multiplier: 3}}
 }
 
 func newBFD(t *testing.T, engine Resetter, peers ...Peer) (*BFD, *bytes.Buffer, *prometheus.Registry) {

@@ -20,12 +20,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/bgp/bfd"
 	"rhumb/placement"
 )
 
 // bfdHelper is what the helpers of the BFD tests are told.
 type bfdHelper struct {
 	From, To netip.Addr // of forged packets
+	Port     uint16
 }
 
 // runBFDHelper is a process beside the speakers: one which burns CPU, one which
@@ -141,7 +143,7 @@ func forge(c bfdHelper, f []string) error {
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TTL, n[0]) })
 		}}
-	conn, err := d.Dial("udp4", netip.AddrPortFrom(c.To, 3784).String())
+	conn, err := d.Dial("udp4", netip.AddrPortFrom(c.To, c.Port).String())
 	if err != nil {
 		return err
 	}
@@ -164,6 +166,7 @@ type watched struct {
 	n        int
 	nets     []string
 	interval time.Duration
+	gtsm     bool // towards FRR, which then speaks BFD on the port of RFC 5883
 	p        *process
 }
 
@@ -194,7 +197,10 @@ func frrBFD(speakers []*watched) string {
 	for _, s := range speakers {
 		for _, a := range []netip.Addr{addr4(s.n), addr6(s.n)} {
 			head += fmt.Sprintf(" neighbor %[1]s remote-as 64500\n neighbor %[1]s timers 3 9\n neighbor %[1]s timers connect 1\n"+
-				" neighbor %[1]s ttl-security hops 1\n neighbor %[1]s bfd 3 50 50\n", a)
+				" neighbor %[1]s bfd 3 50 50\n", a)
+			if s.gtsm {
+				head += fmt.Sprintf(" neighbor %s ttl-security hops 1\n", a)
+			}
 		}
 		v4 += fmt.Sprintf("  neighbor %s activate\n", addr4(s.n))
 		v6 += fmt.Sprintf("  neighbor %s activate\n", addr6(s.n))
@@ -204,7 +210,7 @@ func frrBFD(speakers []*watched) string {
 
 func newBFDLab(t *testing.T) *bfdLab {
 	l := &bfdLab{lab: newLab(t), speakers: []*watched{
-		{host: "slow", n: 1, nets: []string{"192.0.2.0/24", "2001:db8:100::/48"}, interval: 300 * time.Millisecond},
+		{host: "slow", n: 1, nets: []string{"192.0.2.0/24", "2001:db8:100::/48"}, interval: 300 * time.Millisecond, gtsm: true},
 		{host: "fast", n: 11, nets: []string{"192.0.2.128/25", "2001:db8:100:8000::/49"}, interval: 50 * time.Millisecond}}}
 	for _, s := range l.speakers {
 		l.host(s.host, s.n)
@@ -221,7 +227,11 @@ func newBFDLab(t *testing.T) *bfdLab {
 			asn uint32
 		}{{2, 64501}, {3, 64502}} {
 			for _, a := range []netip.Addr{addr4(r.n), addr6(r.n)} {
-				peers = append(peers, Peer{Address: a, ASN: r.asn, GTSM: true, OwnFamily: true, BFD: BFDTiming{Interval: s.interval, Multiplier: 3}})
+				p := Peer{Address: a, ASN: r.asn, GTSM: r.n == 2 || s.gtsm, OwnFamily: true, BFD: PeerBFD{Interval: s.interval, Multiplier: 3}}
+				if r.n == 3 && s.gtsm {
+					p.BFD.Port = bfd.MultiHop
+				}
+				peers = append(peers, p)
 			}
 		}
 		c := helperConfig{Role: "speaker", ASN: 64500, RouterID: addr4(s.n), Site: uint16(i + 1), Peers: peers, Mode: placement.Act,
@@ -239,6 +249,12 @@ func newBFDLab(t *testing.T) *bfdLab {
 // up waits until every BFD session is Up at both ends and every route is in both FIBs.
 func (l *bfdLab) up() {
 	l.t.Helper()
+	defer func() {
+		if l.t.Failed() {
+			l.t.Log(l.frr("show bfd peers"), l.frr("show run"), l.bird("show", "bfd", "sessions"))
+			l.t.Log(l.run("ip", "netns", "exec", l.ns("frr"), "ss", "-aunp"))
+		}
+	}()
 	until(l.t, 30*time.Second, "BFD at the routers", func() bool {
 		return strings.Count(l.bird("show", "bfd", "sessions"), " Up ") == 4 && strings.Count(l.frr("show bfd peers"), "Status: up") == 4
 	})
@@ -335,7 +351,7 @@ func (l *bfdLab) wrongTTL(t *testing.T) {
 	if id == nil {
 		t.Fatalf("FRR does not say our discriminator:\n%s", part)
 	}
-	forger := l.helper("frr", helperConfig{Role: "forge", BFD: bfdHelper{From: addr4(3), To: addr4(slow.n)}})
+	forger := l.helper("frr", helperConfig{Role: "forge", BFD: bfdHelper{From: addr4(3), To: addr4(slow.n), Port: bfd.MultiHop}})
 	from := slow.p.mark()
 	forger.tell("254 500 " + id[1])
 	slow.p.tell("metrics")

@@ -160,14 +160,14 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 	cfg.Timing.WarmUp = 100 * time.Millisecond
 	metrics := prometheus.NewRegistry()
 	cfg.Registerer = metrics
-	bfd := bfdCommands(metrics)
+	special := bfdCommands(metrics)
 	if c.Slots {
 		cfg.Slots = alwaysSlots{}
 	}
 	s := New(cfg)
 	votes := int64(0)
 	go eachLine(func(f []string) { // STEP [local|shared|intent], or a command of the BFD tests
-		if bfd(f) {
+		if special(f) {
 			return
 		}
 		votes++

@@ -331,7 +331,7 @@ func (l *lab) frr(host, config string) (query func(string) string) {
 	}
 	l.t.Cleanup(func() {
 		if l.t.Failed() {
-			out, _ := exec.Command("vtysh", "--vty_socket", dir, "-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast", "-c", "show ip route", "-c", "show bgp summary").CombinedOutput()
+			out, _ := exec.Command("vtysh", "--vty_socket", dir, "-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast", "-c", "show ip route", "-c", "show bgp summary", "-c", "show bfd peers").CombinedOutput()
 			l.t.Logf("frr's routes:\n%s", out)
 		}
 	})

@@ -23,7 +23,7 @@
 // is judged, so a late thread finds no neighbour dead who was not. Nothing is
 // allocated for a packet.
 //
-// Single hop only (RFC 5881): one socket for each of our addresses which has
-// sessions, bound to its interface. No echo, no demand mode of our own, no
+// Neighbours on a link of ours only (RFC 5881): one socket for each of our
+// addresses which has sessions, bound to its interface. No echo, no demand mode of our own, no
 // authentication: a packet with TTL 255 comes from the same link.
 package bfd

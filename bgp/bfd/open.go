@@ -15,12 +15,12 @@ func (w *Watcher) open(p *peer, now time.Time) {
 		w.report(p, err)
 		return
 	}
-	rx, err := w.listen(l)
+	rx, err := w.listen(l, p.target.Port)
 	if err != nil {
 		w.report(p, err)
 		return
 	}
-	tx, err := l.dial(p.target.Address, w.dice.Uint32())
+	tx, err := l.dial(p.target.Address, p.target.Port, w.dice.Uint32())
 	if err != nil {
 		w.report(p, err)
 		w.sweep()
@@ -31,10 +31,10 @@ func (w *Watcher) open(p *peer, now time.Time) {
 	p.pace, p.due = p.session.Interval(), now // the first beat
 }
 
-// listen returns the listener of a link, and opens it for its first session.
-func (w *Watcher) listen(l link) (*listener, error) {
+// listen returns the listener of a link and port, and opens it for its first session.
+func (w *Watcher) listen(l link, port uint16) (*listener, error) {
 	for _, s := range w.socks {
-		if s.link == l {
+		if s.link == l && s.port == port {
 			return s, nil
 		}
 	}
@@ -42,7 +42,7 @@ func (w *Watcher) listen(l link) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &listener{l, fd}
+	s := &listener{l, port, fd}
 	w.socks = append(w.socks, s)
 	w.list()
 	return s, nil

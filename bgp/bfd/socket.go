@@ -11,8 +11,13 @@ import (
 )
 
 const (
-	// port is where control packets of single-hop sessions go (RFC 5881 section 4).
-	port = 3784
+	// SingleHop is where control packets of single-hop sessions go (RFC 5881 section 4).
+	SingleHop uint16 = 3784
+	// MultiHop is where those of RFC 5883 go. Some routers use it towards a
+	// neighbour on their own link, because they take a session whose TTL is
+	// raised for GTSM for one over several hops. We speak there as we do on the
+	// other, TTL 255 included: nothing but the port is different.
+	MultiHop uint16 = 4784
 	// firstSource begins the range that packets come from; each session has a
 	// port of its own there (RFC 5881 section 4).
 	firstSource = 49152
@@ -58,7 +63,7 @@ func findLink(peer, local netip.Addr) (link, error) {
 			return l, nil
 		}
 	}
-	return link{}, fmt.Errorf("bfd: %s is on no link of ours with %s: single hop only", peer, local)
+	return link{}, fmt.Errorf("bfd: %s is on no link of ours with %s; only neighbours on a link are watched", peer, local)
 }
 
 // holds tells whether both addresses are in one net of an interface.
@@ -74,7 +79,7 @@ func holds(addrs []net.Addr, peer, local netip.Addr) bool {
 
 // kernelChoice asks the routing table which address we would speak from.
 func kernelChoice(peer netip.Addr) (netip.Addr, error) {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer, port)))
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer, SingleHop)))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("bfd: way to %s: %w", peer, err)
 	}
@@ -130,7 +135,7 @@ func (l link) sockaddr(a netip.Addr, p uint16) unix.Sockaddr {
 
 // dial makes a session's sending socket: its own source port, the neighbour as
 // its only destination. chance picks the first port to try.
-func (l link) dial(peer netip.Addr, chance uint32) (int, error) {
+func (l link) dial(peer netip.Addr, port uint16, chance uint32) (int, error) {
 	const span = 1<<16 - firstSource
 	for i := range uint32(span) {
 		fd, err := l.open(uint16(firstSource + (chance+i)%span))

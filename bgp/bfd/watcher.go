@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ type Target struct {
 	// Local is our address beside it; zero leaves it to the routing table.
 	Local  netip.Addr
 	Timing Timing // zero fields have the defaults
+	// Port is where the neighbour hears and speaks; 0 is SingleHop.
+	Port uint16
 }
 
 // Config is what a Watcher is made of. The functions are called from its
@@ -99,6 +102,7 @@ type peer struct {
 // listener is the receiving socket of one of our addresses on one interface.
 type listener struct {
 	link link
+	port uint16
 	fd   int
 }
 
@@ -107,7 +111,7 @@ func New(c Config) (*Watcher, error) {
 	w := &Watcher{cfg: c, byMine: make(map[uint32]*peer), inbox: newInbox(), left: make(chan struct{}), began: time.Now(),
 		dice: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
 	for _, t := range c.Targets {
-		t.Timing = t.Timing.Or()
+		t.Timing, t.Port = t.Timing.Or(), cmp.Or(t.Port, SingleHop)
 		if err := t.Timing.Check(); err != nil {
 			return nil, fmt.Errorf("bfd: neighbour %s: %w", t.Address, err)
 		}

@@ -142,9 +142,8 @@ func (w *world) foreignRouter(node, kind string) ([]foreignProgram, error) {
 		return []string{"-f", dir + "/" + name + ".conf", "-i", dir + "/" + name + ".pid", "-z", dir + "/zserv.api",
 			"--vty_socket", dir, "--log", "stdout"}
 	}
-	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")},
-			{"bfdd", frrDir + "bfdd", append(common("bfdd"), "--bfdctl", dir+"/bfdd.ctl")}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
-		errors.Join(writeFile(dir+"/zebra.conf", ""), writeFile(dir+"/bfdd.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir))
+	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
+		errors.Join(writeFile(dir+"/zebra.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir))
 }
 
 // giveTo makes a user the owner of a directory: FRR's daemons give up root at
@@ -210,9 +209,7 @@ router bgp {{.Config.ASN}}
  neighbor {{.Addr}} timers connect 1
  neighbor {{.Addr}} advertisement-interval 0
  neighbor {{.Addr}} ttl-security hops 1
-{{- if .BFD}}
- neighbor {{.Addr}} bfd
-{{- end}}{{end}}
+{{- end}}
  address-family ipv4 unicast
   maximum-paths 8
 {{- range .Peers}}{{if not .V6}}

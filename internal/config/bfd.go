@@ -11,6 +11,7 @@ import (
 type BFD struct {
 	Interval   placement.Duration `yaml:"interval"`   // of beats in both directions; 300ms by default
 	Multiplier int                `yaml:"multiplier"` // beats which may be missed; 3 by default
+	Port       int                `yaml:"port"`       // 3784, or 4784 (RFC 5883) for what FRR does beside TTL security
 	On         bool               `yaml:"-"`
 }
 
@@ -18,6 +19,7 @@ type BFD struct {
 const (
 	defaultBFDInterval   = 300 * time.Millisecond
 	defaultBFDMultiplier = 3
+	defaultBFDPort       = 3784
 )
 
 // UnmarshalYAML accepts the short forms `bfd: on` and `bfd: off`. Whoever names
@@ -41,7 +43,7 @@ func (b *BFD) UnmarshalYAML(unmarshal func(any) error) error {
 func (b *BFD) defaults() {
 	if b.On {
 		b.Interval = or(b.Interval, placement.Duration(defaultBFDInterval))
-		b.Multiplier = or(b.Multiplier, defaultBFDMultiplier)
+		b.Multiplier, b.Port = or(b.Multiplier, defaultBFDMultiplier), or(b.Port, defaultBFDPort)
 	}
 }
 
@@ -56,6 +58,8 @@ func (p *Peer) checkBFD() string {
 		return fmt.Sprintf("bfd interval %s: want 10ms to 1m", d)
 	case p.BFD.Multiplier < 1 || p.BFD.Multiplier > 255:
 		return fmt.Sprintf("bfd multiplier %d: want 1 to 255 (RFC 5880, 4.1)", p.BFD.Multiplier)
+	case p.BFD.Port != defaultBFDPort && p.BFD.Port != 4784:
+		return fmt.Sprintf("bfd port %d: want 3784 (RFC 5881) or 4784 (RFC 5883)", p.BFD.Port)
 	}
 	return ""
 }

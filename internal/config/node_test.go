@@ -42,7 +42,7 @@ func TestNodeDefaults(t *testing.T) {
 	if b := n.BGP; b.Engine != "gobgp" || b.Port != 179 || b.Hold.D() != 9*time.Second || b.Peers[0].Password != "secret" {
 		t.Errorf("%+v", b)
 	}
-	for i, want := range []BFD{{placement.Duration(50 * time.Millisecond), 3, true}, {placement.Duration(300 * time.Millisecond), 3, true}, {}} {
+	for i, want := range []BFD{{placement.Duration(50 * time.Millisecond), 3, 4784, true}, {placement.Duration(300 * time.Millisecond), 3, 3784, true}, {}} {
 		if n.BGP.Peers[i].BFD != want {
 			t.Errorf("peer %d: bfd %+v, want %+v", i, n.BGP.Peers[i].BFD, want)
 		}
