@@ -52,21 +52,20 @@ func runBFDHelper(ctx context.Context, c helperConfig) error {
 	return nil
 }
 
-// spin keeps n goroutines busy, a quarter of which make garbage.
+// spin keeps n goroutines busy which never wait, and one which makes garbage.
 func spin(ctx context.Context, n int) {
 	var busy sync.WaitGroup
-	for i := range n {
+	for range n {
 		busy.Go(func() {
-			var keep [][]byte
-			for j := 0; ctx.Err() == nil; j++ {
-				if i%4 != 0 {
-					continue
-				}
-				if keep = append(keep, make([]byte, 64<<10)); len(keep) > 256 {
-					keep = nil
-				}
+			for ctx.Err() == nil {
 			}
 		})
+	}
+	var keep [][]byte
+	for ctx.Err() == nil {
+		if keep = append(keep, make([]byte, 64<<10)); len(keep) > 256 {
+			keep = nil
+		}
 	}
 	busy.Wait()
 }
@@ -92,16 +91,17 @@ func reference(ctx context.Context) {
 	}
 }
 
-// bfdCommands are: load and calm, between which the speaker's own process burns
-// CPU and makes garbage; metrics, which prints what it counts of BFD.
+// bfdCommands are: load N and calm, between which the speaker's own process makes
+// garbage and keeps N goroutines busy; metrics, which prints what it counts of BFD.
 func bfdCommands(reg prometheus.Gatherer) func(f []string) bool {
 	calm := func() {}
 	return func(f []string) bool {
 		switch f[0] {
 		case "load":
+			n, _ := strconv.Atoi(f[1])
 			ctx, stop := context.WithCancel(context.Background())
 			calm = stop
-			go spin(ctx, 2*runtime.NumCPU())
+			go spin(ctx, n)
 		case "calm":
 			calm()
 		case "metrics":
@@ -167,6 +167,7 @@ type watched struct {
 	nets     []string
 	interval time.Duration
 	gtsm     bool // towards FRR, which then speaks BFD on the port of RFC 5883
+	busy     int  // goroutines under load
 	p        *process
 }
 
@@ -210,7 +211,7 @@ func frrBFD(speakers []*watched) string {
 
 func newBFDLab(t *testing.T) *bfdLab {
 	l := &bfdLab{lab: newLab(t), speakers: []*watched{
-		{host: "slow", n: 1, nets: []string{"192.0.2.0/24", "2001:db8:100::/48"}, interval: 300 * time.Millisecond, gtsm: true},
+		{host: "slow", n: 1, nets: []string{"192.0.2.0/24", "2001:db8:100::/48"}, interval: 300 * time.Millisecond, gtsm: true, busy: 2 * runtime.NumCPU()},
 		{host: "fast", n: 11, nets: []string{"192.0.2.128/25", "2001:db8:100:8000::/49"}, interval: 50 * time.Millisecond}}}
 	for _, s := range l.speakers {
 		l.host(s.host, s.n)
@@ -239,11 +240,18 @@ func newBFDLab(t *testing.T) *bfdLab {
 		for _, net := range s.nets {
 			c.Prefixes = append(c.Prefixes, placement.Prefix{Prefix: netip.MustParsePrefix(net), Slots: 1})
 		}
-		s.p = l.helper(s.host, c)
+		s.p = l.helper(s.host, c, env(s)...)
 		s.p.tell("announce")
 	}
 	l.up()
 	return l
+}
+
+func env(s *watched) []string {
+	if s.host == "fast" && os.Getenv("XP") != "" {
+		return []string{"GOMAXPROCS=" + os.Getenv("XP")}
+	}
+	return nil
 }
 
 // up waits until every BFD session is Up at both ends and every route is in both FIBs.
@@ -285,7 +293,7 @@ func TestBFD(t *testing.T) {
 	l.negotiated()
 	t.Run("wrong TTL", func(t *testing.T) { l.wrongTTL(t) })
 	t.Run("load", func(t *testing.T) { l.soak(t) })
-	for range 2 {
+	for range rounds() {
 		for _, s := range l.speakers {
 			l.gone(t, "host death", s, func() { l.ip("-n", l.ns("sw"), "link", "set", "p"+s.host, "down") },
 				func() { l.ip("-n", l.ns("sw"), "link", "set", "p"+s.host, "up") })
@@ -293,6 +301,14 @@ func TestBFD(t *testing.T) {
 		}
 	}
 	l.leave(t)
+}
+
+// rounds is how often each death is played.
+func rounds() int {
+	if os.Getenv("RHUMB_SOAK") != "" {
+		return 10
+	}
+	return 1
 }
 
 // negotiated checks what FRR says the two ends agreed on.
@@ -370,7 +386,7 @@ func (l *bfdLab) wrongTTL(t *testing.T) {
 // them. Those at 50 ms x 3 are judged by ten minutes at the most. The reference counts how often the machine gave a thread nothing, which
 // no program can help; a down within a second of such a gap counts apart.
 func (l *bfdLab) soak(t *testing.T) {
-	lasts := 15 * time.Second
+	lasts := 10 * time.Second
 	if os.Getenv("RHUMB_SOAK") != "" {
 		lasts = 2 * time.Hour
 	}
@@ -379,7 +395,7 @@ func (l *bfdLab) soak(t *testing.T) {
 	marks, began := map[*watched]int{}, time.Now()
 	for _, s := range l.speakers {
 		marks[s] = s.p.mark()
-		s.p.tell("load")
+		s.p.tell("load " + strconv.Itoa(s.busy))
 	}
 	time.Sleep(lasts)
 	burner.cmd.Process.Kill()

@@ -143,7 +143,9 @@ func (l *lab) start(host, name string, env []string, args ...string) *process {
 type tail struct{ p *process }
 
 func (w *tail) Write(b []byte) (int, error) {
-	w.p.add("! " + strings.TrimRight(string(b), "\n"))
+	for text := range strings.Lines(string(b)) { // several may come at once
+		w.p.add("! " + strings.TrimRight(text, "\n"))
+	}
 	return len(b), nil
 }
 

@@ -3,6 +3,7 @@ package bfd
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -174,13 +175,12 @@ func (w *Watcher) Dropped(why Drop) uint64 { return w.dropped[why].Load() }
 
 // poke wakes the thread.
 func (w *Watcher) poke() {
-	one := [8]byte{7: 1, 0: 1} // any number but zero, in either order of bytes
-	unix.Write(w.wake, one[:])
+	unix.Write(w.wake, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
 // Run sends and hears until the context ends; it is called once. The thread is
-// its own: while it waits in the kernel no other goroutine's work is before it,
-// and it ends with Run.
+// its own: the kernel wakes it, not the runtime's poller when it comes round, and
+// it ends with Run.
 func (w *Watcher) Run(ctx context.Context) error {
 	if len(w.peers) == 0 {
 		<-ctx.Done()
