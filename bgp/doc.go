@@ -7,6 +7,8 @@
 //     which knows the library.
 //   - Speaker: the loop of one node. It holds one ladder per prefix, asks the
 //     guard before each step down and tells the engine what was permitted.
+//   - BFD: watches the peers, and lets them watch us (package bfd). A session
+//     which was Up and fails resets the BGP session to the same peer.
 //   - Marker: the large community ASN:1:SITE on every anycast route; what a
 //     router shows us of another site's is the witness of the guard.
 //

@@ -55,6 +55,7 @@ func (s *Speaker) leave() {
 		s.unbindAll()
 		return
 	}
+	s.bfd.Alive(exitGShut + s.cfg.FIBWait + 4*exitDeadline) // the way out has its own deadlines
 	s.leaveTo(out, placement.GShut)
 	time.Sleep(exitGShut)
 	s.leaveTo(out, placement.Withdrawn)

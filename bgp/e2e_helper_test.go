@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"rhumb/placement"
 )
 
@@ -40,6 +42,7 @@ type helperConfig struct {
 	Prefixes []placement.Prefix
 	VIPs     []netip.Addr
 	Slots    bool
+	BFD      bfdHelper
 }
 
 func TestMain(m *testing.M) {
@@ -60,8 +63,11 @@ func helper(raw string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if c.Role == "speaker" {
+	switch c.Role {
+	case "speaker":
 		return runSpeaker(ctx, c)
+	case "spin", "reference", "forge":
+		return runBFDHelper(ctx, c)
 	}
 	g, err := StartGoBGP(ctx, GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Port: c.Port, Peers: c.Peers,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Transit: c.Role == "transit"})
@@ -152,12 +158,18 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 			fmt.Println("event", e.Prefix, e.From, e.To, "rule="+string(e.Rule), "witness="+strconv.FormatBool(e.Witness), "observed="+strconv.FormatBool(e.Observed))
 		}}
 	cfg.Timing.WarmUp = 100 * time.Millisecond
+	metrics := prometheus.NewRegistry()
+	cfg.Registerer = metrics
+	special := bfdCommands(metrics)
 	if c.Slots {
 		cfg.Slots = alwaysSlots{}
 	}
 	s := New(cfg)
 	votes := int64(0)
-	go eachLine(func(f []string) { // STEP [local|shared|intent]
+	go eachLine(func(f []string) { // STEP [local|shared|intent], or a command of the BFD tests
+		if special(f) {
+			return
+		}
 		votes++
 		s.Apply(ctx, helperSnapshot(&c, site, f, votes), nil)
 		fmt.Println("done", strings.Join(f, " "))

@@ -143,7 +143,9 @@ func (l *lab) start(host, name string, env []string, args ...string) *process {
 type tail struct{ p *process }
 
 func (w *tail) Write(b []byte) (int, error) {
-	w.p.add("! " + strings.TrimRight(string(b), "\n"))
+	for text := range strings.Lines(string(b)) { // several may come at once
+		w.p.add("! " + strings.TrimRight(text, "\n"))
+	}
 	return len(b), nil
 }
 
@@ -301,7 +303,7 @@ include "` + shipped + `";
 	}
 }
 
-// frr starts zebra and bgpd by hand with the given configuration.
+// frr starts zebra, bfdd and bgpd by hand with the given configuration.
 func (l *lab) frr(host, config string) (query func(string) string) {
 	l.t.Helper()
 	dir := filepath.Join(l.dir, host)
@@ -317,18 +319,21 @@ func (l *lab) frr(host, config string) (query func(string) string) {
 	if err := os.Chown(dir, uid, gid); err != nil {
 		l.t.Fatal(err)
 	}
-	for _, d := range []struct{ name, conf string }{{"zebra", ""}, {"bgpd", config}} {
+	for _, d := range []struct{ name, conf string }{{"zebra", ""}, {"bfdd", ""}, {"bgpd", config}} {
 		conf := filepath.Join(dir, d.name+".conf")
 		if err := os.WriteFile(conf, []byte(d.conf), 0o644); err != nil {
 			l.t.Fatal(err)
 		}
-		l.start(host, "/usr/lib/frr/"+d.name, nil, "-f", conf, "-i", filepath.Join(dir, d.name+".pid"),
-			"-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir)
+		args := []string{"-f", conf, "-i", filepath.Join(dir, d.name+".pid"), "-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir}
+		if d.name == "bfdd" {
+			args = append(args, "--bfdctl", filepath.Join(dir, "bfdd.ctl"))
+		}
+		l.start(host, "/usr/lib/frr/"+d.name, nil, args...)
 		until(l.t, 10*time.Second, d.name, func() bool { _, err := os.Stat(filepath.Join(dir, d.name+".vty")); return err == nil })
 	}
 	l.t.Cleanup(func() {
 		if l.t.Failed() {
-			out, _ := exec.Command("vtysh", "--vty_socket", dir, "-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast", "-c", "show ip route", "-c", "show bgp summary").CombinedOutput()
+			out, _ := exec.Command("vtysh", "--vty_socket", dir, "-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast", "-c", "show ip route", "-c", "show bgp summary", "-c", "show bfd peers").CombinedOutput()
 			l.t.Logf("frr's routes:\n%s", out)
 		}
 	})

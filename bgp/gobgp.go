@@ -64,7 +64,10 @@ type GoBGP struct {
 	stopped context.Context
 }
 
-var _ Engine = (*GoBGP)(nil)
+var (
+	_ Engine   = (*GoBGP)(nil)
+	_ Resetter = (*GoBGP)(nil)
+)
 
 // StartGoBGP opens the listener and begins to dial the peers.
 //
@@ -239,6 +242,21 @@ func (g *GoBGP) Withdraw(ctx context.Context, prefix netip.Prefix) error {
 	}
 	if err != nil {
 		return fmt.Errorf("bgp: withdraw %s: %w", prefix, err)
+	}
+	return nil
+}
+
+// ResetPeer ends an established session with a Cease which says why (RFC 9003);
+// the peer is dialled again after a second. A session which is not established
+// is left alone: what would be sent could only end the next one.
+func (g *GoBGP) ResetPeer(ctx context.Context, peer netip.Addr, why string) error {
+	up := false
+	err := g.server.ListPeer(ctx, &api.ListPeerRequest{Address: peer.String()}, func(p *api.Peer) { up = peerState(p).Established })
+	if err == nil && up {
+		err = g.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: peer.String(), Communication: why})
+	}
+	if err != nil {
+		return fmt.Errorf("bgp: reset %s: %w", peer, err)
 	}
 	return nil
 }

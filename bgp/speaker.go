@@ -96,6 +96,7 @@ type Speaker struct {
 	metrics *metrics
 	// prepared closes when the first snapshot was followed once.
 	prepared chan struct{}
+	bfd      *BFD // nil where no peer is watched
 	loop     loop
 }
 
@@ -190,6 +191,11 @@ func (s *Speaker) Run(ctx context.Context) error {
 		s.engine = own
 		defer s.closeEngine(own)
 	}
+	unfollow, err := s.followPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unfollow()
 	changes, watched := make(chan Change), make(chan error, 1)
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -200,8 +206,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 			}
 		}))
 	}()
-	err := s.serve(ctx, changes, watched)
+	err = s.serve(ctx, changes, watched)
 	s.leave()
+	s.bfd.Leave() // before the Cease, so that the routers see a will and not a failure
 	unwatch()
 	if err == nil {
 		<-watched
@@ -226,8 +233,13 @@ func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-ch
 	defer audit.Stop()
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
+	alive := time.NewTicker(aliveEvery)
+	defer alive.Stop()
 	for {
+		s.bfd.Alive(aliveFor)
 		select {
+		case <-alive.C:
+			continue
 		case <-ctx.Done():
 			return nil
 		case err := <-watched:
@@ -325,7 +337,8 @@ func (s *Speaker) Prepared() <-chan struct{} { return s.prepared }
 func (s *Speaker) publish() {
 	st := &placement.BGPStatus{}
 	for _, p := range s.loop.peers {
-		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since})
+		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
+			BFD: s.bfd.State(p.Address)})
 	}
 	for _, r := range s.loop.routes {
 		rs := placement.RouteStatus{Prefix: r.prefix.Prefix, Want: r.want.Want, Announced: r.told, Cause: r.want.Cause,

@@ -61,6 +61,8 @@ type PeerStatus struct {
 	State   string     `json:"state"`
 	Since   Time       `json:"since,omitzero"`
 	Error   string     `json:"error,omitempty"`
+	// BFD is the state of the peer's BFD session; empty where it is off.
+	BFD string `json:"bfd,omitempty"`
 }
 
 // RouteStatus is one of our prefixes: what is wanted, what is announced, and

@@ -46,7 +46,8 @@ func runRouter(ctx context.Context, a *app, c routerConfig, heard string) error 
 	}
 	defer fib.Close()
 	log := a.logger().With("router", c.Name)
-	engine, err := bgp.StartGoBGP(ctx, bgp.GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Peers: routerPeers(c), Logger: log, Transit: true})
+	peers := routerPeers(c)
+	engine, err := bgp.StartGoBGP(ctx, bgp.GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Peers: peers, Logger: log, Transit: true})
 	if err != nil {
 		return err
 	}
@@ -55,6 +56,13 @@ func runRouter(ctx context.Context, a *app, c routerConfig, heard string) error 
 		defer cancel()
 		engine.Close(bye)
 	}()
+	ctx, stop := context.WithCancel(ctx)
+	wait, err := watchSites(ctx, engine, peers, log)
+	if err != nil {
+		stop()
+		return err
+	}
+	defer func() { stop(); wait() }()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return recordHeard(ctx, engine, heard) })
 	g.Go(func() error {
@@ -87,7 +95,11 @@ func writeBest(fib *netlab.FIB, b bgp.Best) error {
 func routerPeers(c routerConfig) []bgp.Peer {
 	var out []bgp.Peer
 	for _, p := range c.Peers {
-		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Passive: c.ASN < p.ASN, Hold: 3 * time.Second, Keepalive: time.Second})
+		peer := bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Passive: c.ASN < p.ASN, Hold: 3 * time.Second, Keepalive: time.Second}
+		if p.BFD {
+			peer.BFD.Interval = labBFDInterval
+		}
+		out = append(out, peer)
 	}
 	return out
 }

@@ -83,7 +83,8 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	}
 	for _, p := range b.Peers {
 		c.Peers = append(c.Peers, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
-			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true})
+			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true,
+			BFD: bgp.PeerBFD{Interval: p.BFD.Interval.D(), Multiplier: uint8(p.BFD.Multiplier), Port: uint16(p.BFD.Port)}})
 	}
 	if u.has("health") {
 		c.Listening = u.listening

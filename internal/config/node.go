@@ -125,6 +125,7 @@ type Peer struct {
 	ASN          uint32     `yaml:"asn"`
 	GTSM         bool       `yaml:"gtsm"`
 	Multihop     int        `yaml:"multihop"` // TTL; 0: directly connected
+	BFD          BFD        `yaml:"bfd"`
 	PasswordFile string     `yaml:"password_file"`
 	Password     string     `yaml:"-"`
 }
@@ -184,6 +185,7 @@ func (n *Node) defaults(dir string) {
 	if b := n.BGP; b != nil {
 		b.Engine, b.Port = or(b.Engine, "gobgp"), or(b.Port, 179)
 		for i := range b.Peers {
+			b.Peers[i].BFD.defaults()
 			if f := b.Peers[i].PasswordFile; f != "" {
 				b.Peers[i].PasswordFile = resolve(dir, f)
 			}
@@ -342,6 +344,9 @@ func (n *Node) checkPeers(src *source) {
 			src.fail(at, "peer %s: gtsm is for directly connected peers, not for multihop (RFC 5082)", p.Addr)
 		case p.GTSM && p.ASN == n.BGP.ASN:
 			src.fail(at, "peer %s: gtsm is for external peers", p.Addr)
+		}
+		if why := p.checkBFD(); why != "" && p.Addr.IsValid() {
+			src.fail(at, "peer %s: %s", p.Addr, why)
 		}
 		seen[p.Addr] = true
 	}
