@@ -133,7 +133,7 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 			a.NoExport = true
 		}
 	}
-	return g.Announce(ctx, Route{prefix, a})
+	return g.Announce(ctx, Route{Prefix: prefix, Attrs: a})
 }
 
 // alwaysSlots grants what is asked.

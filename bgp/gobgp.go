@@ -200,6 +200,9 @@ func peerConfig(p *Peer) *api.Peer {
 			continue
 		}
 		af := &api.AfiSafi{Config: &api.AfiSafiConfig{Family: f, Enabled: true}}
+		if p.AllPaths {
+			af.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}}
+		}
 		if p.MaxPrefixes > 0 {
 			af.PrefixLimits = &api.PrefixLimit{Family: f, MaxPrefixes: p.MaxPrefixes}
 		}
@@ -453,7 +456,7 @@ func fromPath(p *api.Path) (Learned, error) {
 	if err != nil {
 		return Learned{}, err
 	}
-	out := Learned{Route: Route{Prefix: prefix, Attrs: readAttrs(attrs)}, Withdrawn: p.IsWithdraw}
+	out := Learned{Route: Route{Prefix: prefix, Attrs: readAttrs(attrs)}, Withdrawn: p.IsWithdraw, ID: p.Identifier}
 	if a, err := netip.ParseAddr(p.NeighborIp); err == nil && !a.IsUnspecified() {
 		out.Peer = a.Unmap()
 	}

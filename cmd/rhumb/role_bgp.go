@@ -10,6 +10,7 @@ import (
 
 	"rhumb/bgp"
 	"rhumb/edge/forward"
+	"rhumb/internal/config"
 	"rhumb/placement"
 	"rhumb/placement/store"
 )
@@ -74,7 +75,11 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	}
 	for _, p := range b.Peers {
 		c.Peers = append(c.Peers, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
-			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true})
+			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true,
+			Local: p.Local, Passive: p.Passive})
+	}
+	if b.Engine == config.EngineKernel {
+		c.Kernel = &bgp.KernelConfig{Table: b.Kernel.Table, Protocol: uint8(b.Kernel.Protocol), Pulse: pulseFile(u.cfg)}
 	}
 	if u.has("health") {
 		c.Listening = u.listening
