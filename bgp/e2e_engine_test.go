@@ -16,7 +16,7 @@ import (
 
 const (
 	net4 = "192.0.2.0/24"
-	net6 = "2001:db8:100::/48"
+	net6 = "2001:db8:53::/48"
 )
 
 // birdPeer is a BIRD protocol on the shipped template.

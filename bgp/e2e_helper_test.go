@@ -4,6 +4,7 @@ package bgp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,17 +30,23 @@ const helperEnv = "RHUMB_BGP_E2E"
 
 // helperConfig is what a helper process is to be.
 type helperConfig struct {
-	Role     string // engine, transit, speaker
-	ASN      uint32
-	RouterID netip.Addr
-	Site     uint16
-	Peers    []Peer
-	Port     int
-	NextHop6 netip.Addr
-	Mode     placement.Mode
-	Prefixes []placement.Prefix
-	VIPs     []netip.Addr
-	Slots    bool
+	Role string // engine, transit, speaker, watchdog
+	ASN  uint32
+	// MarkerASN where it is not ASN.
+	MarkerASN uint32
+	RouterID  netip.Addr
+	Site      uint16
+	Peers     []Peer
+	Port      int
+	NextHop4  netip.Addr
+	NextHop6  netip.Addr
+	Mode      placement.Mode
+	Prefixes  []placement.Prefix
+	VIPs      []netip.Addr
+	Slots     bool
+	Kernel    *KernelConfig // speaker: routes for the daemon of the same host; watchdog: whose
+	After     time.Duration // watchdog
+	WarmUp    time.Duration // speaker; 100 ms
 }
 
 func TestMain(m *testing.M) {
@@ -60,8 +67,11 @@ func helper(raw string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if c.Role == "speaker" {
+	switch c.Role {
+	case "speaker":
 		return runSpeaker(ctx, c)
+	case "watchdog":
+		return runWatchdog(ctx, c)
 	}
 	g, err := StartGoBGP(ctx, GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Port: c.Port, Peers: c.Peers,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Transit: c.Role == "transit"})
@@ -90,7 +100,9 @@ func printChange(c Change) {
 		return
 	}
 	l := c.Learned
-	fmt.Println("learned", l.Peer, l.Route.Prefix, l.Withdrawn, l.Route.Attrs.LargeCommunities, l.Route.Attrs.GShut())
+	a := l.Route.Attrs
+	fmt.Println("learned", l.Peer, l.Route.Prefix, l.Withdrawn, a.LargeCommunities, a.GShut(),
+		fmt.Sprintf("path=%d med=%d noexport=%v.", a.Prepend, a.MED, a.NoExport))
 }
 
 func eachLine(f func([]string)) {
@@ -146,12 +158,16 @@ func (alwaysSlots) TakeSlot(_ context.Context, p placement.Prefix, site, cause s
 func runSpeaker(ctx context.Context, c helperConfig) error {
 	site := "site" + strconv.Itoa(int(c.Site))
 	cfg := Config{Site: site, SiteNumber: c.Site, Node: site + "n1", ASN: c.ASN, RouterID: c.RouterID, Port: c.Port,
-		Peers: c.Peers, NextHop6: c.NextHop6, Host: NewLoopback(), Addresses: c.VIPs,
+		Peers: c.Peers, NextHop4: c.NextHop4, NextHop6: c.NextHop6, MarkerASN: c.MarkerASN, Host: NewLoopback(), Addresses: c.VIPs,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Events: func(e Event) {
 			fmt.Println("event", e.Prefix, e.From, e.To, "rule="+string(e.Rule), "witness="+strconv.FormatBool(e.Witness), "observed="+strconv.FormatBool(e.Observed))
 		}}
-	cfg.Timing.WarmUp = 100 * time.Millisecond
+	cfg.Timing.WarmUp = cmp.Or(c.WarmUp, 100*time.Millisecond)
+	if c.WarmUp > 0 {
+		cfg.Timing.MaxWarmUp = c.WarmUp // flaps are what is measured
+	}
+	cfg.Kernel = c.Kernel
 	if c.Slots {
 		cfg.Slots = alwaysSlots{}
 	}
@@ -164,6 +180,16 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 	})
 	fmt.Println("ready")
 	return s.Run(ctx)
+}
+
+func runWatchdog(ctx context.Context, c helperConfig) error {
+	w, err := NewWatchdog(WatchdogConfig{Pulse: c.Kernel.Pulse, After: c.After,
+		Logger: slog.New(slog.NewTextHandler(os.Stdout, nil))})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	return w.Run(ctx)
 }
 
 func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *placement.Snapshot {

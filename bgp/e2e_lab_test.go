@@ -271,17 +271,29 @@ func until(t *testing.T, within time.Duration, what string, ok func() bool) {
 // bird starts BIRD with our shipped filters and the given protocols.
 func (l *lab) bird(host string, config string) (query func(...string) string) {
 	l.t.Helper()
-	shipped, err := filepath.Abs("../etc/bird/rhumb-peer.conf")
+	return l.birdOf(host, `protocol direct { ipv4; ipv6; }
+protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
+protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
+include "`+shipped(l.t, "bird/rhumb-peer.conf")+`";
+`+config)
+}
+
+// shipped returns where a file of etc lies.
+func shipped(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs("../etc/" + name)
 	if err != nil {
-		l.t.Fatal(err)
+		t.Fatal(err)
 	}
+	return path
+}
+
+// birdOf starts BIRD with a configuration of its own.
+func (l *lab) birdOf(host string, config string) (query func(...string) string) {
+	l.t.Helper()
 	conf, ctl := filepath.Join(l.dir, host+".conf"), filepath.Join(l.dir, host+".ctl")
 	head := `log "` + filepath.Join(l.dir, host+".log") + `" all;
 protocol device {}
-protocol direct { ipv4; ipv6; }
-protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
-protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
-include "` + shipped + `";
 `
 	if err := os.WriteFile(conf, []byte(head+config), 0o644); err != nil {
 		l.t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,6 +20,8 @@ import (
 	"github.com/osrg/gobgp/v3/pkg/log"
 	wire "github.com/osrg/gobgp/v3/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v3/pkg/server"
+
+	"rhumb/placement"
 )
 
 // NoListener as a port makes the speaker dial only.
@@ -58,13 +61,20 @@ type GoBGP struct {
 	log    *slog.Logger
 	peers  []Peer
 	asn    uint32
+	// toward holds what a peer hears less than the others, made the policies
+	// which the library knows; the speaker's loop owns both.
+	toward map[netip.Addr]*api.Policy
+	made   map[string]bool
 
 	watches sync.WaitGroup
 	stop    context.CancelFunc // ends every watch
 	stopped context.Context
 }
 
-var _ Engine = (*GoBGP)(nil)
+var (
+	_ Engine = (*GoBGP)(nil)
+	_ Toward = (*GoBGP)(nil)
+)
 
 // StartGoBGP opens the listener and begins to dial the peers.
 //
@@ -78,7 +88,8 @@ func StartGoBGP(ctx context.Context, c GoBGPConfig) (*GoBGP, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	g := &GoBGP{log: c.Logger, peers: c.Peers, asn: c.ASN}
+	g := &GoBGP{log: c.Logger, peers: c.Peers, asn: c.ASN,
+		toward: make(map[netip.Addr]*api.Policy), made: make(map[string]bool)}
 	g.stopped, g.stop = context.WithCancel(context.Background())
 	g.server = server.NewBgpServer(server.LoggerOption(&logAdapter{c.Logger}))
 	go g.server.Serve() // the library has no way to end it; it lives as long as the process
@@ -164,6 +175,62 @@ func transitPolicies(ctx context.Context, s *server.BgpServer) error {
 	return errors.Join(
 		assign(ctx, s, api.PolicyDirection_IMPORT, api.RouteAction_ACCEPT, gshut),
 		assign(ctx, s, api.PolicyDirection_EXPORT, api.RouteAction_ACCEPT))
+}
+
+// towardPrepend is how many copies of our AS a peer with a bad path hears more:
+// enough to lose against any other way that is not absurdly long.
+const towardPrepend = 3
+
+// Toward makes an export policy for one peer, before that which lets our own
+// routes out, and sends the peer what it should hear now (a soft reset outbound,
+// which withdraws what the policy keeps back).
+func (g *GoBGP) Toward(ctx context.Context, peer netip.Addr, step placement.Step) error {
+	delete(g.toward, peer)
+	if step > placement.Announce {
+		p, err := g.towardPolicy(ctx, peer, step)
+		if err != nil {
+			return fmt.Errorf("bgp: toward %s: %w", peer, err)
+		}
+		g.toward[peer] = p
+	}
+	list := make([]*api.Policy, 0, len(g.toward)+1)
+	for _, p := range slices.SortedFunc(maps.Keys(g.toward), netip.Addr.Compare) {
+		list = append(list, g.toward[p])
+	}
+	list = append(list, &api.Policy{Name: "own"})
+	err := assign(ctx, g.server, api.PolicyDirection_EXPORT, api.RouteAction_REJECT, list...)
+	if err == nil {
+		err = g.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: peer.String(), Soft: true, Direction: api.ResetPeerRequest_OUT})
+	}
+	if err != nil {
+		return fmt.Errorf("bgp: toward %s: %w", peer, err)
+	}
+	return nil
+}
+
+// towardPolicy returns the policy of a peer and a step, which is made once and
+// then used again.
+func (g *GoBGP) towardPolicy(ctx context.Context, peer netip.Addr, step placement.Step) (*api.Policy, error) {
+	name := step.String() + " " + peer.String()
+	p := &api.Policy{Name: name}
+	if g.made[name] {
+		return p, nil
+	}
+	set := &api.DefinedSet{DefinedType: api.DefinedType_NEIGHBOR, Name: name, List: []string{netip.PrefixFrom(peer, peer.BitLen()).String()}}
+	if err := g.server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
+		return nil, err
+	}
+	act := &api.Actions{RouteAction: api.RouteAction_REJECT}
+	if step < placement.Withdrawn {
+		act = &api.Actions{RouteAction: api.RouteAction_NONE, AsPrepend: &api.AsPrependAction{Asn: g.asn, Repeat: towardPrepend}}
+	}
+	full := &api.Policy{Name: name, Statements: []*api.Statement{{Name: name, Actions: act,
+		Conditions: &api.Conditions{NeighborSet: &api.MatchSet{Type: api.MatchSet_ANY, Name: name}}}}}
+	if err := g.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: full}); err != nil {
+		return nil, err
+	}
+	g.made[name] = true
+	return p, nil
 }
 
 // assign makes the policies those of the global table, which all our peers share

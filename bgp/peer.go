@@ -34,6 +34,8 @@ type Peer struct {
 	AllPaths bool
 	// MaxPrefixes ends the session when the peer sends more; 0 is no limit.
 	MaxPrefixes uint32
+	// Probe looks at the path behind the peer; nil does not.
+	Probe *Probe
 	// GracefulRestart is named here only to be refused.
 	GracefulRestart bool
 }

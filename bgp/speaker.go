@@ -55,6 +55,8 @@ type Config struct {
 	// their packets come by other ways once the route is withdrawn. It is asked
 	// each second, from the loop, while an address waits to leave lo. Nil: never.
 	InUse func(netip.Addr) bool
+	// Look looks once through a peer which has a Probe; nil is the function Look.
+	Look func(context.Context, Probe) error
 	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
 	FIBWait time.Duration
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
@@ -94,6 +96,7 @@ type Speaker struct {
 	input   atomic.Pointer[input]
 	wake    chan struct{}
 	answers chan answer
+	looks   chan looked
 	status  atomic.Pointer[placement.BGPStatus]
 	metrics *metrics
 	// prepared closes when the first snapshot was followed once.
@@ -108,6 +111,8 @@ type loop struct {
 	routes  []*route // in order of prefix
 	peers   []PeerState
 	markers markers
+	// upstreams are the peers whose paths are looked at, in order of configuration.
+	upstreams []*upstream
 	// errs remembers the last error told of each object, so that a lasting one
 	// is logged once.
 	errs map[string]string
@@ -152,14 +157,17 @@ func New(c Config) *Speaker {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
+	if c.Look == nil {
+		c.Look = Look
+	}
 	if c.InUse == nil {
 		c.InUse = func(netip.Addr) bool { return false }
 	}
 	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
 	c.Timing = c.Timing.Or()
 	s := &Speaker{cfg: c, log: c.Logger, engine: c.Engine,
-		wake: make(chan struct{}, 1), prepared: make(chan struct{}), answers: make(chan answer),
-		metrics: newMetrics(c.Registerer, c.Site), loop: loop{errs: make(map[string]string)}}
+		wake: make(chan struct{}, 1), prepared: make(chan struct{}), answers: make(chan answer), looks: make(chan looked),
+		metrics: newMetrics(c.Registerer, c.Site), loop: loop{errs: make(map[string]string), upstreams: newUpstreams(c.Peers)}}
 	s.status.Store(&placement.BGPStatus{})
 	return s
 }
@@ -203,7 +211,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 			}
 		}))
 	}()
+	looking, unlook := context.WithCancel(ctx)
+	looked := make(chan struct{})
+	go func() { s.watchPaths(looking); close(looked) }()
 	err := s.serve(ctx, changes, watched)
+	unlook()
+	<-looked
 	s.leave()
 	unwatch()
 	if err == nil {
@@ -303,11 +316,14 @@ func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-ch
 			s.heard(c)
 		case a := <-s.answers:
 			s.answered(a)
+		case l := <-s.looks:
+			s.sawPath(l)
 		case <-audit.C:
 			s.audit(ctx)
 		}
 		s.take()
 		due.Reset(s.advance(ctx, time.Now()))
+		s.steer(ctx)
 		s.publish()
 	}
 }
@@ -390,7 +406,8 @@ func (s *Speaker) Prepared() <-chan struct{} { return s.prepared }
 func (s *Speaker) publish() {
 	st := &placement.BGPStatus{}
 	for _, p := range s.loop.peers {
-		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since})
+		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
+			Error: s.advice(p.Address)})
 	}
 	for _, r := range s.loop.routes {
 		rs := placement.RouteStatus{Prefix: r.prefix.Prefix, Want: r.want.Want, Announced: r.told, Cause: r.want.Cause,

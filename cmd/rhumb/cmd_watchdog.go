@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 
 // pulseFile is where the unit with the kernel's routes shows that it lives.
 func pulseFile(cfg *config.Node) string { return filepath.Join(cfg.Listen.Admin, "kernel.pulse") }
+
+// minAfter is how soon a speaker may be missed: some of its beats, not one.
+const minAfter = 3 * time.Second
 
 // watchdogCommand is a process of its own, in a unit of its own: what shares a
 // fate with the speaker cannot watch it.
@@ -26,6 +30,9 @@ watches it, and moves its routes to gshut (metric 300) when it has been gone or
 hanging for a while. It never removes a route, and does nothing else.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if after < minAfter {
+				return withCode(exitUsage, fmt.Errorf("--after %s: want %s at the least; the speaker shows itself once a second", after, minAfter))
+			}
 			cfg, err := config.LoadNode(file)
 			if err != nil {
 				return withCode(exitConfig, err)
