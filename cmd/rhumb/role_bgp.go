@@ -73,11 +73,7 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}
-	for _, p := range b.Peers {
-		c.Peers = append(c.Peers, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
-			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true,
-			Local: p.Local, Passive: p.Passive})
-	}
+	c.Peers = bgpPeers(b)
 	if b.Engine == config.EngineKernel {
 		c.Kernel = &bgp.KernelConfig{Table: b.Kernel.Table, Protocol: uint8(b.Kernel.Protocol), Pulse: pulseFile(u.cfg)}
 	}

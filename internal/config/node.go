@@ -113,6 +113,7 @@ type Peer struct {
 	Multihop     int        `yaml:"multihop"` // TTL; 0: directly connected
 	Local        netip.Addr `yaml:"local"`    // to speak from; the routing table's choice by default
 	Passive      bool       `yaml:"passive"`  // wait for the neighbour to connect
+	Probe        *PathProbe `yaml:"probe"`    // looks at the path behind the neighbour
 	PasswordFile string     `yaml:"password_file"`
 	Password     string     `yaml:"-"`
 }
@@ -299,6 +300,9 @@ func (n *Node) checkPeers(src *source) {
 			src.fail(at, "peer %s: local %s is of the other family", p.Addr, p.Local)
 		case p.Passive && n.BGP.Port < 0:
 			src.fail(at, "peer %s: passive waits for a connection, but no port is open (bgp.port %d)", p.Addr, n.BGP.Port)
+		}
+		if p.Probe != nil && p.Addr.IsValid() {
+			p.Probe.check(src, at, p.Addr, n.BGP.Engine)
 		}
 		seen[p.Addr] = true
 	}

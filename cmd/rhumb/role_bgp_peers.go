@@ -1,0 +1,28 @@
+package main
+
+import (
+	"rhumb/bgp"
+	"rhumb/internal/config"
+)
+
+// bgpPeers maps the neighbours of a node file. A session carries the family of
+// its own address, but for that with a daemon of this host: it is one for both.
+func bgpPeers(b *config.BGP) []bgp.Peer {
+	var out []bgp.Peer
+	for i := range b.Peers {
+		p := &b.Peers[i]
+		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
+			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()),
+			OwnFamily: !p.Addr.IsLoopback(), AllPaths: p.Addr.IsLoopback(),
+			Local: p.Local, Passive: p.Passive, Probe: pathProbe(p.Probe)})
+	}
+	return out
+}
+
+// pathProbe maps a probe of the path behind a neighbour; nil is none.
+func pathProbe(p *config.PathProbe) *bgp.Probe {
+	if p == nil {
+		return nil
+	}
+	return &bgp.Probe{Targets: p.Targets, From: p.From, Interface: p.Interface, Every: p.Every.D(), Fall: p.Fall, Rise: p.Rise, Act: p.Step()}
+}
