@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ const helperEnv = "RHUMB_BGP_E2E"
 
 // helperConfig is what a helper process is to be.
 type helperConfig struct {
-	Role string // engine, transit, speaker, watchdog
+	Role string // engine, transit, speaker, watchdog, source, sink
 	ASN  uint32
 	// MarkerASN where it is not ASN.
 	MarkerASN uint32
@@ -72,6 +73,13 @@ func helper(raw string) error {
 		return runSpeaker(ctx, c)
 	case "watchdog":
 		return runWatchdog(ctx, c)
+	case "source":
+		return runSource(ctx)
+	case "sink":
+		return runSink(ctx)
+	}
+	if c.Kernel != nil {
+		return runKernel(ctx, c)
 	}
 	g, err := StartGoBGP(ctx, GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Port: c.Port, Peers: c.Peers,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Transit: c.Role == "transit"})
@@ -114,8 +122,26 @@ func eachLine(f func([]string)) {
 	}
 }
 
-// command is: announce PREFIX [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | state
-func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
+// runKernel is the bare engine of kernel routes.
+func runKernel(ctx context.Context, c helperConfig) error {
+	k, err := StartKernel(*c.Kernel)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	go eachLine(func(f []string) {
+		if err := command(ctx, k, &c, f); err != nil {
+			fmt.Println("error", err)
+			return
+		}
+		fmt.Println("done", strings.Join(f, " "))
+	})
+	<-ctx.Done()
+	return k.Close()
+}
+
+// command is: announce PREFIX [step=STEP] [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | state
+func command(ctx context.Context, g Engine, c *helperConfig, f []string) error {
 	if f[0] == "state" {
 		st, err := g.PeerState(ctx)
 		for _, r := range st.Routes {
@@ -127,6 +153,7 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 	if f[0] == "withdraw" {
 		return g.Withdraw(ctx, prefix)
 	}
+	var step placement.Step
 	a := Attrs{LargeCommunities: []LargeCommunity{marker(64500, c.Site)}}
 	if prefix.Addr().Is6() {
 		a.NextHop = c.NextHop6
@@ -135,6 +162,10 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 		name, value, _ := strings.Cut(o, "=")
 		n, _ := strconv.Atoi(value)
 		switch name {
+		case "step":
+			if err := step.UnmarshalText([]byte(value)); err != nil {
+				return err
+			}
 		case "prepend":
 			a.Prepend = n
 		case "med":
@@ -145,7 +176,7 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 			a.NoExport = true
 		}
 	}
-	return g.Announce(ctx, Route{Prefix: prefix, Attrs: a})
+	return g.Announce(ctx, Route{Prefix: prefix, Attrs: a, Step: step})
 }
 
 // alwaysSlots grants what is asked.
@@ -171,10 +202,17 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 	if c.Slots {
 		cfg.Slots = alwaysSlots{}
 	}
+	var applied atomic.Int64
+	tell := cfg.Events
+	cfg.Events = func(e Event) {
+		fmt.Println("reaction", e.To, time.Duration(e.At.UnixNano()-applied.Load()).Microseconds(), "us")
+		tell(e)
+	}
 	s := New(cfg)
 	votes := int64(0)
 	go eachLine(func(f []string) { // STEP [local|shared|intent]
 		votes++
+		applied.Store(time.Now().UnixNano())
 		s.Apply(ctx, helperSnapshot(&c, site, f, votes), nil)
 		fmt.Println("done", strings.Join(f, " "))
 	})
