@@ -45,6 +45,7 @@ type helperConfig struct {
 	Prefixes  []placement.Prefix
 	VIPs      []netip.Addr
 	Slots     bool
+	Live      []placement.Announced // what other sites announce, as the speaker is told
 	Kernel    *KernelConfig // speaker: routes for the daemon of the same host; watchdog: whose
 	After     time.Duration // watchdog
 	WarmUp    time.Duration // speaker; 100 ms
@@ -210,10 +211,10 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 	}
 	s := New(cfg)
 	votes := int64(0)
-	go eachLine(func(f []string) { // STEP [local|shared|intent]
+	go eachLine(func(f []string) { // STEP [local|shared|intent [PREFIX]]; the other prefixes are to be announced
 		votes++
 		applied.Store(time.Now().UnixNano())
-		s.Apply(ctx, helperSnapshot(&c, site, f, votes), nil)
+		s.Apply(ctx, helperSnapshot(&c, site, f, votes), c.Live)
 		fmt.Println("done", strings.Join(f, " "))
 	})
 	fmt.Println("ready")
@@ -239,10 +240,12 @@ func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *plac
 	}
 	for _, p := range c.Prefixes {
 		a := placement.Announcement{Prefix: p.Prefix, Site: site, Want: step, Cause: "test", Mode: c.Mode}
-		switch strings.Join(f[1:], "") {
-		case "intent":
+		switch {
+		case len(f) > 2 && f[2] != p.Prefix.String():
+			a.Want = placement.Announce
+		case len(f) > 1 && f[1] == "intent":
 			a.Intent = true
-		case "local", "shared":
+		case len(f) > 1:
 			a.Fault = placement.Fault(f[1])
 		}
 		snap.Announcements = append(snap.Announcements, a)

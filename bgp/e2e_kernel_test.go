@@ -104,11 +104,11 @@ func speakerBeside(c helperConfig) helperConfig {
 }
 
 // routerOf is the daemon's session with the router, for BIRD.
-func routerOf(number int, export string) string {
+func routerOf(number int, export4, export6 string) string {
 	return fmt.Sprintf(`
 protocol bgp router { local %s as 64500; neighbor 198.51.100.2 as 64501; hold time 9; connect delay time 1; connect retry time 1;
-  error wait time 1, 2; ipv4 { import all; export where %s; }; ipv6 { import all; export where %s; next hop self; }; }
-`, addr4(number), export, export)
+  error wait time 1, 2; ipv4 { import all; export %s; next hop self; }; ipv6 { import all; export %s; next hop self; }; }
+`, addr4(number), export4, export6)
 }
 
 func birdBesideKernel(l *lab, host string, number int) {
@@ -118,7 +118,7 @@ protocol direct { ipv4; ipv6; }
 protocol kernel { learn; ipv4 { import filter rhumb_kernel4; export where source = RTS_BGP; }; }
 protocol kernel { learn; ipv6 { import filter rhumb_kernel6; export where source = RTS_BGP; }; }
 protocol bgp rhumb from rhumb_reader {}
-`+routerOf(number, "source = RTS_INHERIT"))
+`+routerOf(number, "filter rhumb_out4", "filter rhumb_out6"))
 }
 
 func birdBesideSpeaker(l *lab, host string, number int) {
@@ -127,7 +127,7 @@ protocol direct { ipv4; ipv6; }
 protocol bgp rhumb { local 127.0.0.1 as 64500; neighbor 127.0.0.2 as 64511; multihop 2; passive on; hold time 9;
   ipv4 { import filter { preference = 200; accept; }; export where proto = "router"; add paths tx; };
   ipv6 { import filter { preference = 200; accept; }; export where proto = "router"; add paths tx; next hop address 2001:db8:1::2; }; }
-`+routerOf(number, `proto = "rhumb"`))
+`+routerOf(number, `where proto = "rhumb"`, `where proto = "rhumb"`))
 }
 
 // frrBesideKernel is the shipped file with this host's address, without what
