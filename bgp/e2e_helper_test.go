@@ -141,7 +141,7 @@ func runKernel(ctx context.Context, c helperConfig) error {
 	return k.Close()
 }
 
-// command is: announce PREFIX [step=STEP] [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | state
+// command is: announce PREFIX [step=STEP] [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | toward PEER STEP | state
 func command(ctx context.Context, g Engine, c *helperConfig, f []string) error {
 	if f[0] == "state" {
 		st, err := g.PeerState(ctx)
@@ -149,6 +149,13 @@ func command(ctx context.Context, g Engine, c *helperConfig, f []string) error {
 			fmt.Printf("route %s %+v\n", r.Prefix, r.Attrs)
 		}
 		return err
+	}
+	if f[0] == "toward" {
+		var step placement.Step
+		if err := step.UnmarshalText([]byte(f[2])); err != nil {
+			return err
+		}
+		return g.(Toward).Toward(ctx, netip.MustParseAddr(f[1]), step)
 	}
 	prefix := netip.MustParsePrefix(f[1])
 	if f[0] == "withdraw" {
