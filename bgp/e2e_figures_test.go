@@ -148,12 +148,17 @@ func TestKernelFigures(t *testing.T) {
 				{"announce " + net4 + " step=gshut", " true path=4 med=500"},
 				{"withdraw " + net4, net4 + " true"},
 			}
-			var took []time.Duration
-			for i := range rounds(48, 300) {
+			step := func(i int) time.Duration {
 				s := steps[i%len(steps)]
 				from := router.mark()
 				at := sp.tell(s.cmd)
-				took = append(took, router.expect(from, 5*time.Second, "learned 198.51.100.21 "+net4, s.seen).Sub(at))
+				return router.expect(from, 5*time.Second, "learned 198.51.100.21 "+net4, s.seen).Sub(at)
+			}
+			// FRR holds its first UPDATE back for a second after the session is up.
+			t.Logf("the first step through %s: %v", d.name, step(0))
+			var took []time.Duration
+			for i := range rounds(48, 300) {
+				took = append(took, step(i+1))
 			}
 			figure(t, "a step in the kernel to the router through "+d.name, took, d.limit, d.limit)
 		})

@@ -106,7 +106,7 @@ func speakerBeside(c helperConfig) helperConfig {
 // routerOf is the daemon's session with the router, for BIRD.
 func routerOf(number int, export4, export6 string) string {
 	return fmt.Sprintf(`
-protocol bgp router { local %s as 64500; neighbor 198.51.100.2 as 64501; hold time 9; connect delay time 1; connect retry time 1;
+protocol bgp up { local %s as 64500; neighbor 198.51.100.2 as 64501; hold time 9; connect delay time 1; connect retry time 1;
   error wait time 1, 2; ipv4 { import all; export %s; next hop self; }; ipv6 { import all; export %s; next hop self; }; }
 `, addr4(number), export4, export6)
 }
@@ -125,8 +125,8 @@ func birdBesideSpeaker(l *lab, host string, number int) {
 	l.birdOf(host, `router id `+addr4(number).String()+`;
 protocol direct { ipv4; ipv6; }
 protocol bgp rhumb { local 127.0.0.1 as 64500; neighbor 127.0.0.2 as 64511; multihop 2; passive on; hold time 9;
-  ipv4 { import filter { preference = 200; accept; }; export where proto = "router"; add paths tx; };
-  ipv6 { import filter { preference = 200; accept; }; export where proto = "router"; add paths tx; next hop address 2001:db8:1::2; }; }
+  ipv4 { import filter { preference = 200; accept; }; export where proto = "up"; add paths tx; };
+  ipv6 { import filter { preference = 200; accept; }; export where proto = "up"; add paths tx; next hop address 2001:db8:1::2; }; }
 `+routerOf(number, `where proto = "rhumb"`, `where proto = "rhumb"`))
 }
 
@@ -186,13 +186,13 @@ func (b *beside) seen(from int, prefix string, step placement.Step) time.Time {
 	b.t.Helper()
 	words := []string{"learned " + addr4(b.number).String() + " " + prefix + " "}
 	if step == placement.Withdrawn {
-		return b.router.expect(from, 5*time.Second, append(words, prefix+" true")...)
+		return b.router.expectIn(b.t, from, 5*time.Second, append(words, prefix+" true")...)
 	}
 	path, med := b.path, uint32(0)
 	if step >= placement.Prepend {
 		path, med = path+b.prepend, b.med
 	}
-	return b.router.expect(from, 5*time.Second, append(words, prefix+" false [[64500 1 1]] "+fmt.Sprint(step == placement.GShut),
+	return b.router.expectIn(b.t, from, 5*time.Second, append(words, prefix+" false [[64500 1 1]] "+fmt.Sprint(step == placement.GShut),
 		fmt.Sprintf("path=%d med=%d noexport=false.", path, med))...)
 }
 

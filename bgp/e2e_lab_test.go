@@ -96,7 +96,7 @@ type process struct {
 	in    io.WriteCloser
 	mu    sync.Mutex
 	lines []line
-	more  chan struct{}
+	more  chan struct{} // closed by the next line; under mu
 	done  chan struct{}
 }
 
@@ -107,7 +107,7 @@ type line struct {
 
 func (l *lab) start(host, name string, env []string, args ...string) *process {
 	l.t.Helper()
-	p := &process{t: l.t, name: host + "/" + filepath.Base(name), more: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &process{t: l.t, name: host + "/" + filepath.Base(name), more: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command("ip", append([]string{"netns", "exec", l.ns(host), name}, args...)...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = &tail{p: p}
@@ -150,11 +150,9 @@ func (w *tail) Write(b []byte) (int, error) {
 func (p *process) add(text string) {
 	p.mu.Lock()
 	p.lines = append(p.lines, line{time.Now(), text})
+	close(p.more)
+	p.more = make(chan struct{})
 	p.mu.Unlock()
-	select {
-	case p.more <- struct{}{}:
-	default:
-	}
 }
 
 func (p *process) text() string {
@@ -177,6 +175,12 @@ func (p *process) mark() int {
 // expect waits for a line with all the words, said after the mark, and returns when it came.
 func (p *process) expect(from int, within time.Duration, words ...string) time.Time {
 	p.t.Helper()
+	return p.expectIn(p.t, from, within, words...)
+}
+
+// expectIn is expect in a test which is not the one that started the process.
+func (p *process) expectIn(t *testing.T, from int, within time.Duration, words ...string) time.Time {
+	t.Helper()
 	deadline := time.After(within)
 	for {
 		p.mu.Lock()
@@ -186,13 +190,14 @@ func (p *process) expect(from int, within time.Duration, words ...string) time.T
 				return l.at
 			}
 		}
+		more := p.more
 		p.mu.Unlock()
 		select {
-		case <-p.more:
+		case <-more:
 		case <-p.done:
-			p.t.Fatalf("%s ended before it said %q:\n%s", p.name, words, p.text())
+			t.Fatalf("%s ended before it said %q:\n%s", p.name, words, p.text())
 		case <-deadline:
-			p.t.Fatalf("%s did not say %q in %v:\n%s", p.name, words, within, p.text())
+			t.Fatalf("%s did not say %q in %v:\n%s", p.name, words, within, p.text())
 		}
 	}
 }
