@@ -35,6 +35,7 @@ type beside struct {
 func TestEnginesBesideDaemons(t *testing.T) {
 	l := newLab(t)
 	l.host("router", 2)
+	home := netip.MustParseAddr("127.0.0.1")
 	cases := []struct {
 		name, host string
 		number     int
@@ -43,13 +44,14 @@ func TestEnginesBesideDaemons(t *testing.T) {
 		path       int
 		prepend    int
 		med        uint32
+		at         netip.Addr // where the daemon is dialled; FRR knows no 127.0.0.1
 	}{
-		{"kernel and BIRD", "kb", 21, birdBesideKernel, kernelBeside, 1, 3, 500},
-		{"kernel and FRR", "kf", 22, frrBesideKernel, kernelBeside, 1, 3, 500},
+		{"kernel and BIRD", "kb", 21, birdBesideKernel, kernelBeside, 1, 3, 500, home},
+		{"kernel and FRR", "kf", 22, frrBesideKernel, kernelBeside, 1, 3, 500, addr4(22)},
 		// The MED ends at the daemon (RFC 4271 section 5.1.4), and the path is
 		// longer by the AS of the speaker behind it.
-		{"gobgp and BIRD", "gb", 23, birdBesideSpeaker, speakerBeside, 2, 2, 0},
-		{"gobgp and FRR", "gf", 24, frrBesideSpeaker, speakerBeside, 2, 2, 0},
+		{"gobgp and BIRD", "gb", 23, birdBesideSpeaker, speakerBeside, 2, 2, 0, home},
+		{"gobgp and FRR", "gf", 24, frrBesideSpeaker, speakerBeside, 2, 2, 0, addr4(24)},
 	}
 	routerConfig := helperConfig{Role: "engine", ASN: 64501, RouterID: addr4(2), NextHop6: addr6(2), Site: 9}
 	for _, c := range cases {
@@ -70,7 +72,7 @@ func TestEnginesBesideDaemons(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				b := &beside{lab: l, t: t, host: c.host, number: c.number, router: router, path: c.path, prepend: c.prepend, med: c.med,
-					config: c.engine(besideConfig(l, c.host, c.number))}
+					config: c.engine(besideConfig(l, c.host, c.number, c.at))}
 				b.scenario()
 				if b.config.Kernel != nil {
 					b.dies()
@@ -81,7 +83,7 @@ func TestEnginesBesideDaemons(t *testing.T) {
 }
 
 // besideConfig is a speaker which has two prefixes and asks for a witness.
-func besideConfig(l *lab, host string, number int) helperConfig {
+func besideConfig(l *lab, host string, number int, daemon netip.Addr) helperConfig {
 	return helperConfig{Role: "speaker", ASN: 64500, RouterID: addr4(number + 100), Site: 1, Port: NoListener, Slots: true,
 		Prefixes: []placement.Prefix{
 			{Prefix: netip.MustParsePrefix(net4), Slots: 1, Prepend: 2, MED: 50, Witness: placement.WitnessRequired},
@@ -89,7 +91,7 @@ func besideConfig(l *lab, host string, number int) helperConfig {
 		},
 		VIPs:   []netip.Addr{vip, netip.MustParseAddr("2001:db8:53::53")},
 		Kernel: &KernelConfig{Pulse: filepath.Join(l.dir, host+".pulse")},
-		Peers: []Peer{{Address: netip.MustParseAddr("127.0.0.1"), Local: netip.MustParseAddr("127.0.0.2"),
+		Peers: []Peer{{Address: daemon, Local: netip.MustParseAddr("127.0.0.2"),
 			ASN: 64500, AllPaths: true}}}
 }
 
@@ -175,7 +177,6 @@ router bgp 64500
  neighbor 198.51.100.2 timers connect 1
  neighbor 127.0.0.2 remote-as 64511
  neighbor 127.0.0.2 ebgp-multihop 2
- neighbor 127.0.0.2 update-source 127.0.0.1
  neighbor 127.0.0.2 passive
  neighbor 127.0.0.2 timers 3 9
  address-family ipv4 unicast`+af+` address-family ipv6 unicast`+af)

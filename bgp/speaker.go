@@ -246,26 +246,26 @@ func (s *Speaker) startSpeaker(ctx context.Context, port int, peers []Peer) (*Go
 
 // startBeside starts the kernel's routes. Where peers are named, a GoBGP without
 // a port dials them and is given no route: it reads markers.
-func (s *Speaker) startBeside(ctx context.Context, c KernelConfig) (end func(), err error) {
-	end = func() {}
+func (s *Speaker) startBeside(ctx context.Context, c KernelConfig) (func(), error) {
+	hangUp := func() {}
 	if len(s.cfg.Peers) > 0 {
 		peers := slices.Clone(s.cfg.Peers)
 		for i := range peers {
-			peers[i].AllPaths = true
+			peers[i].AllPaths, peers[i].OwnFamily = true, false
 		}
 		reader, err := s.startSpeaker(ctx, NoListener, peers)
 		if err != nil {
 			return nil, err
 		}
-		c.Reader, end = reader, func() { s.closeEngine(reader) }
+		c.Reader, hangUp = reader, func() { s.closeEngine(reader) }
 	}
 	k, err := StartKernel(c)
 	if err != nil {
-		end()
+		hangUp()
 		return nil, err
 	}
 	s.engine = k
-	return func() { s.failed("pulse", k.Close()); end() }, nil
+	return func() { s.failed("pulse", k.Close()); hangUp() }, nil
 }
 
 // closeEngine ends the sessions; the routes are withdrawn by then.

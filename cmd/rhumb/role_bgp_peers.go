@@ -11,9 +11,10 @@ func bgpPeers(b *config.BGP) []bgp.Peer {
 	var out []bgp.Peer
 	for i := range b.Peers {
 		p := &b.Peers[i]
+		beside := p.Addr.IsLoopback() || p.Local.IsLoopback()
 		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
 			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()),
-			OwnFamily: !p.Addr.IsLoopback(), AllPaths: p.Addr.IsLoopback(),
+			OwnFamily: !beside, AllPaths: beside,
 			Local: p.Local, Passive: p.Passive, Probe: pathProbe(p.Probe)})
 	}
 	return out
