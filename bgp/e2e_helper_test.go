@@ -46,9 +46,9 @@ type helperConfig struct {
 	VIPs      []netip.Addr
 	Slots     bool
 	Live      []placement.Announced // what other sites announce, as the speaker is told
-	Kernel    *KernelConfig // speaker: routes for the daemon of the same host; watchdog: whose
-	After     time.Duration // watchdog
-	WarmUp    time.Duration // speaker; 100 ms
+	Kernel    *KernelConfig         // speaker: routes for the daemon of the same host; watchdog: whose
+	After     time.Duration         // watchdog
+	WarmUp    time.Duration         // speaker; 100 ms
 }
 
 func TestMain(m *testing.M) {
