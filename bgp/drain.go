@@ -51,6 +51,12 @@ func (s *Speaker) leave() {
 			out = append(out, r)
 		}
 	}
+	if outlives(s.engine) && len(out) > 0 {
+		// Routes and addresses stay: a restart must not show, and after a stop
+		// the watchdog moves the routes to gshut. Silence is asked for by a drain.
+		s.log.Info("bgp: routes stay in the kernel", "prefixes", len(out))
+		return
+	}
 	if len(out) == 0 {
 		s.unbindAll()
 		return

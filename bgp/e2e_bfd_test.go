@@ -286,7 +286,7 @@ func TestBFD(t *testing.T) {
 	l.negotiated()
 	t.Run("wrong TTL", func(t *testing.T) { l.wrongTTL(t) })
 	t.Run("load", func(t *testing.T) { l.soak(t) })
-	for range rounds() {
+	for range rounds(1, 10) {
 		for _, s := range l.speakers {
 			l.gone(t, "host death", s, func() { l.ip("-n", l.ns("sw"), "link", "set", "p"+s.host, "down") },
 				func() { l.ip("-n", l.ns("sw"), "link", "set", "p"+s.host, "up") })
@@ -294,14 +294,6 @@ func TestBFD(t *testing.T) {
 		}
 	}
 	l.leave(t)
-}
-
-// rounds is how often each death is played.
-func rounds() int {
-	if os.Getenv("RHUMB_SOAK") != "" {
-		return 10
-	}
-	return 1
 }
 
 // negotiated checks what FRR says the two ends agreed on.

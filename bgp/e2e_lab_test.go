@@ -96,7 +96,7 @@ type process struct {
 	in    io.WriteCloser
 	mu    sync.Mutex
 	lines []line
-	more  chan struct{}
+	more  chan struct{} // closed by the next line; under mu
 	done  chan struct{}
 }
 
@@ -107,7 +107,7 @@ type line struct {
 
 func (l *lab) start(host, name string, env []string, args ...string) *process {
 	l.t.Helper()
-	p := &process{t: l.t, name: host + "/" + filepath.Base(name), more: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &process{t: l.t, name: host + "/" + filepath.Base(name), more: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command("ip", append([]string{"netns", "exec", l.ns(host), name}, args...)...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = &tail{p: p}
@@ -152,11 +152,9 @@ func (w *tail) Write(b []byte) (int, error) {
 func (p *process) add(text string) {
 	p.mu.Lock()
 	p.lines = append(p.lines, line{time.Now(), text})
+	close(p.more)
+	p.more = make(chan struct{})
 	p.mu.Unlock()
-	select {
-	case p.more <- struct{}{}:
-	default:
-	}
 }
 
 func (p *process) text() string {
@@ -179,6 +177,12 @@ func (p *process) mark() int {
 // expect waits for a line with all the words, said after the mark, and returns when it came.
 func (p *process) expect(from int, within time.Duration, words ...string) time.Time {
 	p.t.Helper()
+	return p.expectIn(p.t, from, within, words...)
+}
+
+// expectIn is expect in a test which is not the one that started the process.
+func (p *process) expectIn(t *testing.T, from int, within time.Duration, words ...string) time.Time {
+	t.Helper()
 	deadline := time.After(within)
 	for {
 		p.mu.Lock()
@@ -188,13 +192,14 @@ func (p *process) expect(from int, within time.Duration, words ...string) time.T
 				return l.at
 			}
 		}
+		more := p.more
 		p.mu.Unlock()
 		select {
-		case <-p.more:
+		case <-more:
 		case <-p.done:
-			p.t.Fatalf("%s ended before it said %q:\n%s", p.name, words, p.text())
+			t.Fatalf("%s ended before it said %q:\n%s", p.name, words, p.text())
 		case <-deadline:
-			p.t.Fatalf("%s did not say %q in %v:\n%s", p.name, words, within, p.text())
+			t.Fatalf("%s did not say %q in %v:\n%s", p.name, words, within, p.text())
 		}
 	}
 }
@@ -273,17 +278,29 @@ func until(t *testing.T, within time.Duration, what string, ok func() bool) {
 // bird starts BIRD with our shipped filters and the given protocols.
 func (l *lab) bird(host string, config string) (query func(...string) string) {
 	l.t.Helper()
-	shipped, err := filepath.Abs("../etc/bird/rhumb-peer.conf")
+	return l.birdOf(host, `protocol direct { ipv4; ipv6; }
+protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
+protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
+include "`+shipped(l.t, "bird/rhumb-peer.conf")+`";
+`+config)
+}
+
+// shipped returns where a file of etc lies.
+func shipped(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs("../etc/" + name)
 	if err != nil {
-		l.t.Fatal(err)
+		t.Fatal(err)
 	}
+	return path
+}
+
+// birdOf starts BIRD with a configuration of its own.
+func (l *lab) birdOf(host string, config string) (query func(...string) string) {
+	l.t.Helper()
 	conf, ctl := filepath.Join(l.dir, host+".conf"), filepath.Join(l.dir, host+".ctl")
 	head := `log "` + filepath.Join(l.dir, host+".log") + `" all;
 protocol device {}
-protocol direct { ipv4; ipv6; }
-protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
-protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
-include "` + shipped + `";
 `
 	if err := os.WriteFile(conf, []byte(head+config), 0o644); err != nil {
 		l.t.Fatal(err)

@@ -128,7 +128,9 @@ func (s *Speaker) failed(object string, err error) {
 // metrics are the Speaker's; they work unregistered too.
 type metrics struct {
 	announced, step, slots, anchors, peer *prometheus.GaugeVec
+	loss, path                            *prometheus.GaugeVec
 	changes, would, refusals, repairs     *prometheus.CounterVec
+	toward                                *prometheus.CounterVec
 	reaction                              prometheus.Histogram
 }
 
@@ -147,6 +149,9 @@ func newMetrics(reg prometheus.Registerer, site string) *metrics {
 		slots:     gauge("rhumb_bgp_budget_slots", "Slots of the prefix: all there are, and held by this site.", nil, "prefix", "state"),
 		anchors:   gauge("rhumb_bgp_anchor_sites", "Sites named to stay, by the snapshot in force.", nil, "prefix"),
 		peer:      gauge("rhumb_bgp_peer_state", "1 for the state in which the peer is.", nil, "peer", "state"),
+		loss:      gauge("rhumb_bgp_path_loss_ratio", "Looks through the peer without an answer, of the last 50.", own, "peer"),
+		path:      gauge("rhumb_bgp_path_step", "What the peer should hear of us: 0 announce, 1 prepend, 3 nothing.", own, "peer"),
+		toward:    count("rhumb_bgp_path_changes_total", "Changes made at one peer alone, by the step reached.", own, "peer", "action"),
 		changes:   count("rhumb_anycast_changes_total", "Steps taken, by the step reached.", own, "prefix", "action", "fault"),
 		would:     count("rhumb_anycast_would_change_total", "Steps which mode observe did not take.", own, "prefix", "action"),
 		refusals:  count("rhumb_bgp_guard_refusals_total", "Steps refused, by rule.", nil, "rule"),
@@ -155,7 +160,7 @@ func newMetrics(reg prometheus.Registerer, site string) *metrics {
 			Help: "From the snapshot handed over to the UPDATE given to the engine, lowerings only.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.changes, m.would, m.refusals, m.repairs, m.reaction)
+		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.loss, m.path, m.toward, m.changes, m.would, m.refusals, m.repairs, m.reaction)
 	}
 	return m
 }
@@ -175,6 +180,10 @@ func (m *metrics) observe(s *Speaker) {
 		m.slots.WithLabelValues(p, "all").Set(float64(r.prefix.Slots))
 		m.slots.WithLabelValues(p, "held").Set(held)
 		m.anchors.WithLabelValues(p).Set(float64(len(s.loop.now.anchors(r))))
+	}
+	for _, u := range s.loop.upstreams {
+		m.loss.WithLabelValues(u.peer.String()).Set(u.path.loss())
+		m.path.WithLabelValues(u.peer.String()).Set(float64(u.advised))
 	}
 	m.peer.Reset()
 	for _, p := range s.loop.peers {

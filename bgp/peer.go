@@ -29,10 +29,15 @@ type Peer struct {
 	// OwnFamily carries only routes of Address's family. A Transit wants it: it
 	// writes the session's own address as next hop, which must be of that family.
 	OwnFamily bool
+	// AllPaths asks the peer for more than its best path (RFC 7911): a daemon on
+	// our own host prefers our route, and is to show us those of other sites.
+	AllPaths bool
 	// MaxPrefixes ends the session when the peer sends more; 0 is no limit.
 	MaxPrefixes uint32
 	// BFD watches a directly connected peer (RFC 5881); zero does not.
 	BFD PeerBFD
+	// Probe looks at the path behind the peer; nil does not.
+	Probe *Probe
 	// GracefulRestart is named here only to be refused.
 	GracefulRestart bool
 }

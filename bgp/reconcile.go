@@ -235,9 +235,14 @@ func (s *Speaker) tell(ctx context.Context, r *route, to placement.Step) error {
 	case to == placement.Withdrawn:
 		return s.engine.Withdraw(ctx, r.prefix.Prefix)
 	case r.told == placement.Withdrawn:
-		return s.engine.Announce(ctx, Route{r.prefix.Prefix, s.attrs(r, to)})
+		return s.engine.Announce(ctx, s.at(r, to))
 	}
-	return s.engine.SetAttrs(ctx, Route{r.prefix.Prefix, s.attrs(r, to)})
+	return s.engine.SetAttrs(ctx, s.at(r, to))
+}
+
+// at is the route on a rung.
+func (s *Speaker) at(r *route, step placement.Step) Route {
+	return Route{Prefix: r.prefix.Prefix, Attrs: s.attrs(r, step), Step: step}
 }
 
 // attrs returns the attributes of a step; each keeps those of the one before.
@@ -277,7 +282,7 @@ func (s *Speaker) audit(ctx context.Context) {
 	s.recovered("engine")
 	s.loop.peers = st.Peers
 	for _, r := range s.loop.routes {
-		if r.ladder.At < placement.Withdrawn {
+		if r.ladder.At < placement.Withdrawn && s.loop.now != nil {
 			r.missing = s.lacking(r)
 		}
 		if r.told < placement.Withdrawn {
@@ -300,12 +305,21 @@ func (s *Speaker) holds(p netip.Prefix) bool {
 	})
 }
 
+// stands tells whether the engine has a route as it was told. Where a daemon
+// makes the attributes, the step is all there is to compare.
+func (s *Speaker) stands(have, want Route) bool {
+	if outlives(s.engine) {
+		return have.Step == want.Step
+	}
+	return have.Attrs.Equal(want.Attrs)
+}
+
 // repair makes one route of the engine what it was told to be. A route lost is
 // announced as it was; whether it should be is the ladder's matter.
 func (s *Speaker) repair(ctx context.Context, r *route, have []Route) {
-	want := Route{r.prefix.Prefix, s.attrs(r, r.told)}
+	want := s.at(r, r.told)
 	i := slices.IndexFunc(have, func(h Route) bool { return h.Prefix == want.Prefix })
-	if i >= 0 && have[i].Attrs.Equal(want.Attrs) {
+	if i >= 0 && s.stands(have[i], want) {
 		return
 	}
 	if i < 0 {

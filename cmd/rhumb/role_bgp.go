@@ -10,6 +10,7 @@ import (
 
 	"rhumb/bgp"
 	"rhumb/edge/forward"
+	"rhumb/internal/config"
 	"rhumb/placement"
 	"rhumb/placement/node"
 	"rhumb/placement/store"
@@ -81,10 +82,9 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}
-	for _, p := range b.Peers {
-		c.Peers = append(c.Peers, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
-			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true,
-			BFD: bgp.PeerBFD{Interval: p.BFD.Interval.D(), Multiplier: uint8(p.BFD.Multiplier), Port: uint16(p.BFD.Port)}})
+	c.Peers = bgpPeers(b)
+	if b.Engine == config.EngineKernel {
+		c.Kernel = &bgp.KernelConfig{Table: b.Kernel.Table, Protocol: uint8(b.Kernel.Protocol), Pulse: pulseFile(u.cfg)}
 	}
 	if u.has("health") {
 		c.Listening = u.listening

@@ -64,15 +64,10 @@ func (s *serves) addresses() []netip.AddrPort {
 // fitness is what the health role looks at on this machine.
 func (u *unit) fitness() *health.Fitness {
 	f := &health.Fitness{Dir: u.cfg.Node.DataDir}
-	for _, p := range bgpPeers(u.cfg) {
-		f.Routers = append(f.Routers, p.Addr)
+	if u.cfg.BGP != nil {
+		for _, p := range u.cfg.BGP.Peers {
+			f.Routers = append(f.Routers, p.Addr)
+		}
 	}
 	return f
-}
-
-func bgpPeers(cfg *config.Node) []config.Peer {
-	if cfg.BGP == nil {
-		return nil
-	}
-	return cfg.BGP.Peers
 }

@@ -109,7 +109,9 @@ type BGP struct {
 	// routes; it is set where every site has an AS of its own (RFC 6382).
 	MarkerASN uint32     `yaml:"marker_asn"`
 	RouterID  netip.Addr `yaml:"router_id"`
-	Engine    string     `yaml:"engine"` // gobgp
+	Engine    string     `yaml:"engine"` // gobgp or kernel
+	// Kernel says which routes the engine of that name writes.
+	Kernel *Kernel `yaml:"kernel"`
 	// Port is where sessions are accepted; 179 by default, -1 for none.
 	Port            int                `yaml:"port"`
 	Hold            placement.Duration `yaml:"hold"`
@@ -126,6 +128,9 @@ type Peer struct {
 	GTSM         bool       `yaml:"gtsm"`
 	Multihop     int        `yaml:"multihop"` // TTL; 0: directly connected
 	BFD          BFD        `yaml:"bfd"`
+	Local        netip.Addr `yaml:"local"`   // to speak from; the routing table's choice by default
+	Passive      bool       `yaml:"passive"` // wait for the neighbour to connect
+	Probe        *PathProbe `yaml:"probe"`   // looks at the path behind the neighbour
 	PasswordFile string     `yaml:"password_file"`
 	Password     string     `yaml:"-"`
 }
@@ -183,7 +188,7 @@ func (n *Node) defaults(dir string) {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
 	}
 	if b := n.BGP; b != nil {
-		b.Engine, b.Port = or(b.Engine, "gobgp"), or(b.Port, 179)
+		b.defaults()
 		for i := range b.Peers {
 			b.Peers[i].BFD.defaults()
 			if f := b.Peers[i].PasswordFile; f != "" {
@@ -310,9 +315,7 @@ func (n *Node) checkBGP(src *source) {
 	if !n.BGP.RouterID.Is4() {
 		src.fail([]string{"bgp", "router_id"}, "want an IPv4 address (RFC 4271, 4.2)")
 	}
-	if n.BGP.Engine != "gobgp" {
-		src.fail([]string{"bgp", "engine"}, "unknown engine %q; this version has gobgp", n.BGP.Engine)
-	}
+	n.BGP.checkEngine(src)
 	if n.BGP.GracefulRestart {
 		src.refuse(placement.RuleGRWithHealth, []string{"bgp", "graceful_restart"},
 			"a dead speaker would go on attracting traffic for the restart time")
@@ -344,6 +347,15 @@ func (n *Node) checkPeers(src *source) {
 			src.fail(at, "peer %s: gtsm is for directly connected peers, not for multihop (RFC 5082)", p.Addr)
 		case p.GTSM && p.ASN == n.BGP.ASN:
 			src.fail(at, "peer %s: gtsm is for external peers", p.Addr)
+		case p.Multihop > 0 && p.ASN == n.BGP.ASN:
+			src.fail(at, "peer %s: multihop is for external peers; internal ones need none", p.Addr)
+		case p.Local.IsValid() && p.Local.Is4() != p.Addr.Is4():
+			src.fail(at, "peer %s: local %s is of the other family", p.Addr, p.Local)
+		case p.Passive && n.BGP.Port < 0:
+			src.fail(at, "peer %s: passive waits for a connection, but no port is open (bgp.port %d)", p.Addr, n.BGP.Port)
+		}
+		if p.Probe != nil && p.Addr.IsValid() {
+			p.Probe.check(src, at, p.Addr, n.BGP.Engine)
 		}
 		if why := p.checkBFD(); why != "" && p.Addr.IsValid() {
 			src.fail(at, "peer %s: %s", p.Addr, why)

@@ -140,7 +140,11 @@ func (b *builder) referPrefix(p *placement.Prefix) {
 		}
 	}
 	n := len(f.AnnouncingSites(p))
-	if limit := n - p.MinAnchors(n); p.Slots < 0 || p.Slots > max(limit, 0) && p.Slots > 1 {
+	limit := n - p.MinAnchors(n)
+	if p.Reach == placement.Local && b.covered(p.Prefix) {
+		limit = n // the cover catches the clients: its Anchors stay
+	}
+	if p.Slots < 0 || p.Slots > max(limit, 0) && p.Slots > 1 {
 		d.refuse(placement.RuleSlots, append(slices.Clone(at), "slots"), "%d slots; %d sites with %d anchors leave %d", p.Slots, n, p.MinAnchors(n), limit)
 	}
 	if p.MinAnnouncing > n {

@@ -22,7 +22,7 @@ func readZone(origin, file string, data []byte) (ZoneInfo, error) {
 
 // TestGoodSamples: what is right loads.
 func TestGoodSamples(t *testing.T) {
-	for _, file := range []string{"testdata/good/small/fleet.yaml", "testdata/good/checks/fleet.yaml", "../../etc/lab/fleet/fleet.yaml", "../../etc/lab/root/fleet.yaml", "../../etc/fleet.yaml"} {
+	for _, file := range []string{"testdata/good/small/fleet.yaml", "testdata/good/checks/fleet.yaml", "testdata/good/local/fleet.yaml", "../../etc/lab/fleet/fleet.yaml", "../../etc/lab/root/fleet.yaml", "../../etc/fleet.yaml"} {
 		if _, err := LoadFleet(file, readZone); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
