@@ -110,7 +110,9 @@ func (s *Speaker) answered(a answer) {
 		}
 		return
 	}
-	c.slot, c.left = a.slot, a.left
+	if c.slot, c.left = a.slot, a.left; a.left {
+		a.route.published = placement.Announced{} // leaving took the key away
+	}
 	if errors.As(a.err, &c.refusal) {
 		return
 	}
@@ -129,6 +131,7 @@ func (s *Speaker) release(r *route) {
 		return
 	}
 	c.left, c.refusal = false, nil
+	s.tellFleet(r)
 	if s.cfg.Announcer == nil {
 		*c = claim{}
 		return

@@ -129,6 +129,8 @@ func (s *Speaker) failed(object string, err error) {
 type metrics struct {
 	announced, step, slots, anchors, peer *prometheus.GaugeVec
 	changes, would, refusals, repairs     *prometheus.CounterVec
+	origin                                *prometheus.GaugeVec
+	vrps, vrpAge                          prometheus.Gauge
 	reaction                              prometheus.Histogram
 }
 
@@ -154,8 +156,11 @@ func newMetrics(reg prometheus.Registerer, site string) *metrics {
 		reaction: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_anycast_reaction_seconds",
 			Help: "From the snapshot handed over to the UPDATE given to the engine, lowerings only.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 	}
+	m.origin = gauge("rhumb_bgp_origin", "1 for what the RPKI says of the prefix with our AS: valid, invalid, not-found, stale.", own, "prefix", "state")
+	m.vrps = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_bgp_vrps", Help: "VRPs by which our origins are judged."})
+	m.vrpAge = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_bgp_vrp_age_seconds", Help: "Age of the VRP data; 0 while there are none."})
 	if reg != nil {
-		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.changes, m.would, m.refusals, m.repairs, m.reaction)
+		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.changes, m.would, m.refusals, m.repairs, m.reaction, m.origin, m.vrps, m.vrpAge)
 	}
 	return m
 }
@@ -176,6 +181,7 @@ func (m *metrics) observe(s *Speaker) {
 		m.slots.WithLabelValues(p, "held").Set(held)
 		m.anchors.WithLabelValues(p).Set(float64(len(s.loop.now.anchors(r))))
 	}
+	m.observeOrigins(s)
 	m.peer.Reset()
 	for _, p := range s.loop.peers {
 		m.peer.WithLabelValues(p.Address.String(), p.State).Set(1)

@@ -319,6 +319,10 @@ func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, er
 	if r.DryRun {
 		return res, nil
 	}
+	r.Fleet.SetAside = placement.Audit{}
+	if len(r.Override) > 0 {
+		r.Fleet.SetAside = placement.Audit{Who: r.Who, Reason: r.Note, Since: time.Now().UTC(), Override: r.Override}
+	}
 	rev, err := o.u.store.PutFleet(ctx, &r.Fleet, r.Blobs, r.Expect, r.Who, r.Note)
 	res.Revision = rev
 	o.audit(r.Who, "config", "", fmt.Sprintf("configuration applied, %d changes: %s", len(res.Changes), r.Note), err)

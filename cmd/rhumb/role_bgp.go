@@ -21,6 +21,7 @@ func addBGP(u *unit) {
 	u.appliers = append(u.appliers, snaps)
 	views := u.views.subscribe()
 	u.bound = make(chan struct{})
+	addRPKI(u)
 	var speaker *bgp.Speaker
 	ready := make(chan struct{})
 	u.reports = append(u.reports, func(n *placement.Node) {
@@ -81,8 +82,9 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	}
 	if !u.alone() {
 		ann := announcer{u}
-		c.Slots, c.Announcer = u.store, ann
+		c.Slots, c.Announcer, c.Renewed = u.store, ann, u.session.Renewed
 	}
+	c.MaxAnnounced, c.RPKI, c.Known = b.MaxAnnounced, u.vrps, u.known
 	return c
 }
 

@@ -195,9 +195,9 @@ func (s *Store) FreeSlot(ctx context.Context, prefix netip.Prefix, number int, s
 }
 
 // LeaveNode drops a node's announcement of a prefix, if another node of the
-// site goes on announcing; the last one is the site's own step, which needs a
-// Slot, and is refused. Forget it in the node's Session first, lest that puts
-// it back after a lost lease.
+// site goes on announcing, and knows that the site is an anchor where this one
+// does; the last one is the site's own step, which needs a Slot, and is refused.
+// Forget it in the node's Session first, lest that puts it back after a lost lease.
 func (s *Store) LeaveNode(ctx context.Context, prefix netip.Prefix, node, site string) error {
 	for range maxTries {
 		err := s.leaveNode(ctx, prefix, node, site)
@@ -219,8 +219,9 @@ func (s *Store) leaveNode(ctx context.Context, prefix netip.Prefix, node, site s
 		return err
 	}
 	all := announcedOf(found[0])
+	anchor := slices.ContainsFunc(all, func(a placement.Announced) bool { return a.Node == node && a.Anchor })
 	i := slices.IndexFunc(all, func(a placement.Announced) bool {
-		return a.Site == site && a.Node != node && a.Step != placement.Withdrawn
+		return a.Site == site && a.Node != node && a.Step != placement.Withdrawn && (a.Anchor || !anchor)
 	})
 	if i < 0 || !s.slots {
 		return &placement.Refusal{Rule: placement.RuleLastNode, Object: prefix.String(),
