@@ -93,11 +93,21 @@ func (s *Speaker) setAside(r *route) []string {
 // unproven tells whether a silence rests on nothing that holds by itself: no Slot, nor
 // a sibling which announces. A witness is seen once, and not for ever.
 func (s *Speaker) unproven(r *route) bool {
+	return s.cfg.Slots != nil && r.mode == placement.Act && !s.holds(r)
+}
+
+// slotShown is how long the store may take to show a Slot which it granted.
+const slotShown = 5 * time.Second
+
+// holds tells whether a silent route has a Slot, or a sibling which announces. A Slot
+// that the store does not show any more was freed: by hand, or by a sibling which came
+// back and has gone again since.
+func (s *Speaker) holds(r *route) bool {
 	c := &r.claim
-	if s.cfg.Slots == nil || r.mode != placement.Act || c.slot != nil {
-		return false
+	if c.slot != nil && s.cfg.Held != nil && time.Since(c.asked) > slotShown && !s.cfg.Held(r.prefix.Prefix) {
+		c.slot = nil
 	}
-	return !c.left || len(s.loop.now.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node)) == 0
+	return c.slot != nil || c.left && len(s.loop.now.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node)) > 0
 }
 
 // stands tells whether a silence which was permitted goes on while the store says

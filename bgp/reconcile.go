@@ -202,7 +202,9 @@ func (s *Speaker) set(ctx context.Context, r *route, to placement.Step, now time
 	case to == placement.Withdrawn:
 		r.unbind, r.claim.silent = now.Add(s.cfg.FIBWait), true
 	case from == placement.Withdrawn:
-		r.unbind, r.claim.silent = time.Time{}, false
+		// A Slot is the right to be silent, not to fall silent again: by then those
+		// whom the store counted may be dead.
+		r.unbind, r.claim = time.Time{}, claim{owed: r.claim.owed || s.cfg.Slots != nil, asking: r.claim.asking}
 		s.remember(r)
 	}
 	s.tellFleet(r)
@@ -272,7 +274,7 @@ func (s *Speaker) audit(ctx context.Context) {
 		}
 	}
 	for _, have := range st.Routes {
-		if !s.holds(have.Prefix) {
+		if !s.announces(have.Prefix) {
 			s.log.Warn("bgp: withdraw a route nobody wants", "prefix", have.Prefix)
 			s.metrics.repairs.WithLabelValues("withdraw").Inc()
 			s.failed(have.Prefix.String(), s.engine.Withdraw(ctx, have.Prefix))
@@ -280,8 +282,8 @@ func (s *Speaker) audit(ctx context.Context) {
 	}
 }
 
-// holds tells whether a prefix is meant to be announced by this node.
-func (s *Speaker) holds(p netip.Prefix) bool {
+// announces tells whether a prefix is meant to be announced by this node.
+func (s *Speaker) announces(p netip.Prefix) bool {
 	return slices.ContainsFunc(s.loop.routes, func(r *route) bool {
 		return r.prefix.Prefix == p && r.told < placement.Withdrawn
 	})

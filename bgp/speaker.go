@@ -59,6 +59,9 @@ type Config struct {
 	// Renewed tells when the store last renewed what this node announces: for a while
 	// after it, others may count on us. Nil: nobody counts.
 	Renewed func() time.Time
+	// Held tells whether the store, as far as it is seen, shows a Slot of this site for
+	// the prefix; true where nothing is seen. Nil: what was granted is believed.
+	Held func(netip.Prefix) bool
 	// RPKI judges our origins before they are announced for the first time, and Known
 	// remembers which were; nil judges nothing, and remembers nothing.
 	RPKI  *rpki.Source

@@ -107,8 +107,8 @@ type rule struct {
 }
 
 // lastStep returns the rules which judge the step to withdrawn.
-func lastStep() []rule {
-	return []rule{
+func lastStep() [6]rule {
+	return [...]rule{
 		{placement.RuleFault, false, judgeFault},
 		{placement.RuleLastNode, false, judgeLastNode},
 		{placement.RuleAnchors, true, judgeAnchors},
@@ -234,7 +234,7 @@ func blastRadius(r *Request) *placement.Refusal {
 		return nil
 	}
 	sites, prefixes, places := r.spread()
-	if k := max(r.Prefix.Slots, 1); len(sites) > k {
+	if k := r.budget(); len(sites) > k && !r.covered() {
 		return r.refusal(placement.RuleBlastRadius, fmt.Sprintf("%d sites lowered by intent", len(sites)),
 			fmt.Sprintf("%d", k), "undrain a site, or override the rule by its name")
 	}
@@ -244,6 +244,12 @@ func blastRadius(r *Request) *placement.Refusal {
 			fmt.Sprintf("%d, or one whole site", limit), "go by stages, or override the rule by its name")
 	}
 	return nil
+}
+
+// budget is how many sites of the prefix may be withdrawn at once; an intent may always
+// lower one.
+func (r *Request) budget() int {
+	return max(1, min(r.Prefix.Slots, len(r.Sites)-r.Prefix.MinAnchors(len(r.Sites))))
 }
 
 // spread returns the sites at which this prefix is lowered by intent, the
