@@ -110,10 +110,12 @@ func (s *Speaker) holds(r *route) bool {
 	return c.slot != nil || c.left && len(s.loop.now.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node)) > 0
 }
 
-// stands tells whether a silence which was permitted goes on while the store says
-// nothing: only its no, or an anchor's name, ends it.
-func (s *Speaker) stands(r *route) bool {
-	return r.claim.silent && r.claim.refusal == nil && !s.anchor(r)
+// stands tells whether a silence which was permitted goes on, though nothing proves it
+// now: as long as the store says nothing. Its no ends it, and so does any rule which no
+// Slot would help against.
+func (s *Speaker) stands(r *route, no *placement.Refusal) bool {
+	lacks := no != nil && (no.Rule == placement.RuleSlots || no.Rule == placement.RuleWitness)
+	return r.claim.silent && r.claim.refusal == nil && lacks
 }
 
 // tellFleet publishes where a route stands, if it is not known yet.

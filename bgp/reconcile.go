@@ -80,7 +80,7 @@ func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wi
 		if wait {
 			return w, true
 		}
-		if to < placement.Withdrawn && s.stands(r) {
+		if to < placement.Withdrawn && s.stands(r, no) {
 			return w, false
 		}
 		if to < placement.Withdrawn {

@@ -73,9 +73,13 @@ type modelRoute struct {
 	left   bool
 	silent bool
 	owed   bool
-	asked  time.Time
-	shown  placement.Step // what routers saw before
-	lag    time.Duration  // until when they did
+	// counted is when the store last counted the others for us.
+	counted time.Duration
+	stuck   bool // refused the last time
+	asked   time.Time
+	bare    time.Duration  // since when it is silent without a slot, and has the store
+	shown   placement.Step // what routers saw before
+	lag     time.Duration  // until when they did
 }
 
 // modelNode is a machine with a speaker.
@@ -85,8 +89,6 @@ type modelNode struct {
 	dead, cut  bool
 	died       time.Duration
 	booted     time.Duration
-	since      time.Duration // has a lease
-	mended     time.Duration
 	old        bool    // of an older release: acknowledges nothing
 	speed      float64 // of its clock
 	fault      placement.Fault
@@ -240,7 +242,7 @@ func (m *model) time(n *modelNode) time.Time {
 // boot starts a node from a disk; its routes begin in silence.
 func (m *model) boot(n *modelNode, disk *modelState) {
 	n.dead, n.sick, n.state, n.own, n.routes, n.live = false, false, disk, disk, nil, nil
-	n.renewed, n.present, n.booted, n.since = 0, false, m.now, m.now
+	n.renewed, n.present, n.booted = 0, false, m.now
 	for i := range m.inv.Prefixes {
 		n.routes = append(n.routes, &modelRoute{p: &m.inv.Prefixes[i], ladder: guard.Start(m.time(n)), owed: true, shown: placement.Withdrawn,
 			want: placement.Announcement{Prefix: m.inv.Prefixes[i].Prefix, Site: n.site}})
@@ -277,7 +279,6 @@ func (m *model) event(e modelEvent) {
 		n.cut = true
 	case "mend":
 		for i, o := range m.nodes {
-			o.mended = m.now
 			o.cut = o.cut && o != n && (int(e.b)+i)%2 == 0
 		}
 	case "director dies":
@@ -403,7 +404,7 @@ func (m *model) leases() {
 		switch {
 		case !n.dead && !n.cut:
 			if !n.present {
-				n.present, n.since = true, m.now
+				n.present = true
 				for _, r := range n.routes {
 					m.publish(n, r)
 				}
@@ -538,11 +539,14 @@ func (m *model) checkMove(next *placement.Plan) {
 		gone := slices.ContainsFunc(a.Sites, func(s string) bool { return !slices.Contains(next.Anchors[i].Sites, s) })
 		know := 0
 		for _, s := range next.Anchors[i].Sites {
-			knows := true
+			some, all := false, true
 			for _, n := range m.nodesOf(s) {
-				knows = knows && (n.dead || m.now-n.booted < 12*time.Second || n.routes[i].ladder.At == placement.Withdrawn || m.anchor(n, n.routes[i]) && !n.old)
+				lately := n.dead && m.now-n.died < 12*time.Second || n.booted > 0 && m.now-n.booted < 12*time.Second
+				knows := lately || m.anchor(n, n.routes[i]) && !n.old
+				some = some || knows
+				all = all && (knows || n.dead || n.cut || n.routes[i].ladder.At == placement.Withdrawn)
 			}
-			if knows {
+			if some && all {
 				know++
 			}
 		}
@@ -675,14 +679,15 @@ func (m *model) move(n *modelNode, r *modelRoute) bool {
 	now := m.time(n)
 	w := guard.Wish{Step: r.want.Want, Jump: !r.want.Intent && r.want.Fault == placement.LocalFault}
 	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && (!r.silent || m.anchor(n, r) || m.unproven(n, r)) {
-		to, req := m.judge(n, r, placement.GShut, placement.Withdrawn)
+		to, req, no := m.judge(n, r, placement.GShut, placement.Withdrawn)
+		lacks := no != nil && (no.Rule == placement.RuleSlots || no.Rule == placement.RuleWitness)
 		switch {
 		case to == placement.Withdrawn:
 			if !r.silent {
 				m.silenced(n, r, &req)
 			}
 			r.silent = true
-		case r.silent && r.no == nil && !m.anchor(n, r):
+		case r.silent && r.no == nil && lacks:
 			return false // the store says nothing, and what was permitted stands
 		default:
 			w.Step = placement.GShut
@@ -694,12 +699,16 @@ func (m *model) move(n *modelNode, r *modelRoute) bool {
 	case rung < l.At:
 		m.set(n, r, rung)
 		return true
+	case rung > l.At && r.stuck && m.roll()%2 == 0:
+		return false // refused a moment ago; asking at every turn only takes time
 	case rung > l.At:
-		to, req := m.judge(n, r, l.At, rung)
+		to, req, _ := m.judge(n, r, l.At, rung)
 		if to <= l.At {
 			m.seen.refused++
+			r.stuck = true
 			return false
 		}
+		r.stuck = false
 		m.lowered(n, r, to)
 		if m.set(n, r, to); to == placement.Withdrawn {
 			m.silenced(n, r, &req)
@@ -736,13 +745,13 @@ func (m *model) siblings(n *modelNode, r *modelRoute) (count int) {
 }
 
 // judge asks the guard, and the store before, where even the best answer could help.
-func (m *model) judge(n *modelNode, r *modelRoute, at, to placement.Step) (placement.Step, guard.Request) {
+func (m *model) judge(n *modelNode, r *modelRoute, at, to placement.Step) (placement.Step, guard.Request, *placement.Refusal) {
 	req := m.request(n, r, at, to)
 	if to == placement.Withdrawn {
 		hopeful := req
 		hopeful.Slot, hopeful.Left, hopeful.Seen = &placement.Slot{Site: n.site}, true, true
 		if step, no := guard.Lower(hopeful); no != nil {
-			return step, req
+			return step, req, no
 		}
 		m.ask(n, r)
 		req.Slot, req.SlotRefusal, req.Left = r.slot, r.no, r.left
@@ -753,8 +762,8 @@ func (m *model) judge(n *modelNode, r *modelRoute, at, to placement.Step) (place
 			req.Slot, req.SlotRefusal = &placement.Slot{Site: n.site}, nil
 		}
 	}
-	step, _ := guard.Lower(req)
-	return step, req
+	step, no := guard.Lower(req)
+	return step, req, no
 }
 
 func (m *model) nodesOf(site string) (out []*modelNode) {
@@ -894,7 +903,7 @@ func (m *model) ask(n *modelNode, r *modelRoute) {
 	}
 	slot, err := m.store.TakeSlot(m.ctx(), *r.p, n.site, "model", nil)
 	if err == nil {
-		r.slot = &slot
+		r.slot, r.counted = &slot, m.now
 	} else if !errors.As(err, &r.no) && !errors.Is(err, ErrConflict) {
 		m.fail("store: %v", err)
 	}
@@ -990,6 +999,10 @@ func (m *model) silenced(n *modelNode, r *modelRoute, q *guard.Request) {
 		m.fail("%s has the store, and withdrew %s without a slot", n.name, r.p.Prefix)
 	case r.slot == nil && !cover && !q.Seen:
 		m.fail("%s withdrew %s unseen, and without a slot", n.name, r.p.Prefix)
+	case r.slot == nil && !cover && n.present:
+		m.fail("%s withdrew %s on a witness, while the store still counts on it", n.name, r.p.Prefix)
+	case r.slot != nil && !cover && m.now-r.counted > 5*time.Second:
+		m.fail("%s withdrew %s by a count of %v ago", n.name, r.p.Prefix, m.now-r.counted)
 	case r.want.Intent && !cover && !n.cut && n.present && guard.Announcing(n.live, r.p.Prefix, n.site) < min(2, len(r.p.Sites)-1):
 		m.fail("an intent of %s left %d sites announcing %s", n.site, others, r.p.Prefix)
 	}
@@ -1037,11 +1050,17 @@ func (m *model) check() {
 	for _, n := range m.nodes {
 		for _, r := range n.routes {
 			if n.dead || r.p.Reach == placement.Local || r.ladder.At < placement.Withdrawn || m.announces(n.site, r.p.Prefix) {
+				r.bare = 0
 				continue
 			}
 			silent[n.site] = silent[n.site] || r.slot != nil
-			if r.silent && !n.cut && m.now-max(n.since, n.mended) > 40*time.Second && !m.holds(n.site, r.p.Prefix) {
-				m.fail("%s has had the store for %v, and is silent without a slot", n.name, m.now-max(n.since, n.mended))
+			switch right := !r.silent || n.cut || m.holds(n.site, r.p.Prefix); {
+			case right:
+				r.bare = 0
+			case r.bare == 0:
+				r.bare = m.now
+			case m.now-r.bare > 25*time.Second:
+				m.fail("%s has the store and no slot, and has been silent for %v", n.name, m.now-r.bare)
 			}
 		}
 	}

@@ -10,10 +10,13 @@ import (
 
 // promises is how many schedules are played; with RHUMB_SOAK=1 it is more than a million.
 func promises() uint64 {
-	if os.Getenv("RHUMB_SOAK") != "" {
-		return 1_000_000
+	switch {
+	case os.Getenv("RHUMB_SOAK") != "":
+		return 1_200_000
+	case raceEnabled: // a world has one goroutine: the detector only slows it down
+		return 1_500
 	}
-	return 20_000
+	return 50_000
 }
 
 // playAll plays the schedules of all seeds on all cores until one breaks a promise; it
