@@ -753,7 +753,9 @@ func (m *model) judge(n *modelNode, r *modelRoute, at, to placement.Step) (place
 		if step, no := guard.Lower(hopeful); no != nil {
 			return step, req, no
 		}
-		m.ask(n, r)
+		if m.ask(n, r) {
+			req = m.request(n, r, at, to) // the answer took its time
+		}
 		req.Slot, req.SlotRefusal, req.Left = r.slot, r.no, r.left
 		if m.off == "last-node" && len(m.nodesOf(n.site)) > 1 {
 			req.Others, req.Left = 1, true
@@ -876,18 +878,18 @@ func (m *model) sees(n *modelNode, p netip.Prefix) bool {
 }
 
 // ask is the question to the store, at most once a second.
-func (m *model) ask(n *modelNode, r *modelRoute) {
+func (m *model) ask(n *modelNode, r *modelRoute) (asked bool) {
 	now := m.time(n)
 	silent := r.ladder.At == placement.Withdrawn || m.off == "a slot is counted anew"
 	if silent && (r.slot != nil || r.left && m.siblings(n, r) > 0) {
-		return
+		return false
 	}
 	if !r.asked.IsZero() && now.Sub(r.asked) < time.Second {
-		return
+		return false
 	}
 	r.asked, r.owed, r.left, r.no, r.slot = now, true, false, nil, nil
 	if n.cut || !n.present {
-		return
+		return false
 	}
 	var err error
 	if !m.gate.inside {
@@ -897,7 +899,7 @@ func (m *model) ask(n *modelNode, r *modelRoute) {
 		m.unlist(n, r.p.Prefix)
 		if err = m.store.LeaveNode(m.ctx(), r.p.Prefix, n.name, n.site); err == nil {
 			r.left = true
-			return
+			return true
 		}
 		defer m.publish(n, r)
 	}
@@ -907,6 +909,7 @@ func (m *model) ask(n *modelNode, r *modelRoute) {
 	} else if !errors.As(err, &r.no) && !errors.Is(err, ErrConflict) {
 		m.fail("store: %v", err)
 	}
+	return true
 }
 
 // release gives the Slot back when the route is there again and means to stay.
