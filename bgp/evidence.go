@@ -136,3 +136,18 @@ func (s *Speaker) acknowledge(r *route) {
 		s.tellFleet(r)
 	}
 }
+
+// protest tells that the end of the process withdraws what the guard would not let go.
+// Nothing is asked of the store: a Slot taken now would stay behind.
+func (s *Speaker) protest(r *route, now time.Time) {
+	if s.loop.now == nil || r.mode != placement.Act {
+		return
+	}
+	req := s.request(r, placement.GShut, placement.Withdrawn, now)
+	req.Intent, req.Fault = true, placement.NoFault
+	if _, no := guard.Lower(hopeful(req)); no != nil {
+		r.refusal = nil
+		r.want.Cause = "exit all the same"
+		s.refuse(r, no)
+	}
+}

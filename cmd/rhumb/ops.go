@@ -120,6 +120,9 @@ func (o ops) forceOnce(ctx context.Context, f placement.Force, dryRun bool) (api
 	if err != nil {
 		return api.Outcome{}, err
 	}
+	if f.Object.Site == "" {
+		return api.Outcome{}, &placement.Refusal{Rule: placement.RuleEmptySelector, Object: "force", Have: "no site", Limit: "a site of the fleet"}
+	}
 	if !f.Object.IsSite() && inv.Cluster(f.Object) == nil {
 		return api.Outcome{}, fmt.Errorf("%w: cluster %s", api.ErrNotFound, f.Object)
 	}
@@ -177,6 +180,9 @@ func (o ops) Pin(ctx context.Context, p placement.Pin) (api.Outcome, error) {
 	_, snap, err := o.basis(p.Site)
 	if err != nil {
 		return api.Outcome{}, err
+	}
+	if p.Site == "" {
+		return api.Outcome{}, &placement.Refusal{Rule: placement.RuleEmptySelector, Object: "pin", Have: "no site", Limit: "a site of the fleet"}
 	}
 	text := fmt.Sprintf("held at plan %d; its health goes on", p.Revision)
 	if p.Revision == 0 {

@@ -75,7 +75,7 @@ func TestOnlyTheGuardLowers(t *testing.T) {
 		{"set takes a step that was permitted; leaveTo is the end of the process", []string{"tell"}, []string{"leaveTo", "set"}},
 		{"down by lower, up by raise", []string{"set"}, []string{"lower", "raise"}},
 		{"every lowering is judged, and so is every rest in silence", []string{"judge"}, []string{"lower", "wish"}},
-		{"the judge is the guard", []string{"guard.Lower"}, []string{"judge"}},
+		{"the judge is the guard, and the end of the process is told its mind", []string{"guard.Lower"}, []string{"judge", "protest"}},
 		{"and on the way up", []string{"guard.Raise"}, []string{"raise"}},
 		{"the end of the process is no cause of its own", []string{"leaveTo"}, []string{"leave"}},
 		{"nothing else ends it", []string{"leave"}, []string{"Run"}},
