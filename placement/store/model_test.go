@@ -1056,7 +1056,10 @@ func (m *model) check() {
 				r.bare = 0
 				continue
 			}
-			silent[n.site] = silent[n.site] || r.slot != nil
+			// Who is cut off cannot know that a sibling came back and gave the site's slot
+			// away; that the sibling went again was a death.
+			deceived := n.cut && len(m.nodesOf(n.site)) > 1 && !m.holds(n.site, r.p.Prefix)
+			silent[n.site] = silent[n.site] || r.slot != nil && !deceived
 			switch right := !r.silent || n.cut || m.holds(n.site, r.p.Prefix); {
 			case right:
 				r.bare = 0

@@ -12,7 +12,7 @@ import (
 func promises() uint64 {
 	switch {
 	case os.Getenv("RHUMB_SOAK") != "":
-		return 1_200_000
+		return 1_000_000
 	case raceEnabled: // a world has one goroutine: the detector only slows it down
 		return 1_500
 	}
