@@ -117,7 +117,7 @@ func (v *visit) redirect(name string, res zone.Result) string {
 		r.rcode = dns.RcodeYXDomain
 		return ""
 	}
-	h := dns.RR_Header{Name: r.recase(name), Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: d.Hdr.Ttl}
+	h := dns.RR_Header{Name: name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: d.Hdr.Ttl}
 	r.answer = append(r.answer, &dns.CNAME{Hdr: h, Target: target})
 	if r.q.qtype == dns.TypeCNAME {
 		return ""
@@ -134,7 +134,7 @@ func fitsName(name string) bool {
 // minimalAny answers ANY with one small record (RFC 8482 section 4.2).
 func (v *visit) minimalAny(name string) {
 	r := v.reply
-	h := dns.RR_Header{Name: r.recase(name), Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: 3600}
+	h := dns.RR_Header{Name: name, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: 3600}
 	r.answer = append(r.answer, &dns.HINFO{Hdr: h, Cpu: "RFC8482"})
 }
 
@@ -167,7 +167,7 @@ func (v *visit) addresses(name string, addrs []netip.Addr, ttl uint32) {
 		v.denial(ttl)
 		return
 	}
-	v.reply.answer = append(v.reply.answer, addressRRs(v.reply.recase(name), addrs, ttl)...)
+	v.reply.answer = append(v.reply.answer, addressRRs(name, addrs, ttl)...)
 }
 
 // addressRRs makes A or AAAA records, as each address is.

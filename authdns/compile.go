@@ -30,6 +30,7 @@ type state struct {
 	top, low forest
 	// faults say by zone what could not be laid over it.
 	faults map[string]string
+	quick  *quick
 }
 
 // forest holds the zones of one level by name.
@@ -94,8 +95,9 @@ func (l *loaded) on(level placement.Level) bool {
 	return l.meta.Level == "" || l.meta.Level == level
 }
 
-// compile makes the state. It is a pure function; zones are keyed by name.
-func compile(self identity, zones map[string]*loaded, snap *placement.Snapshot) *state {
+// compile makes the state. It is a pure function; zones are keyed by name. What
+// the state before has in common with it is taken over, not made again.
+func compile(self identity, zones map[string]*loaded, snap *placement.Snapshot, before *state) *state {
 	c := &compiler{zones: zones, snap: snap, marks: make(map[string][]zone.Mark),
 		state: &state{self: self, snap: snap, faults: make(map[string]string)}}
 	if snap != nil {
@@ -108,6 +110,7 @@ func compile(self identity, zones map[string]*loaded, snap *placement.Snapshot) 
 	for _, name := range slices.Sorted(maps.Keys(refer)) {
 		refer[name].child = c.state.low[name]
 	}
+	c.quicken(before)
 	return c.state
 }
 

@@ -17,14 +17,21 @@
 //   - Observe: a name keeps its static set; what would have been answered is
 //     counted and logged.
 //   - State: zones and Snapshot compiled together, immutable, behind one pointer.
+//   - Fast path: replies that the slow path made ahead, for each name and type of
+//     the files and for each choice of a steered name, in the arena of package
+//     wire. It answers the common query over UDP in the slow path's own octets.
+//   - Ledger: what a worker counts on the fast path; it is emptied into the
+//     metrics whenever those are read, and when the state changes.
 //
 // # Flow
 //
 //	SetZones, Apply ── compile ──▶ state (one atomic pointer)
-//	packet → parse → class, type → zone of the level → look-up → steer or refer → pack
+//	                 ├─ quicken ──▶ finished replies (package wire)
+//	datagrams → wire.Query → index → Choose, if steered → patch → datagrams
+//	anything else → parse → class, type → zone of the level → look-up → steer or refer → pack
 //
 // state.answer is the whole path as a pure function of octets, asker and state.
-// UDP, TCP, tests and fuzzers call this same one; sockets, clocks and counters
+// TCP, tests, fuzzers and quicken call this same one; sockets, clocks and counters
 // stay in the Server around it. A wrong zone keeps its previous version, a panic
 // costs one answer.
 package authdns

@@ -159,6 +159,12 @@ var self = identity{Site: "ams1", Node: "ams1-a", Version: "1.2"}
 // compiled makes a state of sources and a Snapshot, which may be nil.
 func compiled(t testing.TB, snap *placement.Snapshot, src ...Source) *state {
 	t.Helper()
+	return compile(self, zonesOf(t, src...), snap, nil)
+}
+
+// zonesOf parses sources as a Server does.
+func zonesOf(t testing.TB, src ...Source) map[string]*loaded {
+	t.Helper()
 	zones := make(map[string]*loaded)
 	for _, s := range src {
 		z, err := zone.Parse(s.Zone.Name, s.Zone.Name, strings.NewReader(string(s.Data)))
@@ -167,7 +173,7 @@ func compiled(t testing.TB, snap *placement.Snapshot, src ...Source) *state {
 		}
 		zones[s.Zone.Name] = &loaded{meta: s.Zone, zone: z, steered: s.Steered}
 	}
-	return compile(self, zones, snap)
+	return zones
 }
 
 // ask makes a request from "NAME TYPE" and changes it.

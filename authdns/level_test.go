@@ -289,7 +289,7 @@ func TestMapMissing(t *testing.T) {
 	unloaded = compile(self, map[string]*loaded{
 		"demo.test.":     {meta: sources()[0].Zone, zone: unloaded.top["demo.test."].zone},
 		"cdn.demo.test.": {meta: sources()[1].Zone},
-	}, snap)
+	}, snap, nil)
 	if m := unloaded.reply(t, ask(t, "www.cdn.demo.test. A"), from(euResolver, top)); m.Rcode != 0 || len(m.Ns) != 3 {
 		t.Errorf("top without the child's zone: %s", show(m))
 	}

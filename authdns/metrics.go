@@ -15,11 +15,30 @@ import (
 // words, never anything a client may choose freely.
 type metrics struct {
 	requests, responses *prometheus.CounterVec
-	duration, size      *prometheus.HistogramVec
+	duration, size      *spread
 	decisions, ecs      *prometheus.CounterVec
 	would, dropped      *prometheus.CounterVec
 	truncated, panics   prometheus.Counter
 	zones               zoneMetrics
+
+	all []prometheus.Collector
+	// fresh brings the counts of the fast path up to date.
+	fresh func()
+}
+
+// Describe is of prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.all {
+		c.Describe(ch)
+	}
+}
+
+// Collect is of prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	m.fresh()
+	for _, c := range m.all {
+		c.Collect(ch)
+	}
 }
 
 // zoneMetrics tell about each zone as it is served.
@@ -30,15 +49,10 @@ type zoneMetrics struct {
 
 // newMetrics makes the series and registers them; a nil Registerer keeps them
 // to ourselves.
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, fresh func()) (*metrics, error) {
 	var all []prometheus.Collector
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		all = append(all, v)
-		return v
-	}
-	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
-		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{"proto"})
 		all = append(all, v)
 		return v
 	}
@@ -50,8 +64,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests:  counter("rhumb_dns_requests_total", "Queries received.", "zone", "proto", "family", "type"),
 		responses: counter("rhumb_dns_responses_total", "Replies sent.", "zone", "rcode"),
-		duration:  histogram("rhumb_dns_request_duration_seconds", "Time to make a reply.", prometheus.ExponentialBuckets(1e-6, 4, 9)),
-		size:      histogram("rhumb_dns_response_size_bytes", "Size of replies.", []float64{64, 128, 256, 512, 1232, 4096, 65535}),
+		duration:  newSpread("rhumb_dns_request_duration_seconds", "Time to make a reply.", 1e-9, prometheus.ExponentialBuckets(1e-6, 4, 9)),
+		size:      newSpread("rhumb_dns_response_size_bytes", "Size of replies.", 1, []float64{64, 128, 256, 512, 1232, 4096, 65535}),
 		decisions: counter("rhumb_dns_decisions_total", "Steered answers by the site they name, and why.", "zone", "policy", "site", "reason"),
 		ecs:       counter("rhumb_dns_ecs_total", "What became of the client subnet option.", "use"),
 		would:     counter("rhumb_observe_would_total", "What would have been done in mode act.", "role", "action"),
@@ -65,16 +79,18 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			failures: counter("rhumb_zone_load_failures_total", "Versions refused; the previous one stayed.", "zone"),
 		},
 	}
-	all = append(all, m.truncated, m.panics)
+	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics), fresh
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range all {
-		if err := reg.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
+	return m, reg.Register(m)
+}
+
+// add takes in queries which the fast path has counted.
+func (m *metrics) add(zone, qtype, family string, rcode int, ecs ecsUse, n uint64) {
+	m.requests.WithLabelValues(zone, "udp", family, qtype).Add(float64(n))
+	m.responses.WithLabelValues(zone, rcodeLabel(rcode)).Add(float64(n))
+	m.ecs.WithLabelValues(string(ecs)).Add(float64(n))
 }
 
 // count takes in one query.
@@ -84,10 +100,10 @@ func (m *metrics) count(o *outcome, from asker, n int, took time.Duration) {
 		return
 	}
 	p := proto(from)
-	m.requests.WithLabelValues(o.zone, p, familyLabel(from), typeLabel(o.qtype)).Inc()
+	m.requests.WithLabelValues(o.zone, protoLabels[p], familyLabel(from), typeLabel(o.qtype)).Inc()
 	m.responses.WithLabelValues(o.zone, rcodeLabel(o.rcode)).Inc()
-	m.duration.WithLabelValues(p).Observe(took.Seconds())
-	m.size.WithLabelValues(p).Observe(float64(n))
+	m.duration.observe(p, took.Seconds())
+	m.size.observe(p, float64(n))
 	m.ecs.WithLabelValues(string(o.ecs)).Inc()
 	if o.truncated {
 		m.truncated.Inc()

@@ -198,7 +198,7 @@ func (e *edns) option(code uint16, data []byte, tcp bool) bool {
 	case optECS:
 		s, ok := parseSubnet(data)
 		if ok && e.ecs == nil {
-			e.ecs = s // of two, the first counts
+			e.ecs = &s // of two, the first counts
 		}
 		return ok
 	}

@@ -55,7 +55,12 @@ func (d *delegation) choose(snap *placement.Snapshot, resolver netip.Addr) (out 
 	if !ok {
 		return nil, 0
 	}
-	for _, id := range snap.NameServers(&c, d.pick) {
+	return d.chooseRow(snap, &c)
+}
+
+// chooseRow is choose for a row of the service's map.
+func (d *delegation) chooseRow(snap *placement.Snapshot, c *placement.Choice) (out []*host, ttl uint32) {
+	for _, id := range snap.NameServers(c, d.pick) {
 		if h := d.hosts[id.Site]; h != nil {
 			out = append(out, h)
 		}
@@ -120,7 +125,7 @@ func (v *visit) apexNS() {
 
 // records makes the NS set of hosts, and all of their addresses.
 func (d *delegation) records(r *reply, hosts []*host, ttl uint32) (ns, glue []dns.RR) {
-	owner := r.recase(d.zone)
+	owner := d.zone
 	for _, h := range hosts {
 		name := strings.TrimSuffix(h.name, d.zone) + owner
 		hdr := dns.RR_Header{Name: owner, Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: ttl}

@@ -2,7 +2,6 @@ package authdns
 
 import (
 	"encoding/binary"
-	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -52,23 +51,11 @@ type options struct {
 	ecsOff    bool
 }
 
-// recase returns a name with the octets of the question where it is an ancestor
-// of the name asked, so that it compresses to it even in mixed case.
-func (r *reply) recase(name string) string {
-	if n := len(r.q.name) - len(name); n >= 0 && strings.EqualFold(r.q.name[n:], name) {
-		if n == 0 || r.q.name[n-1] == '.' {
-			return r.q.name[n:]
-		}
-	}
-	return name
-}
-
-// records returns records under another owner, as the question spells it, and
+// records returns records under another owner, in canonical form, and
 // with their TTL no higher than given. They are copies: packing writes to a
 // record, and those of a zone are shared.
 func (r *reply) records(owner string, rrs []dns.RR, ttl uint32) []dns.RR {
 	out := make([]dns.RR, len(rrs))
-	owner = r.recase(owner)
 	for i, rr := range rrs {
 		out[i] = dns.Copy(rr)
 		h := out[i].Header()
@@ -134,8 +121,10 @@ func (r *reply) packSections(out []byte) (end int, counts [4]uint16, fits bool) 
 	names := make(map[string]int)
 	if r.q.question != nil {
 		counts[0] = 1
-		// The library learns the offsets of the name; the octets are the question's own.
-		if _, err := dns.PackDomainName(r.q.name, out, headerLen, names, true); err != nil {
+		// The library learns the offsets of the name in canonical form, as all records
+		// have it; the octets are the question's own. So names that point at it show
+		// the case in which it was asked, and the rest is the same for every spelling.
+		if _, err := dns.PackDomainName(r.q.canon, out, headerLen, names, true); err != nil {
 			return end, counts, false
 		}
 		end += copy(out[end:], r.q.question)

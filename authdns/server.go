@@ -59,6 +59,9 @@ type Server struct {
 
 	current atomic.Pointer[state]
 
+	workersMu  sync.Mutex
+	udpWorkers []*worker
+
 	mu    sync.Mutex // guards what the next state is made of
 	zones map[string]*loaded
 	snap  *placement.Snapshot
@@ -80,11 +83,11 @@ func New(c Config) (*Server, error) {
 	if s.workers == 0 {
 		s.workers = runtime.GOMAXPROCS(0)
 	}
-	m, err := newMetrics(c.Registerer)
+	m, err := newMetrics(c.Registerer, s.fold)
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
-	s.metrics, s.tallies = m, newTallies(s.now())
+	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
 	if c.Current != nil {
 		s.snap = c.Current.Load()
 	}
@@ -104,7 +107,7 @@ func (s *Server) Apply(_ context.Context, snap *placement.Snapshot) {
 
 // publish makes the next state; mu is held, or nobody else has the Server yet.
 func (s *Server) publish(snap *placement.Snapshot) {
-	next := compile(s.self, s.zones, snap)
+	next := compile(s.self, s.zones, snap, s.current.Load())
 	for _, name := range sortedKeys(next.faults) {
 		if before := s.current.Load(); before == nil || before.faults[name] != next.faults[name] {
 			s.log.Warn("zone cannot be served as meant", "zone", name, "snapshot", next.snapshotName(), "err", next.faults[name])

@@ -264,7 +264,7 @@ func TestIdle(t *testing.T) {
 				}
 				client, server := net.Pipe()
 				start := time.Now()
-				go s.serveConn(&conn{Conn: server}, newConns(), s.tallies.add())
+				go s.serveConn(&conn{Conn: server}, newConns(), s.tallies.worker())
 				if octets != nil {
 					client.Write(octets)
 				}
@@ -287,7 +287,7 @@ func TestNonReader(t *testing.T) {
 		done := make(chan struct{})
 		start := time.Now()
 		go func() {
-			s.serveConn(&conn{Conn: server}, newConns(), s.tallies.add())
+			s.serveConn(&conn{Conn: server}, newConns(), s.tallies.worker())
 			close(done)
 		}()
 		client.Write(framed(ask(t, "www.demo.test. A")))
@@ -476,7 +476,7 @@ func TestObserveCounted(t *testing.T) {
 	s.SetZones(sources())
 	s.Apply(t.Context(), fleet(t, plan{}))
 	out := make([]byte, maxUDP)
-	s.handle(ask(t, "www.cdn.demo.test. A"), out, from(usResolver, low), s.tallies.add())
+	s.handle(ask(t, "www.cdn.demo.test. A"), out, from(usResolver, low), s.tallies.worker())
 	if n := series(t, reg, "rhumb_observe_would_total answer authdns"); n != 1 {
 		t.Errorf("would have answered %v times", n)
 	}
@@ -500,7 +500,7 @@ func TestPanic(t *testing.T) {
 	s.current.Store(&broken)
 	out := make([]byte, maxUDP)
 	q := ask(t, "demo.test. NS")
-	n := s.handle(q, out, from(euResolver, low), s.tallies.add())
+	n := s.handle(q, out, from(euResolver, low), s.tallies.worker())
 	m := unpack(t, out[:n])
 	if m.Rcode != dns.RcodeServerFailure || m.Id != 0x4242 || !m.Response {
 		t.Errorf("got %s", show(m))
@@ -509,7 +509,7 @@ func TestPanic(t *testing.T) {
 		t.Errorf("%v panics counted", c)
 	}
 	s.current.Store(good)
-	if n := s.handle(q, out, from(euResolver, top), s.tallies.add()); unpack(t, out[:n]).Rcode != dns.RcodeSuccess {
+	if n := s.handle(q, out, from(euResolver, top), s.tallies.worker()); unpack(t, out[:n]).Rcode != dns.RcodeSuccess {
 		t.Error("the next query is not answered")
 	}
 }

@@ -32,8 +32,7 @@ func (k *socket) addr() netip.AddrPort {
 	return addrPort(a)
 }
 
-// close ends whoever reads from the socket. Workers may share one: the second
-// close does nothing.
+// close ends whoever reads from the socket.
 func (k *socket) close() {
 	if k.packet != nil {
 		k.packet.Close()
@@ -81,8 +80,13 @@ func (l *Listener) open(index, workers int) (out []socket, err error) {
 			if err := replyFromAsked(l.Packet); err != nil {
 				return nil, err
 			}
-			for range workers { // one socket for all of them
-				add(l.Packet, nil)
+			add(l.Packet, nil)
+			for range workers - 1 {
+				p, err := again(l.Packet)
+				if err != nil {
+					return out, err
+				}
+				add(p, nil)
 			}
 		}
 		if l.Stream != nil {
@@ -91,6 +95,21 @@ func (l *Listener) open(index, workers int) (out []socket, err error) {
 		return out, nil
 	}
 	return openBoth(index, l, workers, 8)
+}
+
+// again returns a socket that was handed in once more, for another worker: whoever
+// waits on one holds it alone.
+func again(p net.PacketConn) (net.PacketConn, error) {
+	u, ok := p.(*net.UDPConn)
+	if !ok {
+		return nil, fmt.Errorf("listen %s: a %T is not a UDP socket", p.LocalAddr(), p)
+	}
+	f, err := u.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FilePacketConn(f)
 }
 
 // openBoth opens UDP and TCP on one port. Where the kernel chose it for UDP it

@@ -107,14 +107,22 @@ func (v *visit) chosen(name string, st *steered, c *placement.Choice, client net
 	}
 }
 
-// clusterAddrs drops the ports: DNS has no place for them.
+// clusterAddrs are the addresses of a choice. Their ports have no place in DNS.
 func (v *visit) clusterAddrs(c *placement.Choice, client netip.Addr, pick int) []netip.Addr {
+	return hosts(v.state.snap.Addresses(c, client, v.reply.q.qtype == dns.TypeAAAA, pick))
+}
+
+// hosts drops the ports.
+func hosts(in []netip.AddrPort) []netip.Addr {
 	var out []netip.Addr
-	for _, ap := range v.state.snap.Addresses(c, client, v.reply.q.qtype == dns.TypeAAAA, pick) {
+	for _, ap := range in {
 		out = append(out, ap.Addr())
 	}
 	return out
 }
+
+// reasons lists them all, in the order in which they are counted.
+var reasons = [...]string{reasonNearest, reasonSpill, reasonHealth, reasonDrain, reasonFailOpen, reasonStatic}
 
 // reason tells in one word why this cluster: the first choice, or what kept the
 // clients from the one before it.

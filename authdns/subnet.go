@@ -25,38 +25,38 @@ type subnet struct {
 }
 
 // parseSubnet reads the option; false means FORMERR (RFC 7871 sections 6 and 7.1.2).
-func parseSubnet(data []byte) (*subnet, bool) {
+func parseSubnet(data []byte) (s subnet, ok bool) {
 	if len(data) < 4 {
-		return nil, false
+		return s, false
 	}
-	s := &subnet{family: binary.BigEndian.Uint16(data), source: int(data[2]), octets: data[4:]}
+	s = subnet{family: binary.BigEndian.Uint16(data), source: int(data[2]), octets: data[4:]}
 	if data[3] != 0 || len(s.octets) != (s.source+7)/8 {
-		return nil, false
+		return s, false
 	}
 	var addr netip.Addr
 	switch s.family {
 	case familyIPv4:
 		var b [4]byte
 		if s.source > 32 {
-			return nil, false
+			return s, false
 		}
 		copy(b[:], s.octets)
 		addr = netip.AddrFrom4(b)
 	case familyIPv6:
 		var b [16]byte
 		if s.source > 128 {
-			return nil, false
+			return s, false
 		}
 		copy(b[:], s.octets)
 		addr = netip.AddrFrom16(b)
 	case familyNone:
 		return s, s.source == 0
 	default:
-		return nil, false
+		return s, false
 	}
 	p := netip.PrefixFrom(addr, s.source)
 	if p.Masked() != p {
-		return nil, false // bits beyond the source length
+		return s, false // bits beyond the source length
 	}
 	if s.source > 0 {
 		s.prefix = p

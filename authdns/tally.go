@@ -40,11 +40,20 @@ func (t *tally) count(o *outcome) {
 	}
 }
 
+// add changes the counts under the lock.
+func (t *tally) add(change func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change()
+}
+
 // tallies sums up the workers.
 type tallies struct {
 	mu   sync.Mutex
 	list []*tally
-	rate rate
+	// fresh brings the counts of the fast path up to date.
+	fresh func()
+	rate  rate
 	// demandAt is when Demand was last read.
 	demandAt time.Time
 }
@@ -57,12 +66,12 @@ type rate struct {
 }
 
 // newTallies starts all counts at now.
-func newTallies(now time.Time) *tallies {
-	return &tallies{rate: rate{at: now}, demandAt: now}
+func newTallies(now time.Time, fresh func()) *tallies {
+	return &tallies{rate: rate{at: now}, demandAt: now, fresh: fresh}
 }
 
-// add makes the tally of one more worker.
-func (t *tallies) add() *tally {
+// worker makes the tally of one more worker.
+func (t *tallies) worker() *tally {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := &tally{answers: make(map[string]int64), demand: make(map[demandKey]int64)}
@@ -73,6 +82,7 @@ func (t *tallies) add() *tally {
 // status returns the rate of queries since it was last asked, over a second at
 // least, and the answers by site since start.
 func (t *tallies) status(now time.Time) (qps float64, answers map[string]int64) {
+	t.fresh()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	answers = make(map[string]int64)
@@ -97,6 +107,7 @@ func (s *Server) Demand() []placement.Demand { return s.tallies.demand(s.now()) 
 
 // demand sums up and forgets; now ends the span that the rates are of.
 func (t *tallies) demand(now time.Time) []placement.Demand {
+	t.fresh()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sum := make(map[demandKey]int64)

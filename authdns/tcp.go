@@ -23,7 +23,7 @@ const (
 func (s *Server) serveTCP(ctx context.Context, k socket, conns *conns) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	t := s.tallies.add()
+	t := s.tallies.worker()
 	for {
 		c, err := k.stream.Accept()
 		switch {
@@ -207,4 +207,9 @@ func (t *conns) closeAll() {
 	for c := range t.all {
 		c.Close()
 	}
+}
+
+// unmap makes an IPv4 client of a dual-stack socket an IPv4 client.
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

@@ -1,52 +1,117 @@
 package authdns
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
-	"net/netip"
+	"sync/atomic"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"rhumb/authdns/wire"
+	"rhumb/placement"
 )
 
-// serveUDP is one worker: it owns its socket, its buffers and its tally, and
-// answers one query after another. It returns when the socket is closed.
+// batchSize is how many datagrams a worker takes at once.
+const batchSize = 32
+
+// worker answers the datagrams of one socket. It owns the socket, its buffers
+// and what it counts; others read the counts.
+type worker struct {
+	server *Server
+	level  placement.Level
+	batch  *wire.Batch
+	tally  *tally
+	ledger atomic.Pointer[ledger]
+	query  wire.Query
+}
+
+// worker makes one more, whose counts the metrics find.
+func (s *Server) worker(level placement.Level) *worker {
+	w := &worker{server: s, level: level, batch: wire.NewBatch(batchSize), tally: s.tallies.worker()}
+	w.ledger.Store(newLedger(s.current.Load()))
+	s.workersMu.Lock()
+	defer s.workersMu.Unlock()
+	s.udpWorkers = append(s.udpWorkers, w)
+	return w
+}
+
+// fold brings the counts of the fast path to where they are read.
+func (s *Server) fold() {
+	s.workersMu.Lock()
+	defer s.workersMu.Unlock()
+	for _, w := range s.udpWorkers {
+		w.ledger.Load().fold(s.metrics, w.tally)
+	}
+}
+
+// serveUDP is one worker's life. It returns when the socket is closed.
 func (s *Server) serveUDP(k socket) error {
-	u := k.packet.(*net.UDPConn)
-	t := s.tallies.add()
-	in, out, oob := make([]byte, 4096), make([]byte, maxUDP), make([]byte, 128)
+	raw, err := k.packet.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	w := s.worker(k.level)
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		failed = w.drain(fd)
+		return failed != nil
+	})
+	if failed == nil && !errors.Is(err, net.ErrClosed) {
+		failed = err
+	}
+	return failed
+}
+
+// drain answers until the socket holds nothing more.
+func (w *worker) drain(fd uintptr) error {
 	for {
-		n, noob, flags, src, err := u.ReadMsgUDPAddrPort(in, oob)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case err != nil && transient(err):
-			s.metrics.dropped.WithLabelValues("read").Inc()
+		n, err := w.batch.Receive(fd)
+		if err != nil && transient(err) {
+			w.server.metrics.dropped.WithLabelValues("read").Inc()
 			continue
-		case err != nil:
+		}
+		if err != nil || n == 0 {
 			return err
 		}
-		if flags&unix.MSG_TRUNC != 0 || src.Port() == 0 {
-			s.metrics.dropped.WithLabelValues("malformed").Inc()
-			continue
+		w.answer(n)
+		lost, err := w.batch.Send(fd)
+		if lost > 0 {
+			w.server.metrics.dropped.WithLabelValues("write").Add(float64(lost))
 		}
-		m := s.handle(in[:n], out, asker{addr: unmap(src), level: k.level}, t)
-		if m == 0 {
-			continue
-		}
-		if _, _, err := u.WriteMsgUDPAddrPort(out[:m], sameAddress(oob[:noob]), src); err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			s.metrics.dropped.WithLabelValues("write").Inc()
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// unmap makes an IPv4 client of a dual-stack socket an IPv4 client.
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+// answer makes the replies of a batch, all from one state.
+func (w *worker) answer(n int) {
+	st, m := w.server.current.Load(), w.server.metrics
+	if old := w.ledger.Load(); old.state != st {
+		w.ledger.Store(newLedger(st))
+		old.fold(m, w.tally)
+	}
+	began := w.server.now()
+	quick := 0
+	for i := range n {
+		in, src := w.batch.Query(i), w.batch.Source(i)
+		if in == nil || src.Port() == 0 {
+			m.dropped.WithLabelValues("malformed").Inc()
+			continue
+		}
+		size := w.quickly(st, in, w.batch.Out(i), src)
+		if size > 0 {
+			quick++
+			m.size.observe(0, float64(size))
+		} else {
+			size = w.server.handle(in, w.batch.Out(i), asker{addr: src, level: w.level}, w.tally)
+		}
+		if size > 0 {
+			w.batch.Reply(i, size)
+		}
+	}
+	if quick > 0 { // those of a batch are timed together
+		m.duration.observeN(0, w.server.now().Sub(began).Seconds()/float64(n), uint64(quick))
+	}
 }
 
 // transient tells whether a socket goes on after an error: the kernel reports
@@ -60,44 +125,23 @@ func transient(err error) bool {
 	return false
 }
 
-// sameAddress turns the control data of a request into that of its reply: the
-// address stays, the interface is left to routing, since with anycast the way
-// back is often another one. Link-local addresses keep theirs.
-func sameAddress(oob []byte) []byte {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for _, m := range msgs {
-		switch {
-		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= 12:
-			return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte(m.Data[4:8])})
-		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 20:
-			info := unix.Inet6Pktinfo{Addr: [16]byte(m.Data[:16])}
-			if netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
-				info.Ifindex = binary.NativeEndian.Uint32(m.Data[16:])
-			}
-			return unix.PktInfo6(&info)
-		}
-	}
-	return nil
-}
-
 // dropSilent counts packets which are no queries; they get no reply.
 const dropSilent = "not_a_query"
 
-// proto is the label that CoreDNS uses, so that its panels work here.
-func proto(from asker) string {
+// proto is the transport's place in protoLabels.
+func proto(from asker) int {
 	if from.tcp {
-		return "tcp"
+		return 1
 	}
-	return "udp"
+	return 0
 }
 
-// familyLabel is the address family by its number (RFC 7871, CoreDNS).
+// familyLabels are the address families by their numbers (RFC 7871, CoreDNS).
+var familyLabels = [2]string{"1", "2"}
+
 func familyLabel(from asker) string {
 	if from.addr.Addr().Is4() {
-		return "1"
+		return familyLabels[0]
 	}
-	return "2"
+	return familyLabels[1]
 }

@@ -143,7 +143,13 @@ func (s *Snapshot) Addresses(c *Choice, client netip.Addr, ipv6 bool, pick int) 
 	if !ok {
 		return nil
 	}
-	cl := s.Inventory.Cluster(id)
+	all := s.Inventory.Addresses(id, ipv6)
+	return Rotated(all, c.Rotation(client, len(all)), pick)
+}
+
+// Addresses returns all addresses of one family of a cluster, in order.
+func (in *Inventory) Addresses(id ClusterID, ipv6 bool) []netip.AddrPort {
+	cl := in.Cluster(id)
 	if cl == nil {
 		return nil
 	}
@@ -153,13 +159,20 @@ func (s *Snapshot) Addresses(c *Choice, client netip.Addr, ipv6 bool, pick int) 
 			all = append(all, a)
 		}
 	}
-	all = rotate(all, c.rotation(client, len(all)))
-	return all[:min(len(all), max(pick, 0))]
+	return all
 }
 
-// rotation is the place of the address that comes first, below n. Without a
+// Rotated returns up to pick elements, beginning with the one at a place.
+func Rotated[T any](in []T, by, pick int) []T {
+	if by != 0 {
+		in = append(append(make([]T, 0, len(in)), in[by:]...), in[:by]...)
+	}
+	return in[:min(len(in), max(pick, 0))]
+}
+
+// Rotation is the place of the address that comes first, below n. Without a
 // scope the block counts by which clients are divided.
-func (c *Choice) rotation(client netip.Addr, n int) int {
+func (c *Choice) Rotation(client netip.Addr, n int) int {
 	block := c.Scope
 	if !block.IsValid() {
 		block = splitBlock(client)
@@ -170,12 +183,4 @@ func (c *Choice) rotation(client netip.Addr, n int) int {
 	b := block.Masked().Addr().As16()
 	x := binary.BigEndian.Uint64(b[:8]) ^ binary.BigEndian.Uint64(b[8:]) ^ uint64(block.Bits())
 	return int(mix(x) % uint64(n))
-}
-
-func rotate[T any](in []T, by int) []T {
-	if by == 0 {
-		return in
-	}
-	out := make([]T, 0, len(in))
-	return append(append(out, in[by:]...), in[:by]...)
 }

@@ -3,6 +3,7 @@ package placement
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 )
 
 // Inventory is what the operator wants, at one store revision. It is immutable
@@ -67,11 +68,23 @@ type Zone struct {
 	NameServers string `json:"name_servers,omitempty"`
 }
 
-// Override forces the location of a client prefix; it beats every data set, since
-// whoever runs a network knows better where it is.
+// Override forces the location of a client prefix, or of the clients of an AS; it
+// beats every data set, since whoever runs a network knows better where it is.
 type Override struct {
-	Prefix   netip.Prefix `json:"prefix"`
-	Location Location     `json:"location"`
+	// Prefix is invalid where AS is set. A prefix beats an AS.
+	Prefix netip.Prefix `json:"prefix,omitzero"`
+	// AS means all addresses whose longest route it announces, by the routing
+	// tables of the nodes.
+	AS       uint32   `json:"as,omitempty"`
+	Location Location `json:"location"`
+}
+
+// Name is the override's key in a fleet file.
+func (o Override) Name() string {
+	if o.AS != 0 {
+		return "AS" + strconv.FormatUint(uint64(o.AS), 10)
+	}
+	return o.Prefix.String()
 }
 
 // ECS caps how much of a client subnet option is used (RFC 7871), in bits. Longer

@@ -1,6 +1,10 @@
 package zone
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/miekg/dns"
+)
 
 // Change is how the owner names of two versions differ; both lists are sorted.
 type Change struct {
@@ -53,6 +57,41 @@ func (z *Zone) walk(visit func(name string, n *node, under bool)) {
 		}
 	}
 	down(z.Origin, z.root, false)
+}
+
+// Shape says what a name means for those below it.
+type Shape uint8
+
+// The shapes.
+const (
+	Plain    Shape = iota // a name below it that is not in the zone does not exist
+	Wild                  // it has a wildcard (RFC 4592)
+	Redirect              // it has a DNAME (RFC 6672)
+	Cut                   // it is delegated
+)
+
+// Visit calls visit for every name that is not below a cut, empty ones among
+// them, in no particular order, with the types that the file holds there.
+func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
+	z.walk(func(name string, n *node, under bool) {
+		if under {
+			return
+		}
+		types := make([]uint16, len(n.sets))
+		for i := range n.sets {
+			types[i] = n.sets[i].Type
+		}
+		shape := Plain
+		switch {
+		case n != z.root && n.cut():
+			shape = Cut
+		case n.set(dns.TypeDNAME) != nil:
+			shape = Redirect
+		case n.kids["*"] != nil:
+			shape = Wild
+		}
+		visit(name, types, shape)
+	})
 }
 
 // join puts a label before a name; the root has no dot to spare.

@@ -73,12 +73,12 @@ func classTable(data *geo.Table, overrides []placement.Override, digest string) 
 	for _, o := range overrides {
 		loc, ok := geo.Locate(o.Location.At.Lat(), o.Location.At.Lon(), o.Location.Country)
 		if !ok {
-			return nil, fmt.Errorf("class table: override %s: no location at %v", o.Prefix, o.Location.At)
+			return nil, fmt.Errorf("class table: override %s: no location at %v", o.Name(), o.Location.At)
 		}
 		if o.Location.Continent != "" {
 			loc.Continent = o.Location.Continent
 		}
-		laid = append(laid, geo.Override{Prefix: o.Prefix, Location: withRegion(loc, o.Location.Region)})
+		laid = append(laid, geo.Override{Prefix: o.Prefix, AS: o.AS, Location: withRegion(loc, o.Location.Region)})
 	}
 	table, err := data.With(laid)
 	if err != nil {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"rhumb/placement"
@@ -106,5 +109,59 @@ func TestOverrideNowhere(t *testing.T) {
 	_, err := testClasses(t).of(withOverrides(override("203.0.113.0/28", "", placement.Position{91, 0})))
 	if err == nil {
 		t.Error("an override at 91° north was taken")
+	}
+}
+
+// TestOverrideByAS: an AS is placed where the routing table says that it is; without
+// one it is refused, which an apply tells.
+func TestOverrideByAS(t *testing.T) {
+	o := placement.Override{AS: 64504, Location: placement.Location{Country: "NL", Region: "lab", At: placement.Position{52.37, 4.90}}}
+	if _, err := testClasses(t).of(withOverrides(o)); err == nil || !strings.Contains(err.Error(), "geo.routes") {
+		t.Errorf("without a routing table: %v", err)
+	}
+	source, err := geo.NewSource(geo.SourceOptions{Routes: []string{"../../placement/geo/testdata/bird.mrt"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := (&classes{source: source}).of(withOverrides(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	class, match := table.Class(netip.MustParseAddr("2001:db8::1"))
+	if class == placement.NoClass || table.Locations[class].Region != "lab" || match.String() != "2001:db8::/32" {
+		t.Errorf("class %d by %s", class, match)
+	}
+}
+
+// TestGeoCommand: the command says what the node file's data sets say.
+func TestGeoCommand(t *testing.T) {
+	rib, err := filepath.Abs("../../placement/geo/testdata/bird.mrt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "node.yaml")
+	write := func(routes string) {
+		text := "version: 1\nnode: {name: ns1, site: ams1, roles: [authdns]}\nlisten: {low: [\"198.51.100.9:53\"]}\nstore: file\ngeo: {routes: [" + routes + "]}\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(rib)
+	code, out, errs := cli(t.Context(), "geo", "192.0.2.7", "-o", "ndjson", "--config", file)
+	if want := `"route":"192.0.2.0/24","origin":64503,"via":64501`; code != exitOK || !strings.Contains(out, want) {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if !strings.Contains(errs, "routes: 3 prefixes") {
+		t.Errorf("said %q", errs)
+	}
+	if code, out, _ = cli(t.Context(), "geo", "2001:db8::1", "--config", file); code != exitOK || !strings.Contains(out, "AS64504") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	if code, _, _ := cli(t.Context(), "geo", "nowhere", "--config", file); code != exitUsage {
+		t.Errorf("no address: exit %d", code)
+	}
+	write(filepath.Join(t.TempDir(), "missing.mrt"))
+	if code, _, errs := cli(t.Context(), "geo", "192.0.2.7", "--config", file); code != exitFailed || !strings.Contains(errs, "missing.mrt") {
+		t.Errorf("a missing table: exit %d %s", code, errs)
 	}
 }

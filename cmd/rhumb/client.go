@@ -25,7 +25,7 @@ import (
 // clientCommands are those which ask a running unit, or need none.
 func clientCommands(a *app) []*cobra.Command {
 	return slices.Concat(a.viewCommands(), a.changeCommands(), a.fileCommands(), a.helpCommands(),
-		[]*cobra.Command{a.explainCommand(), a.simulateCommand(), a.eventsCommand(), a.queryCommand()})
+		[]*cobra.Command{a.explainCommand(), a.simulateCommand(), a.eventsCommand(), a.queryCommand(), a.geoCommand(), a.tokenCommand()})
 }
 
 // client speaks to one unit.
@@ -34,6 +34,7 @@ type client struct {
 	base  string // http://host[:port]
 	where string // for people: the socket's path or the URL
 	limit time.Duration
+	token string // sent with each request; empty: none
 }
 
 // sockets lists where units may listen, in the order in which they are tried.
@@ -106,7 +107,7 @@ func (a *app) dial(server string) (*client, error) {
 			return nil, withCode(exitUsage, fmt.Errorf("--server %q is no URL", server))
 		}
 		c.base = u.Scheme + "://" + u.Host
-		return c, nil
+		return c, a.global.access.dress(c, u)
 	}
 	path := strings.TrimPrefix(server, "unix:")
 	c.base = "http://localhost"
@@ -163,6 +164,9 @@ func (c *client) send(ctx context.Context, method, path string, body any, header
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

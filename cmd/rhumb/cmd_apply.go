@@ -21,7 +21,7 @@ import (
 
 // fileCommands read fleet and node files.
 func (a *app) fileCommands() []*cobra.Command {
-	return []*cobra.Command{a.checkCommand(), a.applyCommand()}
+	return []*cobra.Command{a.checkCommand(), a.applyCommand(), a.configCommand()}
 }
 
 // applyFlags are those of `apply`.

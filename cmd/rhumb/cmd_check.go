@@ -87,6 +87,9 @@ func (a *app) checkNode(file string) error {
 	if err != nil {
 		return err
 	}
+	if _, err := guardOf(n, nil); err != nil {
+		return err
+	}
 	have, err := hostAddresses()
 	if err != nil {
 		return fmt.Errorf("check: addresses of this host: %w", err)

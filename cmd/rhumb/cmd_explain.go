@@ -18,7 +18,7 @@ func (a *app) explainCommand() *cobra.Command {
 		Short: "Why a client gets the answer it gets",
 		Long: `Why a client gets the answer it gets: the name server's own choice, with the
 reason of every candidate that was not taken.`,
-		Example: "  rhumb explain www.cdn.demo.test --client 203.0.113.67\n  rhumb explain www.cdn.demo.test AAAA --resolver 2001:db8:100::53",
+		Example: "  rhumb explain www.cdn.demo.test --client 203.0.113.67\n  rhumb explain www.cdn.demo.test AAAA --resolver 2001:db8:100::53\n  rhumb explain www.cdn.demo.test --client 203.0.113.67 --at 1042.17",
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if req.Client == "" && req.Resolver == "" {
@@ -44,6 +44,7 @@ reason of every candidate that was not taken.`,
 	}
 	cmd.Flags().StringVar(&req.Client, "client", "", "the client's address or prefix, as the resolver tells it (ECS)")
 	cmd.Flags().StringVar(&req.Resolver, "resolver", "", "the resolver's address; it stands for its users without --client")
+	cmd.Flags().StringVar(&req.At, "at", "", "a state of the past, as 1042.17; events and logs name them")
 	return cmd
 }
 
@@ -54,6 +55,9 @@ const shownCandidates = 5
 func writeExplanation(w io.Writer, s style, e *api.Explanation, all bool) {
 	step := func(n int, what, format string, args ...any) {
 		fmt.Fprintf(w, "%d %-10s %s\n", n, what, oneLine(fmt.Sprintf(format, args...)))
+	}
+	if e.Past {
+		fmt.Fprintf(w, "%s\n", s.paint(yellow, "as it was at "+e.Snapshot+", which is not in force any more or here"))
 	}
 	step(1, "client", "%s", clientText(e))
 	if e.Static || e.Trace == nil {

@@ -99,13 +99,15 @@ func routeTable(s style, items []api.NodeRoute) *table {
 }
 
 func (a *app) zonesCommand() *cobra.Command {
-	return &cobra.Command{Use: "zones [NAME]", Short: "Zones and who serves them", Args: args(cobra.MaximumNArgs(1)),
+	cmd := &cobra.Command{Use: "zones [NAME]", Short: "Zones and who serves them", Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) == 1 {
 				return a.showZone(cmd, names[0])
 			}
 			return listing(a, cmd, "/zones", func(z *api.Zone) string { return z.Name }, zoneTable, "no zones yet; name them in the fleet file and say: rhumb apply FILE")
 		}}
+	cmd.AddCommand(a.delegationCommand())
+	return cmd
 }
 
 func serials(z *api.Zone) string {

@@ -20,6 +20,14 @@ type globalFlags struct {
 	quiet   bool
 	verbose bool
 	color   string // auto, always, never
+	access  access
+}
+
+// access is how to be let in by a unit on another machine.
+type access struct {
+	token     string // file
+	ca        string // file
+	cert, key string // files
 }
 
 func (g *globalFlags) register(f *pflag.FlagSet) {
@@ -29,6 +37,10 @@ func (g *globalFlags) register(f *pflag.FlagSet) {
 	f.BoolVarP(&g.quiet, "quiet", "q", false, "print results only")
 	f.BoolVarP(&g.verbose, "verbose", "v", false, "print more")
 	f.StringVar(&g.color, "color", "auto", "auto, always or never")
+	f.StringVar(&g.access.token, "token-file", "", "file with the token for an https server")
+	f.StringVar(&g.access.ca, "ca-file", "", "file with the authority of an https server's certificate; default: the system's")
+	f.StringVar(&g.access.cert, "cert-file", "", "file with the client certificate for an https server")
+	f.StringVar(&g.access.key, "key-file", "", "file with its key")
 }
 
 func (g *globalFlags) check() error {
@@ -75,6 +87,9 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, list []string) error {
 		if err := check(cmd, list); err != nil {
 			return withCode(exitUsage, fmt.Errorf("%w; usage: %s", err, cmd.UseLine()))
+		}
+		if slices.Contains(list, "") { // as of an unset variable in a script
+			return withCode(exitUsage, fmt.Errorf("an argument is empty, and an empty name matches nothing; usage: %s", cmd.UseLine()))
 		}
 		return nil
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -25,7 +23,7 @@ type ops struct{ u *unit }
 
 func newOps(u *unit) api.Ops {
 	o := ops{u}
-	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, Slots: o, Simulator: o}
+	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Simulator: o}
 }
 
 // basis is the state upon which an operator's wish is judged.
@@ -361,46 +359,6 @@ func (o ops) whatIf(v *store.View, inv *placement.Inventory) (*placement.Snapsho
 	plan, _ := decide.Plan(decide.PlanInput{Inventory: inv, Classes: classes, Votes: v.Votes, VotesRevision: v.VotesRevision,
 		Prev: v.Plan, Demand: v.Demand, Announced: v.Announced, Slots: v.Slots, Now: time.Now().UTC(), By: "what-if"})
 	return decide.Unfold(inv, classes, plan, decide.Fold(inv, v.Votes, plan), v.VotesRevision, false)
-}
-
-// fleetChanges lists what differs between two fleets, by kind and name.
-func fleetChanges(old, next *placement.Fleet) []api.Change {
-	out := make([]api.Change, 0)
-	out = append(out, changed("site", old.Sites, next.Sites, func(s placement.Site) string { return s.Name })...)
-	out = append(out, changed("check", old.Checks, next.Checks, func(c placement.Check) string { return c.Name })...)
-	out = append(out, changed("policy", old.Policies, next.Policies, func(p placement.Policy) string { return p.Name })...)
-	out = append(out, changed("service", old.Services, next.Services, func(s placement.Service) string { return s.Name })...)
-	out = append(out, changed("prefix", old.Prefixes, next.Prefixes, func(p placement.Prefix) string { return p.Prefix.String() })...)
-	out = append(out, changed("zone", old.Zones, next.Zones, func(z placement.Zone) string { return z.Name })...)
-	out = append(out, changed("override", old.Overrides, next.Overrides, func(o placement.Override) string { return o.Prefix.String() })...)
-	if old.Mode != next.Mode || old.ECS != next.ECS || old.Safety != next.Safety || !maps.Equal(old.Roles, next.Roles) {
-		out = append(out, api.Change{Kind: "fleet", Object: "fleet", Verb: "changed", Text: "mode, ecs or safety"})
-	}
-	return out
-}
-
-// changed compares two lists by name: the new list's order first, then what is gone
-// by name.
-func changed[T any](kind string, old, next []T, name func(T) string) []api.Change {
-	var out []api.Change
-	before := make(map[string]T, len(old))
-	for _, o := range old {
-		before[name(o)] = o
-	}
-	for _, n := range next {
-		o, known := before[name(n)]
-		delete(before, name(n))
-		switch {
-		case !known:
-			out = append(out, api.Change{Kind: kind, Object: name(n), Verb: "added"})
-		case !reflect.DeepEqual(o, n):
-			out = append(out, api.Change{Kind: kind, Object: name(n), Verb: "changed"})
-		}
-	}
-	for _, gone := range sortedKeys(before) {
-		out = append(out, api.Change{Kind: kind, Object: gone, Verb: "removed"})
-	}
-	return out
 }
 
 // fleetOf is the fleet of an inventory, an empty one before the first apply.

@@ -109,7 +109,7 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 		id.Revoked = u.revoked
 		u.identity = id
 	}
-	source, err := geo.NewSource(geo.SourceOptions{Paths: cfg.Geo.Databases, Log: u.log})
+	source, err := geo.NewSource(geo.SourceOptions{Paths: cfg.Geo.Databases, Routes: cfg.Geo.Routes, Log: u.log})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +19,11 @@ import (
 // addAPI serves this unit's API on its unix socket, on the node's HTTP address
 // if this unit is the one that has it, and on any listener handed in.
 func addAPI(u *unit, lab bool, more ...net.Listener) error {
-	srv, err := api.New(api.Config{State: u.apiState, Ops: newOps(u), Events: eventLog{u}, Gatherer: u.gatherer(), Registerer: u.metrics,
+	guard, err := guardOf(u.cfg, u.log)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
+	srv, err := api.New(api.Config{State: u.apiState, Past: u.past, Delegation: u.delegation, Ops: newOps(u), Events: eventLog{u}, Gatherer: u.gatherer(), Registerer: u.metrics, Tokens: guard.tokens,
 		Assets: assets(), Identity: api.Identity{Node: u.cfg.Node.Name, Unit: u.name, Version: version, Lab: lab}, Logger: u.log})
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
@@ -32,6 +37,9 @@ func addAPI(u *unit, lab bool, more ...net.Listener) error {
 		l, err := net.Listen("tcp", u.cfg.Listen.HTTP)
 		if err != nil {
 			return fmt.Errorf("%s: %w", u.name, err)
+		}
+		if guard.tls != nil {
+			l = tls.NewListener(l, guard.tls)
 		}
 		listeners = append(listeners, l)
 	}

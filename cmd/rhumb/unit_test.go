@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -227,12 +228,17 @@ func TestStatusLine(t *testing.T) {
 // freePort is a port of 127.0.0.1 that was free a moment ago, for UDP and TCP.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// Below the ports which the kernel gives to connections: one of those would be
+	// somebody's own before the server listens.
+	for range 100 {
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(10_000+rand.IntN(20_000)))
+		if l, err := net.Listen("tcp", at.String()); err == nil {
+			l.Close()
+			return at
+		}
 	}
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Addr().String())
+	t.Fatal("no free port on 127.0.0.1")
+	return netip.AddrPort{}
 }
 
 // TestServeAlone: a name server without etcd starts, says what it is, lives on

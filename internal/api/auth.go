@@ -97,13 +97,35 @@ func lookupUser(uid uint32) (name string, groups []string) {
 	return u.Username, groups
 }
 
+// identify says who asks: by the connection, by a client certificate, by a token.
+// The strongest counts. A token that nobody has is an error, even where reading needs
+// none: whoever sends one believes to be somebody.
+func identify(r *http.Request, tokens *Tokens) (caller, error) {
+	c := callerOf(r.Context())
+	if cert := certCaller(r); cert.role > c.role || c.role == roleNone {
+		c = cert
+	}
+	secret, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if tokens == nil || !bearer {
+		return c, nil
+	}
+	t, ok := tokens.caller(strings.TrimSpace(secret))
+	if !ok {
+		return caller{}, fmt.Errorf("%w: no such token", ErrUnknownCaller)
+	}
+	if t.role > c.role {
+		c = t
+	}
+	return c, nil
+}
+
 // allow refuses a caller below the role that a route needs.
 func allow(r *http.Request, need role) error {
 	c := callerOf(r.Context())
 	if c.role >= need {
 		return nil
 	}
-	return fmt.Errorf("%s %s: %w: %s may read only; use the unix socket of the unit as root or as a member of its group",
+	return fmt.Errorf("%s %s: %w: %s may read only; use the unix socket of the unit as root or as a member of its group, or a token of an operator",
 		r.Method, r.URL.Path, ErrForbidden, describe(c))
 }
 
@@ -120,6 +142,9 @@ func describe(c caller) string {
 func knownHost(r *http.Request) bool {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && local.Network() == "unix" {
 		return true
+	}
+	if r.TLS != nil {
+		return true // a browser has compared the name with our certificate
 	}
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {

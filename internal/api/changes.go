@@ -315,12 +315,17 @@ func (s *Server) apply(r *http.Request, dryRun bool) (any, error) {
 		return nil, fmt.Errorf("apply: %w", ErrNotHere)
 	}
 	req.DryRun = req.DryRun || dryRun
+	return s.applied(r, "apply", req)
+}
+
+// applied hands a fleet to the Applier, in the caller's name.
+func (s *Server) applied(r *http.Request, verb string, req ApplyRequest) (any, error) {
 	req.Who = callerOf(r.Context()).who
 	if req.DryRun {
 		return s.cfg.Ops.Applier.Apply(r.Context(), req)
 	}
 	var res ApplyResult
-	_, err := s.change(r, "apply", "the fleet", req.Note, func(string) (Outcome, error) {
+	_, err := s.change(r, verb, "the fleet", req.Note, func(string) (Outcome, error) {
 		var err error
 		res, err = s.cfg.Ops.Applier.Apply(r.Context(), req)
 		return Outcome{Revision: res.Revision}, err

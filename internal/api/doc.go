@@ -24,5 +24,6 @@
 //
 // The same handler stands on a unix socket, where root, the owner and members
 // of the group operate, and on loopback TCP, where everybody reads and, in the
-// lab only, operates. No address but loopback is served in clear.
+// lab only, operates. No address but loopback is served in clear: beyond it TLS is
+// needed, and a token or a client certificate, each of a viewer or an operator.
 package api

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,15 +20,20 @@ type ExplainRequest struct {
 	// one the resolver stands for its users.
 	Client   string `json:"client,omitempty"`
 	Resolver string `json:"resolver,omitempty"`
+	// At names a state of the past, as 1042.17; empty: the one in force.
+	At string `json:"at,omitempty"`
 }
 
 // Explanation is the whole chain from a question to its answer.
 type Explanation struct {
 	Snapshot string `json:"snapshot"`
-	Name     string `json:"name"`
-	Type     string `json:"type"`
-	Zone     string `json:"zone,omitempty"`
-	Client   Client `json:"client"`
+	// Past is set when that was not the state in force. What is announced is known
+	// of the present only, so that Anycast is empty then.
+	Past   bool   `json:"past,omitempty"`
+	Name   string `json:"name"`
+	Type   string `json:"type"`
+	Zone   string `json:"zone,omitempty"`
+	Client Client `json:"client"`
 	// Static is set when no service steers the name: the zone file answers.
 	Static bool   `json:"static,omitempty"`
 	Text   string `json:"text"` // the outcome in a sentence
@@ -70,6 +76,32 @@ type AnycastStep struct {
 	Step   placement.Step `json:"step"`
 	Want   placement.Step `json:"want"`
 	Cause  string         `json:"cause,omitempty"`
+}
+
+// explainAt answers for a state of the past, as the State was then as far as it is
+// kept: snapshot, inventory and plan.
+func (s *Server) explainAt(r *http.Request, req ExplainRequest) (*Explanation, error) {
+	st := s.cfg.State()
+	if req.At == "" || req.At == st.name() {
+		return Explain(st, req, s.clock)
+	}
+	name, err := placement.ParseName(req.At)
+	if err != nil {
+		return nil, fmt.Errorf("explain: %w: %w", ErrInvalid, err)
+	}
+	if s.cfg.Past == nil {
+		return nil, fmt.Errorf("explain at %s: %w", name, ErrNotHere)
+	}
+	snap, err := s.cfg.Past(r.Context(), name)
+	if err != nil {
+		return nil, fmt.Errorf("explain at %s (now %s): %w", name, cmp.Or(st.name(), "none"), err)
+	}
+	e, err := Explain(State{Snapshot: snap, Plan: snap.Plan, Inventory: snap.Inventory, Now: st.Now}, req, s.clock)
+	if err != nil {
+		return nil, err
+	}
+	e.Past, e.Anycast = true, nil
+	return e, nil
 }
 
 // Explain runs the server's own choice with a Trace. took measures the choice

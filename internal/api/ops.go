@@ -16,6 +16,7 @@ type Ops struct {
 	Setter    Setter
 	Freezer   Freezer
 	Applier   Applier
+	History   Historian
 	Slots     SlotFreer
 	Simulator Simulator
 }
@@ -47,6 +48,17 @@ type Freezer interface {
 // Applier checks and writes a fleet.
 type Applier interface {
 	Apply(ctx context.Context, r ApplyRequest) (ApplyResult, error)
+}
+
+// Historian knows the configurations which were applied and are kept.
+type Historian interface {
+	// Versions are newest first; the first is in force.
+	Versions(ctx context.Context) ([]ConfigVersion, error)
+	// FleetAt returns the fleet applied as a revision, 0 for the one in force; it is
+	// the caller's to change.
+	FleetAt(ctx context.Context, revision int64) (*placement.Fleet, error)
+	// Compare lists what differs between two of them.
+	Compare(from, to *placement.Fleet) []Change
 }
 
 // SlotFreer takes a Slot from a site which cannot give it back itself.
@@ -123,6 +135,32 @@ type Change struct {
 	Object string `json:"object"` // its name
 	Verb   string `json:"verb"`   // added, removed, changed
 	Text   string `json:"text,omitempty"`
+}
+
+// ConfigVersion is one configuration as it was applied.
+type ConfigVersion struct {
+	Revision int64     `json:"revision"` // as the apply told it
+	Who      string    `json:"who"`
+	At       time.Time `json:"at"`
+	Note     string    `json:"note,omitempty"`
+	SHA256   string    `json:"sha256"` // of the fleet
+	Current  bool      `json:"current,omitempty"`
+}
+
+// ConfigDiff is what differs between two configurations; revision 0 is the one in force.
+type ConfigDiff struct {
+	From    int64    `json:"from"`
+	To      int64    `json:"to"`
+	Changes []Change `json:"changes"`
+}
+
+// RollbackRequest applies a kept configuration anew.
+type RollbackRequest struct {
+	Revision int64    `json:"revision"`
+	Reason   string   `json:"reason"`
+	Expect   int64    `json:"expect,omitempty"` // as in ApplyRequest
+	Override []string `json:"override,omitempty"`
+	DryRun   bool     `json:"dry_run,omitempty"`
 }
 
 // SimulateRequest asks for a forecast. Sites may stand in Down and Drain at once.

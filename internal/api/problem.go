@@ -16,6 +16,8 @@ var (
 	ErrUnavailable = errors.New("the store does not answer")
 	// ErrConflict: the state moved on since the caller looked (412).
 	ErrConflict = errors.New("the state has changed since")
+	// ErrUnknownCaller: a token or certificate is needed, or the given one is unknown (401).
+	ErrUnknownCaller = errors.New("who are you")
 	// ErrInvalid: the request makes no sense (400).
 	ErrInvalid = errors.New("invalid request")
 	// ErrForbidden: the caller may not do this (403).
@@ -53,6 +55,7 @@ func kinds() []struct {
 		{ErrNotFound, "not-found", http.StatusNotFound},
 		{ErrUnavailable, "store-away", http.StatusServiceUnavailable},
 		{ErrConflict, "changed-since", http.StatusPreconditionFailed},
+		{ErrUnknownCaller, "unknown-caller", http.StatusUnauthorized},
 		{ErrForbidden, "forbidden", http.StatusForbidden},
 		{ErrInvalid, "invalid", http.StatusBadRequest},
 		{ErrNotHere, "not-here", http.StatusNotImplemented},
@@ -102,6 +105,9 @@ func refusals(err error) []placement.Refusal {
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Cache-Control", "no-store")
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="rhumb"`) // RFC 6750, 3
+	}
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client has gone: nobody to tell
 }

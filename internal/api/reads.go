@@ -124,7 +124,7 @@ func (s *Server) postExplain(r *http.Request) (any, error) {
 	if req.Name == "" {
 		return nil, fmt.Errorf("explain: %w: no name", ErrInvalid)
 	}
-	return Explain(s.cfg.State(), req, s.clock)
+	return s.explainAt(r, req)
 }
 
 func (s *Server) postSimulate(r *http.Request) (any, error) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,12 +51,16 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/peers/{site}/routes", roleRead, "What the nodes of a site announce", nil, List[NodeRoute]{}, s.getRoutes},
 		{"GET", "/zones", roleRead, "Zones and who serves them", nil, List[Zone]{}, s.getZones},
 		{"GET", "/zones/{zone}", roleRead, "One zone", nil, Zone{}, s.getZone},
+		{"GET", "/zones/{zone}/delegation", roleRead, "The NS and glue records that the zone's parent must hold", nil, Delegation{}, s.getDelegation},
 		{"GET", "/sessions", roleRead, "Client sessions by node; ?site= &state=", nil, List[Sessions]{}, s.getSessions},
 		{"GET", "/nodes", roleRead, "Units as they report themselves", nil, List[placement.Node]{}, s.getNodes},
 		{"GET", "/slots", roleRead, "Slots and anchors of each prefix", nil, List[Slot]{}, s.getSlots},
 		{"GET", "/rules", roleRead, "The one table of rules", nil, List[placement.Rule]{}, s.getRules},
 		{"GET", "/events", roleRead, "Events, oldest first; ?since= &kind= &site= &limit=", nil, List[placement.Event]{}, s.getEvents},
 		{"GET", "/config", roleRead, "The fleet in force and its revision", nil, placement.Inventory{}, s.getConfig},
+		{"GET", "/config/history", roleRead, "The kept configurations, newest first", nil, List[ConfigVersion]{}, s.getHistory},
+		{"GET", "/config/diff", roleRead, "What differs between two configurations; ?from= &to=, 0 or nothing: the one in force", nil, ConfigDiff{}, s.getConfigDiff},
+		{"GET", "/config/{revision}", roleRead, "The fleet applied as a revision", nil, placement.Fleet{}, s.getConfigAt},
 		{"POST", "/explain", roleRead, "Why a client gets the answer it gets", ExplainRequest{}, Explanation{}, s.postExplain},
 		{"POST", "/simulate", roleRead, "Load per site before and after a loss or a drain", SimulateRequest{}, Forecast{}, s.postSimulate},
 		{"POST", "/config/check", roleRead, "What an apply of this fleet would change", ApplyRequest{}, ApplyResult{}, s.postCheck},
@@ -65,6 +70,7 @@ func (s *Server) readEndpoints() []endpoint {
 func (s *Server) changeEndpoints() []endpoint {
 	return []endpoint{
 		{"PUT", "/config", roleOperate, "Apply a fleet; If-Match: revision, ?dry_run=true", ApplyRequest{}, ApplyResult{}, s.putConfig},
+		{"POST", "/config/rollback", roleOperate, "Apply a kept configuration anew, judged like any apply", RollbackRequest{}, ApplyResult{}, s.postRollback},
 		{"POST", "/sites/{site}/drain", roleOperate, "Take a site out, by phases", DrainRequest{}, Outcome{}, s.postDrain},
 		{"POST", "/sites/{site}/undrain", roleOperate, "Bring a site back", Undrain{}, Outcome{}, s.postUndrain},
 		{"POST", "/sites/{site}/force", roleOperate, "Set the operator's word beside the measured state", ForceRequest{}, Outcome{}, s.postForce},
@@ -93,7 +99,7 @@ func (s *Server) routes() http.Handler {
 	if s.cfg.Assets != nil {
 		mux.Handle("/", pages(s.cfg.Assets))
 	}
-	return s.metrics.count(guard(mux))
+	return s.metrics.count(guard(mux, s.cfg.Tokens))
 }
 
 // pages serves files to those who read.
@@ -108,9 +114,9 @@ func pages(assets http.Handler) http.Handler {
 	})
 }
 
-// guard stands before every route: names of hosts, writes of other origins, and
-// what a page may load.
-func guard(next http.Handler) http.Handler {
+// guard stands before every route: names of hosts, who asks, writes of other
+// origins, and what a page may load.
+func guard(next http.Handler, tokens *Tokens) http.Handler {
 	cross := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -122,12 +128,27 @@ func guard(next http.Handler) http.Handler {
 				Status: http.StatusMisdirectedRequest, Code: "host", Detail: "this address is served as localhost only"})
 			return
 		}
-		if callerOf(r.Context()).role < roleRead {
-			writeProblem(w, problemOf(fmt.Errorf("%w: only loopback and the unix socket are served", ErrForbidden)))
+		c, err := identify(r, tokens)
+		if err == nil && c.role < roleRead {
+			err = stranger(r, c)
+		}
+		if err != nil {
+			writeProblem(w, problemOf(err))
 			return
 		}
-		cross.ServeHTTP(w, r)
+		cross.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
+}
+
+// stranger says what is missing to one who may do nothing.
+func stranger(r *http.Request, c caller) error {
+	switch {
+	case c.who != "" && r.TLS != nil:
+		return fmt.Errorf("%w: %s has neither %s nor %s as its organizational unit", ErrForbidden, c.who, WordOperator, WordViewer)
+	case r.TLS != nil:
+		return fmt.Errorf("%w: a token or a client certificate, please", ErrUnknownCaller)
+	}
+	return fmt.Errorf("%w: only loopback and the unix socket are served in clear", ErrForbidden)
 }
 
 func (s *Server) handle(e endpoint) http.Handler {

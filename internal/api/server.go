@@ -13,17 +13,25 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"rhumb/placement"
 )
 
 // Config is what a Server needs; State is required, the rest may be absent.
 type Config struct {
 	// State returns what is known now; it is called for each request and must be quick.
-	State  func() State
-	Ops    Ops
-	Events EventLog
+	State func() State
+	// Past returns a snapshot that was in force, ErrNotFound if it is not kept.
+	Past func(ctx context.Context, name placement.Name) (*placement.Snapshot, error)
+	// Delegation says what the parent of a zone must hold; the name has its root's dot.
+	Delegation func(ctx context.Context, zone string) (*Delegation, error)
+	Ops        Ops
+	Events     EventLog
 	// Gatherer is served under /metrics; Registerer takes this package's own metrics.
 	Gatherer   prometheus.Gatherer
 	Registerer prometheus.Registerer
+	// Tokens let callers in beside those whom the connection tells; nil: none.
+	Tokens *Tokens
 	// Assets serves the pages, at / and below.
 	Assets http.Handler
 	Identity

@@ -58,6 +58,21 @@ func (f *fakeOps) Apply(_ context.Context, r ApplyRequest) (ApplyResult, error) 
 	f.apply = r
 	return ApplyResult{Revision: 901, DryRun: r.DryRun}, f.err
 }
+func (f *fakeOps) Versions(context.Context) ([]ConfigVersion, error) {
+	return []ConfigVersion{{Revision: 900, Current: true}, {Revision: 800, Who: "ann"}}, f.err
+}
+func (f *fakeOps) FleetAt(_ context.Context, revision int64) (*placement.Fleet, error) {
+	switch revision {
+	case 0:
+		return &placement.Fleet{Version: 1, Revoked: []string{"bb"}}, f.err
+	case 800:
+		return &placement.Fleet{Version: 1, Mode: placement.Act, Revoked: []string{"aa"}}, f.err
+	}
+	return nil, ErrNotFound
+}
+func (f *fakeOps) Compare(from, to *placement.Fleet) []Change {
+	return []Change{{Kind: "fleet", Object: "fleet", Verb: "changed", Text: string(from.Mode) + " to " + string(to.Mode)}}
+}
 func (f *fakeOps) FreeSlot(_ context.Context, s FreeSlot) (Outcome, error) {
 	return Outcome{Object: s.Prefix.String()}, f.err
 }
@@ -70,7 +85,7 @@ func testServer(t *testing.T, ops *fakeOps) *Server {
 	st, reg := testState(t), prometheus.NewRegistry()
 	s, err := New(Config{State: func() State { return st }, Gatherer: reg, Registerer: reg,
 		Events:   memoryLog{{ID: 1, At: ago(1e12), Kind: "bgp", Text: "one"}, {ID: 2, At: ago(1e9), Kind: "health", Site: "ams1", Text: "two"}},
-		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, Slots: ops, Simulator: ops},
+		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, History: ops, Slots: ops, Simulator: ops},
 		Assets:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path) }),
 		Identity: Identity{Node: "ams1-a", Unit: "rhumb-dns", Version: "v0"}})
 	if err != nil {
@@ -97,6 +112,7 @@ func TestEveryReadAnswers(t *testing.T) {
 		"/api/v1/peers": `"kind":"PeerList"`, "/api/v1/peers/tyo1/routes": `"announced":"gshut"`, "/api/v1/zones/demo.test": `"serials":[1041]`,
 		"/api/v1/sessions?state=moving": `"moving":3`, "/api/v1/nodes": `"rhumb-director"`, "/api/v1/slots": `"free":false`,
 		"/api/v1/rules": `"max-drains"`, "/api/v1/config": `"revision":900`, "/api/v1/events?kind=health": `"items":[{"id":2`,
+		"/api/v1/config/history": `"revision":800,"who":"ann"`, "/api/v1/config/800": `"mode":"act"`, "/api/v1/config/diff?from=800": `"text":"act to "`,
 		"/api/v1/openapi.json": `"openapi":"3.1.0"`, "/livez": "ok", "/readyz?verbose": "[+] snapshot 1042.17",
 		"/metrics": "rhumb_stream_clients 0", "/": "page /", "/main.js": "page /main.js",
 	} {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -493,18 +494,30 @@ func (b *builder) prefix(d *document, text string, p prefixFile) {
 // client takes one entry of clients.
 func (b *builder) client(d *document, text string, c clientFile) {
 	at := []string{"clients", text}
-	pre, err := netip.ParsePrefix(text)
-	if err != nil || pre != pre.Masked() {
-		d.fail(at, "is not a prefix (ADDRESS/BITS without bits behind its length)")
+	out, ok := clientKey(text)
+	if !ok {
+		d.fail(at, "is neither a prefix (ADDRESS/BITS without bits behind its length) nor an AS (AS64510)")
 		return
 	}
 	if c.At == nil {
 		d.fail(at, "needs a position: at: [latitude, longitude]")
 		return
 	}
-	loc := placement.Location{Country: c.Country, Continent: c.Continent, Region: c.Region, At: placement.Position(*c.At)}
-	d.checkPosition(append(at, "at"), loc.At)
-	b.out.Overrides = append(b.out.Overrides, placement.Override{Prefix: pre, Location: loc})
+	out.Location = placement.Location{Country: c.Country, Continent: c.Continent, Region: c.Region, At: placement.Position(*c.At)}
+	d.checkPosition(append(at, "at"), out.Location.At)
+	b.out.Overrides = append(b.out.Overrides, out)
+}
+
+// clientKey reads a prefix or an AS, each in its one spelling: 64510 written twice
+// in two ways would be two keys.
+func clientKey(text string) (placement.Override, bool) {
+	if number, ok := strings.CutPrefix(text, "AS"); ok {
+		as, err := strconv.ParseUint(number, 10, 32)
+		o := placement.Override{AS: uint32(as)}
+		return o, err == nil && as != 0 && o.Name() == text
+	}
+	pre, err := netip.ParsePrefix(text)
+	return placement.Override{Prefix: pre}, err == nil && pre == pre.Masked()
 }
 
 // sort brings every list into the order of its names, so that equal fleets are
@@ -517,7 +530,9 @@ func (b *builder) sort() {
 	slices.SortFunc(f.Services, func(x, y placement.Service) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(f.Zones, func(x, y placement.Zone) int { return cmp.Compare(x.Name, y.Name) })
 	slices.SortFunc(f.Prefixes, func(x, y placement.Prefix) int { return comparePrefix(x.Prefix, y.Prefix) })
-	slices.SortFunc(f.Overrides, func(x, y placement.Override) int { return comparePrefix(x.Prefix, y.Prefix) })
+	slices.SortFunc(f.Overrides, func(x, y placement.Override) int {
+		return cmp.Or(comparePrefix(x.Prefix, y.Prefix), cmp.Compare(x.AS, y.AS))
+	})
 }
 
 // comparePrefix orders by address, then by length.

@@ -184,7 +184,8 @@ type drainFile struct {
 	MED     uint32 `yaml:"med"`
 }
 
-// clientFile places a client prefix by hand; it beats every data set.
+// clientFile places a client prefix, or the clients of an AS, by hand; it beats
+// every data set.
 type clientFile struct {
 	Country   string      `yaml:"country"`
 	Continent string      `yaml:"continent"`

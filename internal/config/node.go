@@ -39,6 +39,9 @@ type Node struct {
 		Low   []netip.AddrPort `yaml:"low"`
 		Admin string           `yaml:"admin"` // directory of the units' unix sockets
 		HTTP  string           `yaml:"http"`  // ADDRESS:PORT of API, metrics and page
+		// TLS and Tokens guard HTTP; beyond loopback it is not served without.
+		TLS    TLS    `yaml:"tls"`
+		Tokens string `yaml:"tokens"` // file with names, roles and hashes of tokens
 	} `yaml:"listen"`
 	Store Store `yaml:"store"`
 	// Identity is the directory made by `rhumb identity join`; empty in a
@@ -47,9 +50,19 @@ type Node struct {
 	BGP      *BGP   `yaml:"bgp"`
 	Geo      struct {
 		Databases []string `yaml:"databases"`
+		// Routes are routing tables (MRT) by which clients are grouped.
+		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
+}
+
+// TLS names the files of the HTTP listener; all empty: in clear.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	// Clients is the authority of client certificates; empty: none is asked for.
+	Clients string `yaml:"clients"`
 }
 
 // Self names the node.
@@ -164,8 +177,15 @@ func (n *Node) defaults(dir string) {
 	if n.Store.File != "" {
 		n.Store.File = resolve(n.Node.DataDir, n.Store.File)
 	}
-	for i, db := range n.Geo.Databases {
-		n.Geo.Databases[i] = resolve(dir, db)
+	for _, file := range []*string{&n.Listen.TLS.Cert, &n.Listen.TLS.Key, &n.Listen.TLS.Clients, &n.Listen.Tokens} {
+		if *file != "" {
+			*file = resolve(dir, *file)
+		}
+	}
+	for _, files := range [][]string{n.Geo.Databases, n.Geo.Routes} {
+		for i := range files {
+			files[i] = resolve(dir, files[i])
+		}
 	}
 	if e := n.Store.Etcd; e != nil {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
@@ -226,16 +246,41 @@ func (n *Node) checkListen(src *source) {
 			}
 		}
 	}
-	if h := n.Listen.HTTP; h != "" {
-		if _, _, err := net.SplitHostPort(h); err != nil {
-			src.fail([]string{"listen", "http"}, "%q is not ADDRESS:PORT", h)
-		}
-	}
+	n.checkHTTP(src)
 	for _, a := range n.Listen.Top {
 		if slices.Contains(n.Listen.Low, a) {
 			src.fail([]string{"listen", "low"}, "%s is a top address too; the level belongs to the address", a)
 		}
 	}
+}
+
+// checkHTTP checks the HTTP listener. Whoever reaches it beyond loopback would read
+// the fleet's state, and a token in clear is everybody's: both need TLS.
+func (n *Node) checkHTTP(src *source) {
+	l := &n.Listen
+	host, _, err := net.SplitHostPort(l.HTTP)
+	switch {
+	case l.HTTP != "" && err != nil:
+		src.fail([]string{"listen", "http"}, "%q is not ADDRESS:PORT", l.HTTP)
+	case (l.TLS.Cert == "") != (l.TLS.Key == ""):
+		src.fail([]string{"listen", "tls"}, "want cert and key, both")
+	case l.TLS.Clients != "" && l.TLS.Cert == "":
+		src.fail([]string{"listen", "tls"}, "clients needs cert and key")
+	case l.HTTP == "" && (l.TLS.Cert != "" || l.Tokens != ""):
+		src.fail([]string{"listen"}, "tls and tokens guard listen.http, which is missing")
+	case l.HTTP == "" || isLoopback(host):
+	case l.TLS.Cert == "":
+		src.fail([]string{"listen", "http"}, "%q is reached from beyond this machine: that needs tls (cert, key), and tokens or tls.clients", l.HTTP)
+	case l.Tokens == "" && l.TLS.Clients == "":
+		src.fail([]string{"listen", "http"}, "%q is reached from beyond this machine: that needs tokens or tls.clients", l.HTTP)
+	}
+}
+
+// isLoopback tells whether only this machine reaches a listener there; no host at all
+// is every address.
+func isLoopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
 // checkStore checks that there is exactly one store. Only etcd elects a director,

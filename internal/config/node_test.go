@@ -191,3 +191,41 @@ func FuzzLoadFleet(f *testing.F) {
 		}
 	})
 }
+
+// TestClientKeys: a key of clients is a prefix or an AS, each in one spelling.
+func TestClientKeys(t *testing.T) {
+	for key, want := range map[string]string{
+		"192.0.2.0/24": "192.0.2.0/24", "2001:db8::/32": "2001:db8::/32", "AS64510": "AS64510", "AS4200000000": "AS4200000000",
+		"192.0.2.1/24": "", "192.0.2.1": "", "AS0": "", "AS": "", "AS064510": "", "as64510": "", "AS4294967296": "", "AS-1": "", "AS+1": "",
+	} {
+		o, ok := clientKey(key)
+		if ok != (want != "") || ok && o.Name() != want {
+			t.Errorf("%s: %+v %v, want %q", key, o, ok, want)
+		}
+	}
+}
+
+// TestGuardedHTTP: beyond loopback the HTTP listener is taken with a guard, and the
+// files are found beside the node file.
+func TestGuardedHTTP(t *testing.T) {
+	dir := t.TempDir()
+	for listen, tls := range map[string]bool{
+		`{http: "198.51.100.9:8053", tls: {cert: c, key: k}, tokens: t}`:    true,
+		`{http: "[2001:db8::9]:8053", tls: {cert: c, key: k, clients: ca}}`: true,
+		`{http: "localhost:8053"}`: false, `{http: "[::1]:8053", tokens: t}`: false, `{http: "127.0.0.53:8053"}`: false,
+	} {
+		file := filepath.Join(dir, "node.yaml")
+		text := "version: 1\nnode: {name: ams1-a, site: ams1, roles: [health]}\nstore: file\nlisten: " + listen + "\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := LoadNode(file)
+		if err != nil {
+			t.Errorf("%s: %v", listen, err)
+			continue
+		}
+		if tls && n.Listen.TLS.Cert != filepath.Join(dir, "c") || !tls && n.Listen.TLS.Cert != "" {
+			t.Errorf("%s: %+v", listen, n.Listen)
+		}
+	}
+}

@@ -28,6 +28,8 @@ type question struct {
 	RD     bool           `json:"rd,omitempty"`     // ask a resolver
 	From   netip.Addr     `json:"from,omitzero"`    // the asker's address, in a crowd alone
 	Within time.Duration  `json:"within,omitempty"` // 1 s when zero
+	// Again is when to ask once more, as a stub resolver does; never when zero.
+	Again time.Duration `json:"again,omitempty"`
 }
 
 // answer is what came back, and when.
@@ -35,6 +37,7 @@ type answer struct {
 	Q    int           `json:"q"` // number of the question
 	At   time.Time     `json:"at"`
 	Took time.Duration `json:"took"`
+	Lost int           `json:"lost,omitempty"` // attempts without an answer
 	Wire []byte        `json:"wire,omitempty"`
 	Err  string        `json:"err,omitempty"`
 }
@@ -65,23 +68,40 @@ func (q question) message() *dns.Msg {
 
 // ask sends the question from where it is called and waits for the answer.
 func (q question) ask(ctx context.Context) answer {
-	c := dns.Client{Net: "udp", Timeout: q.Within, UDPSize: 4096}
+	began, limit := time.Now(), q.Within
+	if limit == 0 {
+		limit = time.Second
+	}
+	patience := limit
+	if q.Again > 0 {
+		patience = q.Again
+	}
+	var a answer
+	for {
+		resp, err := q.attempt(ctx, patience)
+		a.At, a.Took = time.Now(), time.Since(began)
+		if err == nil {
+			a.Wire, err = resp.Pack()
+		}
+		a.Err = ""
+		if err == nil {
+			return a
+		}
+		a.Err = err.Error()
+		if a.Lost++; a.Took+patience > limit || ctx.Err() != nil {
+			return a
+		}
+	}
+}
+
+// attempt sends the question once.
+func (q question) attempt(ctx context.Context, patience time.Duration) (*dns.Msg, error) {
+	c := dns.Client{Net: "udp", Timeout: patience, UDPSize: 4096}
 	if q.TCP {
 		c.Net = "tcp"
 	}
-	if c.Timeout == 0 {
-		c.Timeout = time.Second
-	}
-	began := time.Now()
 	resp, _, err := c.ExchangeContext(ctx, q.message(), q.Server.String())
-	a := answer{At: time.Now(), Took: time.Since(began)}
-	if err == nil {
-		a.Wire, err = resp.Pack()
-	}
-	if err != nil {
-		a.Err = err.Error()
-	}
-	return a
+	return resp, err
 }
 
 // msg is the parsed answer.

@@ -21,5 +21,7 @@
 // TestMain finds the binary (RHUMB_BIN, else it is built once), a test calls
 // startLab, which returns at `lab ready`. Questions go to the host's listener
 // (lab.ask) or are asked inside a node (lab.askIn); pollers and route watchers run
-// until their test ends, and await waits for what they have seen.
+// until their test ends, and await waits for what they have seen. Scenarios whose
+// limits are generous run side by side (t.Parallel), after those that need the
+// machine for themselves.
 package e2e

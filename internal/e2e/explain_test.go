@@ -39,6 +39,7 @@ func steeredNames() []steeredName {
 // answer, for a crowd of clients and every steered name: in calm, with a site
 // drained, and with a site dead besides.
 func TestE2EExplainIsTheWire(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.playResolvers(sites()[0])
 	t.Run("calm", func(t *testing.T) { checkExplain(t, l, sites()[0], 1, nil) })

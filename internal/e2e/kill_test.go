@@ -79,7 +79,7 @@ func (l *lab) watchWithin(within time.Duration) *watchers {
 			lanes = append(lanes, "dns "+site+" for "+r)
 		}
 		w.servers[site] = l.poll("client-"+region+"-2", 50*time.Millisecond, lanes, qs...)
-		q := question{Server: l.resolver(region), Name: "www.cdn.demo.test", RD: true, Within: 8 * time.Second}
+		q := question{Server: l.resolver(region), Name: "www.cdn.demo.test", RD: true, Within: 8 * time.Second, Again: 2 * time.Second}
 		w.resolvers[region] = l.poll("client-"+region+"-3", 200*time.Millisecond, []string{"client " + region}, q)
 		top := question{Server: parseAddrPort("192.0.2.1:53"), Name: "demo.test", Type: "SOA", NSID: true, Within: lossAfter}
 		w.anycast[region] = l.poll("client-"+region+"-4", 50*time.Millisecond, []string{"anycast " + region}, top)
@@ -251,9 +251,10 @@ func checkResolvers(t *testing.T, l *lab, w *watchers, site string, killed time.
 	t.Helper()
 	for _, region := range regions() {
 		p := w.resolvers[region]
-		slowest := time.Duration(0)
+		slowest, lost := time.Duration(0), 0
 		for _, a := range p.since(killed) {
 			slowest = max(slowest, a.Took)
+			lost += a.Lost
 			if m, err := a.msg(); err != nil || len(addrsOf(m)) == 0 {
 				t.Errorf("the resolver of %s said %s %.2f s after the kill of %s", region, a.text(), a.At.Sub(killed).Seconds(), site)
 			}
@@ -262,7 +263,7 @@ func checkResolvers(t *testing.T, l *lab, w *watchers, site string, killed time.
 		if late := last.Sub(killed); late > 20*time.Second+answersWithin {
 			t.Errorf("the resolver of %s named %s %.2f s after the kill", region, site, late.Seconds())
 		}
-		l.line.eventf("resolver of %s: slowest answer %.0f ms", region, float64(slowest.Milliseconds()))
+		l.line.eventf("resolver of %s: slowest answer %.0f ms, %d asked again", region, float64(slowest.Milliseconds()), lost)
 	}
 }
 

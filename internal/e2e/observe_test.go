@@ -20,6 +20,7 @@ import (
 // route announced, no name steered, and what would be done is counted. Told to
 // act, it does all of it.
 func TestE2EObserveThenAct(t *testing.T) {
+	t.Parallel()
 	l := startObserving(t)
 	l.await(60*time.Second, "every unit follows a plan and every peer is up", l.unitsFollow)
 	l.owners()

@@ -29,6 +29,7 @@ var placeAndReason = regexp.MustCompile(`(?m)^error: .*\.(yaml|yml|zone):\d+:\d+
 
 // TestE2ECheckNamesThePlace wants every kept mistake refused with its place.
 func TestE2ECheckNamesThePlace(t *testing.T) {
+	t.Parallel()
 	bad, err := filepath.Glob(filepath.Join("..", "config", "testdata", "bad", "*"))
 	if err != nil || len(bad) < 20 {
 		t.Fatalf("%d kept mistakes: %v", len(bad), err)
@@ -46,6 +47,7 @@ func TestE2ECheckNamesThePlace(t *testing.T) {
 // TestE2EOperator gives a running fleet what it must refuse, and every order that
 // it must follow.
 func TestE2EOperator(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.owners()
 	l.awaitSettled()

@@ -138,6 +138,7 @@ const stateFile = "/var/lib/rhumb/state.json"
 
 // TestE2ERoleAuthDNSAlone runs the sample of a name server alone: no etcd, no BGP.
 func TestE2ERoleAuthDNSAlone(t *testing.T) {
+	t.Parallel()
 	etc, m := samples(t), newMachine(t, "ns1")
 	m.must("sh", "-c", "ip addr add 198.51.100.9/32 dev lo && ip -6 addr add 2001:db8:64:1::9/128 dev lo nodad")
 	m.must(binary(t), "apply", filepath.Join(etc, "fleet.yaml"), "--store", stateFile)
@@ -192,6 +193,7 @@ func addLine(t testing.TB, file, line string) {
 // sample for it: announced while the local service answers, at gshut while it does
 // not, since nobody can say that another site would take the clients.
 func TestE2ERoleBGPAlone(t *testing.T) {
+	t.Parallel()
 	etc, m, router := samples(t), newMachine(t, "ams1-a"), newMachine(t, "router")
 	m.must("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", strconv.Itoa(router.pid))
 	m.must("sh", "-c", "ip link set up0 up && ip addr add 198.51.100.9/25 dev up0 && ip -6 addr add 2001:db8:64:1::9/64 dev up0 nodad")

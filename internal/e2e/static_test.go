@@ -30,6 +30,7 @@ const (
 // that starts meanwhile serves from disk, and everybody is told. Then it stops it
 // again, and a site dies besides: its answers move all the same.
 func TestE2EStoreAway(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.owners()
 	l.awaitSettled()
@@ -267,6 +268,7 @@ func (l *lab) announcing(p netip.Prefix) int {
 // the checks ask for what nobody has, then because the servers are gone. Every
 // prefix stays announced, every name answered, and everybody is told.
 func TestE2EProbersAllFail(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.owners()
 	l.awaitSettled()

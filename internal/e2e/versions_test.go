@@ -20,6 +20,7 @@ import (
 // leads and the others cannot follow its plans. Every name is answered by every
 // site all the time, no route changes for it, and everybody is told.
 func TestE2EVersionsMixed(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.owners()
 	l.awaitSettled()

@@ -127,6 +127,15 @@ func (n *Net) ExecHandler() Handler {
 	}
 }
 
+// workDir is the client's directory, or the root where the lab's user may not
+// enter it: root may give an order to a lab that nobody runs.
+func workDir(dir string) string {
+	if unix.Access(dir, unix.X_OK) != nil {
+		return "/"
+	}
+	return dir
+}
+
 // exec runs the program and watches its client meanwhile.
 func (h *Host) exec(ctx context.Context, c *Call) (int, error) {
 	path, err := lookPath(c.Argv[0], c.Env)
@@ -134,7 +143,7 @@ func (h *Host) exec(ctx context.Context, c *Call) (int, error) {
 		return 127, fmt.Errorf("netlab: exec in %s: %w", h.Name, err)
 	}
 	cmd := &exec.Cmd{
-		Path: path, Args: c.Argv, Env: c.Env, Dir: c.Dir,
+		Path: path, Args: c.Argv, Env: c.Env, Dir: workDir(c.Dir),
 		Stdin: c.Files[0], Stdout: c.Files[1], Stderr: c.Files[2],
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}

@@ -65,3 +65,14 @@ func TestNodesInOrder(t *testing.T) {
 		t.Errorf("faults: %+v", views)
 	}
 }
+
+// TestWorkDir: an order given from where the lab's user may not go runs in the root.
+func TestWorkDir(t *testing.T) {
+	dir := t.TempDir()
+	if got := workDir(dir); got != dir {
+		t.Errorf("%s: %s", dir, got)
+	}
+	if got := workDir(filepath.Join(dir, "closed")); got != "/" {
+		t.Errorf("a directory that cannot be entered: %s", got)
+	}
+}

@@ -169,12 +169,12 @@ func TestWith(t *testing.T) {
 		network{"198.51.100.0/24", located("AU")}, network{"2001:db8::/32", located("BR")}))
 	before := base.Locations()
 	table, err := base.With([]Override{
-		{netip.MustParsePrefix("192.0.2.0/24"), Location{Lat: 48.85, Lon: 2.35, Country: "FR"}},
-		{netip.MustParsePrefix("192.0.2.64/26"), located("AU")},
-		{netip.MustParsePrefix("203.0.113.9/24"), Location{Lat: 1, Lon: 1}},
-		{netip.MustParsePrefix("203.0.113.0/24"), located("DE")},
-		{netip.MustParsePrefix("::ffff:198.51.100.0/121"), located("NL")},
-		{netip.MustParsePrefix("2001:db8:1::/48"), located("JP")},
+		{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Location: Location{Lat: 48.85, Lon: 2.35, Country: "FR"}},
+		{Prefix: netip.MustParsePrefix("192.0.2.64/26"), Location: located("AU")},
+		{Prefix: netip.MustParsePrefix("203.0.113.9/24"), Location: Location{Lat: 1, Lon: 1}},
+		{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Location: located("DE")},
+		{Prefix: netip.MustParsePrefix("::ffff:198.51.100.0/121"), Location: located("NL")},
+		{Prefix: netip.MustParsePrefix("2001:db8:1::/48"), Location: located("JP")},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestWithAgainstNaive(t *testing.T) {
 		})
 		var overrides []Override
 		for p, l := range forced {
-			overrides = append(overrides, Override{p, l})
+			overrides = append(overrides, Override{Prefix: p, Location: l})
 		}
 		table, err := base.With(overrides)
 		if err != nil {

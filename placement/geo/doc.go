@@ -13,7 +13,8 @@
 //
 //	files ─ Open ─▶ networks ─ Compile ─▶ Table ─ With(overrides) ─▶ Table
 //	                                        ▲
-//	embedded country table ─ Default ───────┘
+//	embedded country table ─ Default ───────┤
+//	MRT files ─ OpenRoutes ─▶ Routes ─ Grouped
 //
 // Open recognises a database by the fields of its records, never by the type
 // string of its metadata, which differs from one publisher to the next. Compile
@@ -22,8 +23,16 @@
 //
 // Source watches the files of a table and swaps in a new one when its content,
 // named by Digest, has changed. A file that cannot be read or compiled changes
-// nothing but the status. Compile takes networks from anywhere; a reader of MRT
-// tables does not exist yet.
+// nothing but the status.
+//
+// # Routes
+//
+// OpenRoutes reads routing tables (MRT, RFC 6396) into Routes: the routed prefix of
+// an address, the AS that announces it and that AS's neighbour. Who shares a routed
+// prefix is administered together and mostly near to each other, so Grouped puts
+// all of a prefix where three quarters of its addresses are; that drops the noise
+// of data sets (a /29 registered elsewhere) and fills their holes. With can then
+// place all clients of an AS.
 //
 // # How wrong it is
 //

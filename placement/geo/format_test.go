@@ -161,7 +161,7 @@ func BenchmarkWith(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	overrides := []Override{{netip.MustParsePrefix("203.0.113.0/24"), located("NL")}, {netip.MustParsePrefix("2001:db8::/32"), located("AU")}}
+	overrides := []Override{{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Location: located("NL")}, {Prefix: netip.MustParsePrefix("2001:db8::/32"), Location: located("AU")}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := table.With(overrides); err != nil {

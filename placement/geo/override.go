@@ -2,6 +2,7 @@ package geo
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,16 +10,20 @@ import (
 	"rhumb/placement/lpm"
 )
 
-// Override is what an operator knows better than a data set.
+// Override is what an operator knows better than a data set, of a prefix or of
+// the clients of an AS.
 type Override struct {
-	Prefix   netip.Prefix
+	Prefix netip.Prefix
+	// AS stands instead of Prefix: all addresses whose longest route it announces.
+	AS       uint32
 	Location Location
 }
 
 // With returns a table in which the overrides beat the data set: whatever the
 // set says inside an overridden prefix is dropped, also where it is more
 // specific. Among overrides the longest prefix wins, of equal prefixes the last.
-// Known Locations keep their class ids, new ones are appended in the order given.
+// A prefix beats an AS, and one of an AS needs a table grouped by routes. Known
+// Locations keep their class ids, new ones are appended in the order given.
 // The embedded table takes about 0.1 s.
 func (t *Table) With(overrides []Override) (*Table, error) {
 	ids := make(map[class]uint16, len(t.classes))
@@ -27,6 +32,7 @@ func (t *Table) With(overrides []Override) (*Table, error) {
 	}
 	classes := slices.Clone(t.classes)
 	forced := make([]lpm.Entry, 0, len(overrides))
+	byAS := make(map[uint32]uint16)
 	for _, o := range overrides {
 		c, err := o.class()
 		if err != nil {
@@ -35,31 +41,72 @@ func (t *Table) With(overrides []Override) (*Table, error) {
 		id, known := ids[c]
 		if !known {
 			if len(classes) == maxClasses {
-				return nil, fmt.Errorf("geo: override %s: more than %d classes", o.Prefix, maxClasses)
+				return nil, fmt.Errorf("geo: override %s: more than %d classes", o.name(), maxClasses)
 			}
 			id = uint16(len(classes))
 			ids[c], classes = id, append(classes, c)
 		}
+		if o.AS != 0 {
+			byAS[o.AS] = id
+			continue
+		}
 		forced = append(forced, lpm.Entry{Prefix: unmapped(o.Prefix), Value: id})
 	}
+	if len(byAS) > 0 && t.routes == nil {
+		return nil, errors.New("geo: an override by AS needs routes (geo.routes of the node file)")
+	}
 	slices.SortStableFunc(forced, func(a, b lpm.Entry) int { return comparePrefixes(a.Prefix, b.Prefix) })
-	return newTable(t.info, overlay(t, forced), classes)
+	base := t
+	if len(byAS) > 0 {
+		var err error
+		if base, err = newTable(t.info, overlay(t, t.routes.announced(byAS)), classes); err != nil {
+			return nil, err
+		}
+	}
+	out, err := newTable(t.info, overlay(base, forced), classes)
+	if err == nil && t.routes != nil {
+		out.attach(t.routes)
+	}
+	return out, err
+}
+
+// announced are the addresses whose longest route an AS of the map announces, as
+// prefixes in address order.
+func (r *Routes) announced(byAS map[uint32]uint16) []lpm.Entry {
+	var out []lpm.Entry
+	r.each(func(s stretch) {
+		id, wanted := byAS[s.cluster.Origin]
+		if s.bits == 0 || !wanted {
+			return
+		}
+		blocks(s.first, s.last, s.v4, func(p netip.Prefix) {
+			out = append(out, lpm.Entry{Prefix: p, Value: id})
+		})
+	})
+	return out
 }
 
 // class rounds the place as those of a data set are, so that an override to a
 // place that the set knows joins its class.
 func (o Override) class() (class, error) {
-	if !o.Prefix.IsValid() {
+	if !o.Prefix.IsValid() && o.AS == 0 {
 		return class{}, fmt.Errorf("geo: override: invalid prefix")
 	}
 	l, ok := Locate(o.Location.Lat, o.Location.Lon, o.Location.Country)
 	if !ok {
-		return class{}, fmt.Errorf("geo: override %s: no such place: %g, %g", o.Prefix, o.Location.Lat, o.Location.Lon)
+		return class{}, fmt.Errorf("geo: override %s: no such place: %g, %g", o.name(), o.Location.Lat, o.Location.Lon)
 	}
 	if o.Location.Continent != "" {
 		l.Continent = o.Location.Continent
 	}
 	return classOf(l), nil
+}
+
+func (o Override) name() string {
+	if o.AS != 0 {
+		return fmt.Sprintf("AS%d", o.AS)
+	}
+	return o.Prefix.String()
 }
 
 // overlay merges the sorted overrides into the entries of t, so that the result

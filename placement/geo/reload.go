@@ -13,9 +13,11 @@ import (
 
 // SourceOptions say which files make the table and how they are watched.
 type SourceOptions struct {
-	// Paths are the database files, as for Open. None: the embedded table, and
-	// nothing to watch.
+	// Paths are the database files, as for Open. None: the embedded table.
 	Paths []string
+	// Routes are routing tables (MRT) by which clients are grouped, as for
+	// OpenRoutes; none: they are not grouped. They are watched as the databases are.
+	Routes []string
 	// Every is the time between two looks at the files, 30 s if zero. A change is
 	// taken up once a file has looked the same twice, since publishers' scripts
 	// often write in place.
@@ -58,25 +60,48 @@ type stamp struct {
 // is better than none. Only a broken embedded table is an error.
 func NewSource(opt SourceOptions) (*Source, error) {
 	opt.Every = cmp.Or(opt.Every, 30*time.Second)
-	opt.Paths = slices.Clone(opt.Paths)
+	opt.Paths, opt.Routes = slices.Clone(opt.Paths), slices.Clone(opt.Routes)
 	opt.Log = cmp.Or(opt.Log, slog.New(slog.DiscardHandler))
 	s := &Source{opt: opt}
 	s.status.Store(&Status{})
-	if len(opt.Paths) > 0 {
-		s.settled = look(opt.Paths)
-		t, err := Open(opt.Paths)
-		if err == nil {
-			s.accept(t, false)
-			return s, nil
-		}
-		s.refuse(err)
+	s.settled = look(opt.files())
+	t, err := Load(opt.Paths, opt.Routes)
+	if err == nil {
+		s.accept(t, false)
+		return s, nil
 	}
-	t, err := Default()
-	if err != nil {
+	s.refuse(err)
+	if t, err = Default(); err != nil {
 		return nil, fmt.Errorf("geo: embedded table: %w", err)
 	}
-	s.accept(t, len(opt.Paths) > 0)
+	s.accept(t, true)
 	return s, nil
+}
+
+// files are all that is watched.
+func (o *SourceOptions) files() []string { return slices.Concat(o.Paths, o.Routes) }
+
+// Load compiles the databases, or takes the embedded table where none is named, and
+// groups it by the routing tables, if any. Either all of it is good or there is
+// an error: a table without its routes would place clients otherwise than on the
+// nodes that have them.
+func Load(databases, routes []string) (*Table, error) {
+	var grouping *Routes
+	if len(routes) > 0 {
+		var err error
+		if grouping, err = OpenRoutes(routes); err != nil {
+			return nil, err
+		}
+	}
+	open := Default
+	if len(databases) > 0 {
+		open = func() (*Table, error) { return Open(databases) }
+	}
+	t, err := open()
+	if err != nil || grouping == nil {
+		return t, err
+	}
+	return t.Grouped(grouping)
 }
 
 // Table is the table in use, never nil.
@@ -87,7 +112,7 @@ func (s *Source) Status() Status { return *s.status.Load() }
 
 // Run looks at the files until ctx ends, and returns its error.
 func (s *Source) Run(ctx context.Context) error {
-	if len(s.opt.Paths) == 0 {
+	if len(s.opt.files()) == 0 {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -106,7 +131,7 @@ func (s *Source) Run(ctx context.Context) error {
 // poll loads the files if they differ from the last ones tried, and have been the
 // same for two looks. Each state of the files is tried once.
 func (s *Source) poll() {
-	seen := look(s.opt.Paths)
+	seen := look(s.opt.files())
 	if slices.Equal(seen, s.settled) {
 		s.pending = nil
 		return
@@ -116,7 +141,7 @@ func (s *Source) poll() {
 		return
 	}
 	s.settled, s.pending = seen, nil
-	t, err := Open(s.opt.Paths)
+	t, err := Load(s.opt.Paths, s.opt.Routes)
 	if err != nil {
 		s.refuse(err)
 		return

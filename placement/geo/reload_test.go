@@ -44,9 +44,14 @@ const (
 // announces. log may be nil.
 func watch(t *testing.T, log io.Writer, paths []string, do func(s *Source, changed <-chan *Table)) {
 	t.Helper()
+	watchAll(t, log, SourceOptions{Paths: paths}, do)
+}
+
+func watchAll(t *testing.T, log io.Writer, opt SourceOptions, do func(s *Source, changed <-chan *Table)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		changed := make(chan *Table, 10)
-		opt := SourceOptions{Paths: paths, Every: 10 * time.Second, OnChange: func(t *Table) { changed <- t }}
+		opt.Every, opt.OnChange = 10*time.Second, func(t *Table) { changed <- t }
 		if log != nil {
 			opt.Log = slog.New(slog.NewTextHandler(log, nil))
 		}

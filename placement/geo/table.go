@@ -19,6 +19,7 @@ type Table struct {
 	classes  []class // by id
 	info     Info
 	digest   string
+	routes   *Routes // by which it was grouped, nil if it was not
 }
 
 // Info tells where a table comes from and on what terms. It is no part of the
@@ -80,6 +81,9 @@ func (t *Table) Info() Info { return t.info }
 // Digest names the content: SHA-256 in hex over prefixes, class ids and the
 // Locations behind them.
 func (t *Table) Digest() string { return t.digest }
+
+// Routes is the routing table by which the clients were grouped, nil without one.
+func (t *Table) Routes() *Routes { return t.routes }
 
 // sum is taken over the prefixes' own digest and each class in the order of ids:
 // latitude and longitude of the cell as 16-bit integers, then country and

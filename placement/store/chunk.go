@@ -31,11 +31,13 @@ type manifest struct {
 // Version is one configuration as it was applied.
 type Version struct {
 	// Number counts configurations; FleetAt takes it.
-	Number int64          `json:"number"`
-	Who    string         `json:"who"`
-	Note   string         `json:"note,omitempty"`
-	At     placement.Time `json:"at"`
-	SHA256 string         `json:"sha256"`
+	Number int64 `json:"number"`
+	// Revision is that of the store when it was applied.
+	Revision int64          `json:"revision"`
+	Who      string         `json:"who"`
+	Note     string         `json:"note,omitempty"`
+	At       placement.Time `json:"at"`
+	SHA256   string         `json:"sha256"`
 }
 
 // head is the value of config/current and of each history entry.

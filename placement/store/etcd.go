@@ -61,6 +61,23 @@ func (e *etcd) read(ctx context.Context, queries ...query) ([][]pair, int64, err
 	return out, resp.Header.Revision, nil
 }
 
+func (e *etcd) readAt(ctx context.Context, rev int64, s span) ([]pair, error) {
+	resp, err := e.c.Get(ctx, s.from, clientv3.WithRange(s.to), clientv3.WithRev(rev))
+	switch {
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return nil, errCompacted
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, err
+	}
+	var out []pair
+	for _, kv := range resp.Kvs {
+		out = append(out, pair{string(kv.Key), kv.Value, kv.ModRevision, kv.Lease})
+	}
+	return out, nil
+}
+
 func rangeOp(q query) clientv3.Op {
 	order := clientv3.SortAscend
 	if q.desc {

@@ -263,6 +263,16 @@ func (f *file) read(ctx context.Context, queries ...query) ([][]pair, int64, err
 	return f.m.read(queries), f.m.rev, nil
 }
 
+func (f *file) readAt(ctx context.Context, rev int64, s span) ([]pair, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.catchUp()
+	return f.m.readAt(rev, s)
+}
+
 func (f *file) write(ctx context.Context, conds []cond, ops []op) (rev int64, ok bool, err error) {
 	if err := checkSize(ops); err != nil {
 		return 0, false, err

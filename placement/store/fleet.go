@@ -111,7 +111,7 @@ func (s *Store) History(ctx context.Context) ([]Version, error) {
 		if err != nil {
 			return nil, fmt.Errorf("store: history %s: %w", p.key, err)
 		}
-		out = append(out, Version{h.Number, h.Who, h.Note, h.At, h.SHA256})
+		out = append(out, Version{h.Number, p.mod, h.Who, h.Note, h.At, h.SHA256})
 	}
 	return out, nil
 }

@@ -141,16 +141,17 @@ func TestDocumentsLargerThanARequest(t *testing.T) {
 
 func TestHistory(t *testing.T) {
 	s := memoryStore(t, NewMemory())
+	rev := int64(0)
 	for i := range keptVersions + 5 {
 		f, blobs := sample(fmt.Appendf(nil, "zone %d", i))
 		f.Version = i + 1
-		mustPutFleet(t, s, f, blobs, 0)
+		rev = mustPutFleet(t, s, f, blobs, 0)
 	}
 	all, err := s.History(ctxFor(t))
 	if err != nil || len(all) != keptVersions {
 		t.Fatalf("%d versions, err %v", len(all), err)
 	}
-	if all[0].Number != keptVersions+5 || all[0].Who != "kim" {
+	if all[0].Number != keptVersions+5 || all[0].Who != "kim" || all[0].Revision != rev || all[1].Revision >= rev {
 		t.Errorf("newest: %+v", all[0])
 	}
 	f, err := s.FleetAt(ctxFor(t), all[len(all)-1].Number)

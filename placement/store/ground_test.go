@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"testing"
@@ -20,12 +21,17 @@ func ctxFor(t testing.TB) context.Context {
 // freeURL returns a loopback URL whose port nobody uses.
 func freeURL(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// Below the ports which the kernel gives to connections: one of those would be
+	// somebody's own before the member listens.
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
+		if err == nil {
+			defer l.Close()
+			return "http://" + l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	t.Fatal("no free port on 127.0.0.1")
+	return ""
 }
 
 // membersFor names n members on loopback.

@@ -80,6 +80,9 @@ var errLease = errors.New("lease is gone")
 // of one read see one revision; a write happens whole or not at all.
 type kv interface {
 	read(ctx context.Context, queries ...query) ([][]pair, int64, error)
+	// readAt returns what a span held at a past revision, in order of key;
+	// errCompacted if that is no longer kept.
+	readAt(ctx context.Context, rev int64, s span) ([]pair, error)
 	// write applies ops if every cond holds; ok tells whether they did.
 	write(ctx context.Context, conds []cond, ops []op) (rev int64, ok bool, err error)
 	// watch reports changes from a revision on; within one span in order and

@@ -67,6 +67,42 @@ func (m *machine) query(q query) []pair {
 	return out
 }
 
+// readAt is what a span held at a past revision: what has not changed since, and
+// of the rest the last change until then. A key that changed since, and before
+// that only in the forgotten part, cannot be told.
+func (m *machine) readAt(rev int64, s span) ([]pair, error) {
+	if rev > m.rev {
+		return nil, ErrNotFound
+	}
+	then, since := make(map[string]change), make(map[string]bool)
+	for _, b := range m.recent {
+		for _, c := range b.changes {
+			switch {
+			case !s.holds(c.key):
+			case b.rev <= rev:
+				then[c.key] = c
+			default:
+				since[c.key] = true
+			}
+		}
+	}
+	var out []pair
+	for key := range since {
+		if c, known := then[key]; known && !c.deleted {
+			out = append(out, c.pair)
+		} else if !known && m.floor > 0 {
+			return nil, errCompacted
+		}
+	}
+	for _, p := range m.query(query{span: s}) {
+		if !since[p.key] {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b pair) int { return strings.Compare(a.key, b.key) })
+	return out, nil
+}
+
 // holds tells whether every condition is met.
 func (m *machine) holds(conds []cond) bool {
 	for _, c := range conds {

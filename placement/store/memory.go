@@ -84,6 +84,14 @@ func (m *Memory) read(ctx context.Context, queries ...query) ([][]pair, int64, e
 	return m.m.read(queries), m.m.rev, nil
 }
 
+func (m *Memory) readAt(ctx context.Context, rev int64, s span) ([]pair, error) {
+	if err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	return m.m.readAt(rev, s)
+}
+
 func (m *Memory) write(ctx context.Context, conds []cond, ops []op) (int64, bool, error) {
 	if err := checkSize(ops); err != nil {
 		return 0, false, err

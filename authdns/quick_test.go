@@ -1,0 +1,247 @@
+package authdns
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/authdns/wire"
+	"rhumb/placement"
+)
+
+// quickWorker answers from a state without a socket.
+func quickWorker(t testing.TB, st *state, l placement.Level) *worker {
+	t.Helper()
+	s, err := New(Config{Site: "ams1", Node: "ams1-a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.current.Store(st)
+	w := &worker{server: s, level: l, batch: wire.NewBatch(1), tally: s.tallies.worker()}
+	w.ledger.Store(newLedger(st))
+	s.udpWorkers = append(s.udpWorkers, w)
+	return w
+}
+
+// mixedCase spells a name as a resolver may (draft-vixie-dnsext-dns0x20).
+func mixedCase(r *rand.Rand, name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		if c >= 'a' && c <= 'z' && r.IntN(2) == 0 {
+			b[i] = c - 'a' + 'A'
+		}
+	}
+	return string(b)
+}
+
+// randomQuery asks for a name of the fixture, or near it, in one of many ways.
+func randomQuery(t testing.TB, r *rand.Rand) []byte {
+	t.Helper()
+	names := []string{"demo.test.", "www.demo.test.", "alias.demo.test.", "todyn.demo.test.", "many.demo.test.", "wide.demo.test.", "ns7.wide.demo.test.",
+		"a.b.ent.demo.test.", "b.ent.demo.test.", "x.wild.demo.test.", "sub.demo.test.", "x.old.demo.test.", "nix.demo.test.",
+		"cdn.demo.test.", "www.cdn.demo.test.", "kept.cdn.demo.test.", "*.any.cdn.demo.test.", "x.any.cdn.demo.test.", "alias.cdn.demo.test.", "ns-ams1.cdn.demo.test.", "test.", ".",
+		"x.ns-ams1.cdn.demo.test.", "x.ns-nope.cdn.demo.test.", "hostmaster.demo.test.", "x.hostmaster.demo.test.", "ns.demo.test.", "x.a.ns.demo.test.", "x.ns.sub.demo.test.",
+		"ns.sub.demo.test.", "y.x.sub.demo.test.", "d.c.b.a.nix.demo.test.", "x.www.demo.test.", "x.www.cdn.demo.test.", "x.b.ent.demo.test.", "x.ns7.wide.demo.test.",
+		"hostmaster.cdn.demo.test.", "x.about.cdn.demo.test.", "other.test.", strings.Repeat("abcdefghij.", 22) + "demo.test."}
+	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeNS, dns.TypeSOA, dns.TypeTXT, dns.TypeHTTPS, dns.TypeCNAME, dns.TypeANY, dns.TypeMX, dns.TypeDS, dns.TypeNone, dns.TypeAXFR, 65400}
+	m := new(dns.Msg)
+	m.SetQuestion(mixedCase(r, names[r.IntN(len(names))]), types[r.IntN(len(types))])
+	m.Id, m.RecursionDesired, m.CheckingDisabled = uint16(r.Uint32()), r.IntN(2) == 0, r.IntN(4) == 0
+	if r.IntN(3) > 0 {
+		m.SetEdns0([]uint16{0, 512, 1232, 4096}[r.IntN(4)], r.IntN(2) == 0)
+		opt := m.IsEdns0()
+		if r.IntN(3) == 0 {
+			opt.Option = append(opt.Option, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
+		}
+		if r.IntN(3) == 0 {
+			opt.Option = append(opt.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"})
+		}
+		if r.IntN(2) == 0 {
+			opt.Option = append(opt.Option, randomSubnet(r))
+		}
+	}
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func randomSubnet(r *rand.Rand) dns.EDNS0 {
+	clients := []string{euResolver, usResolver, elsewhere, euResolverV6, "2001:db8:f::1", "203.0.113.200"}
+	a := netip.MustParseAddr(clients[r.IntN(len(clients))])
+	p, err := a.Prefix(r.IntN(a.BitLen() + 1))
+	if err != nil {
+		panic(err)
+	}
+	o := &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: uint8(p.Bits()), Address: p.Addr().AsSlice()}
+	if a.Is6() {
+		o.Family = 2
+	}
+	return o
+}
+
+// TestQuickIsTheSlowPath: where the fast path answers, it gives the slow one's
+// octets, and both count the same.
+func TestQuickIsTheSlowPath(t *testing.T) {
+	down := map[string]placement.Out{"ams1": placement.OutDown, "nyc1": placement.OutDown, "tyo1": placement.OutDown}
+	for name, snap := range map[string]*placement.Snapshot{
+		"no snapshot": nil,
+		"well":        fleet(t, plan{}),
+		"one down":    fleet(t, plan{out: map[string]placement.Out{"ams1": placement.OutDown}}),
+		"one drained": fleet(t, plan{out: map[string]placement.Out{"nyc1": placement.OutDrained}}),
+		"fail open":   fleet(t, plan{out: down, failAll: true}),
+		"no data":     fleet(t, plan{out: down, failAll: true, allDown: placement.NoData}),
+		"serv fail":   fleet(t, plan{out: down, failAll: true, allDown: placement.ServFail}),
+		"observe":     fleet(t, plan{mode: placement.Observe}),
+		"ECS off":     fleet(t, plan{ecs: placement.ECS{Off: true}}),
+		"ECS to /28":  fleet(t, plan{ecs: placement.ECS{Bits4: 28}}),
+	} {
+		for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
+			t.Run(fmt.Sprintf("%s, %s", name, l), func(t *testing.T) {
+				comparePaths(t, compiled(t, snap, sources()...), l)
+			})
+		}
+	}
+}
+
+func comparePaths(t *testing.T, st *state, l placement.Level) {
+	r := rand.New(rand.NewPCG(53, uint64(len(l))))
+	w, slow := quickWorker(t, st, l), quickWorker(t, st, l)
+	resolvers := []string{euResolver, usResolver, elsewhere, euResolverV6}
+	quick := 0
+	for range 4000 {
+		q := randomQuery(t, r)
+		src := netip.AddrPortFrom(netip.MustParseAddr(resolvers[r.IntN(len(resolvers))]), 1053)
+		got, want := make([]byte, maxUDP), make([]byte, maxUDP)
+		n := w.quickly(st, q, got, src)
+		if n == 0 {
+			continue
+		}
+		quick++
+		m := slow.server.handle(q, want, asker{addr: src, level: l}, slow.tally)
+		if !bytes.Equal(got[:n], want[:m]) {
+			t.Fatalf("to %s from %s\nfast %s\nslow %s", unpack(t, q), src, unpack(t, got[:n]), unpack(t, want[:m]))
+		}
+	}
+	if quick < 40 {
+		t.Errorf("only %d of 4000 queries took the fast path", quick)
+	}
+	now := time.Now()
+	if got, want := w.server.tallies.demand(now), slow.server.tallies.demand(now); len(got) != len(want) {
+		t.Errorf("demand %v, the slow path counts %v", got, want)
+	}
+	_, got := w.server.tallies.status(now)
+	_, want := slow.server.tallies.status(now)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("answers by site %v, the slow path counts %v", got, want)
+	}
+	for _, family := range []string{"rhumb_dns_requests_total", "rhumb_dns_responses_total", "rhumb_dns_decisions_total", "rhumb_dns_ecs_total"} {
+		if got, want := samples(t, w.server, family), samples(t, slow.server, family); got != want {
+			t.Errorf("%s\nfast path:\n%s\nslow path:\n%s", family, got, want)
+		}
+	}
+}
+
+// TestQuickNeverSteersStatically: what depends on the client is not in the index
+// that outlives snapshots.
+func TestQuickNeverSteersStatically(t *testing.T) {
+	before := compiled(t, nil, sources()...)
+	zones := zonesOf(t, sources()...)
+	after := compile(self, zones, fleet(t, plan{}), compile(self, zones, nil, nil))
+	same := compile(self, zones, fleet(t, plan{out: map[string]placement.Out{"ams1": placement.OutDown}}), after)
+	if after.quick.low.static != same.quick.low.static || after.quick.top.static != same.quick.top.static {
+		t.Error("a new snapshot made the static replies anew")
+	}
+	if before.quick.low.key == after.quick.low.key {
+		t.Error("the first snapshot did not make the static replies anew")
+	}
+	for _, st := range []*state{before, after, same} {
+		for _, name := range []string{"www.cdn.demo.test. A", "alias.cdn.demo.test. A", "todyn.demo.test. A", "cdn.demo.test. NS"} {
+			var q wire.Query
+			if !q.Parse(ask(t, name)) {
+				t.Fatal(name)
+			}
+			if st.snap != nil && st.quick.low.static.Find(&q) != nil {
+				t.Errorf("%s is answered statically in %s", name, st.snapshotName())
+			}
+		}
+	}
+}
+
+// TestQuickAllocations: a query costs none, static or steered.
+func TestQuickAllocations(t *testing.T) {
+	st := compiled(t, fleet(t, plan{}), sources()...)
+	for _, c := range []struct {
+		question string
+		level    placement.Level
+	}{{"www.demo.test. A", placement.TopLevel}, {"www.cdn.demo.test. A", placement.LowLevel}, {"www.cdn.demo.test. AAAA", placement.LowLevel},
+		{"www.cdn.demo.test. A", placement.TopLevel}, {"nix.demo.test. A", placement.TopLevel}, {"x.sub.demo.test. A", placement.TopLevel}} {
+		w := quickWorker(t, st, c.level)
+		q, out, src := ask(t, c.question, edns0(ecs("203.0.113.0/24"))), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
+		if n := testing.AllocsPerRun(200, func() {
+			if w.quickly(st, q, out, src) == 0 {
+				t.Error("the slow path would answer")
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", c.question, n)
+		}
+	}
+}
+
+// BenchmarkQuick is BenchmarkAnswer on the fast path.
+func BenchmarkQuick(b *testing.B) {
+	st := compiled(b, fleet(b, plan{}), sources()...)
+	for _, c := range []struct {
+		name, question string
+		level          placement.Level
+	}{
+		{"static", "www.demo.test. A", placement.TopLevel},
+		{"steered", "www.cdn.demo.test. A", placement.LowLevel},
+		{"referral", "www.cdn.demo.test. A", placement.TopLevel},
+		{"nxdomain", "nix.demo.test. A", placement.TopLevel},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			w := quickWorker(b, st, c.level)
+			q, out, src := ask(b, c.question, edns0(ecs("203.0.113.0/24"))), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
+			b.ReportAllocs()
+			for b.Loop() {
+				if w.quickly(st, q, out, src) == 0 {
+					b.Fatal("the slow path would answer")
+				}
+			}
+		})
+	}
+}
+
+// samples prints the samples of one metric of a Server.
+func samples(t *testing.T, s *Server, name string) string {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	if err := reg.Register(s.metrics); err != nil {
+		t.Fatal(err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			var lines []string
+			for _, m := range f.GetMetric() {
+				lines = append(lines, fmt.Sprint(m.GetLabel(), m.GetCounter().GetValue()))
+			}
+			slices.Sort(lines)
+			return strings.Join(lines, "\n")
+		}
+	}
+	return ""
+}

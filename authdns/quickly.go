@@ -1,0 +1,140 @@
+package authdns
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/miekg/dns"
+
+	"rhumb/authdns/wire"
+	"rhumb/placement"
+)
+
+// quickly writes the reply to a query from what was made ahead, and returns its
+// length; 0 leaves the query to the slow path, which has not been begun then.
+func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.server.metrics.panics.Inc()
+			w.server.log.Error("query panicked", "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
+			n = 0
+		}
+	}()
+	q := &w.query
+	if !q.Parse(in) {
+		return 0
+	}
+	ecs, sub := countNone, subnet{}
+	if q.EDNS.Subnet != nil {
+		var ok bool
+		if sub, ok = parseSubnet(q.EDNS.Subnet); !ok {
+			return 0 // the slow path says what is wrong
+		}
+		ecs = countIgnored
+		if st.ecs.Off {
+			ecs = countOff
+		}
+	}
+	level := st.quickLevel(w.level)
+	if e := level.steered.Find(q); e != nil {
+		return w.choose(st, e, &sub, ecs, out, src.Addr())
+	}
+	if e := level.static.Find(q); e != nil {
+		return w.write(level.static, level.static.Body(e.First), out, int(e.Tag), ecs, src.Addr(), 0)
+	}
+	if e := level.chosen.Find(q); e != nil {
+		return w.set(st, level.chosen, e, ecs, out, src.Addr())
+	}
+	return w.enclosed(st, level, ecs, out, src.Addr())
+}
+
+// enclosed answers for a name that is not in a zone, or below a cut, by the
+// closest name above it that is.
+func (w *worker) enclosed(st *state, level *quickLevel, ecs int, out []byte, resolver netip.Addr) int {
+	q := &w.query
+	if q.Type == dns.TypeDS || refusedType(q.Type) != dns.RcodeSuccess || q.Type == dns.TypeANY {
+		return 0
+	}
+	name := q.Name()
+	for without := 0; without < len(name); without += 1 + int(name[without]) {
+		if e := level.chosen.Suffix(q, without); e != nil {
+			return w.set(st, level.chosen, e, ecs, out, resolver)
+		}
+		if e := level.static.Suffix(q, without); e != nil {
+			b := level.static.Body(e.First)
+			if b == nil || without == 0 && b.Rcode() == dns.RcodeNameError {
+				return 0 // the name exists, and has not the type
+			}
+			return w.write(level.static, b, out, int(e.Tag), ecs, resolver, 0)
+		}
+		if name[without] == 0 {
+			break
+		}
+	}
+	return 0
+}
+
+// set answers with the name servers of a resolver.
+func (w *worker) set(st *state, x *wire.Index, e *wire.Entry, ecs int, out []byte, resolver netip.Addr) int {
+	cut := &st.quick.cuts[e.Tag]
+	if e.Count == 1 && x.Body(e.First) == nil || len(cut.bodies) == 0 {
+		return 0
+	}
+	c, ok := st.snap.Choose(cut.service, resolver, nil)
+	if !ok {
+		return 0
+	}
+	row := min(int(c.Class), len(cut.bodies)-1)
+	return w.write(x, x.Body(e.First+cut.bodies[row]), out, cut.zone, ecs, resolver, 0)
+}
+
+// write finishes a reply and counts it; 0 leaves it to the slow path.
+func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, from netip.Addr, scope uint8) int {
+	if b == nil {
+		return 0
+	}
+	l := w.ledger.Load()
+	options := l.state.quick.options
+	options.Scope = scope
+	n := x.Reply(out, &w.query, b, &options)
+	if n > 0 {
+		l.countCommon(zone, w.query.Type, ecs, from, b.Rcode())
+	}
+	return n
+}
+
+// choose answers a steered name: the Snapshot says which cluster, and the bodies
+// hold what each of them has for an answer.
+func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []byte, resolver netip.Addr) int {
+	q, level := &w.query, st.quickLevel(w.level)
+	svc := &st.quick.services[e.Tag]
+	client, used := resolver, 0
+	if q.EDNS.Subnet != nil {
+		client, used = sub.client(resolver, st.ecs)
+	}
+	c, ok := st.snap.Choose(svc.steered.service.Name, client, nil)
+	if !ok {
+		return 0
+	}
+	body, site, why := e.First, len(svc.sites)-1, reason(&c)
+	if c.Head >= 0 {
+		site = int(c.Row.Candidates[c.Head].Cluster)
+		family := 0
+		if q.Type == dns.TypeAAAA {
+			family = 1
+		}
+		t := svc.turns[family][site]
+		body += t.first + uint32(c.Rotation(client, t.count))
+	} else if d := svc.steered.allDown; d != placement.NoData && d != placement.ServFail {
+		why = reasonFailOpen
+	}
+	scope := uint8(0)
+	if used > 0 {
+		ecs, scope = countUsed, uint8(sub.scope(c.Scope, used, st.ecs))
+	}
+	n := w.write(level.steered, level.steered.Body(body), out, svc.zone, ecs, resolver, scope)
+	if n > 0 {
+		w.ledger.Load().countChoice(svc, site, why, c.Class)
+	}
+	return n
+}

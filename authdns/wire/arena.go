@@ -1,0 +1,193 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// Body is a packed answer: everything between question and OPT record. It is a
+// value; the octets lie in the arena of the Index it came from.
+type Body struct {
+	off   uint32
+	fixes uint32 // where its pointers stand, in Index.fixes
+	len   uint16
+	// question is the length of the one it was made with.
+	question uint16
+	nfix     uint16
+	flags    uint16 // AA and RCODE, as in the header
+	counts   [3]uint16
+}
+
+// Rcode is the RCODE of the reply.
+func (b *Body) Rcode() int { return int(b.flags & 0xf) }
+
+// Entry is what an Index knows of a name and type.
+type Entry struct {
+	hash uint64
+	name uint32 // offset in the arena
+	// First and Count name the bodies among which the caller chooses.
+	First, Count uint32
+	typ          uint16
+	nameLen      uint8
+	// Tag belongs to the caller.
+	Tag uint16
+}
+
+// Index finds bodies by name and type. It is immutable and safe for concurrent use.
+type Index struct {
+	arena   []byte
+	slots   []uint32 // entry + 1, open addressing; a power of two
+	entries []Entry
+	bodies  []Body
+	fixes   []uint16 // offsets of pointers within a body
+}
+
+// Len is the number of names and types.
+func (x *Index) Len() int { return len(x.entries) }
+
+// Find returns the entry of a query, or nil; a nil Index holds none.
+func (x *Index) Find(q *Query) *Entry {
+	if q.Type == typeSuffix {
+		return nil
+	}
+	return x.find(q.lower[:q.nameLen], q.Type, q.hash)
+}
+
+// Suffix returns the entry made with AddSuffix for the name asked without its
+// first octets, or nil. The octets are whole labels.
+func (x *Index) Suffix(q *Query, without int) *Entry {
+	if x == nil {
+		return nil
+	}
+	return x.find(q.lower[without:q.nameLen], typeSuffix, hash(q.lower[without:], q.nameLen-without, typeSuffix))
+}
+
+// typeSuffix stands where a type does for entries of suffixes: 0 is reserved (RFC
+// 6895 section 3.1).
+const typeSuffix = 0
+
+func (x *Index) find(name []byte, typ uint16, hash uint64) *Entry {
+	if x == nil || len(x.slots) == 0 {
+		return nil
+	}
+	mask := uint64(len(x.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		s := x.slots[i]
+		if s == 0 {
+			return nil
+		}
+		e := &x.entries[s-1]
+		if e.hash == hash && e.typ == typ && int(e.nameLen) == len(name) &&
+			bytes.Equal(x.arena[e.name:e.name+uint32(e.nameLen)], name) {
+			return e
+		}
+	}
+}
+
+// Body returns a body by its number, or nil for one that was left out: the
+// caller's slow path answers then.
+func (x *Index) Body(n uint32) *Body {
+	b := &x.bodies[n]
+	if b.off == none {
+		return nil
+	}
+	return b
+}
+
+// none is the offset of a body that is left to the slow path.
+const none = 1<<32 - 1
+
+// Builder makes an Index. The zero value is ready; it is for one goroutine.
+type Builder struct {
+	x     Index
+	names map[string]uint32
+	same  map[string]Body // bodies by content
+}
+
+// Add begins the entry of a name, in wire format and lower case, and a type.
+// Bodies added from now on belong to it. A name and type must be added once only.
+func (b *Builder) Add(name []byte, typ, tag uint16) {
+	if b.names == nil {
+		b.names, b.same = make(map[string]uint32), make(map[string]Body)
+	}
+	at, ok := b.names[string(name)]
+	if !ok {
+		at = uint32(len(b.x.arena))
+		b.x.arena = append(b.x.arena, name...)
+		b.names[string(name)] = at
+	}
+	var padded [maxName + 8]byte
+	copy(padded[:], name)
+	b.x.entries = append(b.x.entries, Entry{
+		hash: hash(padded[:], len(name), typ), name: at, nameLen: uint8(len(name)), typ: typ, Tag: tag,
+		First: uint32(len(b.x.bodies)),
+	})
+}
+
+// AddSuffix begins the entry of a name for questions at or below it.
+func (b *Builder) AddSuffix(name []byte, tag uint16) { b.Add(name, typeSuffix, tag) }
+
+// Reply adds a body to the entry begun last, taken from a reply to its question
+// without an OPT record: header, question, records. Nil leaves it out. The body
+// of a suffix is made with a question one label longer than the suffix, and goes
+// with questions of any length; one whose pointers are not known is left out.
+func (b *Builder) Reply(msg []byte) {
+	e := &b.x.entries[len(b.x.entries)-1]
+	e.Count++
+	body := Body{off: none}
+	if msg != nil {
+		body = b.body(msg, e.typ == typeSuffix)
+	}
+	b.x.bodies = append(b.x.bodies, body)
+}
+
+// body keeps the records of a reply, once: many names have the same answer.
+func (b *Builder) body(msg []byte, suffix bool) Body {
+	question := headerLen
+	for msg[question] != 0 {
+		question += 1 + int(msg[question])
+	}
+	question += 5
+	key := string(msg[2:headerLen]) + string(msg[question:])
+	if suffix {
+		key += string([]byte{byte(question)}) // pointers count from the start of the message
+	}
+	if body, ok := b.same[key]; ok {
+		return body
+	}
+	body := Body{off: uint32(len(b.x.arena)), len: uint16(len(msg) - question), question: uint16(question - headerLen),
+		flags: binary.BigEndian.Uint16(msg[2:]) & 0x040f}
+	for i := range body.counts {
+		body.counts[i] = binary.BigEndian.Uint16(msg[6+2*i:])
+	}
+	if suffix {
+		fixes, ok := pointers(msg, question)
+		if !ok {
+			return Body{off: none}
+		}
+		body.fixes, body.nfix = uint32(len(b.x.fixes)), uint16(len(fixes))
+		b.x.fixes = append(b.x.fixes, fixes...)
+	}
+	b.x.arena = append(b.x.arena, msg[question:]...)
+	b.same[key] = body
+	return body
+}
+
+// Index freezes what was added. The Builder is empty afterwards.
+func (b *Builder) Index() *Index {
+	x := b.x
+	*b = Builder{}
+	size := 8
+	for size < 2*len(x.entries) {
+		size *= 2
+	}
+	x.slots = make([]uint32, size)
+	for i := range x.entries {
+		at := x.entries[i].hash & uint64(size-1)
+		for x.slots[at] != 0 {
+			at = (at + 1) & uint64(size-1)
+		}
+		x.slots[at] = uint32(i + 1)
+	}
+	return &x
+}
