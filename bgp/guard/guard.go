@@ -120,14 +120,11 @@ func lastStep() [6]rule {
 
 // Lower answers where the prefix may go, and which rule keeps it from going as
 // far as asked. The answer is never louder than At unless the wish is.
-func Lower(r Request) (placement.Step, *placement.Refusal) { return lower(r, "") }
-
-// lower is Lower with one rule switched off, so that a test can prove each rule needed.
-func lower(r Request, off placement.RuleName) (placement.Step, *placement.Refusal) {
+func Lower(r Request) (placement.Step, *placement.Refusal) {
 	if r.Want <= r.At {
 		return r.Want, nil
 	}
-	if off != placement.RuleBlastRadius && !r.overridden(placement.RuleBlastRadius) {
+	if !r.overridden(placement.RuleBlastRadius) {
 		if no := blastRadius(&r); no != nil {
 			return r.At, no
 		}
@@ -137,7 +134,7 @@ func lower(r Request, off placement.RuleName) (placement.Step, *placement.Refusa
 	}
 	stay := max(r.At, placement.GShut)
 	for _, rule := range lastStep() {
-		if rule.name == off || rule.override && r.overridden(rule.name) {
+		if rule.override && r.overridden(rule.name) {
 			continue
 		}
 		switch v, no := rule.judge(&r); v {

@@ -3,6 +3,7 @@ package store
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,7 @@ func promises() uint64 {
 // playAll plays the schedules of all seeds on all cores until one breaks a promise; it
 // returns the lowest seed which was found to, and what was seen.
 func playAll(seeds uint64, off string) (seed uint64, found bool, seen modelCount) {
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // a world is small, and soon forgotten
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var players sync.WaitGroup
