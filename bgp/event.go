@@ -131,6 +131,8 @@ type metrics struct {
 	loss, path                            *prometheus.GaugeVec
 	changes, would, refusals, repairs     *prometheus.CounterVec
 	toward                                *prometheus.CounterVec
+	origin                                *prometheus.GaugeVec
+	vrps, vrpAge                          prometheus.Gauge
 	reaction                              prometheus.Histogram
 }
 
@@ -159,8 +161,11 @@ func newMetrics(reg prometheus.Registerer, site string) *metrics {
 		reaction: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_anycast_reaction_seconds",
 			Help: "From the snapshot handed over to the UPDATE given to the engine, lowerings only.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 	}
+	m.origin = gauge("rhumb_bgp_origin", "1 for what the RPKI says of the prefix with our AS: valid, invalid, not-found, stale.", own, "prefix", "state")
+	m.vrps = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_bgp_vrps", Help: "VRPs by which our origins are judged."})
+	m.vrpAge = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_bgp_vrp_age_seconds", Help: "Age of the VRP data; 0 while there are none."})
 	if reg != nil {
-		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.loss, m.path, m.toward, m.changes, m.would, m.refusals, m.repairs, m.reaction)
+		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.loss, m.path, m.toward, m.changes, m.would, m.refusals, m.repairs, m.reaction, m.origin, m.vrps, m.vrpAge)
 	}
 	return m
 }
@@ -185,6 +190,7 @@ func (m *metrics) observe(s *Speaker) {
 		m.loss.WithLabelValues(u.peer.String()).Set(u.path.loss())
 		m.path.WithLabelValues(u.peer.String()).Set(float64(u.advised))
 	}
+	m.observeOrigins(s)
 	m.peer.Reset()
 	for _, p := range s.loop.peers {
 		m.peer.WithLabelValues(p.Address.String(), p.State).Set(1)

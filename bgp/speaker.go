@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/bgp/guard"
+	"rhumb/bgp/rpki"
 	"rhumb/placement"
 )
 
@@ -59,6 +60,16 @@ type Config struct {
 	Look func(context.Context, Probe) error
 	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
 	FIBWait time.Duration
+	// Renewed tells when the store last renewed what this node announces: for a while
+	// after it, others may count on us. Nil: nobody counts.
+	Renewed func() time.Time
+	// Held tells whether the store, as far as it is seen, shows a Slot of this site for
+	// the prefix; true where nothing is seen. Nil: what was granted is believed.
+	Held func(netip.Prefix) bool
+	// RPKI judges our origins before they are announced for the first time, and Known
+	// remembers which were; nil judges nothing, and remembers nothing.
+	RPKI  *rpki.Source
+	Known *rpki.Known
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
 	MaxAnnounced int
 	// Events is called for each transition from the loop; it must not block.
@@ -145,6 +156,11 @@ type route struct {
 	unbind time.Time
 	// expected is set once the addresses were bound ahead of the announcement.
 	expected bool
+	// gone is set while no snapshot names the prefix for this site any more.
+	gone bool
+	// origin is what the RPKI last said, and published what the fleet was last told.
+	origin    rpki.Finding
+	published placement.Announced
 }
 
 // New returns a Speaker; Run starts it.
@@ -361,12 +377,14 @@ func (s *Speaker) take() {
 // wishes, and a prefix which is not named any more is to go, by the same rules.
 func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 	for _, r := range s.loop.routes {
+		r.gone = true
 		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Want: placement.Withdrawn,
 			Intent: true, Cause: "not configured here", Mode: r.mode}
 	}
 	for _, a := range snap.Announcements {
 		if a.Site == s.cfg.Site {
-			s.route(a.Prefix, now).want = a
+			r := s.route(a.Prefix, now)
+			r.want, r.gone = a, false
 		}
 	}
 	for _, r := range s.loop.routes {
@@ -374,6 +392,7 @@ func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 			r.prefix = *p
 		}
 		s.setMode(r, s.modeOf(&r.want, snap), now)
+		s.acknowledge(r)
 		s.expect(r)
 	}
 }
@@ -429,6 +448,9 @@ func (s *Speaker) publish() {
 		}
 		if r.told < placement.Withdrawn {
 			rs.MED = s.attrs(r, r.told).MED
+		}
+		if s.cfg.RPKI != nil {
+			rs.Origin, rs.OriginText = r.origin.Word(), r.origin.Text
 		}
 		st.Routes = append(st.Routes, rs)
 	}

@@ -78,6 +78,11 @@ type RouteStatus struct {
 	Anchor    bool         `json:"anchor,omitempty"`
 	Slot      int          `json:"slot,omitempty"` // 1.. when this site holds one
 	MED       uint32       `json:"med,omitempty"`
+	// Origin is what the RPKI says of our route: valid, invalid, not-found, or stale
+	// where its data are too old; empty where nobody asks.
+	Origin string `json:"origin,omitempty"`
+	// OriginText names the VRPs which say so.
+	OriginText string `json:"origin_text,omitempty"`
 }
 
 // EdgeStats is what an edge role reports.

@@ -165,6 +165,7 @@ func TestExitCodes(t *testing.T) {
 		"no such flag":       {nil, []string{"sites", "--dance"}, exitUsage, "unknown flag"},
 		"too many arguments": {nil, []string{"sites", "a", "b"}, exitUsage, "usage: rhumb sites"},
 		"no such output":     {nil, []string{"sites", "-o", "xml"}, exitUsage, "none of table, wide"},
+		"an empty site":      {nil, []string{"drain", "", "--reason", "x"}, exitUsage, "empty name matches nothing"},
 		"no reason":          {nil, []string{"drain", "ams1"}, exitUsage, "needs --reason"},
 		"no such site":       {nil, []string{"sites", "sin1"}, exitNotFound, "site sin1: not found"},
 		"drain nowhere":      {nil, []string{"drain", "sin1", "--reason", "x"}, exitNotFound, "sin1"},

@@ -23,6 +23,7 @@ func addBGP(u *unit) {
 	u.appliers = append(u.appliers, snaps)
 	views := u.views.subscribe()
 	u.bound = make(chan struct{})
+	addRPKI(u)
 	var speaker *bgp.Speaker
 	ready := make(chan struct{})
 	u.reports = append(u.reports, func(n *placement.Node) {
@@ -91,8 +92,9 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	}
 	if !u.alone() {
 		ann := announcer{u}
-		c.Slots, c.Announcer = u.store, ann
+		c.Slots, c.Announcer, c.Renewed, c.Held = u.store, ann, u.session.Renewed, ann.held
 	}
+	c.MaxAnnounced, c.RPKI, c.Known = b.MaxAnnounced, u.vrps, u.known
 	return c
 }
 
@@ -167,6 +169,15 @@ func (a announcer) SetAnnounced(s placement.Announced) { a.u.session.SetAnnounce
 func (a announcer) LeaveNode(ctx context.Context, own placement.Announced, _ []placement.Announced) error {
 	a.u.session.DropAnnounced(own.Prefix)
 	return a.u.store.LeaveNode(ctx, own.Prefix, own.Node, own.Site)
+}
+
+// held tells whether the store shows a slot of this site; while it is away, all that
+// was granted holds.
+func (a announcer) held(prefix netip.Prefix) bool {
+	v := a.u.views.view()
+	return !v.Connected || slices.ContainsFunc(v.Slots, func(s placement.Slot) bool {
+		return s.Prefix == prefix && s.Site == a.u.cfg.Node.Site
+	})
 }
 
 // FreeSlot gives this site's slot of a prefix back, if it holds one.

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"rhumb/bgp/rpki"
 	"rhumb/internal/config"
 	"rhumb/placement"
 	"rhumb/placement/geo"
@@ -53,6 +54,9 @@ type unit struct {
 	present chan struct{}
 	// bound closes when the speaker has put its addresses on lo; nil without role bgp.
 	bound chan struct{}
+	// vrps judge our origins and known remembers them; nil without bgp.rpki.
+	vrps  *rpki.Source
+	known *rpki.Known
 }
 
 // task is a long-lived part of a unit; its end is the unit's end.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"rhumb/placement"
 )
@@ -119,7 +120,21 @@ type BGP struct {
 	Peers           []Peer             `yaml:"peers"`
 	NextHop4        netip.Addr         `yaml:"next_hop4"`
 	NextHop6        netip.Addr         `yaml:"next_hop6"`
+	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
+	MaxAnnounced int  `yaml:"max_announced"`
+	RPKI         RPKI `yaml:"rpki"`
 }
+
+// RPKI says where the VRPs come from by which our own origins are judged: a
+// validator's JSON file, or RTR caches (RFC 8210).
+type RPKI struct {
+	File   string             `yaml:"file"`
+	RTR    []string           `yaml:"rtr"`     // HOST:PORT, the preferred one first
+	MaxAge placement.Duration `yaml:"max_age"` // 24h by default
+}
+
+// On tells whether there is anything to judge by.
+func (r *RPKI) On() bool { return r.File != "" || len(r.RTR) > 0 }
 
 // Peer is a BGP neighbour.
 type Peer struct {
@@ -189,6 +204,9 @@ func (n *Node) defaults(dir string) {
 	}
 	if b := n.BGP; b != nil {
 		b.defaults()
+		if b.RPKI.File != "" {
+			b.RPKI.File = resolve(dir, b.RPKI.File)
+		}
 		for i := range b.Peers {
 			b.Peers[i].BFD.defaults()
 			if f := b.Peers[i].PasswordFile; f != "" {
@@ -326,7 +344,28 @@ func (n *Node) checkBGP(src *source) {
 	if n.BGP.Port < -1 || n.BGP.Port > 65535 {
 		src.fail([]string{"bgp", "port"}, "%d: want a port, or -1 to accept no sessions", n.BGP.Port)
 	}
+	n.checkRPKI(src)
 	n.checkPeers(src)
+}
+
+// checkRPKI checks where VRPs come from, and the ceiling.
+func (n *Node) checkRPKI(src *source) {
+	at := func(key string) []string { return []string{"bgp", "rpki", key} }
+	if n.BGP.MaxAnnounced < 0 {
+		src.fail([]string{"bgp", "max_announced"}, "%d: want a number of prefixes, or 0 for no ceiling", n.BGP.MaxAnnounced)
+	}
+	r := &n.BGP.RPKI
+	if r.File != "" && len(r.RTR) > 0 {
+		src.fail(at("rtr"), "file and rtr exclude each other")
+	}
+	for _, c := range r.RTR {
+		if host, port, err := net.SplitHostPort(c); err != nil || host == "" || port == "" {
+			src.fail(at("rtr"), "%q is not HOST:PORT", c)
+		}
+	}
+	if age := r.MaxAge.D(); age != 0 && (age < time.Minute || !r.On()) {
+		src.fail(at("max_age"), "%s: want at least 1m, and a file or rtr", r.MaxAge)
+	}
 }
 
 // checkPeers checks the neighbours one by one; each is named by its address.
