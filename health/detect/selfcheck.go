@@ -125,10 +125,10 @@ func (d *Detector) Skip(pause, now time.Duration) {
 }
 
 // early tells whether a verdict is sure before the timeout: the beat that is due
-// has come by none of the many paths that worked, while since then those of others
-// came as expected, so that it is not the observer.
+// has come by none of the many paths that worked, and after its last copy should
+// have come those of others did, as expected, so that it is not the observer.
 func (d *Detector) early(s *subject, now time.Duration) bool {
-	first, overdue := s.missed(&d.cfg)
+	expected, overdue := s.missed(&d.cfg)
 	if overdue == 0 || overdue > now {
 		return false
 	}
@@ -137,7 +137,7 @@ func (d *Detector) early(s *subject, now time.Duration) bool {
 		if o == s || !o.alive() {
 			continue
 		}
-		if o.fresh > first {
+		if o.fresh > expected {
 			punctual++
 		}
 		if next, _ := o.next(&d.cfg); next+d.cfg.Interval/8 < now {

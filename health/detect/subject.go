@@ -124,11 +124,11 @@ func (s *subject) downDue(c *Config) time.Duration {
 	return min(s.heard+timeout, overdue)
 }
 
-// missed tells when the first copy of the beat that is next was expected, and
-// when it is overdue on all paths; zero where too few paths work to say so. On the
+// missed tells when the last copy of the beat that is next was expected, and when
+// it is overdue on all paths; zero where too few paths work to say so. On the
 // path with the widest margin, of more than Early, a fifth of it suffices: a single
 // jittery path must not blind the others.
-func (s *subject) missed(c *Config) (first, overdue time.Duration) {
+func (s *subject) missed(c *Config) (expected, overdue time.Duration) {
 	if c.Early == 0 || len(s.vias) < c.Early {
 		return 0, 0
 	}
@@ -144,9 +144,7 @@ func (s *subject) missed(c *Config) (first, overdue time.Duration) {
 		}
 		n++
 		at, margin := s.nextOn(v, c), time.Duration(v.margin())
-		if n == 1 || at < first {
-			first = at
-		}
+		expected = max(expected, at)
 		least = max(least, at+max(margin/5, c.Interval/16))
 		if end := at + margin; end > last {
 			last, overdue = end, last
@@ -158,9 +156,9 @@ func (s *subject) missed(c *Config) (first, overdue time.Duration) {
 	case n < c.Early:
 		return 0, 0
 	case n == c.Early:
-		return first, last
+		return expected, last
 	}
-	return first, max(overdue, least)
+	return expected, max(overdue, least)
 }
 
 // nextOn is when a path should bring the first beat that has come by none, which
