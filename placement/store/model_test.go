@@ -1057,8 +1057,9 @@ func (m *model) check() {
 				continue
 			}
 			// Who is cut off cannot know that a sibling came back and gave the site's slot
-			// away; that the sibling went again was a death.
-			deceived := n.cut && len(m.nodesOf(n.site)) > 1 && !m.holds(n.site, r.p.Prefix)
+			// away, nor at once when it is not any more; that the sibling went again was a
+			// death. How long it may go on is asked below.
+			deceived := len(m.nodesOf(n.site)) > 1 && !m.holds(n.site, r.p.Prefix)
 			silent[n.site] = silent[n.site] || r.slot != nil && !deceived
 			switch right := !r.silent || n.cut || m.holds(n.site, r.p.Prefix); {
 			case right:
