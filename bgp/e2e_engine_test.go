@@ -85,29 +85,6 @@ func TestRoutersFollow(t *testing.T) {
 	if strings.Contains(l.routes("bird", net4), "via") == false {
 		t.Error("at gshut the route must stay in the kernel")
 	}
-
-	goneTimes(t, l, sp)
-}
-
-// goneTimes prints how long a withdrawn route lives in the peers' kernels.
-func goneTimes(t *testing.T, l *lab, sp *process) {
-	t.Helper()
-	hosts := map[string]*process{"bird": l.fib("bird"), "frr": l.fib("frr")}
-	for _, host := range []string{"bird", "frr"} {
-		var took []time.Duration
-		for range 5 {
-			fib := hosts[host]
-			from := fib.mark()
-			sp.tell("announce " + net4)
-			if !strings.Contains(l.routes(host, net4), "via") {
-				fib.expect(from, 5*time.Second, net4, "via")
-			}
-			from = fib.mark()
-			at := sp.tell("withdraw " + net4)
-			took = append(took, fib.expect(from, 5*time.Second, "Deleted", net4).Sub(at).Round(10*time.Microsecond))
-		}
-		t.Logf("withdraw to FIB-gone at %s: %v", host, took)
-	}
 }
 
 func TestKilledSpeaker(t *testing.T) {

@@ -109,7 +109,7 @@ func TestReaction(t *testing.T) {
 	sp.tell("announce")
 	router.expect(0, 20*time.Second, "learned", net4+" false", "path=1")
 	var given, arrived []time.Duration
-	for range rounds(100, 1000) {
+	for range rounds(60, 1000) {
 		from, seen := sp.mark(), router.mark()
 		at := sp.tell("withdrawn local") // to gshut at once; the rest has a dwell
 		arrived = append(arrived, router.expect(seen, 5*time.Second, "learned", net4+" false", " true path=3").Sub(at))
@@ -157,7 +157,7 @@ func TestKernelFigures(t *testing.T) {
 			// FRR holds its first UPDATE back for a second after the session is up.
 			t.Logf("the first step through %s: %v", d.name, step(0))
 			var took []time.Duration
-			for i := range rounds(48, 300) {
+			for i := range rounds(24, 300) {
 				took = append(took, step(i+1))
 			}
 			figure(t, "a step in the kernel to the router through "+d.name, took, d.limit, d.limit)
