@@ -368,8 +368,9 @@ func (l *bfdLab) wrongTTL(t *testing.T) {
 
 // soak counts the sessions which went down under load: busy goroutines and
 // garbage inside each speaker, and twice as many busy threads as CPUs beside
-// them. The session at 50 ms x 3 is judged by ten minutes of the long form. The reference counts how often the machine gave a thread nothing, which
-// no program can help; a down within a second of such a gap counts apart.
+// them. The session at 50 ms x 3 is judged by ten minutes of the long form. The
+// reference counts how often the machine gave a thread nothing, which no program
+// can help; a down within a second of such a gap counts apart.
 func (l *bfdLab) soak(t *testing.T) {
 	lasts := 10 * time.Second
 	if os.Getenv("RHUMB_SOAK") != "" {
