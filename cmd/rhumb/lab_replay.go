@@ -83,6 +83,9 @@ func (a *app) replay(ctx context.Context, dir labDir, t *tale, o *replayOptions)
 	p.began = time.Now()
 	err := ask(ctx, dir, netlab.Request{Verb: "replay", Args: o.args(t.name)}, p.line)
 	p.ended = time.Now()
+	if ctx.Err() != nil {
+		err = withCode(exitInterrupted, errors.New("lab: interrupted; the lab undoes the replay by itself"))
+	}
 	if len(p.order) == 0 {
 		return err
 	}

@@ -358,7 +358,7 @@ func (x *onlooker) summary() string {
 	text := fmt.Sprintf("never at fewer than %d of %d sites, every router had a route all the time, clients lost %d of %d answers",
 		least, len(labSites(x.w.topo)), x.worst.failed, x.worst.asked)
 	if x.worst.failed > 0 {
-		text += fmt.Sprintf(", none for %.1f s at the longest", x.worst.gap.Seconds())
+		text += fmt.Sprintf(" (%.1f s without any, at the longest)", x.worst.gap.Seconds())
 	}
 	return text
 }
