@@ -20,6 +20,7 @@ func TestE2EUnits(t *testing.T) {
 	t.Parallel()
 	l := startLab(t, foreignPeers()...)
 	l.owners()
+	l.hurry()
 	before := testSameEverywhere(t, l)
 	w := l.watchAll()
 	for range rounds() {

@@ -27,7 +27,7 @@ const (
 func TestE2EVerdicts(t *testing.T) {
 	l := startLab(t)
 	l.owners()
-	l.applyText(strings.Replace(l.fleetText(), "\nsafety:", "\nrecovery: {delay: 1s, ramp: 2s, floor: 0.5, half_life: 1s}\nsafety:", 1))
+	l.hurry()
 	l.awaitSettled()
 	before := testSameEverywhere(t, l)
 	w := l.watchWithin(answerWithin)
