@@ -211,8 +211,8 @@ func frrBFD(speakers []*watched) string {
 
 func newBFDLab(t *testing.T) *bfdLab {
 	l := &bfdLab{lab: newLab(t), speakers: []*watched{
-		{host: "slow", n: 1, nets: []string{"192.0.2.0/24", "2001:db8:100::/48"}, interval: 300 * time.Millisecond, gtsm: true, busy: 2 * runtime.NumCPU()},
-		{host: "fast", n: 11, nets: []string{"192.0.2.128/25", "2001:db8:100:8000::/49"}, interval: 50 * time.Millisecond}}}
+		{host: "slow", n: 1, nets: []string{"192.0.2.0/24", "2001:db8:53::/48"}, interval: 300 * time.Millisecond, gtsm: true, busy: 2 * runtime.NumCPU()},
+		{host: "fast", n: 11, nets: []string{"192.0.2.128/25", "2001:db8:53:8000::/49"}, interval: 50 * time.Millisecond}}}
 	for _, s := range l.speakers {
 		l.host(s.host, s.n)
 	}
@@ -254,6 +254,7 @@ func (l *bfdLab) up() {
 		if l.t.Failed() {
 			l.t.Log(l.frr("show bfd peers"), l.frr("show run"), l.bird("show", "bfd", "sessions"))
 			l.t.Log(l.run("ip", "netns", "exec", l.ns("frr"), "ss", "-aunp"))
+			l.t.Log(l.bird("show", "route", "all"), l.bird("show", "protocols", "all"), l.run("ip", "-n", l.ns("bird"), "-6", "addr"))
 		}
 	}()
 	until(l.t, 30*time.Second, "BFD at the routers", func() bool {

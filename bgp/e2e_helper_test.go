@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -193,9 +194,13 @@ func command(ctx context.Context, g Engine, c *helperConfig, f []string) error {
 }
 
 // alwaysSlots grants what is asked.
+// alwaysSlots grants every Slot but those of a cover, for which its store is away.
 type alwaysSlots struct{}
 
 func (alwaysSlots) TakeSlot(_ context.Context, p placement.Prefix, site, cause string, _ []placement.Announced) (placement.Slot, error) {
+	if p.Reach == placement.Global {
+		return placement.Slot{}, errors.New("store away")
+	}
 	return placement.Slot{Prefix: p.Prefix, Number: 1, Site: site, Cause: cause}, nil
 }
 
