@@ -116,14 +116,15 @@ func (c *compiler) staticKey(l placement.Level) string {
 	f := c.state.forest(l)
 	for _, name := range slices.Sorted(maps.Keys(c.zones)) {
 		z := c.zones[name]
-		fmt.Fprintf(&b, "%s %p %v %v\n", name, z.zone, f[name] != nil, f[name] != nil && f[name].blind)
+		// Pointers are good names: the zones of the state before were held until now.
+		fmt.Fprintf(&b, "%s %p %v %v %q\n", name, z.zone, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
 		for _, m := range c.marks[name] {
 			fmt.Fprintf(&b, " %s", m.Name)
 			switch v := m.Value.(type) {
 			case *host:
 				fmt.Fprintf(&b, " %v %d", v.all, v.ttl)
 			case *steered:
-				mapped := v.service != nil && c.snap.Map(v.service.Name) != nil
+				mapped := v.service != nil && len(rowsOf(c.snap.Map(v.service.Name))) > 0
 				fmt.Fprintf(&b, " %v %v %v %d %d", mapped, v.observe, v.fixed, v.pick, v.ttl)
 			}
 		}
@@ -142,40 +143,52 @@ func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
 		if z == nil {
 			continue
 		}
-		if z.zone == nil || z.zone.Owners > left {
-			b.AddSuffix(wireName(name), uint16(i)) // for the slow path, whatever the zone around it says
+		if z.zone == nil || z.zone.Owners > left || i > math.MaxUint16 {
+			b.AddSuffix(wireName(name), 0) // for the slow path, whatever the zone around it says
 			b.Reply(nil)
 			continue
 		}
 		left -= z.zone.Owners
-		denial, soa := c.quickDenial(z), z.zone.SOA()
-		spelt := spelled{below: name}
-		spelt.add(soa.Ns, soa.Mbox)
-		z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
-			if f.find(owner, dns.TypeNone) != z {
-				return // it belongs to a deeper zone
-			}
-			b.AddSuffix(wireName(owner), uint16(i))
-			switch {
-			case shape == zone.Plain && !spelt.takes(owner):
-				b.Reply(denial)
-			case shape == zone.Cut:
-				b.Reply(c.quickReferral(z, owner))
-				targets := spelled{below: owner}
-				for _, rr := range z.zone.RRset(owner, dns.TypeNS) {
-					targets.add(rr.(*dns.NS).Ns)
-				}
-				targets.leave(&b, uint16(i))
-			default:
-				b.Reply(nil)
-			}
-			if shape != zone.Cut {
-				c.state.quickTypes(&b, z, owner, types, l, uint16(i))
-			}
-		})
-		spelt.leave(&b, uint16(i))
+		c.quickZone(&b, f, z, l, uint16(i))
 	}
 	return b.Index()
+}
+
+// quickZone adds the static replies of a zone.
+func (c *compiler) quickZone(b *wire.Builder, f forest, z *served, l placement.Level, tag uint16) {
+	own := func(name string) bool { return f.find(name, dns.TypeNone) == z } // not of a deeper zone
+	soa := z.zone.SOA()
+	spelt := spelled{below: z.name}
+	spelt.add(soa.Ns, soa.Mbox)
+	denial := c.quickDenial(z, spelt.below1())
+	z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
+		if !own(owner) {
+			return
+		}
+		b.AddSuffix(wireName(owner), tag)
+		switch {
+		case shape == zone.Cut:
+			targets := spelled{below: owner}
+			for _, rr := range z.zone.RRset(owner, dns.TypeNS) {
+				targets.add(rr.(*dns.NS).Ns)
+			}
+			b.Reply(c.quickReferral(z, owner, targets.below1()))
+			targets.leave(b, tag, own)
+			return
+		case shape == zone.Plain && !spelt.takes(owner) && z.denies(owner):
+			b.Reply(denial)
+		default:
+			b.Reply(nil)
+		}
+		c.state.quickTypes(b, z, owner, types, l, tag)
+	})
+	spelt.leave(b, tag, own)
+}
+
+// denies tells whether names below one do not exist: a DNAME above it would
+// speak for them first.
+func (s *served) denies(owner string) bool {
+	return s.zone.Lookup(join("x", owner), dns.TypeNone).Kind == zone.NXDomain
 }
 
 // spelled are the names that a reply for all names below another spells out. A
@@ -210,14 +223,33 @@ func (s *spelled) takes(name string) bool {
 	return slices.ContainsFunc(s.tops, func(top string) bool { return dns.IsSubDomain(top, name) })
 }
 
-// leave adds entries without a reply for the tops that have none.
-func (s *spelled) leave(b *wire.Builder, tag uint16) {
+// leave adds entries without a reply for the tops that have none, as far as they
+// are the zone's own.
+func (s *spelled) leave(b *wire.Builder, tag uint16, own func(string) bool) {
 	for _, top := range s.tops {
-		if !slices.Contains(s.taken, top) {
+		if !slices.Contains(s.taken, top) && own(top) {
 			b.AddSuffix(wireName(top), tag)
 			b.Reply(nil)
 		}
 	}
+}
+
+// below1 is a name one label longer, which is none of the tops: what is made for
+// it spells the tops out, and goes with every name that shares none of them.
+func (s *spelled) below1() string {
+	label := "x"
+	for slices.Contains(s.tops, join(label, s.below)) {
+		label += "x"
+	}
+	return join(label, s.below)
+}
+
+// join puts a label before a name.
+func join(label, name string) string {
+	if name == "." {
+		return label + "."
+	}
+	return label + "." + name
 }
 
 // quickTypes adds the replies of one name.
@@ -237,27 +269,19 @@ func (s *state) quickTypes(b *wire.Builder, z *served, owner string, types []uin
 	}
 }
 
-// below is a name below another which no zone is likely to hold; what is made
-// for it goes with every name there.
-func below(name string) string {
-	if name == "." {
-		return "x."
-	}
-	return "x." + name
+// quickDenial is what a zone says of names that do not exist, for one of them.
+func (c *compiler) quickDenial(z *served, name string) []byte {
+	return c.quickChoice(z, name, dns.TypeNone, func(v *visit) { v.negative(zone.NXDomain) })
 }
 
-// quickDenial is what a zone says of names that do not exist.
-func (c *compiler) quickDenial(z *served) []byte {
-	return c.quickChoice(z, below(z.name), dns.TypeNone, func(v *visit) { v.negative(zone.NXDomain) })
-}
-
-// quickReferral is a cut that is the same for everybody, else nil.
-func (c *compiler) quickReferral(z *served, cut string) []byte {
-	res := z.zone.Lookup(below(cut), dns.TypeNone)
-	if _, ok := res.Mark.(*delegation); ok || res.Kind != zone.Delegation {
+// quickReferral is what is said of a name below a cut where it is the same for
+// everybody, else nil.
+func (c *compiler) quickReferral(z *served, cut, name string) []byte {
+	res := z.zone.Lookup(name, dns.TypeNone)
+	if _, ok := res.Mark.(*delegation); ok || res.Kind != zone.Delegation || res.Owner != cut {
 		return nil
 	}
-	return c.quickChoice(z, below(cut), dns.TypeNone, func(v *visit) {
+	return c.quickChoice(z, name, dns.TypeNone, func(v *visit) {
 		v.reply.aa = false
 		v.referral(res)
 	})
@@ -317,29 +341,49 @@ func (c *compiler) quickSteered(q *quick) {
 		}
 	}
 	q.low.steered, q.top.steered = low.Index(), top.Index()
-	var apexes, cuts wire.Builder
+	q.low.chosen, q.top.chosen = c.quickApexes(q), c.quickCuts(q)
+}
+
+// quickApexes makes the NS sets of the zones that are referred to, as the zones
+// themselves give them.
+func (c *compiler) quickApexes(q *quick) *wire.Index {
+	var b wire.Builder
 	for i, name := range q.zones {
-		if z := c.state.low[name]; z != nil && z.zone != nil && z.refer != nil {
-			apexes.Add(wireName(name), dns.TypeNS, uint16(len(q.cuts)))
-			c.quickSets(q, &apexes, z.refer, z, i, name, func(v *visit, ns, glue []dns.RR) { v.reply.answer, v.reply.extra = ns, glue })
-		}
-		around := c.state.top.find(name, dns.TypeNone)
-		if around == nil || around.zone == nil || around.name == name {
+		z := c.state.low[name]
+		if z == nil || z.zone == nil || z.refer == nil || len(q.cuts) > math.MaxUint16 {
 			continue
 		}
-		if d, ok := around.zone.Mark(name).(*delegation); ok {
-			cuts.AddSuffix(wireName(name), uint16(len(q.cuts)))
-			c.quickSets(q, &cuts, d, around, slices.Index(q.zones, around.name), below(name), func(v *visit, ns, glue []dns.RR) {
-				v.reply.aa, v.reply.authority, v.reply.glue = false, ns, glue
-			})
-			targets := spelled{below: name}
-			for _, h := range d.global {
-				targets.add(h.name)
-			}
-			targets.leave(&cuts, 0)
-		}
+		b.Add(wireName(name), dns.TypeNS, uint16(len(q.cuts)))
+		c.quickSets(q, &b, z.refer, z, i, name, func(v *visit, ns, glue []dns.RR) { v.reply.answer, v.reply.extra = ns, glue })
 	}
-	q.low.chosen, q.top.chosen = apexes.Index(), cuts.Index()
+	return b.Index()
+}
+
+// quickCuts makes the referrals to them, as the zones around them give them. A
+// cut below another one is never reached.
+func (c *compiler) quickCuts(q *quick) *wire.Index {
+	var b wire.Builder
+	for _, name := range q.zones {
+		around := c.state.top.find(name, dns.TypeNone)
+		if around == nil || around.zone == nil || around.name == name || len(q.cuts) > math.MaxUint16 {
+			continue
+		}
+		res := around.zone.Lookup(name, dns.TypeNone)
+		d, ok := res.Mark.(*delegation)
+		if !ok || res.Kind != zone.Delegation || res.Owner != name {
+			continue
+		}
+		tag, targets := uint16(len(q.cuts)), spelled{below: name}
+		for _, h := range d.global {
+			targets.add(h.name)
+		}
+		b.AddSuffix(wireName(name), tag)
+		c.quickSets(q, &b, d, around, slices.Index(q.zones, around.name), targets.below1(), func(v *visit, ns, glue []dns.RR) {
+			v.reply.aa, v.reply.authority, v.reply.glue = false, ns, glue
+		})
+		targets.leave(&b, tag, func(string) bool { return true })
+	}
+	return b.Index()
 }
 
 // quickSets adds a body for each set of name servers that a resolver may be given.
@@ -415,8 +459,8 @@ func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
 func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, name string, service int) {
 	svc := &q.services[service]
 	z := c.state.forest(l)[q.zones[svc.zone]]
-	if z == nil || z.zone == nil {
-		return
+	if z == nil || z.zone == nil || z.zone.Mark(name) != any(svc.steered) {
+		return // not served here, or something else was laid over it later
 	}
 	for f, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		b.Add(wireName(name), t, uint16(service))
