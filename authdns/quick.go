@@ -1,6 +1,7 @@
 package authdns
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"math"
@@ -92,7 +93,7 @@ func (c *compiler) quicken(before *state) {
 	}
 	s.quick = q
 	if s.snap != nil {
-		c.quickSteered(q)
+		c.quickSteered(q, before)
 	}
 }
 
@@ -320,10 +321,39 @@ func wireName(name string) []byte {
 	return b[:n]
 }
 
-// quickSteered makes the bodies of all steered names: for each cluster which may
-// serve, and each order of its addresses.
-func (c *compiler) quickSteered(q *quick) {
-	low, top := wire.Builder{}, wire.Builder{}
+// quickSteered makes what is answered from maps. The bodies of steered names hold
+// every answer that a map may come to, so they outlive snapshots of one Inventory:
+// votes change often, and must act at once.
+func (c *compiler) quickSteered(q *quick, before *state) {
+	names := c.quickServices(q)
+	if c.sameSteered(q, before) {
+		q.low.steered, q.top.steered = before.quick.low.steered, before.quick.top.steered
+	} else {
+		for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
+			q.level(l).steered = c.quickNames(q, l, names)
+		}
+	}
+	q.low.chosen, q.top.chosen = c.quickApexes(q), c.quickCuts(q)
+}
+
+// sameSteered tells whether the bodies of steered names would be those of a state.
+func (c *compiler) sameSteered(q *quick, before *state) bool {
+	return before != nil && before.snap != nil && before.snap.Inventory == c.snap.Inventory &&
+		before.quick.low.key == q.low.key && before.quick.top.key == q.top.key &&
+		slices.EqualFunc(before.quick.services, q.services, func(a, b quickService) bool {
+			return a.zone == b.zone && a.steered.service == b.steered.service && slices.Equal(a.m.Clusters, b.m.Clusters)
+		})
+}
+
+// quickSteeredName is a steered name, and its service's place.
+type quickSteeredName struct {
+	name    string
+	service int
+}
+
+// quickServices lists the services that are answered from their maps, one for each
+// zone with names of it, and the names.
+func (c *compiler) quickServices(q *quick) (names []quickSteeredName) {
 	for i, name := range q.zones {
 		done := map[*steered]int{}
 		for _, m := range c.marks[name] {
@@ -335,13 +365,28 @@ func (c *compiler) quickSteered(q *quick) {
 				done[st] = len(q.services) - 1
 			}
 			if k, ok := done[st]; ok {
-				c.quickName(q, &low, placement.LowLevel, m.Name, k)
-				c.quickName(q, &top, placement.TopLevel, m.Name, k)
+				names = append(names, quickSteeredName{m.Name, k})
 			}
 		}
 	}
-	q.low.steered, q.top.steered = low.Index(), top.Index()
-	q.low.chosen, q.top.chosen = c.quickApexes(q), c.quickCuts(q)
+	return names
+}
+
+// quickNames makes the bodies of all steered names of a level: for each cluster
+// which may serve, and each order of its addresses.
+func (c *compiler) quickNames(q *quick, l placement.Level, names []quickSteeredName) *wire.Index {
+	var b wire.Builder
+	made := map[quickAnswers]int{}
+	for _, n := range names {
+		c.quickName(q, &b, l, n, made)
+	}
+	return b.Index()
+}
+
+// quickAnswers are the bodies of a service and type which go with any of its names.
+type quickAnswers struct {
+	service int
+	qtype   uint16
 }
 
 // quickApexes makes the NS sets of the zones that are referred to, as the zones
@@ -455,28 +500,53 @@ func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
 	return true
 }
 
-// quickName adds a steered name where a level serves its zone.
-func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, name string, service int) {
-	svc := &q.services[service]
+// quickName adds a steered name where a level serves its zone. made holds the
+// entries whose bodies can be shared.
+func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n quickSteeredName, made map[quickAnswers]int) {
+	svc := &q.services[n.service]
 	z := c.state.forest(l)[q.zones[svc.zone]]
-	if z == nil || z.zone == nil || z.zone.Mark(name) != any(svc.steered) {
+	if z == nil || z.zone == nil || z.zone.Mark(n.name) != any(svc.steered) {
 		return // not served here, or something else was laid over it later
 	}
 	for f, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		b.Add(wireName(name), t, uint16(service))
-		b.Reply(c.quickChoice(z, name, t, func(v *visit) {
-			v.out.decision = &decision{}
-			v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
-		}))
-		for k, id := range svc.m.Clusters {
-			all := c.snap.Inventory.Addresses(id, f == 1)
-			for by := range svc.turns[f][k].count {
-				b.Reply(c.quickChoice(z, name, t, func(v *visit) {
-					v.addresses(name, hosts(placement.Rotated(all, by, svc.steered.pick)), svc.steered.ttl)
-				}))
-			}
+		key, tag := quickAnswers{n.service, t}, uint16(n.service)
+		if same, ok := made[key]; ok {
+			b.AddSame(wireName(n.name), t, tag, same)
+			continue
+		}
+		entry, shared := b.Add(wireName(n.name), t, tag), true
+		c.quickBodies(svc, z, n.name, f, func(msg []byte) {
+			b.Reply(msg)
+			shared = shared && onlyAnswers(msg)
+		})
+		if shared {
+			made[key] = entry
 		}
 	}
+}
+
+// quickBodies makes the replies to one name: the first is for when nobody is left
+// to choose.
+func (c *compiler) quickBodies(svc *quickService, z *served, name string, family int, add func(msg []byte)) {
+	t := []uint16{dns.TypeA, dns.TypeAAAA}[family]
+	add(c.quickChoice(z, name, t, func(v *visit) {
+		v.out.decision = &decision{}
+		v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
+	}))
+	for k, id := range svc.m.Clusters {
+		all := c.snap.Inventory.Addresses(id, family == 1)
+		for by := range svc.turns[family][k].count {
+			add(c.quickChoice(z, name, t, func(v *visit) {
+				v.addresses(name, hosts(placement.Rotated(all, by, svc.steered.pick)), svc.steered.ttl)
+			}))
+		}
+	}
+}
+
+// onlyAnswers tells whether a reply holds addresses of the name asked and nothing
+// else: their owners point at the question, whatever it is. A denial names the zone.
+func onlyAnswers(msg []byte) bool {
+	return msg == nil || binary.BigEndian.Uint16(msg[6:]) > 0 && binary.BigEndian.Uint32(msg[8:]) == 0
 }
 
 // quickChoice packs what the slow path writes about one choice.

@@ -1,6 +1,7 @@
 package authdns
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,6 +111,42 @@ func TestQuickStale(t *testing.T) {
 				st := compile(self, c.after, c.to, compile(self, c.before, c.from, nil))
 				askAll(t, st, l, "demo.test.", "cdn.demo.test.", "www.cdn.demo.test.", "alias.cdn.demo.test.")
 			})
+		}
+	}
+}
+
+// TestQuickVotes: replies to steered names outlive a change of votes, and no other.
+func TestQuickVotes(t *testing.T) {
+	one, down := fleet(t, plan{}), fleet(t, plan{out: map[string]placement.Out{"ams1": placement.OutDown}})
+	down.Inventory = one.Inventory
+	turned, other := *one, fleet(t, plan{allDown: placement.NoData, failAll: true, out: allOut})
+	turned.Maps = slices.Clone(one.Maps)
+	turned.Maps[1].Clusters = slices.Clone(one.Maps[1].Clusters)
+	slices.Reverse(turned.Maps[1].Clusters)
+	zones := zonesOf(t, sources()...)
+	sub := zonesOf(t, append(sources(), textSource(low, "www.cdn.demo.test.", "", "@ SOA ns b 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n"))...)
+	for _, k := range []string{"demo.test.", "cdn.demo.test."} {
+		sub[k] = zones[k]
+	}
+	before := compile(self, zones, one, nil)
+	for _, c := range []struct {
+		name  string
+		to    *placement.Snapshot
+		zones map[string]*loaded
+		kept  bool
+	}{
+		{"votes", down, zones, true},
+		{"another order of clusters", &turned, zones, false},
+		{"another inventory", other, zones, false},
+		{"another zone", one, sub, false},
+		{"no snapshot", nil, zones, false},
+	} {
+		st := compile(self, c.zones, c.to, before)
+		if kept := st.quick.low.steered == before.quick.low.steered; kept != c.kept {
+			t.Errorf("%s: kept %v", c.name, kept)
+		}
+		for _, l := range []placement.Level{top, low} {
+			askAll(t, st, l, "www.cdn.demo.test.", "kept.cdn.demo.test.", "cdn.demo.test.", "any.cdn.demo.test.")
 		}
 	}
 }
