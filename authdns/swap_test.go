@@ -67,6 +67,15 @@ func TestSwapUnderLoad(t *testing.T) {
 	if got := sum(t, s, "rhumb_dns_requests_total"); got != clients*each {
 		t.Errorf("counted %v of %d queries", got, clients*each)
 	}
+	for _, spread := range []*spread{s.metrics.size, s.metrics.duration} {
+		n := uint64(0)
+		for i := range spread.proto[0].counts {
+			n += spread.proto[0].counts[i].Load()
+		}
+		if n != clients*each {
+			t.Errorf("%s: %d of %d replies", spread.desc, n, clients*each)
+		}
+	}
 	steered := 0
 	for i := range each {
 		if q := swapQuestions[i%len(swapQuestions)]; strings.HasPrefix(q, "www.cdn") {

@@ -27,6 +27,7 @@ type worker struct {
 	busy   sync.Mutex
 	ledger atomic.Pointer[ledger]
 	query  wire.Query
+	sizes  collected // of the fast path's replies in this batch
 }
 
 // worker makes one more, whose counts the metrics find.
@@ -141,7 +142,7 @@ func (w *worker) answer(n int) {
 		size := w.quickly(st, in, w.batch.Out(i), src)
 		if size > 0 {
 			quick++
-			m.size.observe(0, float64(size))
+			m.size.collect(&w.sizes, float64(size))
 		} else {
 			size = w.server.handle(in, w.batch.Out(i), asker{addr: src, level: w.level}, w.tally)
 		}
@@ -149,7 +150,8 @@ func (w *worker) answer(n int) {
 			w.batch.Reply(i, size)
 		}
 	}
-	if quick > 0 { // those of a batch are timed together
+	if quick > 0 { // those of a batch are timed and counted together
+		m.size.add(0, &w.sizes)
 		m.duration.observeN(0, w.server.now().Sub(began).Seconds()/float64(n), uint64(quick))
 	}
 }
