@@ -37,18 +37,33 @@ type answer struct {
 	route *route
 	slot  *placement.Slot
 	left  bool
+	tried bool // to leave: the key may be gone
 	freed bool
 	err   error
 }
 
-// ask begins to ask the store and tells whether an answer is awaited. A right
-// which was granted stands; a no is asked again each second.
+// granted tells whether the right to be silent is at hand. Once silent, a Slot stands,
+// and so does a sibling while it announces. But as long as the route is announced, what
+// the store counted for it grows old: after a second it is asked again.
+func (s *Speaker) granted(r *route, now time.Time) bool {
+	c := &r.claim
+	switch {
+	case c.slot == nil && !c.left:
+		return false
+	case r.ladder.At < placement.Withdrawn:
+		return now.Sub(c.asked) < retryEvery
+	}
+	return s.holds(r)
+}
+
+// ask begins to ask the store and tells whether an answer is awaited. A no is asked
+// again each second.
 func (s *Speaker) ask(ctx context.Context, r *route, now time.Time) (pending bool) {
 	c := &r.claim
 	switch {
 	case c.asking:
 		return true
-	case c.slot != nil, c.left, s.cfg.Slots == nil && s.cfg.Announcer == nil:
+	case s.cfg.Slots == nil && s.cfg.Announcer == nil, s.granted(r, now):
 		return false
 	case !c.asked.IsZero() && now.Sub(c.asked) < retryEvery:
 		return false
@@ -63,7 +78,7 @@ func (s *Speaker) ask(ctx context.Context, r *route, now time.Time) (pending boo
 		a := answer{route: r}
 		if len(siblings) > 0 && s.cfg.Announcer != nil {
 			a.err = s.cfg.Announcer.LeaveNode(ctx, own, siblings)
-			a.left = a.err == nil
+			a.left, a.tried = a.err == nil, true
 		}
 		if !a.left && s.cfg.Slots != nil {
 			var slot placement.Slot
@@ -110,7 +125,12 @@ func (s *Speaker) answered(a answer) {
 		}
 		return
 	}
-	c.slot, c.left = a.slot, a.left
+	if c.slot, c.left = a.slot, a.left; a.tried {
+		a.route.published = placement.Announced{}
+	}
+	if a.tried && !a.left {
+		s.tellFleet(a.route) // still announced, and the key may be gone
+	}
 	if errors.As(a.err, &c.refusal) {
 		return
 	}
@@ -129,6 +149,7 @@ func (s *Speaker) release(r *route) {
 		return
 	}
 	c.left, c.refusal = false, nil
+	s.tellFleet(r)
 	if s.cfg.Announcer == nil {
 		*c = claim{}
 		return

@@ -3,10 +3,16 @@
 // # Words
 //
 //   - Peer: a router we speak BGP with. Route: a prefix with its attributes.
-//   - Engine: the seam to whoever speaks the protocol; gobgp.go is the only file
-//     which knows the library.
+//   - Engine: the seam to whoever speaks the protocol. gobgp.go is our own speaker,
+//     and the only file which knows the library; kernel.go writes routes which a
+//     BIRD or FRR of the same host announces, the metric being the step.
+//   - Watchdog: another process, which moves the kernel routes of a dead speaker
+//     to gshut.
+//   - Upstream: a peer whose path is looked at; what is found concerns it alone.
 //   - Speaker: the loop of one node. It holds one ladder per prefix, asks the
 //     guard before each step down and tells the engine what was permitted.
+//   - BFD: watches the peers, and lets them watch us (package bfd). A session
+//     which was Up and fails resets the BGP session to the same peer.
 //   - Marker: the large community ASN:1:SITE on every anycast route; what a
 //     router shows us of another site's is the witness of the guard.
 //

@@ -41,20 +41,29 @@ func (s *Speaker) tidy(r *route, now time.Time) time.Time {
 }
 
 // leave is the order at exit: avoided, withdrawn while the sessions are still
-// up, a wait for the routers' FIBs, the addresses off lo. No rule is asked: the
-// process goes whatever they say, and a withdrawn route beats a dead one. The
-// Slot of a drain stays held, and so does its silence.
+// up, a wait for the routers' FIBs, the addresses off lo. The guard is asked as for any
+// intent, but the process goes whatever it says, and a withdrawn route beats a dead one:
+// a refusal is told, so that an upgrade which goes too fast is seen at its first step.
+// The Slot of a drain stays held, and so does its silence.
 func (s *Speaker) leave() {
 	var out []*route
 	for _, r := range s.loop.routes {
 		if r.told < placement.Withdrawn {
 			out = append(out, r)
+			s.protest(r, time.Now())
 		}
+	}
+	if outlives(s.engine) && len(out) > 0 {
+		// Routes and addresses stay: a restart must not show, and after a stop
+		// the watchdog moves the routes to gshut. Silence is asked for by a drain.
+		s.log.Info("bgp: routes stay in the kernel", "prefixes", len(out))
+		return
 	}
 	if len(out) == 0 {
 		s.unbindAll()
 		return
 	}
+	s.bfd.Alive(exitGShut + s.cfg.FIBWait + 4*exitDeadline) // the way out has its own deadlines
 	s.leaveTo(out, placement.GShut)
 	time.Sleep(exitGShut)
 	s.leaveTo(out, placement.Withdrawn)

@@ -4,6 +4,7 @@ package bgp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,9 +14,12 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/placement"
 )
@@ -29,17 +33,25 @@ const helperEnv = "RHUMB_BGP_E2E"
 
 // helperConfig is what a helper process is to be.
 type helperConfig struct {
-	Role     string // engine, transit, speaker
-	ASN      uint32
-	RouterID netip.Addr
-	Site     uint16
-	Peers    []Peer
-	Port     int
-	NextHop6 netip.Addr
-	Mode     placement.Mode
-	Prefixes []placement.Prefix
-	VIPs     []netip.Addr
-	Slots    bool
+	Role string // engine, transit, speaker, watchdog, source, sink, or one of the BFD tests
+	ASN  uint32
+	// MarkerASN where it is not ASN.
+	MarkerASN uint32
+	RouterID  netip.Addr
+	Site      uint16
+	Peers     []Peer
+	Port      int
+	NextHop4  netip.Addr
+	NextHop6  netip.Addr
+	Mode      placement.Mode
+	Prefixes  []placement.Prefix
+	VIPs      []netip.Addr
+	Slots     bool
+	Live      []placement.Announced // what other sites announce, as the speaker is told
+	Kernel    *KernelConfig         // speaker: routes for the daemon of the same host; watchdog: whose
+	After     time.Duration         // watchdog
+	WarmUp    time.Duration         // speaker; 100 ms
+	BFD       bfdHelper
 }
 
 func TestMain(m *testing.M) {
@@ -60,8 +72,20 @@ func helper(raw string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if c.Role == "speaker" {
+	switch c.Role {
+	case "speaker":
 		return runSpeaker(ctx, c)
+	case "spin", "reference", "forge":
+		return runBFDHelper(ctx, c)
+	case "watchdog":
+		return runWatchdog(ctx, c)
+	case "source":
+		return runSource(ctx)
+	case "sink":
+		return runSink(ctx)
+	}
+	if c.Kernel != nil {
+		return runKernel(ctx, c)
 	}
 	g, err := StartGoBGP(ctx, GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Port: c.Port, Peers: c.Peers,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Transit: c.Role == "transit"})
@@ -90,7 +114,9 @@ func printChange(c Change) {
 		return
 	}
 	l := c.Learned
-	fmt.Println("learned", l.Peer, l.Route.Prefix, l.Withdrawn, l.Route.Attrs.LargeCommunities, l.Route.Attrs.GShut())
+	a := l.Route.Attrs
+	fmt.Println("learned", l.Peer, l.Route.Prefix, l.Withdrawn, a.LargeCommunities, a.GShut(),
+		fmt.Sprintf("path=%d med=%d noexport=%v.", a.Prepend, a.MED, a.NoExport))
 }
 
 func eachLine(f func([]string)) {
@@ -102,8 +128,26 @@ func eachLine(f func([]string)) {
 	}
 }
 
-// command is: announce PREFIX [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | state
-func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
+// runKernel is the bare engine of kernel routes.
+func runKernel(ctx context.Context, c helperConfig) error {
+	k, err := StartKernel(*c.Kernel)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	go eachLine(func(f []string) {
+		if err := command(ctx, k, &c, f); err != nil {
+			fmt.Println("error", err)
+			return
+		}
+		fmt.Println("done", strings.Join(f, " "))
+	})
+	<-ctx.Done()
+	return k.Close()
+}
+
+// command is: announce PREFIX [step=STEP] [prepend=N] [med=N] [gshut] [noexport] | withdraw PREFIX | toward PEER STEP | state
+func command(ctx context.Context, g Engine, c *helperConfig, f []string) error {
 	if f[0] == "state" {
 		st, err := g.PeerState(ctx)
 		for _, r := range st.Routes {
@@ -111,10 +155,18 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 		}
 		return err
 	}
+	if f[0] == "toward" {
+		var step placement.Step
+		if err := step.UnmarshalText([]byte(f[2])); err != nil {
+			return err
+		}
+		return g.(Toward).Toward(ctx, netip.MustParseAddr(f[1]), step)
+	}
 	prefix := netip.MustParsePrefix(f[1])
 	if f[0] == "withdraw" {
 		return g.Withdraw(ctx, prefix)
 	}
+	var step placement.Step
 	a := Attrs{LargeCommunities: []LargeCommunity{marker(64500, c.Site)}}
 	if prefix.Addr().Is6() {
 		a.NextHop = c.NextHop6
@@ -123,6 +175,10 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 		name, value, _ := strings.Cut(o, "=")
 		n, _ := strconv.Atoi(value)
 		switch name {
+		case "step":
+			if err := step.UnmarshalText([]byte(value)); err != nil {
+				return err
+			}
 		case "prepend":
 			a.Prepend = n
 		case "med":
@@ -133,7 +189,7 @@ func command(ctx context.Context, g *GoBGP, c *helperConfig, f []string) error {
 			a.NoExport = true
 		}
 	}
-	return g.Announce(ctx, Route{prefix, a})
+	return g.Announce(ctx, Route{Prefix: prefix, Attrs: a, Step: step})
 }
 
 // alwaysSlots grants what is asked.
@@ -146,24 +202,51 @@ func (alwaysSlots) TakeSlot(_ context.Context, p placement.Prefix, site, cause s
 func runSpeaker(ctx context.Context, c helperConfig) error {
 	site := "site" + strconv.Itoa(int(c.Site))
 	cfg := Config{Site: site, SiteNumber: c.Site, Node: site + "n1", ASN: c.ASN, RouterID: c.RouterID, Port: c.Port,
-		Peers: c.Peers, NextHop6: c.NextHop6, Host: NewLoopback(), Addresses: c.VIPs,
+		Peers: c.Peers, NextHop4: c.NextHop4, NextHop6: c.NextHop6, MarkerASN: c.MarkerASN, Host: NewLoopback(), Addresses: c.VIPs,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Events: func(e Event) {
 			fmt.Println("event", e.Prefix, e.From, e.To, "rule="+string(e.Rule), "witness="+strconv.FormatBool(e.Witness), "observed="+strconv.FormatBool(e.Observed))
 		}}
-	cfg.Timing.WarmUp = 100 * time.Millisecond
+	metrics := prometheus.NewRegistry()
+	cfg.Registerer = metrics
+	special := bfdCommands(metrics)
+	cfg.Timing.WarmUp = cmp.Or(c.WarmUp, 100*time.Millisecond)
+	if c.WarmUp > 0 {
+		cfg.Timing.MaxWarmUp = c.WarmUp // flaps are what is measured
+	}
+	cfg.Kernel = c.Kernel
 	if c.Slots {
 		cfg.Slots = alwaysSlots{}
 	}
+	var applied atomic.Int64
+	tell := cfg.Events
+	cfg.Events = func(e Event) {
+		fmt.Println("reaction", e.To, time.Duration(e.At.UnixNano()-applied.Load()).Microseconds(), "us")
+		tell(e)
+	}
 	s := New(cfg)
 	votes := int64(0)
-	go eachLine(func(f []string) { // STEP [local|shared|intent]
+	go eachLine(func(f []string) { // STEP [local|shared|intent [PREFIX]], the other prefixes are to be announced; or a command of the BFD tests
+		if special(f) {
+			return
+		}
 		votes++
-		s.Apply(ctx, helperSnapshot(&c, site, f, votes), nil)
+		applied.Store(time.Now().UnixNano())
+		s.Apply(ctx, helperSnapshot(&c, site, f, votes), c.Live)
 		fmt.Println("done", strings.Join(f, " "))
 	})
 	fmt.Println("ready")
 	return s.Run(ctx)
+}
+
+func runWatchdog(ctx context.Context, c helperConfig) error {
+	w, err := NewWatchdog(WatchdogConfig{Pulse: c.Kernel.Pulse, After: c.After,
+		Logger: slog.New(slog.NewTextHandler(os.Stdout, nil))})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	return w.Run(ctx)
 }
 
 func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *placement.Snapshot {
@@ -175,10 +258,12 @@ func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *plac
 	}
 	for _, p := range c.Prefixes {
 		a := placement.Announcement{Prefix: p.Prefix, Site: site, Want: step, Cause: "test", Mode: c.Mode}
-		switch strings.Join(f[1:], "") {
-		case "intent":
+		switch {
+		case len(f) > 2 && f[2] != p.Prefix.String():
+			a.Want = placement.Announce
+		case len(f) > 1 && f[1] == "intent":
 			a.Intent = true
-		case "local", "shared":
+		case len(f) > 1:
 			a.Fault = placement.Fault(f[1])
 		}
 		snap.Announcements = append(snap.Announcements, a)

@@ -96,7 +96,7 @@ type process struct {
 	in    io.WriteCloser
 	mu    sync.Mutex
 	lines []line
-	more  chan struct{}
+	more  chan struct{} // closed by the next line; under mu
 	done  chan struct{}
 }
 
@@ -107,7 +107,7 @@ type line struct {
 
 func (l *lab) start(host, name string, env []string, args ...string) *process {
 	l.t.Helper()
-	p := &process{t: l.t, name: host + "/" + filepath.Base(name), more: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &process{t: l.t, name: host + "/" + filepath.Base(name), more: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command("ip", append([]string{"netns", "exec", l.ns(host), name}, args...)...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = &tail{p: p}
@@ -143,18 +143,18 @@ func (l *lab) start(host, name string, env []string, args ...string) *process {
 type tail struct{ p *process }
 
 func (w *tail) Write(b []byte) (int, error) {
-	w.p.add("! " + strings.TrimRight(string(b), "\n"))
+	for text := range strings.Lines(string(b)) { // several may come at once
+		w.p.add("! " + strings.TrimRight(text, "\n"))
+	}
 	return len(b), nil
 }
 
 func (p *process) add(text string) {
 	p.mu.Lock()
 	p.lines = append(p.lines, line{time.Now(), text})
+	close(p.more)
+	p.more = make(chan struct{})
 	p.mu.Unlock()
-	select {
-	case p.more <- struct{}{}:
-	default:
-	}
 }
 
 func (p *process) text() string {
@@ -177,6 +177,12 @@ func (p *process) mark() int {
 // expect waits for a line with all the words, said after the mark, and returns when it came.
 func (p *process) expect(from int, within time.Duration, words ...string) time.Time {
 	p.t.Helper()
+	return p.expectIn(p.t, from, within, words...)
+}
+
+// expectIn is expect in a test which is not the one that started the process.
+func (p *process) expectIn(t *testing.T, from int, within time.Duration, words ...string) time.Time {
+	t.Helper()
 	deadline := time.After(within)
 	for {
 		p.mu.Lock()
@@ -186,13 +192,14 @@ func (p *process) expect(from int, within time.Duration, words ...string) time.T
 				return l.at
 			}
 		}
+		more := p.more
 		p.mu.Unlock()
 		select {
-		case <-p.more:
+		case <-more:
 		case <-p.done:
-			p.t.Fatalf("%s ended before it said %q:\n%s", p.name, words, p.text())
+			t.Fatalf("%s ended before it said %q:\n%s", p.name, words, p.text())
 		case <-deadline:
-			p.t.Fatalf("%s did not say %q in %v:\n%s", p.name, words, within, p.text())
+			t.Fatalf("%s did not say %q in %v:\n%s", p.name, words, within, p.text())
 		}
 	}
 }
@@ -271,17 +278,29 @@ func until(t *testing.T, within time.Duration, what string, ok func() bool) {
 // bird starts BIRD with our shipped filters and the given protocols.
 func (l *lab) bird(host string, config string) (query func(...string) string) {
 	l.t.Helper()
-	shipped, err := filepath.Abs("../etc/bird/rhumb-peer.conf")
+	return l.birdOf(host, `protocol direct { ipv4; ipv6; }
+protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
+protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
+include "`+shipped(l.t, "bird/rhumb-peer.conf")+`";
+`+config)
+}
+
+// shipped returns where a file of etc lies.
+func shipped(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs("../etc/" + name)
 	if err != nil {
-		l.t.Fatal(err)
+		t.Fatal(err)
 	}
+	return path
+}
+
+// birdOf starts BIRD with a configuration of its own.
+func (l *lab) birdOf(host string, config string) (query func(...string) string) {
+	l.t.Helper()
 	conf, ctl := filepath.Join(l.dir, host+".conf"), filepath.Join(l.dir, host+".ctl")
 	head := `log "` + filepath.Join(l.dir, host+".log") + `" all;
 protocol device {}
-protocol direct { ipv4; ipv6; }
-protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
-protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
-include "` + shipped + `";
 `
 	if err := os.WriteFile(conf, []byte(head+config), 0o644); err != nil {
 		l.t.Fatal(err)
@@ -301,7 +320,7 @@ include "` + shipped + `";
 	}
 }
 
-// frr starts zebra and bgpd by hand with the given configuration.
+// frr starts zebra, bfdd and bgpd by hand with the given configuration.
 func (l *lab) frr(host, config string) (query func(string) string) {
 	l.t.Helper()
 	dir := filepath.Join(l.dir, host)
@@ -317,18 +336,21 @@ func (l *lab) frr(host, config string) (query func(string) string) {
 	if err := os.Chown(dir, uid, gid); err != nil {
 		l.t.Fatal(err)
 	}
-	for _, d := range []struct{ name, conf string }{{"zebra", ""}, {"bgpd", config}} {
+	for _, d := range []struct{ name, conf string }{{"zebra", ""}, {"bfdd", ""}, {"bgpd", config}} {
 		conf := filepath.Join(dir, d.name+".conf")
 		if err := os.WriteFile(conf, []byte(d.conf), 0o644); err != nil {
 			l.t.Fatal(err)
 		}
-		l.start(host, "/usr/lib/frr/"+d.name, nil, "-f", conf, "-i", filepath.Join(dir, d.name+".pid"),
-			"-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir)
+		args := []string{"-f", conf, "-i", filepath.Join(dir, d.name+".pid"), "-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir}
+		if d.name == "bfdd" {
+			args = append(args, "--bfdctl", filepath.Join(dir, "bfdd.ctl"))
+		}
+		l.start(host, "/usr/lib/frr/"+d.name, nil, args...)
 		until(l.t, 10*time.Second, d.name, func() bool { _, err := os.Stat(filepath.Join(dir, d.name+".vty")); return err == nil })
 	}
 	l.t.Cleanup(func() {
 		if l.t.Failed() {
-			out, _ := exec.Command("vtysh", "--vty_socket", dir, "-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast", "-c", "show ip route", "-c", "show bgp summary").CombinedOutput()
+			out, _ := exec.Command("vtysh", "--vty_socket", dir, "-c", "show bgp ipv4 unicast", "-c", "show bgp ipv6 unicast", "-c", "show ip route", "-c", "show bgp summary", "-c", "show bfd peers").CombinedOutput()
 			l.t.Logf("frr's routes:\n%s", out)
 		}
 	})

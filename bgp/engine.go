@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"rhumb/placement"
 )
 
 // Engine is the seam to whoever speaks BGP: our own speaker, or the kernel
@@ -24,6 +26,13 @@ type Engine interface {
 	// Watch calls fn for each event until the context ends. fn must not block,
 	// and is not running any more when Watch has returned.
 	Watch(ctx context.Context, fn func(Change)) error
+}
+
+// outlives tells whether an engine's routes stay when the process goes. What it
+// holds at the start is then where the ladders begin, and an exit leaves it there.
+func outlives(e Engine) bool {
+	l, ok := e.(interface{ Outlives() bool })
+	return ok && l.Outlives()
 }
 
 // State is what an Engine holds at one moment.
@@ -53,12 +62,18 @@ type Learned struct {
 	Peer      netip.Addr
 	Route     Route
 	Withdrawn bool
+	// ID tells paths of one prefix apart where the peer sends several (RFC 7911).
+	ID uint32
 }
 
 // Route is a prefix and how it is announced.
 type Route struct {
 	Prefix netip.Prefix
 	Attrs  Attrs
+	// Step is the rung which the attributes stand for. An engine whose routes
+	// outlive the process tells it of each route it holds; on the wire there is
+	// nothing of it.
+	Step placement.Step
 }
 
 // LargeCommunity is an RFC 8092 community: administrator and two values.

@@ -128,7 +128,11 @@ func (s *Speaker) failed(object string, err error) {
 // metrics are the Speaker's; they work unregistered too.
 type metrics struct {
 	announced, step, slots, anchors, peer *prometheus.GaugeVec
+	loss, path                            *prometheus.GaugeVec
 	changes, would, refusals, repairs     *prometheus.CounterVec
+	toward                                *prometheus.CounterVec
+	origin                                *prometheus.GaugeVec
+	vrps, vrpAge                          prometheus.Gauge
 	reaction                              prometheus.Histogram
 }
 
@@ -147,6 +151,9 @@ func newMetrics(reg prometheus.Registerer, site string) *metrics {
 		slots:     gauge("rhumb_bgp_budget_slots", "Slots of the prefix: all there are, and held by this site.", nil, "prefix", "state"),
 		anchors:   gauge("rhumb_bgp_anchor_sites", "Sites named to stay, by the snapshot in force.", nil, "prefix"),
 		peer:      gauge("rhumb_bgp_peer_state", "1 for the state in which the peer is.", nil, "peer", "state"),
+		loss:      gauge("rhumb_bgp_path_loss_ratio", "Looks through the peer without an answer, of the last 50.", own, "peer"),
+		path:      gauge("rhumb_bgp_path_step", "What the peer should hear of us: 0 announce, 1 prepend, 3 nothing.", own, "peer"),
+		toward:    count("rhumb_bgp_path_changes_total", "Changes made at one peer alone, by the step reached.", own, "peer", "action"),
 		changes:   count("rhumb_anycast_changes_total", "Steps taken, by the step reached.", own, "prefix", "action", "fault"),
 		would:     count("rhumb_anycast_would_change_total", "Steps which mode observe did not take.", own, "prefix", "action"),
 		refusals:  count("rhumb_bgp_guard_refusals_total", "Steps refused, by rule.", nil, "rule"),
@@ -154,8 +161,11 @@ func newMetrics(reg prometheus.Registerer, site string) *metrics {
 		reaction: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_anycast_reaction_seconds",
 			Help: "From the snapshot handed over to the UPDATE given to the engine, lowerings only.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 	}
+	m.origin = gauge("rhumb_bgp_origin", "1 for what the RPKI says of the prefix with our AS: valid, invalid, not-found, stale.", own, "prefix", "state")
+	m.vrps = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_bgp_vrps", Help: "VRPs by which our origins are judged."})
+	m.vrpAge = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_bgp_vrp_age_seconds", Help: "Age of the VRP data; 0 while there are none."})
 	if reg != nil {
-		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.changes, m.would, m.refusals, m.repairs, m.reaction)
+		reg.MustRegister(m.announced, m.step, m.slots, m.anchors, m.peer, m.loss, m.path, m.toward, m.changes, m.would, m.refusals, m.repairs, m.reaction, m.origin, m.vrps, m.vrpAge)
 	}
 	return m
 }
@@ -176,6 +186,11 @@ func (m *metrics) observe(s *Speaker) {
 		m.slots.WithLabelValues(p, "held").Set(held)
 		m.anchors.WithLabelValues(p).Set(float64(len(s.loop.now.anchors(r))))
 	}
+	for _, u := range s.loop.upstreams {
+		m.loss.WithLabelValues(u.peer.String()).Set(u.path.loss())
+		m.path.WithLabelValues(u.peer.String()).Set(float64(u.advised))
+	}
+	m.observeOrigins(s)
 	m.peer.Reset()
 	for _, p := range s.loop.peers {
 		m.peer.WithLabelValues(p.Address.String(), p.State).Set(1)

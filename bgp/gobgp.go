@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -19,6 +20,8 @@ import (
 	"github.com/osrg/gobgp/v3/pkg/log"
 	wire "github.com/osrg/gobgp/v3/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v3/pkg/server"
+
+	"rhumb/placement"
 )
 
 // NoListener as a port makes the speaker dial only.
@@ -58,13 +61,20 @@ type GoBGP struct {
 	log    *slog.Logger
 	peers  []Peer
 	asn    uint32
+	// toward holds which peers, by number, hear less than the others; the
+	// speaker's loop owns it.
+	toward map[int]placement.Step
 
 	watches sync.WaitGroup
 	stop    context.CancelFunc // ends every watch
 	stopped context.Context
 }
 
-var _ Engine = (*GoBGP)(nil)
+var (
+	_ Engine   = (*GoBGP)(nil)
+	_ Resetter = (*GoBGP)(nil)
+	_ Toward   = (*GoBGP)(nil)
+)
 
 // StartGoBGP opens the listener and begins to dial the peers.
 //
@@ -78,7 +88,7 @@ func StartGoBGP(ctx context.Context, c GoBGPConfig) (*GoBGP, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	g := &GoBGP{log: c.Logger, peers: c.Peers, asn: c.ASN}
+	g := &GoBGP{log: c.Logger, peers: c.Peers, asn: c.ASN, toward: make(map[int]placement.Step)}
 	g.stopped, g.stop = context.WithCancel(context.Background())
 	g.server = server.NewBgpServer(server.LoggerOption(&logAdapter{c.Logger}))
 	go g.server.Serve() // the library has no way to end it; it lives as long as the process
@@ -114,11 +124,11 @@ func (g *GoBGP) start(ctx context.Context, c GoBGPConfig) error {
 	if err != nil {
 		return fmt.Errorf("bgp: start: %w", err)
 	}
-	policies := announcerPolicies
+	policies := g.announcerPolicies
 	if c.Transit {
-		policies = transitPolicies
+		policies = g.transitPolicies
 	}
-	if err := policies(ctx, g.server); err != nil { // before the first peer, lest one route slip through
+	if err := policies(ctx); err != nil { // before the first peer, lest one route slip through
 		return fmt.Errorf("bgp: policies: %w", err)
 	}
 	for i := range c.Peers {
@@ -132,23 +142,35 @@ func (g *GoBGP) start(ctx context.Context, c GoBGPConfig) error {
 // announcerPolicies make the default deny in both directions. Nothing learned
 // enters the table (markers are read before it), and only what was originated
 // here leaves; RFC 8212 in its strictest reading.
-func announcerPolicies(ctx context.Context, s *server.BgpServer) error {
-	own := &api.Policy{Name: "own", Statements: []*api.Statement{{
-		Name:       "own",
-		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
-		Actions:    &api.Actions{RouteAction: api.RouteAction_ACCEPT},
-	}}}
-	if err := s.AddPolicy(ctx, &api.AddPolicyRequest{Policy: own}); err != nil {
-		return err
+func (g *GoBGP) announcerPolicies(ctx context.Context) error {
+	local := &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}
+	own := &api.Policy{Name: "own", Statements: []*api.Statement{{Name: "own", Conditions: local,
+		Actions: &api.Actions{RouteAction: api.RouteAction_ACCEPT}}}}
+	out := &api.Policy{Name: "out", Statements: []*api.Statement{{Name: "out", Conditions: local,
+		Actions: &api.Actions{RouteAction: api.RouteAction_ACCEPT, LargeCommunity: &api.CommunityAction{
+			Type: api.CommunityAction_REMOVE, Communities: []string{fmt.Sprintf("^%d:%d:[0-9]+$", g.asn, uint32(towardFunction))}}}}}}
+	for _, p := range []*api.Policy{own, out} {
+		if err := g.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: p}); err != nil {
+			return err
+		}
+	}
+	var export []*api.Policy
+	for i := range g.peers {
+		p, err := towardPolicy(ctx, g.server, g.asn, i, g.peers[i].Address)
+		if err != nil {
+			return err
+		}
+		export = append(export, p)
 	}
 	return errors.Join(
-		assign(ctx, s, api.PolicyDirection_IMPORT, api.RouteAction_REJECT, own), // judges what AddPath brings too
-		assign(ctx, s, api.PolicyDirection_EXPORT, api.RouteAction_REJECT, own))
+		assign(ctx, g.server, api.PolicyDirection_IMPORT, api.RouteAction_REJECT, own), // judges what AddPath brings too
+		assign(ctx, g.server, api.PolicyDirection_EXPORT, api.RouteAction_REJECT, append(export, out)...))
 }
 
 // transitPolicies accept and pass on everything; what asks for graceful
 // shutdown is preferred last (RFC 8326 section 4.2).
-func transitPolicies(ctx context.Context, s *server.BgpServer) error {
+func (g *GoBGP) transitPolicies(ctx context.Context) error {
+	s := g.server
 	set := &api.DefinedSet{DefinedType: api.DefinedType_COMMUNITY, Name: "gshut", List: []string{"65535:0"}}
 	if err := s.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
 		return err
@@ -164,6 +186,83 @@ func transitPolicies(ctx context.Context, s *server.BgpServer) error {
 	return errors.Join(
 		assign(ctx, s, api.PolicyDirection_IMPORT, api.RouteAction_ACCEPT, gshut),
 		assign(ctx, s, api.PolicyDirection_EXPORT, api.RouteAction_ACCEPT))
+}
+
+// towardPrepend is how many copies of our AS a peer with a bad path hears more:
+// enough to lose against any other way that is not absurdly long.
+const towardPrepend = 3
+
+// towardFunction is the middle field of the large community which marks our
+// routes, inside this process alone, for those peers that hear less of us:
+// ASN:towardFunction:2*PEER+1 where nothing is announced, 2*PEER where prepended.
+// The library withdraws a route from a peer when its newer version is refused and
+// its older one was not; so what changes must be the route. A soft reset after a
+// change of policy withdraws nothing.
+const towardFunction = 1<<32 - 1
+
+// towardMark returns the mark of a peer, by its number, at a step.
+func towardMark(asn uint32, peer int, step placement.Step) LargeCommunity {
+	c := LargeCommunity{asn, towardFunction, uint32(2 * peer)}
+	if step == placement.Withdrawn {
+		c[2]++
+	}
+	return c
+}
+
+// Toward marks our routes for one peer and gives them to the library again. The
+// other peers are told what they know already.
+func (g *GoBGP) Toward(ctx context.Context, peer netip.Addr, step placement.Step) error {
+	number := slices.IndexFunc(g.peers, func(p Peer) bool { return p.Address == peer })
+	if number < 0 {
+		return fmt.Errorf("bgp: toward %s: no such peer", peer)
+	}
+	st, err := g.PeerState(ctx)
+	if err != nil {
+		return err
+	}
+	delete(g.toward, number)
+	if step > placement.Announce {
+		g.toward[number] = step
+	}
+	for _, r := range st.Routes {
+		if err := g.Announce(ctx, r); err != nil {
+			return fmt.Errorf("bgp: toward %s: %w", peer, err)
+		}
+	}
+	return nil
+}
+
+// towardMarks returns the marks in force.
+func (g *GoBGP) towardMarks() (out []LargeCommunity) {
+	for _, number := range slices.Sorted(maps.Keys(g.toward)) {
+		out = append(out, towardMark(g.asn, number, g.toward[number]))
+	}
+	return out
+}
+
+// towardPolicy makes what keeps marked routes from the peer they are marked for.
+func towardPolicy(ctx context.Context, s *server.BgpServer, asn uint32, number int, peer netip.Addr) (*api.Policy, error) {
+	name := "toward " + peer.String()
+	neighbor := &api.DefinedSet{DefinedType: api.DefinedType_NEIGHBOR, Name: name, List: []string{netip.PrefixFrom(peer, peer.BitLen()).String()}}
+	if err := s.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: neighbor}); err != nil {
+		return nil, err
+	}
+	p := &api.Policy{Name: name}
+	for _, step := range []placement.Step{placement.Withdrawn, placement.Prepend} {
+		c := towardMark(asn, number, step)
+		set := &api.DefinedSet{DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: step.String() + " " + name, List: []string{fmt.Sprintf("^%d:%d:%d$", c[0], c[1], c[2])}}
+		if err := s.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
+			return nil, err
+		}
+		act := &api.Actions{RouteAction: api.RouteAction_REJECT}
+		if step == placement.Prepend {
+			act = &api.Actions{RouteAction: api.RouteAction_NONE, AsPrepend: &api.AsPrependAction{Asn: asn, Repeat: towardPrepend}}
+		}
+		p.Statements = append(p.Statements, &api.Statement{Name: set.Name, Actions: act, Conditions: &api.Conditions{
+			NeighborSet:       &api.MatchSet{Type: api.MatchSet_ANY, Name: name},
+			LargeCommunitySet: &api.MatchSet{Type: api.MatchSet_ANY, Name: set.Name}}})
+	}
+	return p, s.AddPolicy(ctx, &api.AddPolicyRequest{Policy: p})
 }
 
 // assign makes the policies those of the global table, which all our peers share
@@ -200,6 +299,9 @@ func peerConfig(p *Peer) *api.Peer {
 			continue
 		}
 		af := &api.AfiSafi{Config: &api.AfiSafiConfig{Family: f, Enabled: true}}
+		if p.AllPaths {
+			af.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}}
+		}
 		if p.MaxPrefixes > 0 {
 			af.PrefixLimits = &api.PrefixLimit{Family: f, MaxPrefixes: p.MaxPrefixes}
 		}
@@ -218,6 +320,7 @@ func families() []*api.Family {
 
 // Announce originates a route, or replaces the one of the same prefix.
 func (g *GoBGP) Announce(ctx context.Context, r Route) error {
+	r.Attrs.LargeCommunities = slices.Concat(r.Attrs.LargeCommunities, g.towardMarks())
 	path, err := toPath(r, g.asn, false)
 	if err == nil {
 		_, err = g.server.AddPath(ctx, &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: path})
@@ -243,6 +346,21 @@ func (g *GoBGP) Withdraw(ctx context.Context, prefix netip.Prefix) error {
 	return nil
 }
 
+// ResetPeer ends an established session with a Cease which says why (RFC 9003);
+// the peer is dialled again after a second. A session which is not established
+// is left alone: what would be sent could only end the next one.
+func (g *GoBGP) ResetPeer(ctx context.Context, peer netip.Addr, why string) error {
+	up := false
+	err := g.server.ListPeer(ctx, &api.ListPeerRequest{Address: peer.String()}, func(p *api.Peer) { up = peerState(p).Established })
+	if err == nil && up {
+		err = g.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: peer.String(), Communication: why})
+	}
+	if err != nil {
+		return fmt.Errorf("bgp: reset %s: %w", peer, err)
+	}
+	return nil
+}
+
 // PeerState lists the peers and our own routes. An announcer's table holds
 // nothing but its own routes, so the listing stays short.
 func (g *GoBGP) PeerState(ctx context.Context) (State, error) {
@@ -261,6 +379,9 @@ func (g *GoBGP) PeerState(ctx context.Context) (State, error) {
 		err := g.server.ListPath(ctx, &api.ListPathRequest{TableType: api.TableType_GLOBAL, Family: f}, func(d *api.Destination) {
 			for _, p := range d.Paths {
 				if l, err := fromPath(p); err == nil && !l.Peer.IsValid() {
+					l.Route.Attrs.LargeCommunities = slices.DeleteFunc(l.Route.Attrs.LargeCommunities, func(c LargeCommunity) bool {
+						return c[0] == g.asn && c[1] == towardFunction
+					})
 					s.Routes = append(s.Routes, l.Route)
 				}
 			}
@@ -453,7 +574,7 @@ func fromPath(p *api.Path) (Learned, error) {
 	if err != nil {
 		return Learned{}, err
 	}
-	out := Learned{Route: Route{Prefix: prefix, Attrs: readAttrs(attrs)}, Withdrawn: p.IsWithdraw}
+	out := Learned{Route: Route{Prefix: prefix, Attrs: readAttrs(attrs)}, Withdrawn: p.IsWithdraw, ID: p.Identifier}
 	if a, err := netip.ParseAddr(p.NeighborIp); err == nil && !a.IsUnspecified() {
 		out.Peer = a.Unmap()
 	}

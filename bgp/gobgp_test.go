@@ -21,11 +21,11 @@ func TestPathRoundTrip(t *testing.T) {
 		name string
 		r    Route
 	}{
-		{"IPv4, bare", Route{anycast, Attrs{}}},
-		{"IPv4, all", Route{anycast, with(full, "198.51.100.1")}},
-		{"IPv6, bare", Route{anycast6, Attrs{}}},
-		{"IPv6, all", Route{anycast6, with(full, "2001:db8:1::1")}},
-		{"RFC 8950 IPv4 with an IPv6 next hop", Route{anycast, with(full, "2001:db8:1::1")}},
+		{"IPv4, bare", Route{Prefix: anycast, Attrs: Attrs{}}},
+		{"IPv4, all", Route{Prefix: anycast, Attrs: with(full, "198.51.100.1")}},
+		{"IPv6, bare", Route{Prefix: anycast6, Attrs: Attrs{}}},
+		{"IPv6, all", Route{Prefix: anycast6, Attrs: with(full, "2001:db8:1::1")}},
+		{"RFC 8950 IPv4 with an IPv6 next hop", Route{Prefix: anycast, Attrs: with(full, "2001:db8:1::1")}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestAttrsEqual(t *testing.T) {
 
 func TestBestOf(t *testing.T) {
 	path := func(prefix netip.Prefix, hop string, gone bool) *api.Path {
-		p, err := toPath(Route{prefix, Attrs{NextHop: netip.MustParseAddr(hop)}}, 64500, gone)
+		p, err := toPath(Route{Prefix: prefix, Attrs: Attrs{NextHop: netip.MustParseAddr(hop)}}, 64500, gone)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,16 +30,17 @@ type markers struct {
 
 type seenRoute struct {
 	peer     netip.Addr
+	id       uint32
 	sighting guard.Sighting
 }
 
-// note takes a route in or out. A newer route of the same peer and prefix
+// note takes a route in or out. A newer route of the same peer, prefix and path
 // replaces the older, whatever site it comes from. It tells whether anything
 // changed: routes without a marker mostly pass without a trace.
 func (m *markers) note(l Learned, asn uint32) bool {
 	before := len(m.seen)
 	m.seen = slices.DeleteFunc(m.seen, func(s seenRoute) bool {
-		return s.peer == l.Peer && s.sighting.Prefix == l.Route.Prefix
+		return s.peer == l.Peer && s.id == l.ID && s.sighting.Prefix == l.Route.Prefix
 	})
 	changed := len(m.seen) != before
 	if l.Withdrawn {
@@ -47,7 +48,7 @@ func (m *markers) note(l Learned, asn uint32) bool {
 	}
 	for _, c := range l.Route.Attrs.LargeCommunities {
 		if c[0] == asn && c[1] == markerFunction && len(m.seen) < maxMarkers {
-			m.seen = append(m.seen, seenRoute{l.Peer, guard.Sighting{Prefix: l.Route.Prefix, Number: c[2], GShut: l.Route.Attrs.GShut()}})
+			m.seen = append(m.seen, seenRoute{l.Peer, l.ID, guard.Sighting{Prefix: l.Route.Prefix, Number: c[2], GShut: l.Route.Attrs.GShut()}})
 			changed = true
 		}
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 func learned(site uint32, peer netip.Addr, change ...func(*Learned)) Learned {
-	l := Learned{Peer: peer, Route: Route{anycast, Attrs{LargeCommunities: []LargeCommunity{{64499, 1, 7}, {64500, 1, site}}}}}
+	l := Learned{Peer: peer, Route: Route{Prefix: anycast, Attrs: Attrs{LargeCommunities: []LargeCommunity{{64499, 1, 7}, {64500, 1, site}}}}}
 	for _, c := range change {
 		c(&l)
 	}

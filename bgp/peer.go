@@ -29,8 +29,15 @@ type Peer struct {
 	// OwnFamily carries only routes of Address's family. A Transit wants it: it
 	// writes the session's own address as next hop, which must be of that family.
 	OwnFamily bool
+	// AllPaths asks the peer for more than its best path (RFC 7911): a daemon on
+	// our own host prefers our route, and is to show us those of other sites.
+	AllPaths bool
 	// MaxPrefixes ends the session when the peer sends more; 0 is no limit.
 	MaxPrefixes uint32
+	// BFD watches a directly connected peer (RFC 5881); zero does not.
+	BFD PeerBFD
+	// Probe looks at the path behind the peer; nil does not.
+	Probe *Probe
 	// GracefulRestart is named here only to be refused.
 	GracefulRestart bool
 }
@@ -57,6 +64,11 @@ func (p *Peer) Check(asn uint32) error {
 		return fmt.Errorf("bgp: peer %s: gtsm accepts one hop only (RFC 5082), multihop asks for more", p.Address)
 	case p.GTSM && p.ASN == asn, p.Multihop > 0 && p.ASN == asn:
 		return fmt.Errorf("bgp: peer %s: gtsm and multihop are for eBGP, AS %d is our own", p.Address, asn)
+	case p.BFD != PeerBFD{} && p.Multihop > 0:
+		return fmt.Errorf("bgp: peer %s: bfd watches directly connected peers only (RFC 5881), multihop is set", p.Address)
+	}
+	if err := p.BFD.check(); err != nil {
+		return fmt.Errorf("bgp: peer %s: %w", p.Address, err)
 	}
 	return p.checkTimers()
 }

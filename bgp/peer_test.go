@@ -25,6 +25,9 @@ func TestPeerCheck(t *testing.T) {
 		{"hold 3, keepalive 1", func(p *Peer) { p.Hold, p.Keepalive = 3*time.Second, time.Second }, ""},
 		{"hold alone", func(p *Peer) { p.Hold = 30 * time.Second }, ""},
 		{"fractions", func(p *Peer) { p.Hold = 3500 * time.Millisecond }, "whole seconds"},
+		{"RFC 5881 bfd", func(p *Peer) { p.BFD.Interval = 300 * time.Millisecond }, ""},
+		{"RFC 5881 bfd and multihop", func(p *Peer) { p.BFD.Interval, p.Multihop = 300*time.Millisecond, 2 }, "directly connected"},
+		{"bfd each millisecond", func(p *Peer) { p.BFD.Interval = time.Millisecond }, "want 10ms to 1m"},
 		{"keepalive above a third", func(p *Peer) { p.Hold, p.Keepalive = 9*time.Second, 4*time.Second }, "a third"},
 	}
 	for _, tt := range tests {

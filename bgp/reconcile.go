@@ -67,17 +67,21 @@ func (s *Speaker) frozen(r *route) bool {
 // is a wish of its own while the prefix is announced. A route which has never
 // been announced since the start, and is not wanted, needs the same right to be
 // silent as one which goes: else a fleet restarted in a bad hour is gone. So
-// does one whose site was named an anchor meanwhile.
+// does one whose site was named an anchor meanwhile, and one which went without the
+// store or left a sibling behind: what it relied on is asked for again.
 func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wish, pending bool) {
 	own := r.missing != "" && r.ladder.At < placement.Withdrawn
 	w = guard.Wish{Step: r.want.Want, Jump: !r.want.Intent && r.want.Fault == placement.LocalFault}
 	if own {
 		return guard.Wish{Step: placement.Withdrawn, Jump: true, Now: true}, false
 	}
-	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && (!r.claim.silent || s.anchor(r)) {
+	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && (!r.claim.silent || s.anchor(r) || s.unproven(r)) {
 		to, no, wait := s.judge(ctx, r, placement.GShut, placement.Withdrawn, now)
 		if wait {
 			return w, true
+		}
+		if to < placement.Withdrawn && s.stands(r, no) {
+			return w, false
 		}
 		if to < placement.Withdrawn {
 			s.refuse(r, no)
@@ -122,33 +126,18 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 	req := guard.Request{Prefix: r.prefix, Site: s.cfg.Site, Node: s.cfg.Node, At: at, Want: to,
 		Fault: r.want.Fault, Intent: r.want.Intent,
 		Anchors: in.anchors(r), Sites: inv.AnnouncingSites(&r.prefix),
-		Lowered: in.lowered(), Prefixes: len(inv.Prefixes)}
+		Prefixes: len(inv.Prefixes)}
 	if r.missing != "" {
 		req.Fault, req.Intent = placement.LocalFault, false
 	}
-	if d := inv.Drained(s.cfg.Site); d != nil {
-		req.Overrides = d.Override
-	}
+	req.MinSites, req.Overrides = inv.Safety.MinSites, s.setAside(r)
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))
 	req.Seen = guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
 	if r.ladder.At == placement.GShut {
 		req.AtGShut = now.Sub(r.ladder.Since)
 	}
-	req.Covered = guard.Covered(&r.prefix, inv.Prefixes, in.live, s.cfg.Site, func(p *placement.Prefix) int {
-		return p.MinAnchors(len(inv.AnnouncingSites(p)))
-	})
+	s.presence(&req, r, now)
 	return req
-}
-
-// lowered returns the fleet's lowerings by intent.
-func (in *input) lowered() []placement.Announcement {
-	var out []placement.Announcement
-	for _, a := range in.snapshot.Announcements {
-		if a.Intent && a.Want > placement.Announce {
-			out = append(out, a)
-		}
-	}
-	return out
 }
 
 // siblings returns the live nodes of this site, other than this one, which announce the prefix.
@@ -179,9 +168,7 @@ func (s *Speaker) lower(ctx context.Context, r *route, rung placement.Step, now 
 func (s *Speaker) raise(ctx context.Context, r *route, rung placement.Step, now time.Time) (bool, time.Time) {
 	if r.ladder.At == placement.Withdrawn {
 		r.missing = s.prepare(r)
-		no := guard.Raise(guard.Ascent{Prefix: r.prefix.Prefix, Missing: r.missing,
-			Announced: s.announced(), Max: s.cfg.MaxAnnounced})
-		if no != nil {
+		if no := guard.Raise(s.ascent(r, now)); no != nil {
 			s.refuse(r, no)
 			return false, now.Add(retryEvery)
 		}
@@ -215,18 +202,19 @@ func (s *Speaker) set(ctx context.Context, r *route, to placement.Step, now time
 	case to == placement.Withdrawn:
 		r.unbind, r.claim.silent = now.Add(s.cfg.FIBWait), true
 	case from == placement.Withdrawn:
-		r.unbind, r.claim.silent = time.Time{}, false
+		// A Slot is the right to be silent, not to fall silent again: by then those
+		// whom the store counted may be dead.
+		r.unbind, r.claim = time.Time{}, claim{owed: r.claim.owed || s.cfg.Slots != nil, asking: r.claim.asking}
+		s.remember(r)
 	}
-	if r.mode == placement.Act && s.cfg.Announcer != nil {
-		s.cfg.Announcer.SetAnnounced(s.own(r))
-	}
+	s.tellFleet(r)
 	s.report(r, from, to, time.Since(began))
 	return true, time.Time{}
 }
 
 // own is what this node says of a route.
 func (s *Speaker) own(r *route) placement.Announced {
-	return placement.Announced{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Node: s.cfg.Node, Step: r.told}
+	return placement.Announced{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Node: s.cfg.Node, Step: r.told, Anchor: s.anchor(r)}
 }
 
 // tell gives the engine a step; only set, after the guard, and leaveTo call it.
@@ -235,9 +223,14 @@ func (s *Speaker) tell(ctx context.Context, r *route, to placement.Step) error {
 	case to == placement.Withdrawn:
 		return s.engine.Withdraw(ctx, r.prefix.Prefix)
 	case r.told == placement.Withdrawn:
-		return s.engine.Announce(ctx, Route{r.prefix.Prefix, s.attrs(r, to)})
+		return s.engine.Announce(ctx, s.at(r, to))
 	}
-	return s.engine.SetAttrs(ctx, Route{r.prefix.Prefix, s.attrs(r, to)})
+	return s.engine.SetAttrs(ctx, s.at(r, to))
+}
+
+// at is the route on a rung.
+func (s *Speaker) at(r *route, step placement.Step) Route {
+	return Route{Prefix: r.prefix.Prefix, Attrs: s.attrs(r, step), Step: step}
 }
 
 // attrs returns the attributes of a step; each keeps those of the one before.
@@ -276,8 +269,9 @@ func (s *Speaker) audit(ctx context.Context) {
 	}
 	s.recovered("engine")
 	s.loop.peers = st.Peers
+	s.origins(time.Now())
 	for _, r := range s.loop.routes {
-		if r.ladder.At < placement.Withdrawn {
+		if r.ladder.At < placement.Withdrawn && s.loop.now != nil {
 			r.missing = s.lacking(r)
 		}
 		if r.told < placement.Withdrawn {
@@ -285,7 +279,7 @@ func (s *Speaker) audit(ctx context.Context) {
 		}
 	}
 	for _, have := range st.Routes {
-		if !s.holds(have.Prefix) {
+		if !s.announces(have.Prefix) {
 			s.log.Warn("bgp: withdraw a route nobody wants", "prefix", have.Prefix)
 			s.metrics.repairs.WithLabelValues("withdraw").Inc()
 			s.failed(have.Prefix.String(), s.engine.Withdraw(ctx, have.Prefix))
@@ -293,19 +287,28 @@ func (s *Speaker) audit(ctx context.Context) {
 	}
 }
 
-// holds tells whether a prefix is meant to be announced by this node.
-func (s *Speaker) holds(p netip.Prefix) bool {
+// announces tells whether a prefix is meant to be announced by this node.
+func (s *Speaker) announces(p netip.Prefix) bool {
 	return slices.ContainsFunc(s.loop.routes, func(r *route) bool {
 		return r.prefix.Prefix == p && r.told < placement.Withdrawn
 	})
 }
 
+// asTold tells whether the engine has a route as it was told. Where a daemon
+// makes the attributes, the step is all there is to compare.
+func (s *Speaker) asTold(have, want Route) bool {
+	if outlives(s.engine) {
+		return have.Step == want.Step
+	}
+	return have.Attrs.Equal(want.Attrs)
+}
+
 // repair makes one route of the engine what it was told to be. A route lost is
 // announced as it was; whether it should be is the ladder's matter.
 func (s *Speaker) repair(ctx context.Context, r *route, have []Route) {
-	want := Route{r.prefix.Prefix, s.attrs(r, r.told)}
+	want := s.at(r, r.told)
 	i := slices.IndexFunc(have, func(h Route) bool { return h.Prefix == want.Prefix })
-	if i >= 0 && have[i].Attrs.Equal(want.Attrs) {
+	if i >= 0 && s.asTold(have[i], want) {
 		return
 	}
 	if i < 0 {

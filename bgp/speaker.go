@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/bgp/guard"
+	"rhumb/bgp/rpki"
 	"rhumb/placement"
 )
 
@@ -31,8 +32,10 @@ type Config struct {
 	Listen    []netip.Addr // empty means all
 	// Mode Observe keeps this node from acting whatever the fleet says.
 	Mode placement.Mode
-	// Engine, when nil, is a GoBGP which Run starts and closes.
+	// Engine, when nil, is a GoBGP which Run starts and closes, or with Kernel
+	// the kernel's routes, with a GoBGP which only listens to Peers if there are any.
 	Engine Engine
+	Kernel *KernelConfig
 	// Slots and Announcer reach the store; nil where there is none, and then
 	// only a witness can stand for a Slot.
 	Slots     Slots
@@ -53,8 +56,20 @@ type Config struct {
 	// their packets come by other ways once the route is withdrawn. It is asked
 	// each second, from the loop, while an address waits to leave lo. Nil: never.
 	InUse func(netip.Addr) bool
+	// Look looks once through a peer which has a Probe; nil is the function Look.
+	Look func(context.Context, Probe) error
 	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
 	FIBWait time.Duration
+	// Renewed tells when the store last renewed what this node announces: for a while
+	// after it, others may count on us. Nil: nobody counts.
+	Renewed func() time.Time
+	// Held tells whether the store, as far as it is seen, shows a Slot of this site for
+	// the prefix; true where nothing is seen. Nil: what was granted is believed.
+	Held func(netip.Prefix) bool
+	// RPKI judges our origins before they are announced for the first time, and Known
+	// remembers which were; nil judges nothing, and remembers nothing.
+	RPKI  *rpki.Source
+	Known *rpki.Known
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
 	MaxAnnounced int
 	// Events is called for each transition from the loop; it must not block.
@@ -92,10 +107,12 @@ type Speaker struct {
 	input   atomic.Pointer[input]
 	wake    chan struct{}
 	answers chan answer
+	looks   chan looked
 	status  atomic.Pointer[placement.BGPStatus]
 	metrics *metrics
 	// prepared closes when the first snapshot was followed once.
 	prepared chan struct{}
+	bfd      *BFD // nil where no peer is watched
 	loop     loop
 }
 
@@ -106,6 +123,8 @@ type loop struct {
 	routes  []*route // in order of prefix
 	peers   []PeerState
 	markers markers
+	// upstreams are the peers whose paths are looked at, in order of configuration.
+	upstreams []*upstream
 	// errs remembers the last error told of each object, so that a lasting one
 	// is logged once.
 	errs map[string]string
@@ -137,6 +156,11 @@ type route struct {
 	unbind time.Time
 	// expected is set once the addresses were bound ahead of the announcement.
 	expected bool
+	// gone is set while no snapshot names the prefix for this site any more.
+	gone bool
+	// origin is what the RPKI last said, and published what the fleet was last told.
+	origin    rpki.Finding
+	published placement.Announced
 }
 
 // New returns a Speaker; Run starts it.
@@ -150,14 +174,17 @@ func New(c Config) *Speaker {
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
+	if c.Look == nil {
+		c.Look = Look
+	}
 	if c.InUse == nil {
 		c.InUse = func(netip.Addr) bool { return false }
 	}
 	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
 	c.Timing = c.Timing.Or()
 	s := &Speaker{cfg: c, log: c.Logger, engine: c.Engine,
-		wake: make(chan struct{}, 1), prepared: make(chan struct{}), answers: make(chan answer),
-		metrics: newMetrics(c.Registerer, c.Site), loop: loop{errs: make(map[string]string)}}
+		wake: make(chan struct{}, 1), prepared: make(chan struct{}), answers: make(chan answer), looks: make(chan looked),
+		metrics: newMetrics(c.Registerer, c.Site), loop: loop{errs: make(map[string]string), upstreams: newUpstreams(c.Peers)}}
 	s.status.Store(&placement.BGPStatus{})
 	return s
 }
@@ -182,14 +209,20 @@ func (s *Speaker) Status() placement.BGPStatus { return *s.status.Load() }
 // for the routers, and closes the engine it started.
 func (s *Speaker) Run(ctx context.Context) error {
 	if s.engine == nil {
-		own, err := StartGoBGP(ctx, GoBGPConfig{ASN: s.cfg.ASN, RouterID: s.cfg.RouterID,
-			Port: s.cfg.Port, Listen: s.cfg.Listen, Peers: s.cfg.Peers, Logger: s.log})
+		end, err := s.startEngine(ctx)
 		if err != nil {
 			return err
 		}
-		s.engine = own
-		defer s.closeEngine(own)
+		defer end()
 	}
+	if err := s.inherit(ctx, time.Now()); err != nil {
+		return err
+	}
+	unfollow, err := s.followPeers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unfollow()
 	changes, watched := make(chan Change), make(chan error, 1)
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -200,8 +233,14 @@ func (s *Speaker) Run(ctx context.Context) error {
 			}
 		}))
 	}()
-	err := s.serve(ctx, changes, watched)
+	looking, unlook := context.WithCancel(ctx)
+	looked := make(chan struct{})
+	go func() { s.watchPaths(looking); close(looked) }()
+	err = s.serve(ctx, changes, watched)
+	unlook()
+	<-looked
 	s.leave()
+	s.bfd.Leave() // before the Cease, so that the routers see a will and not a failure
 	unwatch()
 	if err == nil {
 		<-watched
@@ -209,11 +248,73 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return err
 }
 
+// startEngine starts what the configuration asks for, and returns how it ends.
+func (s *Speaker) startEngine(ctx context.Context) (end func(), err error) {
+	if s.cfg.Kernel != nil {
+		return s.startBeside(ctx, *s.cfg.Kernel)
+	}
+	own, err := s.startSpeaker(ctx, s.cfg.Port, s.cfg.Peers)
+	if err != nil {
+		return nil, err
+	}
+	s.engine = own
+	return func() { s.closeEngine(own) }, nil
+}
+
+// startSpeaker starts the process's GoBGP.
+func (s *Speaker) startSpeaker(ctx context.Context, port int, peers []Peer) (*GoBGP, error) {
+	return StartGoBGP(ctx, GoBGPConfig{ASN: s.cfg.ASN, RouterID: s.cfg.RouterID,
+		Port: port, Listen: s.cfg.Listen, Peers: peers, Logger: s.log})
+}
+
+// startBeside starts the kernel's routes. Where peers are named, a GoBGP without
+// a port dials them and is given no route: it reads markers.
+func (s *Speaker) startBeside(ctx context.Context, c KernelConfig) (func(), error) {
+	hangUp := func() {}
+	if len(s.cfg.Peers) > 0 {
+		peers := slices.Clone(s.cfg.Peers)
+		for i := range peers {
+			peers[i].AllPaths, peers[i].OwnFamily = true, false
+		}
+		reader, err := s.startSpeaker(ctx, NoListener, peers)
+		if err != nil {
+			return nil, err
+		}
+		c.Reader, hangUp = reader, func() { s.closeEngine(reader) }
+	}
+	k, err := StartKernel(c)
+	if err != nil {
+		hangUp()
+		return nil, err
+	}
+	s.engine = k
+	return func() { s.failed("pulse", k.Close()); hangUp() }, nil
+}
+
 // closeEngine ends the sessions; the routes are withdrawn by then.
 func (s *Speaker) closeEngine(own *GoBGP) {
 	if err := own.Close(context.Background()); err != nil {
 		s.log.Warn("bgp: close", "err", err)
 	}
+}
+
+// inherit begins the ladders where an engine's routes stand: a predecessor's
+// announcements go on, and come down, if they must, by the same rules.
+func (s *Speaker) inherit(ctx context.Context, now time.Time) error {
+	if !outlives(s.engine) {
+		return nil
+	}
+	st, err := s.engine.PeerState(ctx)
+	if err != nil {
+		return err
+	}
+	for _, have := range st.Routes {
+		r := s.route(have.Prefix, now)
+		r.told, r.mode = have.Step, placement.Act
+		r.ladder = guard.Ladder{At: have.Step, Since: now, Settled: now}
+		s.log.Info("bgp: goes on with a route which stands", "prefix", have.Prefix, "step", have.Step)
+	}
+	return nil
 }
 
 // auditEvery is how often the engine's routes are compared with what it was told.
@@ -226,8 +327,13 @@ func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-ch
 	defer audit.Stop()
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
+	alive := time.NewTicker(aliveEvery)
+	defer alive.Stop()
 	for {
+		s.bfd.Alive(aliveFor)
 		select {
+		case <-alive.C:
+			continue
 		case <-ctx.Done():
 			return nil
 		case err := <-watched:
@@ -238,11 +344,14 @@ func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-ch
 			s.heard(c)
 		case a := <-s.answers:
 			s.answered(a)
+		case l := <-s.looks:
+			s.sawPath(l)
 		case <-audit.C:
 			s.audit(ctx)
 		}
 		s.take()
 		due.Reset(s.advance(ctx, time.Now()))
+		s.steer(ctx)
 		s.publish()
 	}
 }
@@ -268,12 +377,14 @@ func (s *Speaker) take() {
 // wishes, and a prefix which is not named any more is to go, by the same rules.
 func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 	for _, r := range s.loop.routes {
+		r.gone = true
 		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Want: placement.Withdrawn,
 			Intent: true, Cause: "not configured here", Mode: r.mode}
 	}
 	for _, a := range snap.Announcements {
 		if a.Site == s.cfg.Site {
-			s.route(a.Prefix, now).want = a
+			r := s.route(a.Prefix, now)
+			r.want, r.gone = a, false
 		}
 	}
 	for _, r := range s.loop.routes {
@@ -281,6 +392,7 @@ func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 			r.prefix = *p
 		}
 		s.setMode(r, s.modeOf(&r.want, snap), now)
+		s.acknowledge(r)
 		s.expect(r)
 	}
 }
@@ -325,7 +437,8 @@ func (s *Speaker) Prepared() <-chan struct{} { return s.prepared }
 func (s *Speaker) publish() {
 	st := &placement.BGPStatus{}
 	for _, p := range s.loop.peers {
-		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since})
+		st.Peers = append(st.Peers, placement.PeerStatus{Address: p.Address, ASN: p.ASN, State: p.State, Since: p.Since,
+			BFD: s.bfd.State(p.Address), Error: s.advice(p.Address)})
 	}
 	for _, r := range s.loop.routes {
 		rs := placement.RouteStatus{Prefix: r.prefix.Prefix, Want: r.want.Want, Announced: r.told, Cause: r.want.Cause,
@@ -335,6 +448,9 @@ func (s *Speaker) publish() {
 		}
 		if r.told < placement.Withdrawn {
 			rs.MED = s.attrs(r, r.told).MED
+		}
+		if s.cfg.RPKI != nil {
+			rs.Origin, rs.OriginText = r.origin.Word(), r.origin.Text
 		}
 		st.Routes = append(st.Routes, rs)
 	}

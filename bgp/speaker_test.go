@@ -60,7 +60,7 @@ func (f *fakeEngine) PeerState(context.Context) (State, error) {
 	defer f.mu.Unlock()
 	s := State{Peers: []PeerState{{Address: router, ASN: 64501, State: "established", Established: true}}}
 	for p, a := range f.routes {
-		s.Routes = append(s.Routes, Route{p, a})
+		s.Routes = append(s.Routes, Route{Prefix: p, Attrs: a})
 	}
 	return s, nil
 }
@@ -389,7 +389,7 @@ func (b *bench) see(site uint32, gshut bool) {
 	if gshut {
 		a.Communities = []uint32{GracefulShutdown}
 	}
-	b.engine.changes <- Change{Learned: &Learned{Peer: router, Route: Route{anycast, a}}}
+	b.engine.changes <- Change{Learned: &Learned{Peer: router, Route: Route{Prefix: anycast, Attrs: a}}}
 }
 
 func TestWitnessWithoutStore(t *testing.T) {
@@ -558,8 +558,8 @@ func TestReconcile(t *testing.T) {
 		if _, ok := b.engine.get(anycast); !ok {
 			t.Fatal("a lost route was not announced again")
 		}
-		b.engine.Announce(t.Context(), Route{anycast, Attrs{Prepend: 9}})
-		b.engine.Announce(t.Context(), Route{anycast6, Attrs{}})
+		b.engine.Announce(t.Context(), Route{Prefix: anycast, Attrs: Attrs{Prepend: 9}})
+		b.engine.Announce(t.Context(), Route{Prefix: anycast6, Attrs: Attrs{}})
 		b.pass(auditEvery + time.Millisecond)
 		if a, _ := b.engine.get(anycast); a.Prepend != 0 {
 			t.Error("foreign attributes stayed")

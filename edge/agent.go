@@ -172,6 +172,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	} else {
 		svc.source, err = newOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
 	}
+	if err == nil && a.cfg.Met != nil {
+		svc.source = &metered{svc.source, func(ok bool) { a.cfg.Met(s.Name, ok) }}
+	}
 	return svc, err
 }
 

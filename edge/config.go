@@ -86,8 +86,11 @@ type Config struct {
 	Moves    Moves
 	Limits   Limits
 	// Addresses makes the agent put the VIPs on lo and take away what it put.
-	Addresses  bool
-	Strays     Strays                // nil: nothing holds packets
+	Addresses bool
+	Strays    Strays // nil: nothing holds packets
+	// Met is told how each request of a service ended: false for a status of 500 or
+	// more. Sessions wait for it. nil: nobody asks.
+	Met        func(service string, ok bool)
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 }

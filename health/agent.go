@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +23,8 @@ type Peer struct {
 	// Keys of the pair of sites, the first is used to send; two at a roll-over,
 	// none for a peer that cannot be believed, which is left out.
 	Keys [][32]byte
+	// HalfLife of the penalty for departures of its site; 0 means the default.
+	HalfLife time.Duration
 }
 
 // Config is what an Agent needs.
@@ -40,8 +42,15 @@ type Config struct {
 	// is no longer cast. Both are called from one goroutine and must not block.
 	Sink  func(placement.Vote)
 	Ended func(placement.ClusterID)
+	// ScriptDir is where the programs lie that checks of kind script may run;
+	// empty: they may run none.
+	ScriptDir string
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
+	// Units yields what becomes of the other units of this machine; may be nil.
+	Units <-chan UnitEvent
+	// Fit looks at this machine, each second (Fitness.Look); nil: nobody does.
+	Fit func() error
 	// Plan returns the plan revision in force, for the beats; may be nil. It is
 	// called from several goroutines.
 	Plan   func() int64
@@ -52,24 +61,31 @@ type Config struct {
 // The times of an agent.
 const (
 	defaultInterval = 300 * time.Millisecond
-	voteEvery       = 3 * time.Second  // votes on beats are repeated this often
+	voteEvery       = 3 * time.Second // votes on beats are repeated this often
+	judgeEvery      = 100 * time.Millisecond
 	silentAfter     = 10 * time.Second // a vantage's votes end with its beats
+	doubtLasts      = time.Second      // from here on every vote on others is held
 	looksAtOnce     = 16               // a check must not become the load that it measures
 )
 
-// Agent is the health role of one node. All its state belongs to the goroutine
-// of Run; Set alone may be called from another.
+// Agent is the health role of one node. Its state belongs to the goroutine of Run;
+// Set, SetServices, Meet and Report may be called from others.
 type Agent struct {
 	cfg      Config
 	m        metrics
-	talk     talker
+	link     *detect.Link
 	ballot   ballot
 	clusters map[placement.ClusterID]*cluster
-	detector *detect.Detector
-	peers    []Peer
-	byNode   map[uint16]int // NodeID → index into peers
-	judgedAt time.Time      // when the detector was last asked
+	sites    map[uint16]string           // of the peers, by NodeID
+	paths    map[uint16]brokenPath       // which may be told soon
+	told     map[placement.ClusterID]int // how often a vote was told since it was cast
+	votes    int                         // how often votes were repeated
+	home     home
 	update   chan inputs
+	ledger   ledger
+	met      chan Encounter
+	services atomic.Pointer[[]ServiceUse]
+	report   atomic.Pointer[placement.HealthStats]
 }
 
 // inputs are what changes while the agent runs.
@@ -83,15 +99,15 @@ func New(cfg Config) *Agent {
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
 	}
-	a := &Agent{cfg: cfg, m: newMetrics(cfg.Metric),
+	return &Agent{cfg: cfg, m: newMetrics(cfg.Metric),
 		ballot:   newBallot(cfg),
 		clusters: make(map[placement.ClusterID]*cluster),
-		detector: detect.New(detect.Defaults(cfg.Interval)),
-		byNode:   make(map[uint16]int),
-		update:   make(chan inputs, 1)}
-	a.talk = talker{conn: cfg.Beat, plan: cfg.Plan, m: &a.m, interval: cfg.Interval,
-		header: detect.Beat{Node: cfg.NodeID, Incarnation: cfg.Incarnation, Interval: cfg.Interval}}
-	return a
+		sites:    make(map[uint16]string),
+		paths:    make(map[uint16]brokenPath),
+		told:     make(map[placement.ClusterID]int),
+		home:     home{returns: make(returns)},
+		update:   make(chan inputs, 1),
+		met:      make(chan Encounter, 64)}
 }
 
 // Set gives the agent its peers and probes; the newest call wins. It never blocks.
@@ -112,62 +128,65 @@ func (a *Agent) Set(peers []Peer, probes []Probe) {
 
 // Run looks, listens and votes until the context ends; then it says goodbye to
 // its peers, so that they see a leave and not a failure. Every goroutine that it
-// starts has ended when it returns.
+// starts has ended when it returns, but for a look at a disk that hangs.
 func (a *Agent) Run(ctx context.Context) error {
-	results := make(chan look)
-	sched := newScheduler(ctx, results, looksAtOnce, ProberOf)
-	defer sched.wait()
-	a.talk.started = time.Now()
-	var beats chan datagram
-	var wg sync.WaitGroup
 	if a.cfg.Beat != nil {
 		defer a.cfg.Beat.Close()
-		stop := context.AfterFunc(ctx, func() { a.cfg.Beat.SetReadDeadline(time.Now()) })
-		defer stop()
-		beats = make(chan datagram, 256)
-		wg.Go(func() { receive(ctx, a.cfg.Beat, beats) })
-		wg.Go(func() { a.talk.run(ctx) })
 	}
+	link, err := detect.NewLink(detect.LinkConfig{Node: a.cfg.NodeID, Incarnation: a.cfg.Incarnation, Times: detect.Defaults(a.cfg.Interval),
+		Conn: a.cfg.Beat, Plan: a.cfg.Plan, Late: func(d time.Duration) { a.m.lateness.Observe(d.Seconds()) }})
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	a.link = link
+	a.m.watch(link)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan look)
+	sched := newScheduler(ctx, results, looksAtOnce, proberOf(a.cfg.ScriptDir))
+	defer sched.wait()
+	beats := make(chan error, 1)
+	go func() { beats <- link.Run(ctx) }()
 	a.vote(placement.Vote{Object: placement.SiteID(a.cfg.Site), State: placement.Up})
-	a.loop(ctx, sched, results, beats)
-	wg.Wait() // a beat behind the goodbye would take it back
-	a.talk.send(detect.KindLeave, nil)
-	return nil
+	a.watchHome(ctx)
+	ended := a.loop(ctx, sched, results, beats)
+	cancel()
+	if !ended {
+		err = <-beats
+	}
+	return err
 }
 
-func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look, beats <-chan datagram) {
-	judge := time.NewTicker(max(a.cfg.Interval/4, 5*time.Millisecond))
+// loop runs until the context ends, or the link does by an error, which it returns.
+func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look, beats chan error) (ended bool) {
+	judge := time.NewTicker(max(a.cfg.Interval, judgeEvery))
 	defer judge.Stop()
 	votes := time.NewTicker(voteEvery)
 	defer votes.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case in := <-a.update:
 			a.take(sched, in)
 		case l := <-results:
 			a.looked(l)
-		case d := <-beats:
-			a.hear(d)
+			a.account(time.Now())
+		case e := <-a.met:
+			if id, bad := a.meet(e, time.Now()); bad {
+				sched.lookNow(id)
+			}
+		case <-a.link.Bell():
+			a.heard()
+		case e := <-a.cfg.Units:
+			a.unit(e)
+		case err := <-a.home.looks:
+			a.fit(err, time.Now())
 		case <-judge.C:
-			a.drain(beats)
 			a.judge(time.Now())
 		case <-votes.C:
-			a.sendVotes(a.ballot.votes()) // again: a peer that has just started knows none
-		}
-	}
-}
-
-// drain takes the beats that wait. A loop that was late must hear first and
-// judge then, or it would find peers silent whose beats lie in its own queue.
-func (a *Agent) drain(beats <-chan datagram) {
-	for range cap(beats) {
-		select {
-		case d := <-beats:
-			a.hear(d)
-		default:
-			return
+			a.repeat()
+			a.account(time.Now())
 		}
 	}
 }
@@ -184,32 +203,12 @@ func (a *Agent) take(sched *scheduler, in inputs) {
 		next[p.Object] = c
 	}
 	a.clusters = next
+	a.m.certificate.Reset() // of checks that are gone
 	sched.set(targets)
 	a.endVotes()
 	for _, p := range in.probes {
 		a.cast(next[p.Object])
 	}
-}
-
-// setPeers replaces the peers. One without a key could neither be believed nor
-// spoken to; it is left out.
-func (a *Agent) setPeers(peers []Peer) {
-	a.peers = nil
-	clear(a.byNode)
-	ids := make([]uint16, 0, len(peers))
-	spoke := make(map[string]time.Time)
-	for _, p := range peers {
-		if len(p.Keys) == 0 {
-			continue
-		}
-		a.byNode[p.NodeID] = len(a.peers)
-		a.peers = append(a.peers, p)
-		ids = append(ids, p.NodeID)
-		spoke[p.Site] = a.ballot.spoke[p.Site]
-	}
-	a.ballot.spoke = spoke
-	a.detector.Watch(ids)
-	a.talk.setPeers(a.peers)
 }
 
 // endVotes takes back votes on what is no longer looked at.
@@ -218,14 +217,15 @@ func (a *Agent) endVotes() {
 	for id := range a.clusters {
 		watched[id] = true
 	}
-	for _, p := range a.peers {
-		watched[placement.SiteID(p.Site)] = true
+	for _, site := range a.sites {
+		watched[placement.SiteID(site)] = true
 	}
 	for _, v := range a.ballot.votes() {
 		if watched[v.Object] {
 			continue
 		}
 		last := a.ballot.end(v.Object)
+		delete(a.told, v.Object)
 		if a.cfg.Ended != nil {
 			a.cfg.Ended(v.Object)
 		}
@@ -239,20 +239,31 @@ func (a *Agent) endVotes() {
 func (a *Agent) looked(l look) {
 	a.m.looked(a.cfg.Site, l)
 	c := a.clusters[l.target.Object]
-	if c != nil && c.feed(l.target.Address, l.result, l.result.At) {
+	if c == nil {
+		return
+	}
+	if c.feed(l.target.Address, l.target.Check.Name, l.result) || c.lost() {
 		a.cast(c)
 	}
 }
 
 // cast votes what is known of a cluster; of an unknown one there is nothing to say.
+// What was said before a change of its checks stands until something is known by the
+// new ones, or until it is plain that they will not see.
 func (a *Agent) cast(c *cluster) {
 	state, cause := c.state()
 	if state == placement.Unknown {
+		if before, voted := a.ballot.own[c.object]; voted && before.State != placement.Unknown && c.lost() {
+			a.vote(placement.Vote{Object: c.object, State: placement.Unknown, Cause: "its checks cannot see"})
+		}
 		return
 	}
 	v := placement.Vote{Object: c.object, State: state, Cause: cause}
 	if state == placement.Down {
-		v.Fault = c.fault
+		v.Fault, v.Second = c.fault, c.second(time.Now())
+		if c.ended() {
+			v.Fault = placement.LocalFault // whatever the check proves: the process was ours
+		}
 	}
 	a.vote(v)
 }
@@ -266,117 +277,12 @@ func (a *Agent) vote(v placement.Vote) {
 	}
 	if before != v.State {
 		a.m.transitions.WithLabelValues(v.Object.Site, before.String(), v.State.String()).Inc()
-		a.cfg.Log.Info("vote", "object", v.Object.String(), "from", before.String(), "to", v.State.String(), "fault", string(v.Fault), "cause", v.Cause)
+		a.cfg.Log.Info("vote", "object", v.Object.String(), "from", before.String(), "to", v.State.String(), "fault", string(v.Fault), "hold", v.Hold, "cause", v.Cause)
 	}
 	a.cfg.Sink(v)
+	a.told[v.Object] = 0
 	if a.cfg.Stream != nil {
 		a.cfg.Stream.Vote(v)
 	}
 	a.sendVotes([]placement.Vote{v})
-}
-
-func (a *Agent) sendVotes(votes []placement.Vote) {
-	const room = detect.MaxDatagram - 64 // header, tag, and some to spare
-	a.talk.sendVotes(packVotes(votes, room))
-}
-
-// hear takes a datagram of a peer.
-func (a *Agent) hear(d datagram) {
-	p, b, err := a.open(d)
-	if err != nil {
-		a.m.beats.WithLabelValues("unknown", "in", "refused").Inc()
-		return
-	}
-	changes, fresh := a.detector.Hear(p.NodeID, b, d.at)
-	if !fresh { // a copy, or one that was overtaken: it proves nothing, and its votes are stale
-		a.m.beats.WithLabelValues(p.Site, "in", "old").Inc()
-		return
-	}
-	a.m.beats.WithLabelValues(p.Site, "in", "ok").Inc()
-	a.ballot.spoke[p.Site] = d.at
-	a.judged(changes)
-	if b.Kind == detect.KindVotes {
-		a.hearVotes(p, b.Body)
-	}
-}
-
-// open finds the sender of a datagram and checks it against the keys of that pair.
-func (a *Agent) open(d datagram) (Peer, detect.Beat, error) {
-	id, err := detect.Sender(d.data)
-	if err != nil {
-		return Peer{}, detect.Beat{}, err
-	}
-	i, ok := a.byNode[id]
-	if !ok {
-		return Peer{}, detect.Beat{}, fmt.Errorf("no peer with node id %d", id)
-	}
-	b, err := detect.Open(d.data, a.peers[i].Keys...)
-	return a.peers[i], b, err
-}
-
-func (a *Agent) hearVotes(p Peer, body []byte) {
-	votes, err := unpackVotes(body)
-	if err != nil {
-		a.m.beats.WithLabelValues(p.Site, "in", "bad_votes").Inc()
-	}
-	for _, v := range votes {
-		// A site speaks for its own vantages only. A repeated vote goes to the
-		// stream again, whose readers forget what is not repeated.
-		if v.Site == p.Site && a.ballot.hear(v) && a.cfg.Stream != nil {
-			a.cfg.Stream.Vote(v)
-		}
-	}
-}
-
-// judge asks the detector what is due, and ends the votes of silent vantages.
-func (a *Agent) judge(now time.Time) {
-	held := a.detector.Held()
-	if held {
-		a.m.hold.Add(now.Sub(a.judgedAt).Seconds())
-	}
-	a.judgedAt = now
-	a.judged(a.detector.Due(now))
-	if held != a.detector.Held() {
-		a.hold(a.detector.Held())
-	}
-	for _, key := range a.ballot.silence(now.Add(-silentAfter)) {
-		if a.cfg.Stream != nil {
-			a.cfg.Stream.Drop(key.object, key.vantage)
-		}
-	}
-}
-
-// judged turns what the detector saw into votes on sites. A site that said
-// goodbye (an upgrade, a restart) is not down before it has stayed away for long.
-func (a *Agent) judged(changes []detect.Change) {
-	for _, c := range changes {
-		i, ok := a.byNode[c.Subject]
-		if !ok {
-			continue
-		}
-		v := placement.Vote{Object: placement.SiteID(a.peers[i].Site)}
-		switch c.State {
-		case detect.Up:
-			v.State = placement.Up
-		case detect.Down:
-			v.State, v.Cause = placement.Down, fmt.Sprintf("no beat for %d ms", c.Silent.Milliseconds())
-			v.Hold = a.detector.Held()
-		case detect.Left:
-			v.State, v.Cause = placement.Unknown, "said goodbye"
-		}
-		a.vote(v)
-	}
-}
-
-// hold says so when this vantage begins or ends to doubt itself: its down votes
-// on other sites then count for nobody. Its other votes take nothing away, so
-// they stay as they are.
-func (a *Agent) hold(on bool) {
-	a.cfg.Log.Info("this vantage doubts itself while most sites are silent at once", "hold", on)
-	for _, v := range a.ballot.votes() {
-		if v.Object.Site != a.cfg.Site && v.State == placement.Down {
-			v.Hold = on
-			a.vote(v)
-		}
-	}
 }

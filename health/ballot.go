@@ -48,7 +48,7 @@ func (b *ballot) cast(v placement.Vote, now time.Time) (placement.Vote, bool) {
 	if known && old.State == v.State {
 		v.Since = old.Since
 	}
-	if known && old.State == v.State && old.Fault == v.Fault && old.Hold == v.Hold && old.Cause == v.Cause {
+	if known && old.State == v.State && old.Fault == v.Fault && old.Hold == v.Hold && old.Second == v.Second && old.Cause == v.Cause {
 		return old, false
 	}
 	b.seq++
@@ -59,14 +59,18 @@ func (b *ballot) cast(v placement.Vote, now time.Time) (placement.Vote, bool) {
 
 // end takes this vantage's word on an object back. What it returns replaces the
 // last vote wherever that one was heard, and counts for nobody: whoever missed
-// the end would else believe in it for ever.
+// the end would else believe in it for ever. It is unknown as well as held, since
+// a vantage that holds what it knows doubts all that it says of others.
 func (b *ballot) end(object placement.ClusterID) placement.Vote {
 	v := b.own[object]
 	delete(b.own, object)
 	b.seq++
-	v.Hold, v.Seq = true, b.seq
+	v.State, v.Hold, v.Seq = placement.Unknown, true, b.seq
 	return v
 }
+
+// held tells whether this vantage's last word on an object is held.
+func (b *ballot) held(object placement.ClusterID) bool { return b.own[object].Hold }
 
 // hear takes a vote of another vantage; true when it is what that vantage says
 // now, be it new or repeated. An overtaken one is not, nor one in our own name.
@@ -101,6 +105,18 @@ func (b *ballot) votes() []placement.Vote {
 		out = append(out, v)
 	}
 	slices.SortFunc(out, func(x, y placement.Vote) int { return x.Object.Compare(y.Object) })
+	return out
+}
+
+// others returns the votes heard from others, in order of object.
+func (b *ballot) others() []placement.Vote {
+	out := make([]placement.Vote, 0, len(b.heard))
+	for _, v := range b.heard {
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(x, y placement.Vote) int {
+		return cmp.Or(x.Object.Compare(y.Object), strings.Compare(x.Vantage, y.Vantage))
+	})
 	return out
 }
 

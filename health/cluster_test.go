@@ -18,6 +18,16 @@ func someCluster(n, rise, fall int) *cluster {
 	return newCluster(p)
 }
 
+// look1 is a plain look: it worked, or was refused.
+func look1(ok bool) Result {
+	r := failed("refused", "refused")
+	if ok {
+		r = passed(Result{})
+	}
+	r.At = time.Unix(1, 0)
+	return r
+}
+
 func addrOf(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 80)
 }
@@ -38,7 +48,7 @@ func TestClusterState(t *testing.T) {
 		cl := someCluster(len(c.addresses), 1, 1)
 		for i, a := range c.addresses {
 			if a != 'u' {
-				cl.feed(addrOf(i), Result{OK: a == 'U', Cause: "refused"}, time.Unix(1, 0))
+				cl.feed(addrOf(i), "", look1(a == 'U'))
 			}
 		}
 		state, cause := cl.state()
@@ -59,7 +69,7 @@ func TestClusterFeed(t *testing.T) {
 		ok   bool
 		news bool
 	}{{0, true, true}, {0, true, false}, {0, false, false}, {0, false, true}, {7, false, false}} {
-		if got := c.feed(addrOf(step.addr), Result{OK: step.ok}, time.Unix(int64(i), 0)); got != step.news {
+		if got := c.feed(addrOf(step.addr), "", look1(step.ok)); got != step.news {
 			t.Errorf("step %d: news %v", i, got)
 		}
 	}
@@ -70,7 +80,7 @@ func TestClusterFeed(t *testing.T) {
 func TestClusterInherits(t *testing.T) {
 	old := someCluster(2, 1, 1)
 	for i := range 2 {
-		old.feed(addrOf(i), Result{Cause: "refused"}, time.Unix(1, 0))
+		old.feed(addrOf(i), "", look1(false))
 	}
 	for _, c := range []struct {
 		name       string
@@ -89,7 +99,7 @@ func TestClusterInherits(t *testing.T) {
 	}
 	more := someCluster(3, 1, 1)
 	more.inherit(old)
-	more.feed(addrOf(2), Result{OK: true}, time.Unix(2, 0))
+	more.feed(addrOf(2), "", look1(true))
 	if state, cause := more.state(); state != placement.Degraded || strings.Count(cause, "refused") != 2 {
 		t.Errorf("a good server beside two dead ones: %v (%s)", state, cause)
 	}
@@ -106,7 +116,10 @@ type naiveDamper struct {
 	rise, fall int
 	history    []bool
 	state      placement.State
-	left       []time.Time
+	flaps      float64
+	at         time.Time
+	trial      int
+	failed     int
 }
 
 func (d *naiveDamper) feed(ok bool, now time.Time) {
@@ -115,24 +128,30 @@ func (d *naiveDamper) feed(ok bool, now time.Time) {
 	for i := len(d.history) - 1; i >= 0 && d.history[i] == ok; i-- {
 		run++
 	}
-	penalty := 0.0
-	for _, at := range d.left {
-		p := 500.0
-		for s := now.Sub(at); s > 0; s -= time.Second { // half-life of 60 s, second by second
-			p *= 0.98851402035 // 2^(-1/60)
-		}
-		penalty += p
+	for ; d.at.Before(now); d.at = d.at.Add(time.Second) { // half-life of 60 s, second by second
+		d.flaps *= 0.98851402035 // 2^(-1/60)
 	}
-	switch {
-	case !ok && run >= d.fall && d.state != placement.Down:
-		if d.state == placement.Up {
-			d.left = append(d.left, now)
+	flap := func() { d.flaps = min(d.flaps+1000, 1750) }
+	trial := d.trial > 0
+	if trial {
+		d.trial--
+		if !ok {
+			d.failed++
 		}
-		d.state = placement.Down
+	}
+	before := len(d.history) > 1 && d.history[len(d.history)-2]
+	switch {
+	case !ok && d.state == placement.Down && before:
+		flap()
+	case !ok && d.state != placement.Down && (run >= d.fall || trial && d.failed >= 4):
+		if d.state == placement.Up {
+			flap()
+		}
+		d.state, d.trial = placement.Down, 0
 	case ok && d.state == placement.Unknown:
 		d.state = placement.Up
-	case ok && d.state == placement.Down && run >= d.rise && penalty < 750:
-		d.state = placement.Up
+	case ok && d.state == placement.Down && run >= d.rise && d.flaps < 750:
+		d.state, d.trial, d.failed = placement.Up, 16, 0
 	}
 }
 
@@ -140,7 +159,7 @@ func (d *naiveDamper) feed(ok bool, now time.Time) {
 // says, and nobody waits longer to come back than the comment promises.
 func TestDamperAgainstNaive(t *testing.T) {
 	for seed := range 40 {
-		d, n := newDamper(1+seed%3, 1+seed%4), &naiveDamper{rise: 1 + seed%3, fall: 1 + seed%4}
+		d, n := newDamper(1+seed%3, 1+seed%4, 0), &naiveDamper{rise: 1 + seed%3, fall: 1 + seed%4, at: time.Unix(0, 0)}
 		now, x, waited := time.Unix(0, 0), uint32(seed*2654435761+1), time.Duration(0)
 		for i := range 1500 {
 			x = x*1664525 + 1013904223
@@ -151,18 +170,15 @@ func TestDamperAgainstNaive(t *testing.T) {
 				ok = true
 			}
 			now = now.Add(time.Second)
-			d.feed(ok, now)
+			d.feed(look1(ok).State, false, now)
 			n.feed(ok, now)
 			if d.state != n.state {
 				t.Fatalf("seed %d, look %d: %v, want %v", seed, i, d.state, n.state)
 			}
-			if d.penalty > reuse+leavePenalty {
-				t.Fatalf("penalty %v", d.penalty)
-			}
 			if waited += time.Second; !ok || d.state != placement.Down {
 				waited = 0
 			}
-			if waited > 45*time.Second+time.Duration(d.rise)*time.Second {
+			if waited > 74*time.Second+time.Duration(d.rise)*time.Second {
 				t.Fatalf("seed %d: still down after %v of good looks", seed, waited)
 			}
 		}
@@ -170,11 +186,11 @@ func TestDamperAgainstNaive(t *testing.T) {
 }
 
 func TestDecayedClockBack(t *testing.T) {
-	d := damper{penalty: 500, at: time.Unix(100, 0)}
-	if p := d.decayed(time.Unix(40, 0)); p != 500 {
+	d := penalty{value: 500, at: time.Unix(100, 0)}
+	if p := d.left(time.Unix(40, 0)); p != 500 {
 		t.Errorf("a clock that ran back makes the penalty %v", p)
 	}
-	if p := d.decayed(time.Unix(160, 0)); p < 249.9 || p > 250.1 {
+	if p := d.left(time.Unix(160, 0)); p < 249.9 || p > 250.1 {
 		t.Errorf("after a half-life %v is left of 500", p)
 	}
 }
@@ -190,7 +206,7 @@ func TestProbes(t *testing.T) {
 	inv.Checks = []placement.Check{{Name: "own"}, {Name: "svc"}}
 	inv.Services = []placement.Service{
 		{Name: "a", Clusters: []string{"web"}, Names: []string{"a.cdn.demo.test."}},
-		{Name: "b", Clusters: []string{"web", "api"}, Names: []string{"b.cdn.demo.test."}, Check: "svc"},
+		{Name: "b", Clusters: []string{"web", "api"}, Names: []string{"b.cdn.demo.test.", "*.cdn.demo.test."}, Check: "svc"},
 		{Name: "c", Clusters: []string{"far"}, Sites: []string{"nyc1"}, Check: "svc"},
 	}
 	var have []string
@@ -202,6 +218,9 @@ func TestProbes(t *testing.T) {
 	want := []string{"ams1/api 192.0.2.1:80 own b.cdn.demo.test", "ams1/web 192.0.2.3:80 svc a.cdn.demo.test", "ams1/web 192.0.2.4:80 svc a.cdn.demo.test"}
 	if fmt.Sprint(have) != fmt.Sprint(want) {
 		t.Errorf("have\n%s\nwant\n%s", strings.Join(have, "\n"), strings.Join(want, "\n"))
+	}
+	if hosts := fmt.Sprint(Probes(inv, "ams1")[1].Targets[0].Hosts); hosts != "[a.cdn.demo.test b.cdn.demo.test rhumb-health.cdn.demo.test]" {
+		t.Errorf("names %s", hosts)
 	}
 	if Probes(inv, "xxx1") != nil {
 		t.Error("a site that is not in the fleet looks at something")

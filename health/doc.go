@@ -6,22 +6,35 @@
 // # Words
 //
 //   - Prober: one function which looks once and returns a Result that explains itself.
+//   - Rule: how the findings of several checks at one address make its state: N of
+//     M. What is unknown takes nothing down, and evidence does not count.
+//   - evidence: what explains a failure (echoes) or hastens it (what clients met),
+//     and never judges alone.
 //   - damping: rise and fall counters, and a penalty for each transition; leaving
 //     is immediate, coming back waits.
 //   - vantage: this node. Its own site's clusters it probes; other sites it hears
-//     by their beats.
+//     by their beats, and by what others say to have heard.
+//   - unit: another process of this machine. The kernel says when it ends (pidfd) and
+//     whether its listeners are there (sock_diag); it ticks itself.
+//   - fit: this machine can do its work. An unfit one votes its own site down (a
+//     local fault) and leaves by the guard; it never ends.
 //   - stream: the unix socket on which this role tells the other units of the
 //     machine its own votes and those heard, so that they act together when the
 //     store is away.
 //
 // # Flow
 //
-//	scheduler → Prober → Result → damper ─┐
-//	beats of other sites → detect ────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
-//	votes on peers' datagrams ────────────→ ballot ─────────→ Stream
+//	scheduler → Prober → Result → damper → Rule → cluster ─┐
+//	what clients met (Evidence) ───────────↗               │
+//	exits, ticks, listeners of units ──────────────────────┤
+//	beats of other sites → detect ─────────────────────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
+//	votes on peers' datagrams ─────────────────────────────→ ballot ─────────→ Stream
+//	all of it → ledger (availability), Report
 //
 // # Goroutines
 //
-// The loop of Agent owns detector, ballot and clusters; a goroutine a target
-// looks, one sends the beats, one receives. All end with the context of Run.
+// The loop of Agent owns ballot and clusters; a goroutine a target looks; the one
+// of detect.Link owns socket and detector, on a thread of its own: a loop that is
+// busy with a thousand votes must not make this site look dead to all others. All
+// end with the context of Run.
 package health

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -74,7 +75,7 @@ func TestProbeHTTP(t *testing.T) {
 				limit = 300 * time.Millisecond
 			}
 			r := ProbeHTTP(within(t, limit), target(addr, placement.Check{HTTP: &c.check}))
-			if r.Kind != c.kind || r.OK != (c.kind == "ok") || !r.OK && r.Cause == "" {
+			if r.Kind != c.kind || r.OK() != (c.kind == "ok") || !r.OK() && r.Cause == "" {
 				t.Errorf("have %+v, want kind %s", r, c.kind)
 			}
 		})
@@ -82,14 +83,16 @@ func TestProbeHTTP(t *testing.T) {
 }
 
 func TestProbeHTTPS(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
 	defer srv.Close()
 	r := ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true}}))
-	if r.OK || r.Kind != "authority" && r.Kind != "name" {
+	if r.OK() || r.Kind != "authority" && r.Kind != "name" {
 		t.Errorf("an unknown authority gives %+v", r)
 	}
-	r = ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true, Verify: "skip"}}))
-	if !r.OK {
+	r = ProbeHTTP(within(t, 20*time.Second), target(srv.Listener.Addr().String(), placement.Check{HTTP: &placement.HTTPCheck{Path: "/", TLS: true, Trust: placement.Trust{Verify: "skip"}}}))
+	if !r.OK() {
 		t.Errorf("verify: skip gives %+v", r)
 	}
 	for want, err := range map[string]error{
@@ -97,7 +100,7 @@ func TestProbeHTTPS(t *testing.T) {
 		"name":      &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: srv.Certificate(), Host: "x.test"}},
 		"authority": &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
 	} {
-		if kind, _ := httpError(err); kind != want {
+		if kind, _ := tlsError(err); kind != want {
 			t.Errorf("%v is classed %s, want %s", err, kind, want)
 		}
 	}
@@ -192,26 +195,29 @@ func TestProbeDNS(t *testing.T) {
 }
 
 // TestDamper: a table of looks; + is good, - is bad, a digit lets that many
-// minutes pass. The states after each look: u unknown, U up, D down.
+// times ten seconds pass. The states after each look: u unknown, U up, D down.
 func TestDamper(t *testing.T) {
 	for _, c := range []struct{ name, looks, want string }{
 		{"first good look", "+", "U"},
 		{"falls after three", "+---", "UUUD"},
 		{"two bad ones are nothing", "+--+--+", "UUUUUUU"},
-		{"rises after three", "+---+++", "UUUDDDU"},
+		{"rises after three, when the penalty of one departure is gone", "+---+++9+", "UUUDDDDU"},
 		{"never seen: down", "---", "uuD"},
-		{"second flap waits for the penalty", "+---+++---++++", "UUUDDDUUUDDDDD"},
-		{"and comes back when it decayed", "+---+++---+++3+", "UUUDDDUUUDDDDU"},
+		{"never seen: rises after three", "---+++", "uuDDDU"},
+		{"flaps while it is down count too", "+---+++-+++3+", "UUUDDDDDDDDD"},
+		{"and comes back when they decayed", "+---+++-+++8+", "UUUDDDDDDDDU"},
+		{"fails every third time after its return", "+---+++9++-++-++-++-+", "UUUDDDDUUUUUUUUUUUDD"},
+		{"the same without an absence", "+++-++-++-++-++-++-", "UUUUUUUUUUUUUUUUUUU"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, now, have := newDamper(3, 3), time.Unix(0, 0), ""
+			d, now, have := newDamper(3, 3, 0), time.Unix(0, 0), ""
 			for _, x := range c.looks {
 				if x >= '0' && x <= '9' {
-					now = now.Add(time.Duration(x-'0') * time.Minute)
+					now = now.Add(time.Duration(x-'0') * 10 * time.Second)
 					continue
 				}
 				now = now.Add(time.Second)
-				d.feed(x == '+', now)
+				d.feed(map[rune]placement.State{'+': placement.Up, '-': placement.Down}[x], false, now)
 				have += map[placement.State]string{placement.Unknown: "u", placement.Up: "U", placement.Down: "D"}[d.state]
 			}
 			if have != c.want {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,7 +48,10 @@ func (d *desk) look(ctx context.Context, t Target) Result {
 	d.mu.Lock()
 	d.busy[key]--
 	d.mu.Unlock()
-	return Result{OK: ctx.Err() == nil, Kind: "ok"}
+	if ctx.Err() != nil {
+		return failed("timeout", "no answer in time")
+	}
+	return passed(Result{})
 }
 
 func (d *desk) count(addr string) int {
@@ -115,17 +119,43 @@ func TestJitterBounds(t *testing.T) {
 	})
 }
 
-// TestLooksAtOnce: a fleet of targets is looked at by no more than the limit at
-// once, and each of them is.
+// TestLooksAtOnce: a fleet of targets is looked at by no more at once than it takes,
+// and each of them is.
 func TestLooksAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(100 * time.Millisecond)
 		s, _ := bench(t, d, 4)
-		s.set(everySecond(30))
+		few := everySecond(30)
+		for i := range few {
+			few[i].Check.Timeout = placement.Duration(50 * time.Millisecond)
+		}
+		s.set(few)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if d.most != 4 || d.doubled || len(d.starts) != 30 {
 			t.Errorf("%d looks at once, want 4; doubled %v; %d of 30 targets seen", d.most, d.doubled, len(d.starts))
+		}
+	})
+}
+
+// TestAllSilent: targets which all let their timeout run out are looked at as often
+// as one alone would be.
+func TestAllSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(time.Hour)
+		s, _ := bench(t, d, 4)
+		s.set(everySecond(200))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		for addr, starts := range d.starts {
+			for i := 1; i < len(starts); i++ {
+				if gap := starts[i] - starts[i-1]; gap > 1200*time.Millisecond {
+					t.Fatalf("%s: look %d came after %v", addr, i, gap)
+				}
+			}
+		}
+		if len(d.starts) != 200 || d.most > 140 {
+			t.Errorf("%d targets seen, %d looks at once", len(d.starts), d.most)
 		}
 	})
 }
@@ -209,4 +239,71 @@ func TestDropBreaksOff(t *testing.T) {
 			t.Errorf("%d results of %v", *results, fmt.Sprint(d.starts))
 		}
 	})
+}
+
+// TestDownWithin11Seconds: with the defaults a server that stops answering at any
+// moment is down within 11 s (three intervals with their jitter, and a timeout), and
+// one that refuses within 10 s; a server that comes back is up within 11 s. The clock
+// is that of a bubble: the figures are exact.
+func TestDownWithin11Seconds(t *testing.T) {
+	worst := map[string]time.Duration{}
+	for _, how := range []string{"silent", "refused"} {
+		for n := range 60 {
+			down, up := outage(t, how, time.Duration(n)*137*time.Millisecond)
+			worst[how] = max(worst[how], down)
+			worst["back"] = max(worst["back"], up)
+		}
+	}
+	t.Logf("worst of 60 moments: silent %v, refused %v, back %v", worst["silent"], worst["refused"], worst["back"])
+	for how, limit := range map[string]time.Duration{"silent": 11 * time.Second, "refused": 10 * time.Second, "back": 11 * time.Second} {
+		if worst[how] > limit || worst[how] < 5*time.Second {
+			t.Errorf("%s: %v, want at most %v", how, worst[how], limit)
+		}
+	}
+}
+
+// outage runs one target with the defaults, breaks it at a moment and mends it a
+// minute later; it returns how long each took to be seen.
+func outage(t *testing.T, how string, after time.Duration) (down, up time.Duration) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken atomic.Bool
+		probe := func(ctx context.Context, _ Target) Result {
+			switch {
+			case !broken.Load():
+				return passed(Result{})
+			case how == "refused":
+				return failed("refused", "refused")
+			}
+			<-ctx.Done()
+			return failed("timeout", "no answer in time")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		results := make(chan look)
+		s := newScheduler(ctx, results, 1, func(*placement.Check) Prober { return probe })
+		tg := Target{Address: addrOf(0), Check: placement.Check{Rise: placement.DefaultRise, Fall: placement.DefaultFall}}
+		c := newCluster(Probe{Targets: []Target{tg}})
+		s.set([]Target{tg})
+		begin := time.Now()
+		until := func(want placement.State) time.Time {
+			for {
+				l := <-results
+				c.feed(addrOf(0), "", l.result)
+				if state, _ := c.state(); state == want {
+					return time.Now()
+				}
+			}
+		}
+		until(placement.Up)
+		go func() {
+			time.Sleep(30*time.Second + after - time.Since(begin))
+			broken.Store(true)
+			time.Sleep(time.Minute)
+			broken.Store(false)
+		}()
+		down = until(placement.Down).Sub(begin.Add(30*time.Second + after))
+		up = until(placement.Up).Sub(begin.Add(90*time.Second + after))
+		cancel()
+		s.wait()
+	})
+	return down, up
 }

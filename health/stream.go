@@ -78,7 +78,7 @@ func (s *Stream) send(v placement.Vote) {
 // Run serves clients until the context ends. A socket left behind by a process
 // that was killed is replaced.
 func (s *Stream) Run(ctx context.Context) error {
-	l, err := s.listen()
+	l, err := listenUnix(s.path)
 	if err != nil {
 		return fmt.Errorf("health: vote stream %s: %w", s.path, err)
 	}
@@ -106,15 +106,17 @@ func (s *Stream) Run(ctx context.Context) error {
 	}
 }
 
-func (s *Stream) listen() (net.Listener, error) {
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// listenUnix opens a socket for the units of this machine. One left behind by a
+// process that was killed is replaced.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.Listen("unix", s.path)
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(s.path, 0o660); err != nil {
+	if err := os.Chmod(path, 0o660); err != nil {
 		l.Close()
 		return nil, err
 	}

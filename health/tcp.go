@@ -13,17 +13,17 @@ import (
 )
 
 // ProbeTCP passes on a handshake and, if the check says so, on the expected
-// bytes. Without expected bytes a peer that resets at once fails all the same.
-// That a handshake proves little should be known: the kernel shakes hands for a
-// process that hangs, until its backlog is full. Expected bytes prove more.
+// bytes, and on an end without a reset. A handshake alone proves little: the
+// kernel shakes hands for a process that hangs, until its backlog is full. Expected
+// bytes prove more.
 func ProbeTCP(ctx context.Context, t Target) Result {
-	start := time.Now()
+	watch := startWatch()
 	conn, err := dial(ctx, t)
 	if err != nil {
-		return failed(dialKind(err), "connect to "+t.Address.String()+": "+reason(err))
+		return watch.stamp(failed(dialKind(err), "connect to "+t.Address.String()+": "+reason(err)))
 	}
 	defer conn.Close()
-	r := Result{Connect: time.Since(start)}
+	watch.note(func(p *Phases, d time.Duration) { p.Connect = d })
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}
@@ -31,51 +31,67 @@ func ProbeTCP(ctx context.Context, t Target) Result {
 	defer stop()
 	if s := t.Check.TCP.Send; s != "" {
 		if _, err := conn.Write([]byte(s)); err != nil {
-			return failed("reset", "send: "+reason(err))
+			return watch.stamp(failed(dialKind(err), "send: "+reason(err)))
 		}
 	}
+	var r Result
 	if want := t.Check.TCP.Expect; want != "" {
-		return expect(conn, want, r)
+		if r = expect(conn, want, watch); !r.OK() {
+			return watch.stamp(r)
+		}
 	}
-	if err := refusedLate(conn); err != nil {
-		return failed("reset", "connected, then: "+reason(err))
+	if err := leave(conn); err != nil {
+		bytes := r.Bytes
+		r = failed("reset", "connected, then: "+reason(err))
+		r.Bytes = bytes
+		return watch.stamp(r)
 	}
-	r.OK, r.Kind = true, "ok"
-	return r
+	return watch.stamp(passed(r))
 }
 
-// resetWait is how long a connection is watched for a reset behind the handshake.
-const resetWait = 20 * time.Millisecond
+// How a probe takes leave: it waits for the peer's end for no longer than
+// resetWait, and reads no more than leaveLimit of what the peer still has to say.
+const (
+	resetWait  = 20 * time.Millisecond
+	leaveLimit = 64 << 10
+)
 
-// refusedLate returns the reset of a peer which takes connections only to drop
-// them, as a balancer without servers does. Silence, bytes and an orderly end are
-// all well.
-func refusedLate(conn net.Conn) error {
+// leave ends a connection in order (RFC 9293, 3.6): our FIN first, then the rest
+// of the peer's bytes is read, since closing a socket with unread bytes sends a
+// reset, which fills the logs of servers. It returns the reset of a peer which takes
+// connections only to drop them, as a balancer without servers does. Silence, bytes
+// and an orderly end are all well.
+func leave(conn net.Conn) error {
+	if c, ok := conn.(*net.TCPConn); ok {
+		c.CloseWrite()
+	}
 	conn.SetReadDeadline(time.Now().Add(resetWait))
-	var one [1]byte
-	if _, err := conn.Read(one[:]); errors.Is(err, syscall.ECONNRESET) {
+	if _, err := io.CopyN(io.Discard, conn, leaveLimit); errors.Is(err, syscall.ECONNRESET) {
 		return err
 	}
 	return nil
 }
 
 // expect reads until the wanted bytes came or 5,120 others did.
-func expect(conn net.Conn, want string, r Result) Result {
-	buf := make([]byte, 0, 5120)
+func expect(conn net.Conn, want string, watch *stopwatch) Result {
+	buf := make([]byte, 0, bodyLimit)
 	for len(buf) < cap(buf) {
 		n, err := conn.Read(buf[len(buf):cap(buf)])
+		if len(buf) == 0 && n > 0 {
+			watch.note(func(p *Phases, d time.Duration) { p.First = d })
+		}
 		buf = buf[:len(buf)+n]
-		r.Bytes = len(buf)
 		if bytes.Contains(buf, []byte(want)) {
-			r.OK, r.Kind = true, "ok"
-			return r
+			return passed(Result{Bytes: len(buf)})
 		}
 		if err != nil {
-			r.Kind, r.Cause = dialKind(err), fmt.Sprintf("expected %q, have %d bytes: %s", want, len(buf), reason(err))
+			r := failed(dialKind(err), fmt.Sprintf("expected %q, have %d bytes: %s", want, len(buf), reason(err)))
+			r.Bytes = len(buf)
 			return r
 		}
 	}
-	r.Kind, r.Cause = "body", fmt.Sprintf("expected %q, not in the first %d bytes", want, len(buf))
+	r := failed("body", fmt.Sprintf("expected %q, not in the first %d bytes", want, len(buf)))
+	r.Bytes = len(buf)
 	return r
 }
 
@@ -93,8 +109,10 @@ func dialKind(err error) string {
 		return "timeout"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
 		return "reset"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "own"
 	}
 	return "unreachable"
 }

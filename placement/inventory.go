@@ -29,9 +29,14 @@ type Fleet struct {
 	Overrides []Override      `json:"overrides,omitempty"`
 	ECS       ECS             `json:"ecs"`
 	Safety    Safety          `json:"safety"`
+	// Recovery is nil where the fleet says nothing of it: Comeback has the values.
+	Recovery *Recovery `json:"recovery,omitempty"`
 	// Revoked are the serial numbers of site certificates which nobody believes
 	// any more: lower-case hex without leading zeros, in order.
 	Revoked []string `json:"revoked,omitempty"`
+	// SetAside are the rules which the apply of this configuration set aside by name,
+	// and why: the guard must know what an operator has taken upon himself.
+	SetAside Audit `json:"set_aside,omitzero"`
 }
 
 // Intents are the operator's standing orders beside the configuration.

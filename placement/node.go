@@ -23,11 +23,12 @@ type Node struct {
 	Started  Time   `json:"started"`
 	At       Time   `json:"at"`
 	// Alarms of this unit: SnapshotStale, StateStale …
-	Alarms []Alarm    `json:"alarms,omitempty"`
-	DNS    *DNSStatus `json:"dns,omitempty"`
-	BGP    *BGPStatus `json:"bgp,omitempty"`
-	Edge   *EdgeStats `json:"edge,omitempty"`
-	Leader bool       `json:"leader,omitempty"` // holds the director's lease
+	Alarms []Alarm      `json:"alarms,omitempty"`
+	DNS    *DNSStatus   `json:"dns,omitempty"`
+	BGP    *BGPStatus   `json:"bgp,omitempty"`
+	Edge   *EdgeStats   `json:"edge,omitempty"`
+	Health *HealthStats `json:"health,omitempty"`
+	Leader bool         `json:"leader,omitempty"` // holds the director's lease
 }
 
 // DNSStatus is what an authdns role reports.
@@ -60,6 +61,8 @@ type PeerStatus struct {
 	State   string     `json:"state"`
 	Since   Time       `json:"since,omitzero"`
 	Error   string     `json:"error,omitempty"`
+	// BFD is the state of the peer's BFD session; empty where it is off.
+	BFD string `json:"bfd,omitempty"`
 }
 
 // RouteStatus is one of our prefixes: what is wanted, what is announced, and
@@ -75,6 +78,11 @@ type RouteStatus struct {
 	Anchor    bool         `json:"anchor,omitempty"`
 	Slot      int          `json:"slot,omitempty"` // 1.. when this site holds one
 	MED       uint32       `json:"med,omitempty"`
+	// Origin is what the RPKI says of our route: valid, invalid, not-found, or stale
+	// where its data are too old; empty where nobody asks.
+	Origin string `json:"origin,omitempty"`
+	// OriginText names the VRPs which say so.
+	OriginText string `json:"origin_text,omitempty"`
 }
 
 // EdgeStats is what an edge role reports.

@@ -109,6 +109,9 @@ type Announced struct {
 	Site   string       `json:"site"`
 	Node   string       `json:"node"`
 	Step   Step         `json:"step"`
+	// Anchor acknowledges a Snapshot which names the site to stay: from here on the
+	// node goes no lower than gshut, so another anchor may be let go.
+	Anchor bool `json:"anchor,omitempty"`
 	// Revision of the key, for the transaction which takes a Slot.
 	Revision int64 `json:"-"`
 }

@@ -17,6 +17,7 @@ const (
 	RuleGRWithHealth  RuleName = "gr-with-health"
 	RuleAddress       RuleName = "address"
 	RuleMaxAnnounced  RuleName = "max-announced"
+	RuleRPKIInvalid   RuleName = "rpki-invalid"
 	RuleMinSites      RuleName = "min-sites"
 	RuleMaxDrains     RuleName = "max-drains"
 	RuleMinHeadroom   RuleName = "min-headroom"
@@ -48,7 +49,8 @@ func Rules() []Rule {
 		{RuleGRWithHealth, "no graceful restart with a health-gated prefix", "config", false},
 		{RuleAddress, "none announced whose address is missing or whose listener is silent", "bgp/guard", false},
 		{RuleMaxAnnounced, "a ceiling for the whole set of announced prefixes", "bgp/guard", true},
-		{RuleMinSites, "2 sites stay on", "apply, drain", true},
+		{RuleRPKIInvalid, "a prefix whose origin is invalid by VRP data is not announced for the first time; stale or missing data pass, and what is announced stays", "bgp/guard", true},
+		{RuleMinSites, "2 sites stay on", "apply, drain, bgp/guard", true},
 		{RuleMaxDrains, "1 site drained at once", "apply, drain", true},
 		{RuleMinHeadroom, "15 % of capacity left by the forecast", "apply, drain", true},
 		{RuleAnswerChange, "40 % of the answers change by one apply", "apply", true},

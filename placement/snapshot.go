@@ -70,6 +70,15 @@ type Alarm struct {
 	Text   string `json:"text"`
 }
 
+// AlarmFailOpen says that answers of a service are given as if what measures down
+// were up, since the monitor is the likelier fault, or since nobody else is left.
+const AlarmFailOpen = "FailOpenActive"
+
+// FailOpen tells whether a service fails open in this state.
+func (s *Snapshot) FailOpen(service string) bool {
+	return slices.ContainsFunc(s.Alarms, func(a Alarm) bool { return a.Kind == AlarmFailOpen && a.Object == service })
+}
+
 // ServiceMap says for each class which clusters serve a service.
 type ServiceMap struct {
 	Service *Service

@@ -1,6 +1,9 @@
 package placement
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+)
 
 // Trace gathers the reasons of one choice on its way. It is filled by Choose
 // itself, so that what is explained is what is done.
@@ -36,7 +39,7 @@ type TracedCandidate struct {
 func (t *Trace) record(s *Snapshot, c *Choice, hash int) {
 	t.Snapshot, t.Service, t.Policy = s.Name, c.Map.Service.Name, c.Map.Policy.Name
 	t.Match, t.Scope, t.Hash = c.Match, c.Scope, hash
-	t.Class, t.FailOpen = int(c.Class), c.Row.FailOpen
+	t.Class, t.FailOpen = int(c.Class), c.Row.FailOpen || s.FailOpen(c.Map.Service.Name)
 	if s.Classes != nil {
 		t.Source = s.Classes.Source
 	}
@@ -72,6 +75,9 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 	site := s.Verdict(SiteID(id.Site))
 	switch out {
 	case OutDown:
+		if v.Shunned {
+			return "this site does not reach it, and no other says that it is up: " + cmp.Or(v.Cause, site.Cause)
+		}
 		if !site.Usable() && v.Usable() {
 			return "site " + id.Site + " is down: " + site.Cause
 		}
@@ -93,6 +99,12 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 		return "farther than the chosen one"
 	case OutExcluded:
 		return "the policy does not name it for this client"
+	}
+	if v.State == Down && v.Capped {
+		return "kept in service though it measures down: " + v.Cause
+	}
+	if v.State == Degraded && v.Cause != "" {
+		return "usable: degraded: " + v.Cause
 	}
 	return "usable: " + v.State.String()
 }

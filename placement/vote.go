@@ -58,11 +58,25 @@ type Vote struct {
 	Since   Time      `json:"since"`
 	// Hold is set while the vantage doubts itself: the vote counts for nobody.
 	Hold bool `json:"hold,omitempty"`
+	// Second names the class of evidence which agrees with a Down found by
+	// looking; it alone is no Down.
+	Second Evidence `json:"second,omitempty"`
 	// Incarnation and Seq order the votes of one vantage: of two votes on one
 	// object the later replaces the earlier, whichever way it came.
 	Incarnation uint32 `json:"incarnation"`
 	Seq         uint64 `json:"seq"`
 }
+
+// Evidence is a class of facts that speak for a failure. Looks (probes, beats) are
+// the first; a prober broken everywhere produces nothing of the others.
+type Evidence string
+
+// The second classes.
+const (
+	NoEvidence Evidence = ""
+	Process    Evidence = "process" // the kernel's word: exited, listener gone
+	Passive    Evidence = "passive" // what clients' sessions met
+)
 
 // Own tells whether a site speaks about itself. Only then may a route go down
 // without anybody else's consent.
@@ -93,8 +107,14 @@ type Verdict struct {
 	DownDomains int `json:"down_domains"`
 	Domains     int `json:"domains"`
 	// Capped is set when the removal cap keeps a measured Down in service.
-	Capped bool   `json:"capped,omitempty"`
-	Cause  string `json:"cause,omitempty"`
+	Capped bool `json:"capped,omitempty"`
+	// Agreed is set when a second class of evidence speaks for a Down: the
+	// removal cap then does not hold it.
+	Agreed bool `json:"agreed,omitempty"`
+	// Shunned is set on a node whose own site cannot reach the object, and which
+	// nobody else contradicts: its answers leave the object out, no route does.
+	Shunned bool   `json:"shunned,omitempty"`
+	Cause   string `json:"cause,omitempty"`
 }
 
 // Usable tells whether clients may be sent to the object. A person's word comes
@@ -108,7 +128,7 @@ func (v *Verdict) Usable() bool {
 	case ForceDown:
 		return false
 	}
-	return v.State != Down || v.Capped
+	return !v.Shunned && (v.State != Down || v.Capped)
 }
 
 // Load is what a cluster carries, as its site reports it; a report that is too old

@@ -14,9 +14,18 @@ import (
 // to move to another path (about 10 s for four fifths of it).
 const StoreAwayHold = 10 * time.Second
 
+// StoreForgets is how long after the store last renewed what this node announces it
+// may still count on it: the lease of 10 s, and the 2 s which a site that was granted a
+// Slot by that count may need until its own route is seen to be gone. A witness may
+// stand for the Slot only after that, so that never two sites each rely on the other.
+const StoreForgets = 15 * time.Second
+
 // intentShare is the part of all prefixes, as a divisor, that one intent may
 // lower: a twentieth, but always one.
 const intentShare = 20
+
+// defaultMinSites is how many sites stay on where the fleet says nothing.
+const defaultMinSites = 2
 
 // Request is one wish to change how loudly a Prefix is announced here, with all
 // that is known of it. It is a value; the guard looks nothing up.
@@ -37,6 +46,8 @@ type Request struct {
 	Lowered []placement.Announcement
 	// Prefixes is how many prefixes the fleet has.
 	Prefixes int
+	// MinSites is how many sites an intent leaves announcing; 0 is 2.
+	MinSites int
 	// Overrides are the rules which an operator has set aside by name.
 	Overrides []string
 	Evidence
@@ -58,10 +69,23 @@ type Evidence struct {
 	Seen bool
 	// AtGShut is how long the prefix has been at gshut here.
 	AtGShut time.Duration
-	// Covered is set when enough other sites announce a global prefix around
-	// this local one, so that nothing is lost with it.
-	Covered bool
+	// StoreAway is how long the store has renewed nothing of this node's.
+	StoreAway time.Duration
+	// Announcing are the other sites which the store says announce the prefix; -1
+	// where that is not known.
+	Announcing int
+	// Covered is set when, by the store, enough other sites announce a global prefix
+	// around this local one, so that nothing is lost with it; CoverSeen when our
+	// router shows another site's route for such a prefix.
+	Covered, CoverSeen bool
 }
+
+// answered tells whether the store has spoken: what it says of others is of now.
+func (e *Evidence) answered() bool { return e.Slot != nil || e.SlotRefusal != nil || e.Left }
+
+// covered tells whether a prefix around this one is known to stay: then all sites may
+// withdraw this one, and no anchors are needed (bound by the cover's own rules).
+func (e *Evidence) covered() bool { return e.Covered && e.answered() || e.CoverSeen }
 
 // verdict is a rule's answer.
 type verdict uint8
@@ -83,11 +107,12 @@ type rule struct {
 }
 
 // lastStep returns the rules which judge the step to withdrawn.
-func lastStep() []rule {
-	return []rule{
+func lastStep() [6]rule {
+	return [...]rule{
 		{placement.RuleFault, false, judgeFault},
 		{placement.RuleLastNode, false, judgeLastNode},
 		{placement.RuleAnchors, true, judgeAnchors},
+		{placement.RuleMinSites, true, judgeMinSites},
 		{placement.RuleSlots, true, judgeSlot},
 		{placement.RuleWitness, true, judgeWitness},
 	}
@@ -95,14 +120,11 @@ func lastStep() []rule {
 
 // Lower answers where the prefix may go, and which rule keeps it from going as
 // far as asked. The answer is never louder than At unless the wish is.
-func Lower(r Request) (placement.Step, *placement.Refusal) { return lower(r, "") }
-
-// lower is Lower with one rule switched off, so that a test can prove each rule needed.
-func lower(r Request, off placement.RuleName) (placement.Step, *placement.Refusal) {
+func Lower(r Request) (placement.Step, *placement.Refusal) {
 	if r.Want <= r.At {
 		return r.Want, nil
 	}
-	if off != placement.RuleBlastRadius && !r.overridden(placement.RuleBlastRadius) {
+	if !r.overridden(placement.RuleBlastRadius) {
 		if no := blastRadius(&r); no != nil {
 			return r.At, no
 		}
@@ -112,7 +134,7 @@ func lower(r Request, off placement.RuleName) (placement.Step, *placement.Refusa
 	}
 	stay := max(r.At, placement.GShut)
 	for _, rule := range lastStep() {
-		if rule.name == off || rule.override && r.overridden(rule.name) {
+		if rule.override && r.overridden(rule.name) {
 			continue
 		}
 		switch v, no := rule.judge(&r); v {
@@ -166,18 +188,33 @@ func judgeLastNode(r *Request) (verdict, *placement.Refusal) {
 // judgeAnchors keeps the named sites on the air, whoever asks: a drain names
 // another anchor first.
 func judgeAnchors(r *Request) (verdict, *placement.Refusal) {
-	if r.Covered || !slices.Contains(r.Anchors, r.Site) {
+	if r.covered() || !slices.Contains(r.Anchors, r.Site) {
 		return pass, nil
 	}
 	return refuse, r.refusal(placement.RuleAnchors, fmt.Sprintf("%s is one of %d anchors", r.Site, len(r.Anchors)),
 		"anchors stay at gshut", "name another anchor first: rhumb drain does")
 }
 
+// judgeMinSites counts who is left after an intent. A prefix of few sites asks for all
+// of the others.
+func judgeMinSites(r *Request) (verdict, *placement.Refusal) {
+	limit := r.MinSites
+	if limit == 0 {
+		limit = defaultMinSites
+	}
+	limit = min(limit, len(r.Sites)-1)
+	if !r.Intent || r.covered() || r.Announcing < 0 || r.Announcing >= limit {
+		return pass, nil
+	}
+	return refuse, r.refusal(placement.RuleMinSites, fmt.Sprintf("%d other sites announcing", r.Announcing),
+		fmt.Sprintf("%d", limit), "bring another site back first")
+}
+
 // judgeSlot asks for the right to be silent. Without the store it leaves the
 // matter to the witness.
 func judgeSlot(r *Request) (verdict, *placement.Refusal) {
 	switch {
-	case r.Slot != nil, r.Covered && !r.quorum():
+	case r.Slot != nil, r.covered() && !r.quorum():
 		return pass, nil
 	case r.SlotRefusal != nil:
 		return refuse, r.SlotRefusal
@@ -194,7 +231,7 @@ func blastRadius(r *Request) *placement.Refusal {
 		return nil
 	}
 	sites, prefixes, places := r.spread()
-	if k := max(r.Prefix.Slots, 1); len(sites) > k {
+	if k := r.budget(); len(sites) > k && !r.covered() {
 		return r.refusal(placement.RuleBlastRadius, fmt.Sprintf("%d sites lowered by intent", len(sites)),
 			fmt.Sprintf("%d", k), "undrain a site, or override the rule by its name")
 	}
@@ -204,6 +241,12 @@ func blastRadius(r *Request) *placement.Refusal {
 			fmt.Sprintf("%d, or one whole site", limit), "go by stages, or override the rule by its name")
 	}
 	return nil
+}
+
+// budget is how many sites of the prefix may be withdrawn at once; an intent may always
+// lower one.
+func (r *Request) budget() int {
+	return max(1, min(r.Prefix.Slots, len(r.Sites)-r.Prefix.MinAnchors(len(r.Sites))))
 }
 
 // spread returns the sites at which this prefix is lowered by intent, the
@@ -239,12 +282,17 @@ type Ascent struct {
 	Missing string
 	// Announced of Max prefixes are announced by this node now; Max 0 is no ceiling.
 	Announced, Max int
-	Overrides      []string
+	// Invalid says what fresh VRP data have against our origin, if anything; Before is
+	// set when the prefix was announced from here before: then it is only an alarm.
+	Invalid   string
+	Before    bool
+	Overrides []string
 }
 
 // Raise tells whether a silent prefix may be announced. Attracting traffic to
 // an address nobody serves is worse than silence; a ceiling catches the
-// configuration which suddenly holds the Internet.
+// configuration which suddenly holds the Internet; and an origin that the RPKI calls
+// invalid would be dropped by half of it, and be an alarm at the other half.
 func Raise(a Ascent) *placement.Refusal {
 	if a.Missing != "" {
 		return &placement.Refusal{Rule: placement.RuleAddress, Object: a.Prefix.String(),
@@ -252,7 +300,11 @@ func Raise(a Ascent) *placement.Refusal {
 	}
 	if a.Max > 0 && a.Announced >= a.Max && !slices.Contains(a.Overrides, string(placement.RuleMaxAnnounced)) {
 		return &placement.Refusal{Rule: placement.RuleMaxAnnounced, Object: a.Prefix.String(),
-			Have: fmt.Sprintf("%d announced", a.Announced), Limit: fmt.Sprintf("%d", a.Max), Hint: "raise max_announced"}
+			Have: fmt.Sprintf("%d announced", a.Announced), Limit: fmt.Sprintf("%d", a.Max), Hint: "raise bgp.max_announced, or apply with --override max-announced"}
+	}
+	if a.Invalid != "" && !a.Before && !slices.Contains(a.Overrides, string(placement.RuleRPKIInvalid)) {
+		return &placement.Refusal{Rule: placement.RuleRPKIInvalid, Object: a.Prefix.String(),
+			Have: "invalid: " + a.Invalid, Limit: "a ROA for our AS, or none", Hint: "publish the ROA first, or apply with --override rpki-invalid"}
 	}
 	return nil
 }

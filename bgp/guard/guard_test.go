@@ -21,7 +21,7 @@ func request(change ...func(*Request)) Request {
 		Site:   "ams", Node: "ams1",
 		At: placement.GShut, Want: placement.Withdrawn, Fault: placement.LocalFault,
 		Anchors: []string{"fra", "lon"}, Sites: []string{"ams", "fra", "lon"}, Prefixes: 100,
-		Evidence: Evidence{Slot: &placement.Slot{Prefix: anycast, Number: 1, Site: "ams"}},
+		Evidence: Evidence{Announcing: 2, Slot: &placement.Slot{Prefix: anycast, Number: 1, Site: "ams"}},
 	}
 	for _, c := range change {
 		c(&r)
@@ -35,7 +35,8 @@ func shared(r *Request) { r.Fault = placement.SharedFault }
 func seen(r *Request)   { r.Seen = true }
 func anchor(r *Request) { r.Anchors = []string{"ams", "fra"} }
 func intent(r *Request) { r.Intent, r.Fault = true, placement.NoFault }
-func longAt(r *Request) { r.AtGShut = StoreAwayHold }
+func longAt(r *Request) { r.AtGShut, r.StoreAway = StoreAwayHold, StoreForgets }
+func alone(r *Request)  { r.Announcing = 1 }
 func from(s placement.Step) func(*Request) {
 	return func(r *Request) { r.At = s }
 }
@@ -51,6 +52,7 @@ func slotsFull(r *Request) {
 func otherNode(r *Request) { r.Others = 1 }
 func left(r *Request)      { r.Left = true }
 func covered(r *Request)   { r.Covered = true }
+func coverSeen(r *Request) { r.CoverSeen = true }
 func lowered(prefixes ...placement.Announcement) func(*Request) {
 	return func(r *Request) { r.Lowered = prefixes }
 }
@@ -87,10 +89,12 @@ func TestLower(t *testing.T) {
 
 		{"slots: taken by another", mods{slotsFull, seen, longAt}, placement.GShut, placement.RuleSlots},
 		{"slots: override still asks the witness", mods{intent, slotsFull, override("slots")}, placement.GShut, placement.RuleWitness},
+		{"slots: override, seen, long at gshut", mods{intent, slotsFull, override("slots"), seen, longAt, func(r *Request) { r.StoreAway = 0 }}, placement.Withdrawn, ""},
 		{"slots and witness overridden", mods{intent, slotsFull, override("slots", "witness")}, placement.Withdrawn, ""},
 
 		{"witness: store away, seen long enough", mods{noSlot, seen, longAt}, placement.Withdrawn, ""},
 		{"witness: store away, too soon", mods{noSlot, seen}, placement.GShut, placement.RuleWitness},
+		{"witness: store away, but it may still count on us", mods{noSlot, seen, longAt, func(r *Request) { r.StoreAway-- }}, placement.GShut, placement.RuleWitness},
 		{"witness: store away, nothing seen", mods{noSlot, longAt}, placement.GShut, placement.RuleWitness},
 		{"witness: off and store away", mods{noSlot, seen, longAt, witness(placement.WitnessOff)}, placement.GShut, placement.RuleSlots},
 		{"witness: required with a slot", mods{witness(placement.WitnessRequired)}, placement.GShut, placement.RuleWitness},
@@ -100,8 +104,21 @@ func TestLower(t *testing.T) {
 		{"last-node: the transaction failed", mods{noSlot, otherNode}, placement.GShut, placement.RuleWitness},
 		{"last-node: left without others is nothing", mods{anchor, left}, placement.GShut, placement.RuleAnchors},
 
-		{"covered: a local prefix goes, anchor or not", mods{anchor, noSlot, covered}, placement.Withdrawn, ""},
-		{"covered: not for a quorum", mods{quorum, noSlot, covered}, placement.GShut, placement.RuleSlots},
+		{"covered: all sites of a local prefix go, anchors or not", mods{anchor, slotsFull, covered}, placement.Withdrawn, ""},
+		{"covered: and by intent", mods{anchor, slotsFull, covered, intent, alone}, placement.Withdrawn, ""},
+		{"covered: what the store said is nothing while it is away", mods{anchor, noSlot, covered, seen, longAt}, placement.GShut, placement.RuleAnchors},
+		{"covered: seen at our router while the store is away", mods{anchor, noSlot, coverSeen, longAt}, placement.Withdrawn, ""},
+		{"covered: seen, but too soon", mods{anchor, noSlot, coverSeen}, placement.GShut, placement.RuleWitness},
+		{"covered: not for a quorum", mods{quorum, slotsFull, covered}, placement.GShut, placement.RuleSlots},
+
+		{"min-sites: an intent leaves two", mods{intent}, placement.Withdrawn, ""},
+		{"min-sites: an intent would leave one", mods{intent, alone}, placement.GShut, placement.RuleMinSites},
+		{"min-sites: by name", mods{intent, alone, override("min-sites")}, placement.Withdrawn, ""},
+		{"min-sites: a failure is no intent", mods{alone}, placement.Withdrawn, ""},
+		{"min-sites: the fleet's own number", mods{intent, alone, func(r *Request) { r.MinSites = 1 }}, placement.Withdrawn, ""},
+		{"min-sites: of two sites one is left", mods{intent, alone, func(r *Request) { r.Sites = []string{"ams", "fra"} }}, placement.Withdrawn, ""},
+		{"min-sites: nobody counts", mods{intent, func(r *Request) { r.Announcing = -1 }}, placement.Withdrawn, ""},
+		{"min-sites: gshut takes nobody away", mods{intent, alone, from(placement.Prepend), to(placement.GShut)}, placement.GShut, ""},
 
 		{"blast-radius: two sites of one prefix", mods{intent, from(placement.Announce), lowered(at(anycast, "ams"), at(anycast, "fra"))}, placement.Announce, placement.RuleBlastRadius},
 		{"blast-radius: by name", mods{intent, from(placement.Announce), to(placement.GShut), override("blast-radius"), lowered(at(anycast, "ams"), at(anycast, "fra"))}, placement.GShut, ""},
@@ -158,6 +175,9 @@ func TestRaise(t *testing.T) {
 		{"address: no override", Ascent{Prefix: anycast, Missing: "no listener", Overrides: []string{"address"}}, placement.RuleAddress},
 		{"max-announced: below", Ascent{Prefix: anycast, Announced: 9, Max: 10}, ""},
 		{"max-announced: at the ceiling", Ascent{Prefix: anycast, Announced: 10, Max: 10}, placement.RuleMaxAnnounced},
+		{"rpki-invalid: another's ROA", Ascent{Prefix: anycast, Invalid: "192.0.2.0/24-24 AS64501"}, placement.RuleRPKIInvalid},
+		{"rpki-invalid: what was announced before is announced again", Ascent{Prefix: anycast, Invalid: "192.0.2.0/24-24 AS64501", Before: true}, ""},
+		{"rpki-invalid: by name", Ascent{Prefix: anycast, Invalid: "192.0.2.0/24-24 AS64501", Overrides: []string{"rpki-invalid"}}, ""},
 		{"max-announced: by name", Ascent{Prefix: anycast, Announced: 10, Max: 10, Overrides: []string{"max-announced"}}, ""},
 	}
 	for _, tt := range tests {
@@ -189,13 +209,14 @@ func TestCovered(t *testing.T) {
 		{Prefix: anycast, Site: "lon", Step: placement.GShut},
 	}
 	all := []placement.Prefix{local, cover}
-	if !Covered(&local, all, live, "ams", two) {
+	covers := Covers(&local, all)
+	if !Covered(covers, live, "ams", two) {
 		t.Error("two other sites announce the cover")
 	}
-	if Covered(&local, all, live[:2], "ams", two) {
+	if Covered(covers, live[:2], "ams", two) {
 		t.Error("only one other site announces the cover")
 	}
-	if Covered(&cover, all, live, "ams", two) {
+	if len(Covers(&cover, all)) != 0 {
 		t.Error("a global prefix has no cover")
 	}
 }

@@ -25,24 +25,28 @@ func Seen(sightings []Sighting, prefix netip.Prefix, own uint32) bool {
 	})
 }
 
-// Covered tells whether a local prefix may go freely: a global prefix around it
-// is announced by at least its number of anchors of other sites.
-func Covered(p *placement.Prefix, all []placement.Prefix, live []placement.Announced, site string, anchors func(*placement.Prefix) int) bool {
-	if p.Reach != placement.Local {
-		return false
-	}
+// Covers returns the global prefixes around a local one; none of a global one.
+func Covers(p *placement.Prefix, all []placement.Prefix) []*placement.Prefix {
+	var out []*placement.Prefix
 	for i := range all {
 		c := &all[i]
-		around := c.Reach != placement.Local && c.Prefix.Bits() < p.Prefix.Bits() && c.Prefix.Contains(p.Prefix.Addr())
-		if around && announcing(live, c.Prefix, site) >= max(1, anchors(c)) {
-			return true
+		if p.Reach == placement.Local && c.Reach != placement.Local && c.Prefix.Bits() < p.Prefix.Bits() && c.Prefix.Contains(p.Prefix.Addr()) {
+			out = append(out, c)
 		}
 	}
-	return false
+	return out
 }
 
-// announcing counts the other sites which announce a prefix, at any rung but the last.
-func announcing(live []placement.Announced, prefix netip.Prefix, site string) int {
+// Covered tells whether one of the covers is announced by at least as many other
+// sites as it has anchors.
+func Covered(covers []*placement.Prefix, live []placement.Announced, site string, anchors func(*placement.Prefix) int) bool {
+	return slices.ContainsFunc(covers, func(c *placement.Prefix) bool {
+		return Announcing(live, c.Prefix, site) >= max(1, anchors(c))
+	})
+}
+
+// Announcing counts the other sites which announce a prefix, at any rung but the last.
+func Announcing(live []placement.Announced, prefix netip.Prefix, site string) int {
 	var sites []string
 	for _, a := range live {
 		if a.Prefix == prefix && a.Site != site && a.Step < placement.Withdrawn {
@@ -54,9 +58,9 @@ func announcing(live []placement.Announced, prefix netip.Prefix, site string) in
 
 // judgeWitness is asked last. With a Slot it is advice unless the prefix or a
 // quorum's verdict requires it; while the store is away it stands for the Slot,
-// and not before routes had time to move.
+// and not before routes had time to move and the store to forget this node.
 func judgeWitness(r *Request) (verdict, *placement.Refusal) {
-	if r.Covered && !r.quorum() {
+	if r.covered() && !r.quorum() && (r.answered() || r.AtGShut >= StoreAwayHold) {
 		return permit, nil
 	}
 	if r.Slot != nil {
@@ -73,6 +77,10 @@ func judgeWitness(r *Request) (verdict, *placement.Refusal) {
 	}
 	if r.AtGShut < StoreAwayHold {
 		return refuse, r.refusal(placement.RuleWitness, "at gshut for "+r.AtGShut.String(), StoreAwayHold.String(), "")
+	}
+	if r.StoreAway < StoreForgets && !r.overridden(placement.RuleSlots) {
+		return refuse, r.refusal(placement.RuleWitness, "store away for "+r.StoreAway.String(),
+			StoreForgets.String()+", so that nobody's slot counts on us", "")
 	}
 	return permit, nil
 }

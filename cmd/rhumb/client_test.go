@@ -165,6 +165,7 @@ func TestExitCodes(t *testing.T) {
 		"no such flag":       {nil, []string{"sites", "--dance"}, exitUsage, "unknown flag"},
 		"too many arguments": {nil, []string{"sites", "a", "b"}, exitUsage, "usage: rhumb sites"},
 		"no such output":     {nil, []string{"sites", "-o", "xml"}, exitUsage, "none of table, wide"},
+		"an empty site":      {nil, []string{"drain", "", "--reason", "x"}, exitUsage, "empty name matches nothing"},
 		"no reason":          {nil, []string{"drain", "ams1"}, exitUsage, "needs --reason"},
 		"no such site":       {nil, []string{"sites", "sin1"}, exitNotFound, "site sin1: not found"},
 		"drain nowhere":      {nil, []string{"drain", "sin1", "--reason", "x"}, exitNotFound, "sin1"},
@@ -367,7 +368,7 @@ func TestApplyLooksThenActsOnWhatItSaw(t *testing.T) {
 func TestApplyToAFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
 	code, out, errs := cli(t.Context(), "apply", "../../etc/fleet.yaml", "--store", file)
-	if code != exitOK || !strings.Contains(out, "applied as revision") || !strings.Contains(out, "3 sites, 3 services, 2 prefixes, 2 zones, mode observe") {
+	if code != exitOK || !strings.Contains(out, "applied as revision") || !strings.Contains(out, "3 sites, 4 services, 2 prefixes, 2 zones, mode observe") {
 		t.Fatalf("exit %d %s %s", code, out, errs)
 	}
 	if !exists(file) {

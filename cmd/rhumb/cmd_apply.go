@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -159,11 +160,29 @@ func writeChanges(w io.Writer, s style, res *api.ApplyResult) {
 	}
 }
 
+// setAside notes the rules which the file's guard is to leave aside: max-announced and
+// rpki-invalid are judged on the node, by whatever store it has.
+func setAside(fleet *placement.Fleet, f *applyFlags) error {
+	if len(f.override) == 0 {
+		return nil
+	}
+	for _, name := range f.override {
+		if name != string(placement.RuleMaxAnnounced) && name != string(placement.RuleRPKIInvalid) {
+			return withCode(exitUsage, fmt.Errorf("--override %s means nothing with --store: no such rule judges a file of one node", name))
+		}
+	}
+	if strings.TrimSpace(f.note) == "" {
+		return withCode(exitUsage, errors.New("a rule is set aside with a reason only; say why with --note"))
+	}
+	fleet.SetAside = placement.Audit{Who: localUser(), Reason: f.note, Since: time.Now().UTC(), Override: f.override}
+	return nil
+}
+
 // applyToFile writes the store of a role that runs alone. Nothing but the file's
 // own checks judges it: there is one node, and no fleet whose load could shift.
 func (a *app) applyToFile(ctx context.Context, fleet *config.Fleet, f *applyFlags) error {
-	if len(f.override) > 0 {
-		return withCode(exitUsage, errors.New("--override means nothing with --store: no rule judges a file of one node"))
+	if err := setAside(&fleet.Fleet, f); err != nil {
+		return err
 	}
 	if f.dryRun {
 		_, err := fmt.Fprintf(a.out, "%s is sound: %s; nothing was written\n", f.store, contents(&fleet.Fleet))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rhumb/health"
 	"rhumb/internal/api"
 	"rhumb/internal/config"
 )
@@ -97,6 +98,11 @@ func (a *app) checkNode(file string) error {
 	for _, l := range slices.Concat(n.Listen.Top, n.Listen.Low) {
 		if !l.Addr().IsUnspecified() && !slices.Contains(have, l.Addr()) {
 			a.say("warning: this host has no address %s; a listener on it needs it on an interface (anycast: on lo)", l.Addr())
+		}
+	}
+	if n.Has(config.RoleHealth) {
+		if err := health.PingAllowed(); err != nil {
+			a.say("warning: checks of kind icmp see nothing for this group (%v); let it in with sysctl net.ipv4.ping_group_range, for rhumb-bgp the group rhumb", err)
 		}
 	}
 	return a.sound(file, fmt.Sprintf("node %s of site %s, roles %s", n.Node.Name, n.Node.Site, strings.Join(n.Node.Roles, ", ")))

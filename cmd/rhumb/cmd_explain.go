@@ -125,7 +125,7 @@ func writeCandidates(w io.Writer, s style, tr *placement.Trace, all bool) {
 func choiceText(t *placement.Trace) string {
 	switch {
 	case t.FailOpen:
-		return "FAIL-OPEN: every cluster is down, so all are taken as up"
+		return "FAIL-OPEN: what measures down is answered as if it were up"
 	case t.Chosen == "":
 		return "nobody is usable: the policy's all-down rule answers"
 	}

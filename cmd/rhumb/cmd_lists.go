@@ -79,13 +79,17 @@ func (a *app) peersCommand() *cobra.Command {
 }
 
 func peerTable(s style, items []api.Peer) *table {
-	t := newTable(s, "STATE", "SITE", "NODE", "PEER", ">ASN", ">SINCE", "")
+	t := newTable(s, "STATE", "SITE", "NODE", "PEER", ">ASN", ">SINCE", "BFD", "")
 	for _, p := range items {
 		state := cell{p.State, yellow}
 		if p.Established {
 			state.color = ""
 		}
-		t.add(state, p.Site, p.Node, p.Address, p.ASN, since(p.Since, time.Now()), p.Error)
+		watched := cell{or(p.BFD, "off"), ""}
+		if p.BFD != "" && p.BFD != "up" {
+			watched.color = yellow
+		}
+		t.add(state, p.Site, p.Node, p.Address, p.ASN, since(p.Since, time.Now()), watched, p.Error)
 	}
 	return t
 }

@@ -88,6 +88,9 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if err := check(cmd, list); err != nil {
 			return withCode(exitUsage, fmt.Errorf("%w; usage: %s", err, cmd.UseLine()))
 		}
+		if slices.Contains(list, "") { // as of an unset variable in a script
+			return withCode(exitUsage, fmt.Errorf("an argument is empty, and an empty name matches nothing; usage: %s", cmd.UseLine()))
+		}
 		return nil
 	}
 }

@@ -37,8 +37,8 @@ real packets, real routes, real ports, and nothing left behind when it ends.`,
 	}
 	foreign.flags(lab.Flags())
 	lab.PersistentFlags().StringVar((*string)(&dir), "dir", string(dir), "state of the lab")
-	lab.AddCommand(labInsideCommand(a), labRouterCommand(a), labOriginCommand(), labConsoleCommand(a),
-		labWait(a, &dir), labNodes(a, &dir), labExec(a, &dir), labShell(a, &dir), labReset(a, &dir), labLoad(a, &dir))
+	lab.AddCommand(labInsideCommand(a), labRouterCommand(a), labOriginCommand(), labConsoleCommand(a), labNaiveCommand(a),
+		labWait(a, &dir), labNodes(a, &dir), labExec(a, &dir), labShell(a, &dir), labReset(a, &dir), labLoad(a, &dir), labReplay(a, &dir))
 	for _, v := range []struct{ verb, short string }{
 		{"kill", "SIGKILL every process of a site and cut its links (--unit: that process alone)"},
 		{"heal", "Undo what was broken at a site, or everywhere"},

@@ -110,7 +110,11 @@ func (u *unit) serveLabState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			u.putUnjudged(w, r)
+			return
+		}
 		v := u.views.view()
 		s := labState{Connected: v.Connected, Leader: v.Leader, Nodes: v.Nodes, Announced: v.Announced}
 		if v.Inventory != nil {

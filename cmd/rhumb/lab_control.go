@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"rhumb/internal/netlab"
 )
@@ -14,15 +15,17 @@ import (
 type labControl struct {
 	world *world
 	sock  *netlab.Control
-	// ready closes when the start is complete.
-	ready chan struct{}
+	// ready closes when the start is complete, over when the lab ends.
+	ready, over chan struct{}
+	// replaying is held by the one replay that may run.
+	replaying sync.Mutex
 }
 
 // newControl opens the socket; a second lab in the same directory is refused here.
 func newControl(w *world) (*labControl, error) {
-	c := &labControl{world: w, ready: make(chan struct{})}
+	c := &labControl{world: w, ready: make(chan struct{}), over: make(chan struct{})}
 	verbs := w.net.Handlers()
-	verbs["kill"], verbs["heal"], verbs["wait"] = c.kill, c.heal, c.wait
+	verbs["kill"], verbs["heal"], verbs["wait"], verbs["replay"] = c.kill, c.heal, c.wait, c.replay
 	for _, v := range []string{"kill", "heal", "slow", "flap", "cut", "exec"} {
 		verbs[v] = c.atNode(v, verbs[v])
 	}
@@ -34,7 +37,11 @@ func newControl(w *world) (*labControl, error) {
 	return c, nil
 }
 
-func (c *labControl) run(ctx context.Context) error { return c.sock.Run(ctx) }
+func (c *labControl) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { close(c.over) })
+	defer stop()
+	return c.sock.Run(ctx)
+}
 
 // wait returns when the start is complete, or with the lab.
 func (c *labControl) wait(ctx context.Context, _ *netlab.Call) (int, error) {

@@ -134,6 +134,7 @@ type labMember struct {
 type labPeer struct {
 	Addr netip.Addr
 	ASN  uint32
+	BFD  bool // one end is a site
 }
 
 const labNodeFile = `# One site of the lab; made anew at every start.
@@ -153,7 +154,7 @@ bgp:
   hold: 3s
   peers:
 {{- range .Peers}}
-    - {addr: "{{.Addr}}", asn: {{.ASN}}, gtsm: true}
+    - {addr: "{{.Addr}}", asn: {{.ASN}}, gtsm: true, bfd: {{if .BFD}}on{{else}}off{{end}}}
 {{- end}}
 `
 

@@ -113,12 +113,13 @@ type foreignPeer struct {
 	Addr netip.Addr
 	ASN  uint32
 	V6   bool
+	BFD  bool
 }
 
 func foreignPeers(c routerConfig) []foreignPeer {
 	var out []foreignPeer
 	for i, p := range c.Peers {
-		out = append(out, foreignPeer{Name: fmt.Sprintf("p%d", i+1), Addr: p.Addr, ASN: p.ASN, V6: p.Addr.Is6()})
+		out = append(out, foreignPeer{Name: fmt.Sprintf("p%d", i+1), Addr: p.Addr, ASN: p.ASN, V6: p.Addr.Is6(), BFD: p.BFD})
 	}
 	return out
 }
@@ -166,6 +167,7 @@ router id {{.Config.RouterID}};
 protocol device { scan time 5; }
 protocol kernel { merge paths on limit 8; ipv4 { import none; export where source = RTS_BGP; }; }
 protocol kernel { merge paths on limit 8; ipv6 { import none; export where source = RTS_BGP; }; }
+protocol bfd { interface "*" { interval 300 ms; multiplier 3; }; }
 
 filter transit_in
 {
@@ -183,6 +185,7 @@ protocol bgp {{.Name}} {
   error wait time 1, 2;
   ttl security on;
   graceful restart off;
+  bfd {{if .BFD}}on{{else}}off{{end}};
   {{if .V6}}ipv6{{else}}ipv4{{end}} { import filter transit_in; export where source = RTS_BGP; };
 }
 {{end}}`

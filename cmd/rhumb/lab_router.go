@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"rhumb/bgp"
 	"rhumb/internal/netlab"
@@ -28,7 +29,7 @@ func labRouterCommand(a *app) *cobra.Command {
 			if err := json.Unmarshal(b, &c); err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
-			return runRouter(cmd.Context(), a, c)
+			return runRouter(cmd.Context(), a, c, heardFile(file))
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "file written by the lab")
@@ -38,14 +39,15 @@ func labRouterCommand(a *app) *cobra.Command {
 // routerProtocol marks the router's routes in the kernel's table.
 const routerProtocol = 192
 
-func runRouter(ctx context.Context, a *app, c routerConfig) error {
+func runRouter(ctx context.Context, a *app, c routerConfig, heard string) error {
 	fib, err := netlab.OpenFIB(routerProtocol)
 	if err != nil {
 		return err
 	}
 	defer fib.Close()
 	log := a.logger().With("router", c.Name)
-	engine, err := bgp.StartGoBGP(ctx, bgp.GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Peers: routerPeers(c), Logger: log, Transit: true})
+	peers := routerPeers(c)
+	engine, err := bgp.StartGoBGP(ctx, bgp.GoBGPConfig{ASN: c.ASN, RouterID: c.RouterID, Peers: peers, Logger: log, Transit: true})
 	if err != nil {
 		return err
 	}
@@ -54,13 +56,25 @@ func runRouter(ctx context.Context, a *app, c routerConfig) error {
 		defer cancel()
 		engine.Close(bye)
 	}()
-	return engine.WatchBest(ctx, func(b bgp.Best) {
-		if err := writeBest(fib, b); err != nil {
-			log.Error("fib", "prefix", b.Prefix.String(), "err", err)
-			return
-		}
-		log.Info("best", "prefix", b.Prefix.String(), "next_hops", fmt.Sprint(b.NextHops))
+	ctx, stop := context.WithCancel(ctx)
+	wait, err := watchSites(ctx, engine, peers, log)
+	if err != nil {
+		stop()
+		return err
+	}
+	defer func() { stop(); wait() }()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return recordHeard(ctx, engine, heard) })
+	g.Go(func() error {
+		return engine.WatchBest(ctx, func(b bgp.Best) {
+			if err := writeBest(fib, b); err != nil {
+				log.Error("fib", "prefix", b.Prefix.String(), "err", err)
+				return
+			}
+			log.Info("best", "prefix", b.Prefix.String(), "next_hops", fmt.Sprint(b.NextHops))
+		})
 	})
+	return g.Wait()
 }
 
 func writeBest(fib *netlab.FIB, b bgp.Best) error {
@@ -81,7 +95,11 @@ func writeBest(fib *netlab.FIB, b bgp.Best) error {
 func routerPeers(c routerConfig) []bgp.Peer {
 	var out []bgp.Peer
 	for _, p := range c.Peers {
-		out = append(out, bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Passive: c.ASN < p.ASN, Hold: 3 * time.Second, Keepalive: time.Second})
+		peer := bgp.Peer{Address: p.Addr, ASN: p.ASN, GTSM: true, OwnFamily: true, Passive: c.ASN < p.ASN, Hold: 3 * time.Second, Keepalive: time.Second}
+		if p.BFD {
+			peer.BFD.Interval = labBFDInterval
+		}
+		out = append(out, peer)
 	}
 	return out
 }

@@ -274,6 +274,7 @@ func (p *labProgress) ready() {
    rhumb lab kill tyo1                                                   # watch answers and routes move
    rhumb lab exec client-eu-1 -- curl --limit-rate 1M -O http://vod.cdn.demo.test/big.bin
    rhumb drain ams1 --reason maintenance --for 10m --wait                # the download goes on
+   rhumb lab replay facebook-2021 --naive                                # history; then without --naive
  Ctrl-C stops everything.  Logs: %[4]s
 lab ready
 `, p.http, host, port, p.dir.path("logs"))

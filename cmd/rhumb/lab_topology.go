@@ -70,7 +70,7 @@ func sitePeers(topo netlab.Topology, site string) []labPeer {
 	for _, l := range topo.Links {
 		if l.B.Node == site {
 			for _, p := range l.A.Addrs {
-				out = append(out, labPeer{p.Addr(), labASN(topo, l.A.Node)})
+				out = append(out, labPeer{p.Addr(), labASN(topo, l.A.Node), true})
 			}
 		}
 	}
@@ -88,9 +88,9 @@ type routerConfig struct {
 // labRouterConfig peers a router with the sites and routers on its numbered links.
 func labRouterConfig(topo netlab.Topology, router string) routerConfig {
 	c := routerConfig{Name: router, ASN: labASN(topo, router), RouterID: ownAddresses(topo, router)[0]}
-	speaks := make(map[string]bool)
+	roles := make(map[string]netlab.Role)
 	for _, n := range topo.Nodes {
-		speaks[n.Name] = n.Role == netlab.Router || n.Role == netlab.Site
+		roles[n.Name] = n.Role
 	}
 	for _, l := range topo.Links {
 		far := l.B
@@ -99,11 +99,12 @@ func labRouterConfig(topo netlab.Topology, router string) routerConfig {
 		} else if l.A.Node != router {
 			continue
 		}
-		if !speaks[far.Node] {
+		site := roles[far.Node] == netlab.Site
+		if !site && roles[far.Node] != netlab.Router {
 			continue
 		}
 		for _, p := range far.Addrs {
-			c.Peers = append(c.Peers, labPeer{p.Addr(), labASN(topo, far.Node)})
+			c.Peers = append(c.Peers, labPeer{p.Addr(), labASN(topo, far.Node), site})
 		}
 	}
 	return c

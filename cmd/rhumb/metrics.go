@@ -3,12 +3,12 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/placement"
-	"rhumb/placement/decide"
 	"rhumb/placement/store"
 )
 
@@ -36,7 +36,7 @@ func newStateMetrics(look func() seen) *stateMetrics {
 		frozen:   describe("rhumb_frozen", "1 while an operator has stopped every automatic decision."),
 		leader:   describe("rhumb_leader", "1 for the node which directs; no series while nobody does.", "node"),
 		site:     describe("rhumb_site_state", "1 for the state in which the site is measured to be.", "site", "state"),
-		failOpen: describe("rhumb_fail_open", "1 while answers of the service are given as if all its clusters were up.", "service"),
+		failOpen: describe("rhumb_fail_open", "1 while answers of the service, whose names lie in the zone, are given as if what measures down were up.", "zone", "service"),
 		drain:    describe("rhumb_drain_expiry_timestamp_seconds", "When the time of the site's drain runs out; no series for one without.", "site"),
 		age:      describe("rhumb_state_age_seconds", "Time since the source was last heard of.", "source")}
 }
@@ -77,16 +77,26 @@ func (m *stateMetrics) snapshot(s *placement.Snapshot, gauge func(*prometheus.De
 			gauge(m.site, number(v.State == state), name, state.String())
 		}
 	}
-	open := make(map[string]bool)
-	for _, a := range s.Alarms {
-		if a.Kind == decide.AlarmFailOpen {
-			open[a.Object] = true
+	for i := range s.Inventory.Services {
+		svc := &s.Inventory.Services[i]
+		gauge(m.failOpen, number(s.FailOpen(svc.Name)), zoneOf(s.Inventory, svc), svc.Name)
+	}
+}
+
+// zoneOf is the zone in which a service's names lie: the longest that holds the
+// first of them; empty for a service without names.
+func zoneOf(inv *placement.Inventory, svc *placement.Service) string {
+	if svc.IsNameServer() {
+		return svc.Zone
+	}
+	zone := ""
+	for i := range inv.Zones {
+		z := inv.Zones[i].Name
+		if len(svc.Names) > 0 && len(z) > len(zone) && (svc.Names[0] == z || strings.HasSuffix(svc.Names[0], "."+z)) {
+			zone = z
 		}
 	}
-	for i := range s.Inventory.Services {
-		name := s.Inventory.Services[i].Name
-		gauge(m.failOpen, number(open[name]), name)
-	}
+	return zone
 }
 
 // fleet shows what the store says, and how old that is.

@@ -118,6 +118,9 @@ func (o ops) forceOnce(ctx context.Context, f placement.Force, dryRun bool) (api
 	if err != nil {
 		return api.Outcome{}, err
 	}
+	if f.Object.Site == "" {
+		return api.Outcome{}, &placement.Refusal{Rule: placement.RuleEmptySelector, Object: "force", Have: "no site", Limit: "a site of the fleet"}
+	}
 	if !f.Object.IsSite() && inv.Cluster(f.Object) == nil {
 		return api.Outcome{}, fmt.Errorf("%w: cluster %s", api.ErrNotFound, f.Object)
 	}
@@ -175,6 +178,9 @@ func (o ops) Pin(ctx context.Context, p placement.Pin) (api.Outcome, error) {
 	_, snap, err := o.basis(p.Site)
 	if err != nil {
 		return api.Outcome{}, err
+	}
+	if p.Site == "" {
+		return api.Outcome{}, &placement.Refusal{Rule: placement.RuleEmptySelector, Object: "pin", Have: "no site", Limit: "a site of the fleet"}
 	}
 	text := fmt.Sprintf("held at plan %d; its health goes on", p.Revision)
 	if p.Revision == 0 {
@@ -316,6 +322,10 @@ func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, er
 	}
 	if r.DryRun {
 		return res, nil
+	}
+	r.Fleet.SetAside = placement.Audit{}
+	if len(r.Override) > 0 {
+		r.Fleet.SetAside = placement.Audit{Who: r.Who, Reason: r.Note, Since: time.Now().UTC(), Override: r.Override}
 	}
 	rev, err := o.u.store.PutFleet(ctx, &r.Fleet, r.Blobs, r.Expect, r.Who, r.Note)
 	res.Revision = rev

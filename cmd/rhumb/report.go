@@ -86,7 +86,7 @@ func worthWriting(old, next *placement.Node, age time.Duration) bool {
 func still(n *placement.Node) placement.Node {
 	out := *n
 	out.At = time.Time{}
-	out.Alarms = nil
+	out.Alarms, out.Health = nil, nil // what matters of looks is in the votes
 	for _, a := range n.Alarms {
 		out.Alarms = append(out.Alarms, placement.Alarm{Kind: a.Kind, Object: a.Object})
 	}

@@ -10,7 +10,9 @@ import (
 
 	"rhumb/bgp"
 	"rhumb/edge/forward"
+	"rhumb/internal/config"
 	"rhumb/placement"
+	"rhumb/placement/node"
 	"rhumb/placement/store"
 )
 
@@ -21,6 +23,7 @@ func addBGP(u *unit) {
 	u.appliers = append(u.appliers, snaps)
 	views := u.views.subscribe()
 	u.bound = make(chan struct{})
+	addRPKI(u)
 	var speaker *bgp.Speaker
 	ready := make(chan struct{})
 	u.reports = append(u.reports, func(n *placement.Node) {
@@ -48,9 +51,17 @@ func addBGP(u *unit) {
 // the speaker has ended: on the way out it takes its time, for a graceful shutdown.
 func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *placement.Snapshot, views <-chan *store.View, done <-chan error) error {
 	prepared := s.Prepared()
+	standing := node.NewStanding(u.cfg.Node.Site)
 	for {
-		s.Apply(ctx, u.current.Load(), u.views.view().Announced)
+		now := time.Now()
+		snap, due := standing.Settle(u.current.Load(), now)
+		s.Apply(ctx, snap, u.views.view().Announced)
+		var again <-chan time.Time
+		if !due.IsZero() {
+			again = time.After(due.Sub(now))
+		}
 		select {
+		case <-again:
 		case <-prepared:
 			close(u.bound)
 			prepared = nil
@@ -72,17 +83,18 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}
-	for _, p := range b.Peers {
-		c.Peers = append(c.Peers, bgp.Peer{Address: p.Addr, ASN: p.ASN, Password: p.Password, GTSM: p.GTSM,
-			Multihop: uint8(p.Multihop), Hold: b.Hold.D(), Keepalive: keepalive(b.Hold.D()), OwnFamily: true})
+	c.Peers = bgpPeers(b)
+	if b.Engine == config.EngineKernel {
+		c.Kernel = &bgp.KernelConfig{Table: b.Kernel.Table, Protocol: uint8(b.Kernel.Protocol), Pulse: pulseFile(u.cfg)}
 	}
 	if u.has("health") {
 		c.Listening = u.listening
 	}
 	if !u.alone() {
 		ann := announcer{u}
-		c.Slots, c.Announcer = u.store, ann
+		c.Slots, c.Announcer, c.Renewed, c.Held = u.store, ann, u.session.Renewed, ann.held
 	}
+	c.MaxAnnounced, c.RPKI, c.Known = b.MaxAnnounced, u.vrps, u.known
 	return c
 }
 
@@ -157,6 +169,15 @@ func (a announcer) SetAnnounced(s placement.Announced) { a.u.session.SetAnnounce
 func (a announcer) LeaveNode(ctx context.Context, own placement.Announced, _ []placement.Announced) error {
 	a.u.session.DropAnnounced(own.Prefix)
 	return a.u.store.LeaveNode(ctx, own.Prefix, own.Node, own.Site)
+}
+
+// held tells whether the store shows a slot of this site; while it is away, all that
+// was granted holds.
+func (a announcer) held(prefix netip.Prefix) bool {
+	v := a.u.views.view()
+	return !v.Connected || slices.ContainsFunc(v.Slots, func(s placement.Slot) bool {
+		return s.Prefix == prefix && s.Site == a.u.cfg.Node.Site
+	})
 }
 
 // FreeSlot gives this site's slot of a prefix back, if it holds one.

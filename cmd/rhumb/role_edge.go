@@ -24,7 +24,8 @@ import (
 func addEdge(u *unit) {
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
-	e := &edgeRole{unit: u, ready: make(chan struct{})}
+	e := &edgeRole{unit: u, ready: make(chan struct{}), encounters: newEncounters(u.socket("evidence.sock"), u.clustersHere)}
+	u.add("encounters", e.encounters.run)
 	u.reports = append(u.reports, e.report)
 	u.add("edge", func(ctx context.Context) error {
 		snap, site, err := u.awaitSnapshot(ctx)
@@ -44,6 +45,8 @@ type edgeRole struct {
 	forwarder *forward.Forwarder
 	agent     *edge.Agent
 	ready     chan struct{}
+	// encounters tells the role health how requests end.
+	encounters *encounters
 	// leaving tells that the agent was told to let its sessions go; owned by run.
 	leaving bool
 }
@@ -88,7 +91,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
 		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp"),
-		Strays: strays{fwd}, Log: u.log, Registerer: u.metrics})
+		Strays: strays{fwd}, Met: e.encounters.met, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"rhumb/health"
@@ -19,15 +21,37 @@ import (
 func addHealth(u *unit) {
 	stream := health.NewStream(u.socket("votes.sock"), u.log)
 	u.add("stream", stream.Run)
+	units := health.NewUnits(u.socket(aliveSocket), u.log)
+	u.add("units", units.Run)
 	snaps := newSnapshotBox()
 	u.appliers = append(u.appliers, snaps)
+	var agent atomic.Pointer[health.Agent]
+	u.reports = append(u.reports, func(n *placement.Node) {
+		if a := agent.Load(); a != nil {
+			r := a.Report()
+			n.Health = r.Short()
+			n.Alarms = slices.Concat(n.Alarms, healthAlarms(r))
+		}
+	})
+	u.looks = func() *placement.HealthStats {
+		if a := agent.Load(); a != nil {
+			return a.Report()
+		}
+		return nil
+	}
+	evidence := health.NewEvidence(u.socket("evidence.sock"), func(e health.Encounter) {
+		if a := agent.Load(); a != nil {
+			a.Meet(e)
+		}
+	}, u.log)
+	u.add("evidence", evidence.Run)
 	u.add("health", func(ctx context.Context) error {
 		_, site, err := u.awaitSnapshot(ctx)
 		if err != nil {
 			return err
 		}
 		u.awaitBound(ctx)
-		return runHealth(ctx, u, site, stream, snaps.box)
+		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events()}, snaps.box, &agent)
 	})
 }
 
@@ -49,38 +73,51 @@ func (u *unit) awaitBound(ctx context.Context) {
 
 // runHealth builds the agent and owns it until it ends. A site without a beat
 // address or an identity probes its own clusters and hears nobody.
-func runHealth(ctx context.Context, u *unit, site *placement.Site, stream *health.Stream, snaps <-chan *placement.Snapshot) error {
+func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Config, snaps <-chan *placement.Snapshot, shown *atomic.Pointer[health.Agent]) error {
 	incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation"), time.Now())
 	if err != nil {
 		return err
 	}
 	teller := newVoteTeller(u.event)
-	c := health.Config{Node: u.cfg.Node.Name, Site: site.Name, Domain: site.Domain(), NodeID: site.Number, Incarnation: incarnation,
-		Interval: beatInterval, Stream: stream, Plan: u.planRevision, Log: u.log, Metric: u.metrics,
-		Sink:  func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) },
-		Ended: func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }}
+	c.Node, c.Site, c.Domain, c.NodeID, c.Incarnation = u.cfg.Node.Name, site.Name, site.Domain(), site.Number, incarnation
+	c.Interval, c.ScriptDir, c.Fit, c.Plan, c.Log, c.Metric = beatInterval, u.cfg.Scripts, u.fitness().Look, u.planRevision, u.log, u.metrics
+	c.Sink = func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) }
+	c.Ended = func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }
 	if site.Beat.IsValid() && u.identity != nil {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
 		if err != nil {
 			return fmt.Errorf("beats: %w", err)
 		}
+		if err := conn.SetReadBuffer(beatBuffer); err != nil {
+			u.log.Warn("beats: the socket's buffer stays small; a pause of this process may lose some", "err", err)
+		}
 		c.Beat = conn
 	}
 	agent := health.New(c)
+	shown.Store(agent)
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
-	agent.Set(u.healthPeers(u.current.Load().Inventory), health.Probes(u.current.Load().Inventory, site.Name))
+	look := func(inv *placement.Inventory) {
+		agent.SetServices(health.ServicesOf(inv))
+		agent.Set(u.healthPeers(inv), health.Probes(inv, site.Name))
+	}
+	look(u.current.Load().Inventory)
 	for {
 		select {
 		case s := <-snaps:
-			agent.Set(u.healthPeers(s.Inventory), health.Probes(s.Inventory, site.Name))
+			look(s.Inventory)
 		case err := <-done:
 			return err
 		}
 	}
 }
 
-// beatInterval is that of a fleet of few sites: a dead one is seen within a second.
+// beatBuffer holds the beats of some seconds' pause of ours, from a hundred sites;
+// the kernel gives at most net.core.rmem_max.
+const beatBuffer = 1 << 20
+
+// beatInterval is that of a fleet of few sites: with three, a dead one
+// is seen within a second, with six after a third of one.
 const beatInterval = 100 * time.Millisecond
 
 func (u *unit) planRevision() int64 {
@@ -102,7 +139,8 @@ func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
 			u.log.Error("beats: a site is not heard", "peer", s.Name, "err", err)
 			continue
 		}
-		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key}})
+		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key},
+			HalfLife: inv.Comeback().HalfLife.D()})
 	}
 	return out
 }

@@ -37,7 +37,7 @@ process a unit, so that a crash takes nothing with it but its own work.`,
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/rhumb/node.yaml", "node file")
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "roles to run (default: all of the node file)")
-	return []*cobra.Command{cmd}
+	return []*cobra.Command{cmd, a.watchdogCommand()}
 }
 
 // logger writes to stderr: text, since the journal and the lab's file are read by people.
@@ -99,6 +99,7 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 	if u.has(config.RoleEdge) {
 		addEdge(u)
 	}
+	addPresence(u)
 	u.buildLoop()
 	u.add("report", u.reportLoop)
 	if err := addAPI(u, false); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"rhumb/bgp/rpki"
 	"rhumb/internal/config"
 	"rhumb/placement"
 	"rhumb/placement/geo"
@@ -45,12 +46,17 @@ type unit struct {
 	appliers []node.Applier
 	reports  []func(*placement.Node)
 	tasks    []task
+	// looks are all that this process's role health found; nil without that role.
+	looks func() *placement.HealthStats
 	// notify tells the service manager; a no-op where there is none.
 	notify func(state string)
 	// present closes when the first snapshot is in force.
 	present chan struct{}
 	// bound closes when the speaker has put its addresses on lo; nil without role bgp.
 	bound chan struct{}
+	// vrps judge our origins and known remembers them; nil without bgp.rpki.
+	vrps  *rpki.Source
+	known *rpki.Known
 }
 
 // task is a long-lived part of a unit; its end is the unit's end.

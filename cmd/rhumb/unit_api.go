@@ -13,6 +13,7 @@ import (
 	"rhumb/internal/api"
 	"rhumb/internal/config"
 	"rhumb/internal/dash"
+	"rhumb/placement"
 	"rhumb/placement/store"
 )
 
@@ -77,10 +78,26 @@ func (u *unit) apiState() api.State {
 	if u.loop != nil {
 		s.Alarms = u.loop.Alarms()
 	}
+	s.Nodes = u.withLooks(s.Nodes)
 	if len(s.Nodes) == 0 { // a role alone: this unit is all there is
 		s.Nodes = append(s.Nodes, u.record(s.Now))
 	}
 	return s
+}
+
+// withLooks puts all looks of this unit in place of the few that its record holds.
+func (u *unit) withLooks(nodes []placement.Node) []placement.Node {
+	if u.looks == nil {
+		return nodes
+	}
+	all := u.looks()
+	i := slices.IndexFunc(nodes, func(n placement.Node) bool { return n.Name == u.cfg.Node.Name && n.Unit == u.name })
+	if i < 0 || all == nil {
+		return nodes
+	}
+	nodes = slices.Clone(nodes)
+	nodes[i].Health = all
+	return nodes
 }
 
 // eventLog reads the fleet's log.

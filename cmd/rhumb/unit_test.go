@@ -187,7 +187,7 @@ func TestStateMetrics(t *testing.T) {
 	for want, n := range map[string]float64{
 		"rhumb_snapshot_plan_revision": 1042, "rhumb_snapshot_votes_revision": 17, "rhumb_frozen": 1,
 		"rhumb_leader nyc1-a": 1, "rhumb_site_state ams1 down": 1, "rhumb_site_state ams1 up": 0,
-		"rhumb_fail_open www": 1, "rhumb_fail_open eu": 0, "rhumb_drain_expiry_timestamp_seconds ams1": 3000,
+		"rhumb_fail_open www cdn.demo.test.": 1, "rhumb_fail_open eu cdn.demo.test.": 0, "rhumb_drain_expiry_timestamp_seconds ams1": 3000,
 		"rhumb_state_age_seconds director": 4, "rhumb_state_age_seconds store": 3,
 	} {
 		words := strings.Fields(want)

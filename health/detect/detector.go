@@ -1,220 +1,310 @@
 package detect
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
-// State is what the observer sees of a subject.
-type State uint8
-
-// The states. A subject that was never heard is Unknown: start-up is not down.
-const (
-	Unknown State = iota
-	Up
-	Down
-	Left // it said goodbye
-)
-
-func (s State) String() string { return [...]string{"unknown", "up", "down", "left"}[s] }
+// Silence is a path by which nothing is heard, and since when.
+type Silence struct {
+	Via   uint32
+	Since time.Duration
+}
 
 // Change is a subject's new state and when it began.
 type Change struct {
-	Subject uint16
+	Subject uint32
 	State   State
-	At      time.Time
-	// Silent is how long nothing was heard, for a Down.
-	Silent time.Duration
+	At      time.Duration
+	// Heard is when the subject was last heard by any path.
+	Heard time.Duration
+	// Silent are the paths that led to a Path or Down.
+	Silent []Silence
 }
 
-// Config are the times of a Detector.
-type Config struct {
-	Interval time.Duration // between two beats of a subject
-	Timeout  time.Duration // silence after which a subject is down
-	// MaxHold ends a hold at last, lest the true loss of most sites be hidden.
-	MaxHold time.Duration
-	// LeaveFor is how long a subject may stay away after it said goodbye (an
-	// upgrade, a restart) before it counts as down.
-	LeaveFor time.Duration
-}
-
-// Defaults returns the times for a beat interval on one path: 2 s at 300 ms, 1 s at
-// 100 ms, since outages of a path of up to a second come many times a day, and
-// never fewer than six intervals, since single beats get lost all the time.
-func Defaults(interval time.Duration) Config {
-	timeout := max(2*time.Second, 6*interval)
-	if interval <= 100*time.Millisecond {
-		timeout = max(10*interval, 500*time.Millisecond)
-	}
-	return Config{Interval: interval, Timeout: timeout, MaxHold: 25 * time.Second, LeaveFor: 30 * time.Second}
-}
-
-// Detector judges subjects by the age of their newest beat. It is a value for
-// one goroutine; times come from the caller and never run backwards.
+// Detector judges subjects by the age of their newest beat on each path. It is a
+// value for one goroutine; times come from the caller, as durations since a
+// moment of its choice, and never run backwards.
 type Detector struct {
 	cfg      Config
-	subjects map[uint16]*subject
-	order    []uint16  // ids by number: changes come in this order, not the map's
-	last     time.Time // the newest time seen
-	hold     hold
-}
-
-// subject is one site that is watched.
-type subject struct {
-	state State           // as last reported
-	heard time.Time       // arrival of the newest beat; zero: never
-	inc   map[uint16]mark // by sending node
-}
-
-// mark orders the beats of one node.
-type mark struct{ incarnation, seq uint32 }
-
-// hold is how long the observer has doubted itself.
-type hold struct {
-	since time.Time // zero: not held
-	calm  time.Time // when the majority was heard again
+	subjects map[uint32]*subject
+	queue    queue
+	now      time.Duration // everything up to here is judged
+	tick     time.Duration // when the observer checks itself next
+	check    selfcheck
+	changes  []Change
 }
 
 // New returns a detector which watches nobody.
 func New(cfg Config) *Detector {
-	return &Detector{cfg: cfg, subjects: make(map[uint16]*subject)}
+	return &Detector{cfg: cfg, subjects: make(map[uint32]*subject)}
 }
 
 // Watch sets the subjects; known ones keep what was heard of them.
-func (d *Detector) Watch(ids []uint16) {
-	next := make(map[uint16]*subject, len(ids))
+func (d *Detector) Watch(ids []uint32) {
+	known := d.subjects
+	d.subjects, d.queue = make(map[uint32]*subject, len(ids)), d.queue[:0]
 	for _, id := range ids {
-		next[id] = d.subjects[id]
-		if next[id] == nil {
-			next[id] = &subject{inc: make(map[uint16]mark)}
+		switch s := known[id]; {
+		case d.subjects[id] != nil: // named twice
+		case s != nil:
+			d.subjects[id] = s
+			d.queue.add(s)
+		default:
+			d.Add(id)
 		}
 	}
-	d.subjects, d.order = next, slices.Clone(ids)
-	slices.Sort(d.order)
 }
 
-// Hear takes a datagram of a subject's node. Old ones (a lower incarnation, a
-// number not above the newest) are no evidence and return false: whoever sends a
-// copy again, or holds one back, keeps no dead subject alive.
-func (d *Detector) Hear(id uint16, b Beat, at time.Time) (changes []Change, fresh bool) {
+// Add watches one more subject.
+func (d *Detector) Add(id uint32) {
+	if d.subjects[id] == nil {
+		s := &subject{id: id, key: never}
+		d.subjects[id] = s
+		d.queue.add(s)
+	}
+}
+
+// Hear takes a beat of a subject: the path by which it came, the slot in which
+// it was sent, and its arrival. A beat that is not newer than the newest on its
+// path proves nothing and returns false. What was due before the arrival is
+// judged first, what is due at the very moment is not: the beat is there.
+func (d *Detector) Hear(id, by uint32, slot uint64, at time.Duration) (fresh bool) {
 	s := d.subjects[id]
 	if s == nil {
-		return nil, false
+		return false
 	}
-	m, known := s.inc[b.Node]
-	if known && (b.Incarnation < m.incarnation || b.Incarnation == m.incarnation && b.Seq <= m.seq) {
-		return nil, false
+	at = max(at, d.now)
+	d.advance(at - 1)
+	v := s.via(by, at)
+	if v.timed() && slot <= v.slot || s.state == Left && slot <= s.slot {
+		return false
 	}
-	s.inc[b.Node] = mark{b.Incarnation, b.Seq}
-	d.tick(at)
-	if at.After(s.heard) {
-		s.heard = at // of a goodbye too: the time to stay away begins with it
+	if v.hear(slot, at, d.cfg.Interval) {
+		s.fresh = at
 	}
-	state := Up
-	if b.Kind == KindLeave {
-		state = Left
-	}
-	return s.set(Change{Subject: id, State: state, At: at}), true
+	d.heard(s, v, at)
+	return true
 }
 
-// set moves a subject and returns the change, or none: what is steady is no news.
-func (s *subject) set(c Change) []Change {
-	if s.state == c.State {
-		return nil
+// Report takes the word of a relay that it last heard a subject at a time, and in
+// which slot that beat was sent. It proves nothing unless the slot rises: no relay
+// keeps a dead subject alive by saying the same again.
+func (d *Detector) Report(id, by uint32, slot uint64, heard, at time.Duration) (fresh bool) {
+	s := d.subjects[id]
+	if s == nil || by == 0 {
+		return false
 	}
-	s.state = c.State
-	return []Change{c}
+	at = max(at, d.now)
+	d.advance(at - 1)
+	v := s.via(by, at)
+	switch {
+	case v.slot > 0 && slot == v.slot, s.state == Left && slot <= s.slot:
+		return false
+	case v.slot > 0 && slot < v.slot, s.implausible(slot, at, d.cfg.Interval):
+		again := v.odd > 0 && slot > v.odd && slot-v.odd <= restartSlots
+		if v.odd = slot; !again {
+			return false
+		}
+		d.Restart(id) // it has begun to count anew, and we did not hear it say so
+	}
+	v.report(slot, min(heard, at))
+	d.heard(s, v, at)
+	return true
 }
 
-// Due judges what is due at now. A loop that was late by more than an interval
-// must first hand over what waits in its socket: the deadlines inside a pause
-// of the observer prove nothing about the subjects, so such a gap moves them.
-func (d *Detector) Due(now time.Time) []Change {
-	d.tick(now)
-	d.judgeHold(now)
-	if d.Held() {
-		return nil
+// restartSlots is by how much the slots of a relay's words may rise that are below
+// what it said before and still be taken for those of a subject that started anew.
+const restartSlots = 64
+
+// Sighting is when a subject was last heard directly, and in which slot; ok is
+// false if it never was.
+func (d *Detector) Sighting(id uint32) (at time.Duration, slot uint64, ok bool) {
+	s := d.subjects[id]
+	if s == nil || len(s.vias) == 0 || !s.vias[0].timed() {
+		return 0, 0, false
 	}
-	var out []Change
-	for _, id := range d.order {
-		s := d.subjects[id]
-		limit := d.cfg.Timeout
-		switch s.state {
-		case Left:
-			limit = d.cfg.LeaveFor
-		case Unknown, Down:
-			continue
-		}
-		if age := now.Sub(s.heard); age >= limit {
-			out = append(out, s.set(Change{Subject: id, State: Down, At: s.heard.Add(limit), Silent: age})...)
+	return s.vias[0].at, s.vias[0].slot, true
+}
+
+// Slot is the newest slot of a subject, heard by whatever path.
+func (d *Detector) Slot(id uint32) uint64 {
+	if s := d.subjects[id]; s != nil {
+		return s.slot
+	}
+	return 0
+}
+
+// Suspect tells whether it is time to ask others about a subject: its direct path
+// owes a beat, or is known to be broken.
+func (d *Detector) Suspect(id uint32, now time.Duration) bool {
+	s := d.subjects[id]
+	if s == nil || !s.alive() || !s.vias[0].timed() {
+		return false
+	}
+	v := &s.vias[0]
+	return now > v.expected(d.cfg.Interval)+max(time.Duration(v.margin()), d.cfg.Interval/3)
+}
+
+// Next is when Due should be called again, if nothing is heard until then.
+func (d *Detector) Next() time.Duration {
+	if len(d.queue) == 0 {
+		return never
+	}
+	return min(d.queue[0].key, d.nextTick())
+}
+
+// Restart forgets the slots of a subject: it has begun to count anew.
+func (d *Detector) Restart(id uint32) {
+	if s := d.subjects[id]; s != nil {
+		s.slot = 0
+		for i := range s.vias {
+			v := &s.vias[i]
+			*v = via{id: v.id, at: v.at}
 		}
 	}
+}
+
+// Leave takes a goodbye: the subject may stay away for a while from now on.
+func (d *Detector) Leave(id uint32, slot uint64, at time.Duration) {
+	if s := d.subjects[id]; s != nil {
+		at = max(at, d.now)
+		d.advance(at - 1)
+		s.slot, s.heard = max(s.slot, slot), at
+		d.set(s, Left, at)
+	}
+}
+
+// heard notes evidence of life, and what follows from it.
+func (d *Detector) heard(s *subject, v *via, at time.Duration) {
+	if v.slot > s.slot+1 || at > s.quiet(&d.cfg) {
+		s.run = at
+	}
+	news := v.slot > s.slot && at-v.at < s.timeout(&d.cfg)
+	s.slot, s.heard, s.retry = max(s.slot, v.slot), max(s.heard, v.at), 0
+	switch {
+	case s.state == Down && !news: // a straggler: it lived before, as we know
+	case v.id == 0 && at-v.at < s.timeout(&d.cfg), s.state == Unknown:
+		d.set(s, Up, at)
+	case s.state == Down, s.state == Left:
+		d.set(s, Path, at)
+	}
+	if due := s.due(&d.cfg); due < s.key {
+		d.queue.set(s, due)
+	}
+}
+
+// Due judges what is due up to now, each at its own time.
+func (d *Detector) Due(now time.Duration) { d.advance(max(now, d.now)) }
+
+// Changes returns what has changed since the last call, in order of time. They
+// are overwritten by the next judgement.
+func (d *Detector) Changes() []Change {
+	out := d.changes
+	d.changes = d.changes[:0]
 	return out
 }
 
-// tick moves the time on. When the observer itself stood still, every subject
-// gets the missing time credited.
-func (d *Detector) tick(now time.Time) {
-	if gap := now.Sub(d.last); !d.last.IsZero() && gap > 3*d.cfg.Interval {
-		for _, s := range d.subjects {
-			if !s.heard.IsZero() {
-				s.heard = s.heard.Add(gap)
-			}
+// advance runs the clock to a time: due subjects and self-checks in their order,
+// so that it makes no difference in how many steps the time passes.
+func (d *Detector) advance(to time.Duration) {
+	for len(d.queue) > 0 {
+		due := d.queue[0].key
+		if next := min(due, d.nextTick()); next > to {
+			break
 		}
+		if d.tick <= due {
+			d.selfCheck(d.tick)
+			d.tick += d.cfg.Interval / ticksPerInterval
+			continue
+		}
+		d.judge(d.queue[0], due)
 	}
-	if now.After(d.last) {
-		d.last = now
+	d.now = max(d.now, to)
+	if d.idle() {
+		d.tick = max(d.tick, (d.now/d.cfg.Interval+1)*d.cfg.Interval)
 	}
 }
 
-// judgeHold begins a hold when more than half of two or more subjects fell
-// silent for 1.6 intervals: then the observer is the likelier fault. It ends two
-// intervals after the majority is heard again, or after MaxHold.
-func (d *Detector) judgeHold(now time.Time) {
-	limit := d.cfg.Interval * 16 / 10
-	watched, silent := 0, 0
-	for _, s := range d.subjects {
-		if s.state == Up {
-			watched++
-			if now.Sub(s.heard) > limit {
-				silent++
-			}
-		}
+// idle tells whether nothing can happen before somebody is heard.
+func (d *Detector) idle() bool {
+	return len(d.queue) == 0 || d.queue[0].key == never && !d.Held()
+}
+
+// nextTick is when the observer checks itself next; not while nothing can happen.
+func (d *Detector) nextTick() time.Duration {
+	if d.idle() {
+		return never
 	}
-	sick := watched >= 2 && 2*silent > watched
+	return d.tick
+}
+
+// judge looks at a subject whose time has come, or seems to have.
+func (d *Detector) judge(s *subject, at time.Duration) {
+	due := s.due(&d.cfg)
 	switch {
-	case d.hold.since.IsZero() && sick:
-		d.hold = hold{since: now}
-	case d.hold.since.IsZero():
-	case sick:
-		d.hold.calm = time.Time{}
-		if now.Sub(d.hold.since) > d.cfg.MaxHold {
-			d.hold = hold{}
-			d.release(now)
-		}
-	case d.hold.calm.IsZero():
-		d.hold.calm = now
-	case now.Sub(d.hold.calm) >= 2*d.cfg.Interval:
-		d.hold = hold{}
+	case due > at:
+		d.queue.set(s, due)
+	case s.state == Left:
+		d.set(s, Down, max(at, due))
+	case d.Held() || !d.check.sure && d.mostSilent(at):
+		d.begin(at)
+		d.queue.set(s, never) // until the hold ends
+	case s.downDue(&d.cfg) <= at || d.early(s, at):
+		d.set(s, Down, at)
+	case s.state == Up && s.pathDue(&d.cfg) <= at:
+		d.set(s, Path, at)
+	default: // an early verdict without proof
+		s.retry = at + d.cfg.Interval/16
+		d.queue.set(s, s.due(&d.cfg))
 	}
 }
 
-// release lets what was silent through the whole hold be judged now.
-func (d *Detector) release(now time.Time) {
-	for _, s := range d.subjects {
-		if s.state == Up && now.Sub(s.heard) < d.cfg.Timeout {
-			s.heard = now
+// set moves a subject to a state and notes the change, or nothing: what is steady
+// is no news. Two states of one subject never begin at the same time.
+func (d *Detector) set(s *subject, to State, at time.Duration) {
+	if s.state == to {
+		if due := s.due(&d.cfg); due > s.key {
+			d.queue.set(s, due)
+		}
+		return
+	}
+	if s.state != Unknown {
+		at = max(at, wholeMs(s.since+1))
+	}
+	first := s.state == Unknown
+	s.state, s.since = to, at
+	c := Change{Subject: s.id, State: to, At: at, Heard: s.heard}
+	if !first && (to == Down || to == Path) {
+		for i := range s.vias {
+			if v := &s.vias[i]; to == Down || v.id == 0 {
+				c.Silent = append(c.Silent, Silence{v.id, v.at})
+			}
 		}
 	}
+	d.changes = append(d.changes, c)
+	d.queue.set(s, s.due(&d.cfg))
 }
-
-// Held tells whether the observer doubts itself.
-func (d *Detector) Held() bool { return !d.hold.since.IsZero() }
 
 // State returns a subject's state.
-func (d *Detector) State(id uint16) State {
+func (d *Detector) State(id uint32) State {
 	if s := d.subjects[id]; s != nil {
 		return s.state
 	}
 	return Unknown
+}
+
+// Suspicion is how sure the observer is, by the delays seen so far, that the next
+// beat of a subject will come by no path: phi of a normal distribution, 0 to 99.
+// It rises long before a verdict, for what costs nothing: asking others, warming
+// a backup.
+func (d *Detector) Suspicion(id uint32, now time.Duration) float64 {
+	s := d.subjects[id]
+	if s == nil || s.state == Unknown || s.state == Left {
+		return 0
+	}
+	phi := float64(maxPhi)
+	for i := range s.vias {
+		if v := &s.vias[i]; s.works(v) && v.timed() {
+			phi = min(phi, v.phi(now, d.cfg.Interval))
+		}
+	}
+	return phi
 }

@@ -301,6 +301,9 @@ func (s *Server) apply(r *http.Request, dryRun bool) (any, error) {
 	if err := knownRules(req.Override); err != nil {
 		return nil, fmt.Errorf("apply: %w", err)
 	}
+	if len(req.Override) > 0 && strings.TrimSpace(req.Note) == "" {
+		return nil, fmt.Errorf("apply: %w: a rule is set aside with a reason only; say why in the note", ErrInvalid)
+	}
 	if match := strings.Trim(r.Header.Get("If-Match"), `"`); match != "" {
 		rev, err := strconv.ParseInt(match, 10, 64)
 		if err != nil {

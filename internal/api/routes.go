@@ -55,6 +55,8 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/sessions", roleRead, "Client sessions by node; ?site= &state=", nil, List[Sessions]{}, s.getSessions},
 		{"GET", "/nodes", roleRead, "Units as they report themselves", nil, List[placement.Node]{}, s.getNodes},
 		{"GET", "/slots", roleRead, "Slots and anchors of each prefix", nil, List[Slot]{}, s.getSlots},
+		{"GET", "/checks", roleRead, "The last look of each check, failed ones first; ?site=", nil, List[Check]{}, s.getChecks},
+		{"GET", "/availability", roleRead, "Servers, sites and services: how much of the time each vantage saw them work; ?site=", nil, List[Figure]{}, s.getAvailability},
 		{"GET", "/rules", roleRead, "The one table of rules", nil, List[placement.Rule]{}, s.getRules},
 		{"GET", "/events", roleRead, "Events, oldest first; ?since= &kind= &site= &limit=", nil, List[placement.Event]{}, s.getEvents},
 		{"GET", "/config", roleRead, "The fleet in force and its revision", nil, placement.Inventory{}, s.getConfig},

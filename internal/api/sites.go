@@ -136,6 +136,9 @@ type Route struct {
 	Anchor    bool               `json:"anchor,omitempty"`
 	Slot      int                `json:"slot,omitempty"`
 	MED       uint32             `json:"med,omitempty"`
+	// Origin is what the RPKI says of the route, and OriginText by which VRPs.
+	Origin     string `json:"origin,omitempty"`
+	OriginText string `json:"origin_text,omitempty"`
 	// Reported is false while no unit of the site tells what it announces.
 	Reported bool `json:"reported"`
 }
@@ -289,6 +292,7 @@ func (r *Route) reported(s *State, site string) {
 				continue
 			}
 			r.Reported, r.Announced, r.Since, r.MED, r.Refusal = true, st.Announced, st.Since, st.MED, st.Refusal
+			r.Origin, r.OriginText = st.Origin, st.OriginText
 			r.Mode = st.Mode.Or(r.Mode)
 			r.Cause = cmp.Or(st.Cause, r.Cause)
 		}

@@ -257,6 +257,9 @@ func (n *notices) routes(sites []Site) {
 			if r.Refusal != nil {
 				n.add(Warn, "RouteRefused", site.Name+" "+p, "%s stays at %s at %s: %v", p, r.Announced, site.Name, r.Refusal)
 			}
+			if r.Origin == "invalid" {
+				n.add(Page, "OriginInvalid", site.Name+" "+p, "the RPKI calls our origin of %s at %s invalid (%s); announced: %s", p, site.Name, r.OriginText, r.Announced)
+			}
 			if r.Reported && r.Mode == placement.Act {
 				heard[p] = true
 				loud[p] = loud[p] || r.Announced != placement.Withdrawn

@@ -133,6 +133,7 @@ func TestNotices(t *testing.T) {
 		"digests differ":    {func(s *State) { s.Nodes[1].Digest = "e2" }, "DigestDiffers", Page},
 		"a unit lags":       {func(s *State) { s.Nodes[1].Snapshot = "1041.3" }, "SnapshotSkew", Warn},
 		"a lowering denied": {func(s *State) { s.Nodes[2].BGP.Routes[0].Refusal = &placement.Refusal{Rule: placement.RuleSlots} }, "RouteRefused", Warn},
+		"a wrong ROA":       {func(s *State) { s.Nodes[2].BGP.Routes[0].Origin = "invalid" }, "OriginInvalid", Page},
 		"a zone is broken":  {func(s *State) { s.Nodes[3].DNS.Zones[0].Error = "line 4" }, "ZoneNotServed", Warn},
 		"nobody announces": {func(s *State) {
 			for i := range 3 {

@@ -56,7 +56,7 @@ func (b *builder) add(src *source, first bool) error {
 	if first && d.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
 	}
-	for _, key := range []string{"mode", "roles", "ecs", "safety", "revoked"} {
+	for _, key := range []string{"mode", "roles", "ecs", "safety", "recovery", "revoked"} {
 		if !first && src.has(key) {
 			src.fail([]string{key}, "belongs into %s: it is one for the whole fleet", b.docs[0].file)
 		}
@@ -118,6 +118,7 @@ func (b *builder) build(zones ZoneReader) {
 // rest is what the fleet file alone says.
 func (b *builder) rest(root *document) {
 	b.revoked(root)
+	b.recovery(root)
 	f := &b.out.Fleet
 	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
 	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {
@@ -141,6 +142,25 @@ func (b *builder) rest(root *document) {
 	if f.Safety.MinSites < 0 || f.Safety.MaxDrains < 0 {
 		root.fail([]string{"safety"}, "min_sites and max_drains are counts")
 	}
+}
+
+// recovery takes how what failed comes back. Nothing said is nothing kept, so that a
+// later default holds for fleets which never chose.
+func (b *builder) recovery(root *document) {
+	r, d := &root.Recovery, placement.DefaultRecovery()
+	if *r == (recoveryFile{}) {
+		return
+	}
+	floor := deref(r.Floor, float64(d.Floor)/1000)
+	if !isPart(floor) {
+		root.fail([]string{"recovery", "floor"}, "%v is not a part between 0 and 1", floor)
+	}
+	out := placement.Recovery{Delay: deref(r.Delay, d.Delay), Ramp: deref(r.Ramp, d.Ramp),
+		Floor: int(floor*1000 + 0.5), HalfLife: deref(r.HalfLife, d.HalfLife)}
+	if out.HalfLife.D() < time.Second {
+		root.fail([]string{"recovery", "half_life"}, "%s: want at least 1s", out.HalfLife)
+	}
+	b.out.Recovery = &out
 }
 
 // isPart also refuses NaN, which YAML can say and which every comparison fails.
@@ -223,55 +243,6 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 func usable(a netip.AddrPort) bool {
 	ip := a.Addr()
 	return a.IsValid() && a.Port() > 0 && ip.Zone() == "" && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast()
-}
-
-// check takes one entry of checks, with its defaults filled in. A timeout not
-// shorter than the interval would let looks at one target overlap.
-func (b *builder) check(d *document, name string, c checkFile) {
-	at := []string{"checks", name}
-	out := placement.Check{Name: name, Fault: c.Fault,
-		Every: placement.Duration(c.Every.Or(placement.DefaultEvery)), Timeout: placement.Duration(c.Timeout.Or(placement.DefaultTimeout)),
-		Rise: or(c.Rise, placement.DefaultRise), Fall: or(c.Fall, placement.DefaultFall)}
-	kinds := 0
-	if h := c.HTTP; h != nil {
-		kinds++
-		out.HTTP = &placement.HTTPCheck{Path: or(h.Path, "/"), TLS: h.TLS, Host: h.Host, Expect: h.Expect, Body: h.Body, Verify: h.Verify}
-		if !strings.HasPrefix(out.HTTP.Path, "/") {
-			d.fail(append(at, "http", "path"), "%q does not begin with /", h.Path)
-		}
-		if !slices.Contains([]string{"", "chain", "skip"}, h.Verify) {
-			d.fail(append(at, "http", "verify"), "%q: want chain or skip", h.Verify)
-		}
-	}
-	if t := c.TCP; t != nil {
-		kinds++
-		out.TCP = &placement.TCPCheck{Send: t.Send, Expect: t.Expect}
-	}
-	if q := c.DNS; q != nil {
-		kinds++
-		out.DNS = &placement.DNSCheck{Name: fqdn(q.Name), Type: strings.ToUpper(or(q.Type, "SOA")), Expect: q.Expect}
-		if !slices.Contains(dnsTypes(), out.DNS.Type) {
-			d.fail(append(at, "dns", "type"), "%q: want one of %s", q.Type, strings.Join(dnsTypes(), ", "))
-		}
-	}
-	if kinds != 1 {
-		d.fail(at, "has %d kinds; want exactly one of http, tcp, dns", kinds)
-	}
-	if out.Timeout >= out.Every {
-		d.fail(append(at, "timeout"), "%s is not shorter than the interval of %s", out.Timeout, out.Every)
-	}
-	if c.Fault != placement.LocalFault && c.Fault != placement.SharedFault {
-		d.fail(append(at, "fault"), "want local or shared: what does a failure prove?")
-	}
-	if out.Rise < 1 || out.Fall < 1 {
-		d.fail(at, "rise and fall must be at least 1")
-	}
-	b.out.Checks = append(b.out.Checks, out)
-}
-
-// dnsTypes are the record types that a check may ask for.
-func dnsTypes() []string {
-	return []string{"SOA", "NS", "A", "AAAA", "CNAME", "TXT", "MX", "SRV", "SVCB", "HTTPS", "CAA", "PTR", "DNSKEY"}
 }
 
 // policy takes one entry of policies; parts become per mille, rounded.

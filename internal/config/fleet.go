@@ -25,6 +25,7 @@ type fleetFile struct {
 	Clients  map[string]clientFile  `yaml:"clients"`
 	ECS      ecsFile                `yaml:"ecs"`
 	Safety   safetyFile             `yaml:"safety"`
+	Recovery recoveryFile           `yaml:"recovery"`
 	Revoked  []string               `yaml:"revoked"` // serials, as `rhumb identity revoke` prints them
 }
 
@@ -80,42 +81,6 @@ type clusterFile struct {
 	Addresses   []netip.AddrPort `yaml:"addresses"`
 	CapacityQPS int64            `yaml:"capacity_qps"`
 	Check       string           `yaml:"check"`
-}
-
-// checkFile has exactly one of HTTP, TCP and DNS. Fault has no default: what a
-// failure proves decides whether a route may go, and nobody else knows.
-type checkFile struct {
-	HTTP    *httpFile          `yaml:"http"`
-	TCP     *tcpFile           `yaml:"tcp"`
-	DNS     *dnsFile           `yaml:"dns"`
-	Fault   placement.Fault    `yaml:"fault"`
-	Every   placement.Duration `yaml:"every"`
-	Timeout placement.Duration `yaml:"timeout"`
-	Rise    int                `yaml:"rise"`
-	Fall    int                `yaml:"fall"`
-}
-
-// httpFile mirrors placement.HTTPCheck.
-type httpFile struct {
-	Path   string `yaml:"path"`
-	TLS    bool   `yaml:"tls"`
-	Host   string `yaml:"host"`
-	Expect []int  `yaml:"expect"`
-	Body   string `yaml:"body"`
-	Verify string `yaml:"verify"`
-}
-
-// tcpFile mirrors placement.TCPCheck.
-type tcpFile struct {
-	Send   string `yaml:"send"`
-	Expect string `yaml:"expect"`
-}
-
-// dnsFile mirrors placement.DNSCheck.
-type dnsFile struct {
-	Name   string `yaml:"name"`
-	Type   string `yaml:"type"`
-	Expect string `yaml:"expect"`
 }
 
 // policyFile mirrors placement.Policy; Headroom is a part here, per mille there,
@@ -207,6 +172,14 @@ type safetyFile struct {
 	MaxDrains       *int     `yaml:"max_drains"`
 	MinHeadroom     *float64 `yaml:"min_headroom"`
 	MaxAnswerChange *float64 `yaml:"max_answer_change"`
+}
+
+// recoveryFile says how what failed comes back; pointers, since 0 is a value too.
+type recoveryFile struct {
+	Delay    *placement.Duration `yaml:"delay"`
+	Ramp     *placement.Duration `yaml:"ramp"`
+	Floor    *float64            `yaml:"floor"`
+	HalfLife *placement.Duration `yaml:"half_life"`
 }
 
 // ZoneInfo is what the zone reader found in a zone file.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"rhumb/placement"
 )
@@ -52,6 +53,9 @@ type Node struct {
 		// Routes are routing tables (MRT) by which clients are grouped.
 		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
+	// Scripts is the directory whose programs checks may run; empty: none. Who
+	// may change the fleet must not thereby run programs of his choice here.
+	Scripts string `yaml:"scripts"`
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
 }
@@ -106,7 +110,9 @@ type BGP struct {
 	// routes; it is set where every site has an AS of its own (RFC 6382).
 	MarkerASN uint32     `yaml:"marker_asn"`
 	RouterID  netip.Addr `yaml:"router_id"`
-	Engine    string     `yaml:"engine"` // gobgp
+	Engine    string     `yaml:"engine"` // gobgp or kernel
+	// Kernel says which routes the engine of that name writes.
+	Kernel *Kernel `yaml:"kernel"`
 	// Port is where sessions are accepted; 179 by default, -1 for none.
 	Port            int                `yaml:"port"`
 	Hold            placement.Duration `yaml:"hold"`
@@ -114,7 +120,21 @@ type BGP struct {
 	Peers           []Peer             `yaml:"peers"`
 	NextHop4        netip.Addr         `yaml:"next_hop4"`
 	NextHop6        netip.Addr         `yaml:"next_hop6"`
+	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
+	MaxAnnounced int  `yaml:"max_announced"`
+	RPKI         RPKI `yaml:"rpki"`
 }
+
+// RPKI says where the VRPs come from by which our own origins are judged: a
+// validator's JSON file, or RTR caches (RFC 8210).
+type RPKI struct {
+	File   string             `yaml:"file"`
+	RTR    []string           `yaml:"rtr"`     // HOST:PORT, the preferred one first
+	MaxAge placement.Duration `yaml:"max_age"` // 24h by default
+}
+
+// On tells whether there is anything to judge by.
+func (r *RPKI) On() bool { return r.File != "" || len(r.RTR) > 0 }
 
 // Peer is a BGP neighbour.
 type Peer struct {
@@ -122,6 +142,10 @@ type Peer struct {
 	ASN          uint32     `yaml:"asn"`
 	GTSM         bool       `yaml:"gtsm"`
 	Multihop     int        `yaml:"multihop"` // TTL; 0: directly connected
+	BFD          BFD        `yaml:"bfd"`
+	Local        netip.Addr `yaml:"local"`   // to speak from; the routing table's choice by default
+	Passive      bool       `yaml:"passive"` // wait for the neighbour to connect
+	Probe        *PathProbe `yaml:"probe"`   // looks at the path behind the neighbour
 	PasswordFile string     `yaml:"password_file"`
 	Password     string     `yaml:"-"`
 }
@@ -159,6 +183,9 @@ func (n *Node) defaults(dir string) {
 	if n.Identity != "" {
 		n.Identity = resolve(dir, n.Identity)
 	}
+	if n.Scripts != "" {
+		n.Scripts = resolve(dir, n.Scripts)
+	}
 	if n.Store.File != "" {
 		n.Store.File = resolve(n.Node.DataDir, n.Store.File)
 	}
@@ -176,8 +203,12 @@ func (n *Node) defaults(dir string) {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
 	}
 	if b := n.BGP; b != nil {
-		b.Engine, b.Port = or(b.Engine, "gobgp"), or(b.Port, 179)
+		b.defaults()
+		if b.RPKI.File != "" {
+			b.RPKI.File = resolve(dir, b.RPKI.File)
+		}
 		for i := range b.Peers {
+			b.Peers[i].BFD.defaults()
 			if f := b.Peers[i].PasswordFile; f != "" {
 				b.Peers[i].PasswordFile = resolve(dir, f)
 			}
@@ -302,9 +333,7 @@ func (n *Node) checkBGP(src *source) {
 	if !n.BGP.RouterID.Is4() {
 		src.fail([]string{"bgp", "router_id"}, "want an IPv4 address (RFC 4271, 4.2)")
 	}
-	if n.BGP.Engine != "gobgp" {
-		src.fail([]string{"bgp", "engine"}, "unknown engine %q; this version has gobgp", n.BGP.Engine)
-	}
+	n.BGP.checkEngine(src)
 	if n.BGP.GracefulRestart {
 		src.refuse(placement.RuleGRWithHealth, []string{"bgp", "graceful_restart"},
 			"a dead speaker would go on attracting traffic for the restart time")
@@ -315,7 +344,28 @@ func (n *Node) checkBGP(src *source) {
 	if n.BGP.Port < -1 || n.BGP.Port > 65535 {
 		src.fail([]string{"bgp", "port"}, "%d: want a port, or -1 to accept no sessions", n.BGP.Port)
 	}
+	n.checkRPKI(src)
 	n.checkPeers(src)
+}
+
+// checkRPKI checks where VRPs come from, and the ceiling.
+func (n *Node) checkRPKI(src *source) {
+	at := func(key string) []string { return []string{"bgp", "rpki", key} }
+	if n.BGP.MaxAnnounced < 0 {
+		src.fail([]string{"bgp", "max_announced"}, "%d: want a number of prefixes, or 0 for no ceiling", n.BGP.MaxAnnounced)
+	}
+	r := &n.BGP.RPKI
+	if r.File != "" && len(r.RTR) > 0 {
+		src.fail(at("rtr"), "file and rtr exclude each other")
+	}
+	for _, c := range r.RTR {
+		if host, port, err := net.SplitHostPort(c); err != nil || host == "" || port == "" {
+			src.fail(at("rtr"), "%q is not HOST:PORT", c)
+		}
+	}
+	if age := r.MaxAge.D(); age != 0 && (age < time.Minute || !r.On()) {
+		src.fail(at("max_age"), "%s: want at least 1m, and a file or rtr", r.MaxAge)
+	}
 }
 
 // checkPeers checks the neighbours one by one; each is named by its address.
@@ -336,6 +386,18 @@ func (n *Node) checkPeers(src *source) {
 			src.fail(at, "peer %s: gtsm is for directly connected peers, not for multihop (RFC 5082)", p.Addr)
 		case p.GTSM && p.ASN == n.BGP.ASN:
 			src.fail(at, "peer %s: gtsm is for external peers", p.Addr)
+		case p.Multihop > 0 && p.ASN == n.BGP.ASN:
+			src.fail(at, "peer %s: multihop is for external peers; internal ones need none", p.Addr)
+		case p.Local.IsValid() && p.Local.Is4() != p.Addr.Is4():
+			src.fail(at, "peer %s: local %s is of the other family", p.Addr, p.Local)
+		case p.Passive && n.BGP.Port < 0:
+			src.fail(at, "peer %s: passive waits for a connection, but no port is open (bgp.port %d)", p.Addr, n.BGP.Port)
+		}
+		if p.Probe != nil && p.Addr.IsValid() {
+			p.Probe.check(src, at, p.Addr, n.BGP.Engine)
+		}
+		if why := p.checkBFD(); why != "" && p.Addr.IsValid() {
+			src.fail(at, "peer %s: %s", p.Addr, why)
 		}
 		seen[p.Addr] = true
 	}

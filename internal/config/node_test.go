@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rhumb/placement"
 )
 
 // TestGoodNodes: the shipped node files load, and mean what they say.
@@ -39,6 +41,11 @@ func TestNodeDefaults(t *testing.T) {
 	}
 	if b := n.BGP; b.Engine != "gobgp" || b.Port != 179 || b.Hold.D() != 9*time.Second || b.Peers[0].Password != "secret" {
 		t.Errorf("%+v", b)
+	}
+	for i, want := range []BFD{{placement.Duration(50 * time.Millisecond), 3, 4784, true}, {placement.Duration(300 * time.Millisecond), 3, 3784, true}, {}} {
+		if n.BGP.Peers[i].BFD != want {
+			t.Errorf("peer %d: bfd %+v, want %+v", i, n.BGP.Peers[i].BFD, want)
+		}
 	}
 	if !n.Has(RoleBGP) || n.Has(RoleEdge) || n.Listen.Admin != "/run/rhumb" {
 		t.Errorf("%+v", n)

@@ -29,11 +29,12 @@ func (b *builder) refer() {
 	}
 	for i := range f.Sites {
 		for _, c := range f.Sites[i].Clusters {
-			if c.Check != "" && f.Check(c.Check) == nil {
-				d, at := b.where("sites", f.Sites[i].Name)
-				d.fail(append(at, "clusters", c.Name, "check"), "there is no check %q", c.Check)
-			}
+			d, at := b.where("sites", f.Sites[i].Name)
+			b.referCheck(d, append(slices.Clone(at), "clusters", c.Name, "check"), c.Check)
 		}
+	}
+	for i := range f.Checks {
+		b.referChildren(&f.Checks[i])
 	}
 }
 
@@ -70,9 +71,7 @@ func (b *builder) referService(d *document, at []string, s *placement.Service) {
 	if f.Policy(s.Policy) == nil {
 		d.fail(append(slices.Clone(at), "policy"), "there is no policy %q", s.Policy)
 	}
-	if s.Check != "" && f.Check(s.Check) == nil {
-		d.fail(append(slices.Clone(at), "check"), "there is no check %q", s.Check)
-	}
+	b.referCheck(d, append(slices.Clone(at), "check"), s.Check)
 	for _, site := range s.Sites {
 		if f.Site(site) == nil {
 			d.fail(append(slices.Clone(at), "sites"), "there is no site %q", site)
@@ -141,7 +140,11 @@ func (b *builder) referPrefix(p *placement.Prefix) {
 		}
 	}
 	n := len(f.AnnouncingSites(p))
-	if limit := n - p.MinAnchors(n); p.Slots < 0 || p.Slots > max(limit, 0) && p.Slots > 1 {
+	limit := n - p.MinAnchors(n)
+	if p.Reach == placement.Local && b.covered(p.Prefix) {
+		limit = n // the cover catches the clients: its Anchors stay
+	}
+	if p.Slots < 0 || p.Slots > max(limit, 0) && p.Slots > 1 {
 		d.refuse(placement.RuleSlots, append(slices.Clone(at), "slots"), "%d slots; %d sites with %d anchors leave %d", p.Slots, n, p.MinAnchors(n), limit)
 	}
 	if p.MinAnnouncing > n {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rhumb/authdns/zone"
+	"rhumb/placement"
 )
 
 // readZone is the reader that the product uses, so that the samples are judged
@@ -21,7 +22,7 @@ func readZone(origin, file string, data []byte) (ZoneInfo, error) {
 
 // TestGoodSamples: what is right loads.
 func TestGoodSamples(t *testing.T) {
-	for _, file := range []string{"testdata/good/small/fleet.yaml", "../../etc/lab/fleet/fleet.yaml", "../../etc/lab/root/fleet.yaml", "../../etc/fleet.yaml"} {
+	for _, file := range []string{"testdata/good/small/fleet.yaml", "testdata/good/checks/fleet.yaml", "testdata/good/local/fleet.yaml", "../../etc/lab/fleet/fleet.yaml", "../../etc/lab/root/fleet.yaml", "../../etc/fleet.yaml"} {
 		if _, err := LoadFleet(file, readZone); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
@@ -57,5 +58,38 @@ func TestBadSamples(t *testing.T) {
 				t.Errorf("want reason %q, have:\n%v", want[1], err)
 			}
 		})
+	}
+}
+
+// TestRecovery: a fleet that says nothing has the defaults, one that names a key
+// keeps those of the others, and 0 is a value.
+func TestRecovery(t *testing.T) {
+	load := func(more string) placement.Recovery {
+		t.Helper()
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS("testdata/good/small")); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "fleet.yaml")
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, append(b, more...), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := LoadFleet(file, readZone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Comeback()
+	}
+	want := placement.DefaultRecovery()
+	if have := load(""); have != want {
+		t.Errorf("%+v, want %+v", have, want)
+	}
+	want.Delay, want.Floor = 0, 250
+	if have := load("recovery: {delay: 0s, floor: 0.25}\n"); have != want {
+		t.Errorf("%+v, want %+v", have, want)
 	}
 }

@@ -148,7 +148,7 @@ func (s *source) valueError(err error) error {
 	case strings.HasPrefix(out.Reason, "mode "):
 		keys = []string{"mode"}
 	case strings.HasPrefix(out.Reason, "duration "):
-		keys = []string{"every", "timeout", "ttl", "hold"}
+		keys = []string{"every", "timeout", "ttl", "hold", "slow", "warn", "alarm", "max_age"}
 	case strings.Contains(out.Reason, "port"): // of netip, which does not always quote
 		keys = []string{"top", "low", "addresses", "beat", "edge", "vips"}
 		match = func(text string) bool { _, err := netip.ParseAddrPort(text); return err != nil }

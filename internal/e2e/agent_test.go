@@ -98,6 +98,11 @@ func runAgent(text string) int {
 
 // poll asks one question at its rate; a late answer delays the next.
 func (r *report) poll(ctx context.Context, i int, q question, every time.Duration) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(q.After):
+	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

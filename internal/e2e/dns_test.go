@@ -28,6 +28,7 @@ type question struct {
 	RD     bool           `json:"rd,omitempty"`     // ask a resolver
 	From   netip.Addr     `json:"from,omitzero"`    // the asker's address, in a crowd alone
 	Within time.Duration  `json:"within,omitempty"` // 1 s when zero
+	After  time.Duration  `json:"after,omitempty"`  // of a poll: begin so much later
 	// Again is when to ask once more, as a stub resolver does; never when zero.
 	Again time.Duration `json:"again,omitempty"`
 }

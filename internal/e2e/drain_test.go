@@ -47,6 +47,7 @@ func TestE2EDrain(t *testing.T) {
 	l.start(exec.Command(binary(t), "lab", "--dir", l.dir, "--router", "t-eu=bird", "--router", "t-us=frr", "--origin", "nginx"))
 	l.awaitReady()
 	l.owners()
+	l.hurry()
 	// Without this line all clients of eu go to nyc1, not half of them to tyo1, which
 	// is three times as far: what they notice has one measure then.
 	l.fault("cut", "t-eu", map[string]string{"towards": "t-ap"})

@@ -42,6 +42,7 @@ func TestE2EExplainIsTheWire(t *testing.T) {
 	t.Parallel()
 	l := startLab(t)
 	l.playResolvers(sites()[0])
+	l.checksSeen()
 	t.Run("calm", func(t *testing.T) { checkExplain(t, l, sites()[0], 1, nil) })
 
 	l.rhumb("drain", "nyc1", "--reason", "explained", "--for", "30m", "--override", "min-headroom")
@@ -52,6 +53,7 @@ func TestE2EExplainIsTheWire(t *testing.T) {
 
 	l.kill("tyo1")
 	l.await(30*time.Second, "tyo1 is out of the answers", func() error { return l.outOfAnswers("tyo1", "down") })
+	l.figuresTell("tyo1")
 	t.Run("drained and down", func(t *testing.T) {
 		checkExplain(t, l, sites()[0], 3, map[string]string{"nyc1": "drained by", "tyo1": "down"})
 	})

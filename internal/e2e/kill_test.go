@@ -35,15 +35,26 @@ const (
 func TestE2ESites(t *testing.T) {
 	l := startLab(t, foreignPeers()...)
 	l.owners()
+	clients := l.watchRecovery(t)
 	t.Run("host answers", func(t *testing.T) { testHostAnswers(t, l) })
 	t.Run("scopes", func(t *testing.T) { testScope(t, l) })
 	t.Run("resolvers", func(t *testing.T) { testResolvers(t, l) })
 	t.Run("referrals", func(t *testing.T) { testReferrals(t, l) })
 	before := testSameEverywhere(t, l)
 	w := l.watchAll()
+	clients.awaitWarm()
+	hurried := false
 	for range rounds() {
 		for _, site := range sites() {
-			t.Run("kill "+site, func(t *testing.T) { testKill(t, l, w, site, before) })
+			t.Run("kill "+site, func(t *testing.T) { testKill(t, l, w, clients, site, before) })
+			if !hurried { // the first comes back as slowly as by default
+				l.hurry()
+				hurried = true
+			}
+			if rounds() == 1 && clients != nil { // the first death is drawn as clients see it, in the long form all
+				clients.stop()
+				clients = nil
+			}
 		}
 	}
 }
@@ -93,7 +104,7 @@ func (l *lab) resolver(region string) netip.AddrPort {
 	return netip.AddrPortFrom(blocks()[region].Addr().Next().Next(), 53)
 }
 
-func testKill(t *testing.T, l *lab, w *watchers, site string, before map[netip.Prefix]string) {
+func testKill(t *testing.T, l *lab, w *watchers, clients *recovery, site string, before map[netip.Prefix]string) {
 	s, err := l.state()
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +117,9 @@ func testKill(t *testing.T, l *lab, w *watchers, site string, before map[netip.P
 	checkRoutesMoved(t, l, site, killed, w)
 	checkAnycast(t, l, w, killed, killed, routesWithin)
 	checkResolvers(t, l, w, site, killed)
+	if clients != nil {
+		clients.check(t, site, killed)
+	}
 
 	healed := l.heal(site)
 	took := l.await(healWithin, site+" is back", func() error { return l.asBefore(before) })

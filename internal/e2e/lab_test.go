@@ -171,6 +171,16 @@ func (l *lab) running() bool {
 	}
 }
 
+// hurry has what failed come back at once: the ramp is not what the test is about.
+func (l *lab) hurry() {
+	l.t.Helper()
+	before, after, ok := strings.Cut(l.fleetText(), "\nsafety:")
+	if !ok {
+		l.t.Fatal("the lab's fleet has no safety to stand behind the recovery")
+	}
+	l.applyText(before + "\nrecovery: {delay: 1s, ramp: 2s, floor: 0.5, half_life: 1s}\nsafety:" + after)
+}
+
 // keepLogs copies what the lab wrote beside the timeline.
 func (l *lab) keepLogs() {
 	dst := outputFile(l.t, ".logs")

@@ -3,8 +3,8 @@
 package e2e
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	draw "rhumb/internal/timeline"
 )
 
 // timeline records what happened when, and lanes of states over the same time.
@@ -32,14 +34,21 @@ type mark struct {
 func newTimeline(t testing.TB) *timeline {
 	tl := &timeline{began: time.Now(), lanes: map[string][]mark{}}
 	t.Cleanup(func() {
-		text := t.Name() + "\n" + tl.draw()
-		t.Log("\n" + text)
-		file := outputFile(t, ".txt")
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Error(err)
-		}
+		leave(t, tl.chart(t.Name()), "")
 	})
 	return tl
+}
+
+// leave writes a chart beside the binary, as text and as picture, and into the log.
+func leave(t testing.TB, c *draw.Chart, suffix string) {
+	text := c.Title + "\n" + c.Log() + c.Rows()
+	t.Log("\n" + text)
+	if err := os.WriteFile(outputFile(t, suffix+".txt"), []byte(text), 0o644); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(outputFile(t, suffix+".svg"), c.SVG(), 0o644); err != nil {
+		t.Error(err)
+	}
 }
 
 // outputFile is where a test leaves something, beside the binary.
@@ -71,58 +80,21 @@ func (tl *timeline) set(lane string, at time.Time, state string) {
 	tl.lanes[lane] = append(tl.lanes[lane], mark{at, state})
 }
 
-// width of the drawn lanes in columns, and how many changes of one are listed.
-const (
-	width  = 100
-	listed = 30
-)
-
-// draw lists events and changes in order of time, then draws the lanes: every
-// state has a letter, explained at the end of its line.
-func (tl *timeline) draw() string {
+// chart is what was recorded until now, with lanes in order of name.
+func (tl *timeline) chart(title string) *draw.Chart {
 	tl.mu.Lock()
 	defer tl.mu.Unlock()
-	all := slices.Clone(tl.events)
-	names := []string{}
-	for lane, marks := range tl.lanes {
-		names = append(names, lane)
-		if len(marks) > listed {
-			continue // flows hashed to and fro over equal routes; drawn only
+	c := &draw.Chart{Title: title, Began: tl.began, Ended: time.Now(), Bad: []string{"silent", "none", "no answer", "SERVFAIL", "REFUSED"}}
+	for _, m := range tl.events {
+		c.Events = append(c.Events, draw.Mark{At: m.at, Text: m.text})
+	}
+	slices.SortStableFunc(c.Events, func(a, b draw.Mark) int { return a.At.Compare(b.At) })
+	for _, name := range slices.Sorted(maps.Keys(tl.lanes)) {
+		l := draw.Lane{Name: name}
+		for _, m := range tl.lanes[name] {
+			l.Set(m.at, m.text)
 		}
-		for _, m := range marks {
-			all = append(all, mark{m.at, "  " + lane + " = " + m.text})
-		}
+		c.Lanes = append(c.Lanes, l)
 	}
-	slices.Sort(names)
-	slices.SortStableFunc(all, func(a, b mark) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.text, b.text)) })
-	var b strings.Builder
-	for _, m := range all {
-		fmt.Fprintf(&b, "%9.3f s  %s\n", m.at.Sub(tl.began).Seconds(), m.text)
-	}
-	span := time.Since(tl.began)
-	for _, lane := range names {
-		fmt.Fprintf(&b, "%-24s %s\n", lane, drawLane(tl.lanes[lane], tl.began, span))
-	}
-	return b.String()
+	return c
 }
-
-func drawLane(marks []mark, began time.Time, span time.Duration) string {
-	letters, legend := map[string]byte{}, []string{}
-	row := []byte(strings.Repeat(" ", width))
-	for i, m := range marks {
-		if _, ok := letters[m.text]; !ok {
-			letters[m.text] = byte('A' + len(letters)%26)
-			legend = append(legend, fmt.Sprintf("%c=%s", letters[m.text], m.text))
-		}
-		end := began.Add(span)
-		if i+1 < len(marks) {
-			end = marks[i+1].at
-		}
-		for c := column(m.at.Sub(began), span); c < max(column(m.at.Sub(began), span)+1, column(end.Sub(began), span)) && c < width; c++ {
-			row[c] = letters[m.text]
-		}
-	}
-	return "|" + string(row) + "| " + strings.Join(legend, " ")
-}
-
-func column(d, span time.Duration) int { return max(0, int(int64(d)*width/int64(span+1))) }

@@ -20,6 +20,7 @@ func TestE2EUnits(t *testing.T) {
 	t.Parallel()
 	l := startLab(t, foreignPeers()...)
 	l.owners()
+	l.hurry()
 	before := testSameEverywhere(t, l)
 	w := l.watchAll()
 	for range rounds() {
@@ -100,15 +101,19 @@ func testKillEdge(t *testing.T, l *lab, w *watchers, site string) {
 	l.healUnit(t, site, "rhumb-edge", w)
 }
 
-// testKillBGP lets the speaker hang first: its router leaves it when the hold time
-// is over. Then it is killed. Its name server goes on answering whoever asks it.
+// hungWithin bounds how long a router with BFD at 300 ms x 3 routes to a site whose
+// speaker hangs: 0.9 s, and what a busy machine adds.
+const hungWithin = 1500 * time.Millisecond
+
+// testKillBGP lets the speaker hang first: its router leaves it by BFD, long before
+// the hold time is over. Then it is killed. Its name server goes on answering whoever asks it.
 func testKillBGP(t *testing.T, l *lab, w *watchers, site string) {
 	router, peers := "t-"+l.regionOf(site), l.peersSince(t)
 	killed := l.hang(t, site, "bgp,health")
 	for _, p := range anycast() {
 		l.await(routesWithin, router+" routes "+p.String()+" elsewhere", func() error { return l.routeAwayFrom(router, p, site) })
-		if late := w.routes[router].lastVia(p, l.node(site).Addresses, killed); late > routesWithin {
-			t.Errorf("%s routed %s to %s for %.2f s after it hung, want at most %s", router, p, site, late.Seconds(), routesWithin)
+		if late := w.routes[router].lastVia(p, l.node(site).Addresses, killed); late > hungWithin {
+			t.Errorf("%s routed %s to %s for %.2f s after it hung, want at most %s", router, p, site, late.Seconds(), hungWithin)
 		}
 	}
 	l.killUnit(site, "bgp")

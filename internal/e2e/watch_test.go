@@ -180,6 +180,7 @@ func (r ipRoute) hops() []netip.Addr {
 // routeWatch follows the kernel's routes of a node.
 type routeWatch struct {
 	mu      sync.Mutex
+	before  map[netip.Prefix]bool // routed when the watch began, of the drawn ones
 	changes []routeChange
 }
 

@@ -80,8 +80,8 @@ func parseUnit(text string) (unitFile, error) {
 func TestUnitsStart(t *testing.T) {
 	roles := map[string]string{"rhumb-bgp": "bgp,health", "rhumb-dns": "authdns", "rhumb-edge": "edge", "rhumb-director": "placement"}
 	files, err := filepath.Glob(filepath.Join(root(t), "etc/systemd/*"))
-	if err != nil || len(files) != len(roles) {
-		t.Fatalf("etc/systemd has %v, want %d units (%v)", files, len(roles), err)
+	if err != nil || len(files) != len(roles)+1 {
+		t.Fatalf("etc/systemd has %v, want %d units and the watchdog (%v)", files, len(roles), err)
 	}
 	serve := read(t, "cmd/rhumb/serve.go")
 	for _, f := range files {
@@ -93,6 +93,10 @@ func TestUnitsStart(t *testing.T) {
 		u, err := parseUnit(string(b))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if name == "rhumb-watchdog" {
+			checkCommand(t, name, "watchdog", read(t, "cmd/rhumb/cmd_watchdog.go"), u["Service"])
 			continue
 		}
 		checkService(t, name, roles[name], serve, u["Service"])
@@ -118,6 +122,26 @@ func checkService(t *testing.T, name, roles, serve string, s map[string][]string
 			t.Errorf("%s: %s is set, but serve doesn't send %s", name, key, word)
 		}
 	}
+	checkConfined(t, name, s)
+}
+
+// checkCommand checks a unit which runs a command without roles, and says
+// nothing to systemd: with Type=notify it would never be started.
+func checkCommand(t *testing.T, name, command, source string, s map[string][]string) {
+	if want := []string{"/usr/bin/rhumb " + command + " --config /etc/rhumb/node.yaml"}; !slices.Equal(s["ExecStart"], want) {
+		t.Errorf("%s: ExecStart=%v, want %v", name, s["ExecStart"], want)
+	}
+	if !strings.Contains(source, `"`+command+`"`) || !strings.Contains(source, `, "config", `) {
+		t.Errorf("%s: there is no command %s with --config", name, command)
+	}
+	if !slices.Equal(s["Type"], []string{"exec"}) || len(s["WatchdogSec"])+len(s["ExecReload"]) > 0 {
+		t.Errorf("%s: Type=%v, WatchdogSec=%v, ExecReload=%v: the command tells systemd nothing", name, s["Type"], s["WatchdogSec"], s["ExecReload"])
+	}
+	checkConfined(t, name, s)
+}
+
+// checkConfined holds what every unit has in common.
+func checkConfined(t *testing.T, name string, s map[string][]string) {
 	for key, value := range map[string]string{"NoNewPrivileges": "yes", "ProtectSystem": "strict", "MemoryDenyWriteExecute": "yes",
 		"StateDirectory": "rhumb", "RuntimeDirectory": "rhumb", "RuntimeDirectoryPreserve": "yes", "User": "rhumb", "Restart": "always"} {
 		if !slices.Equal(s[key], []string{value}) {

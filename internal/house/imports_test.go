@@ -68,7 +68,7 @@ var doors = map[string][]string{
 	"github.com/goccy/go-yaml":                 {"internal/config"},
 	"github.com/danielgtaylor/huma":            {"internal/api"},
 	"go.uber.org/zap":                          {"placement/store"},
-	"google.golang.org/grpc":                   {"placement/store"},
+	"google.golang.org/grpc":                   {"health", "placement/store"},
 	"github.com/prometheus/client_golang/prom": {"authdns", "bgp", "health", "edge", "edge/forward", "placement/director", "placement/node", "placement/store", "internal/api", "cmd/rhumb"},
 }
 

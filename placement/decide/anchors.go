@@ -8,10 +8,18 @@ import (
 	"rhumb/placement"
 )
 
+// Standing is the part of a plan that bears on routes alone: the anchors, and the
+// steps that the plan's drains ask for. The plan's drains must be there.
+func Standing(in *PlanInput, plan *placement.Plan, verdicts []placement.Verdict) {
+	plan.Anchors = anchors(in, plan, verdicts)
+	plan.Steps = steps(in, plan)
+}
+
 // anchors names, for each prefix, the sites that go on announcing whatever
 // their own votes say. They are stable: who is one and still fit stays one. They
 // move in two plans: the successor joins first, and the predecessor leaves only
-// when the next plan sees the successor announce.
+// when a later plan sees that enough successors announce and know that they stay.
+// A site that holds a slot is never named: it is silent, or may be at any moment.
 func anchors(in *PlanInput, plan *placement.Plan, verdicts []placement.Verdict) []placement.Anchors {
 	var out []placement.Anchors
 	for i := range in.Inventory.Prefixes {
@@ -39,20 +47,20 @@ func (e *election) elect(sites []string) []string {
 	if e.in.Prev != nil {
 		for _, a := range e.in.Prev.Anchors {
 			if a.Prefix == e.prefix.Prefix {
-				present = slices.DeleteFunc(slices.Clone(a.Sites), func(s string) bool { return !slices.Contains(sites, s) })
+				present = a.Sites // those which may announce no more leave by the same door
 			}
 		}
 	}
 	var stay, leave []string
 	for _, s := range present {
-		if e.fit(s) {
+		if slices.Contains(sites, s) && e.fit(s) {
 			stay = append(stay, s)
 		} else {
 			leave = append(leave, s)
 		}
 	}
 	chosen := slices.Clone(stay)
-	if len(chosen) > e.want && !slices.ContainsFunc(chosen, func(s string) bool { return !e.heard(s) }) {
+	if len(chosen) > e.want && !slices.ContainsFunc(chosen, func(s string) bool { return !e.acknowledged(s) }) {
 		slices.SortStableFunc(chosen, func(a, b string) int { return compareBools(e.ramping(a), e.ramping(b)) })
 		chosen = chosen[:e.want]
 	}
@@ -71,11 +79,12 @@ func (e *election) elect(sites []string) []string {
 	return chosen
 }
 
-// replaced tells whether enough anchors were so before this plan, and are heard.
+// replaced tells whether enough anchors were so before this plan, and have said that
+// they know it.
 func (e *election) replaced(chosen, stay []string) bool {
 	heard := 0
 	for _, s := range stay {
-		if slices.Contains(chosen, s) && e.heard(s) {
+		if slices.Contains(chosen, s) && e.acknowledged(s) {
 			heard++
 		}
 	}
@@ -88,23 +97,34 @@ func (e *election) fit(site string) bool {
 	d := e.plan.Drain(site)
 	v := verdictOf(e.verdicts, placement.SiteID(site))
 	return e.in.Inventory.Site(site) != nil && (d == nil || d.Phase == placement.PhaseReturning) && v.Usable() && v.Own != placement.Down &&
-		!slices.ContainsFunc(e.in.Slots, func(s placement.Slot) bool { return s.Prefix == e.prefix.Prefix && s.Site == site })
+		!e.holder(site)
 }
 
-// heard tells whether a site announces the prefix, as far as anybody reports
-// announcements at all: where the prefix is only observed, nobody does.
-func (e *election) heard(site string) bool {
-	reported := false
+// holder tells whether a site holds a slot of the prefix.
+func (e *election) holder(site string) bool {
+	return slices.ContainsFunc(e.in.Slots, func(s placement.Slot) bool { return s.Prefix == e.prefix.Prefix && s.Site == site })
+}
+
+// acknowledged tells whether a site announces the prefix and all its nodes which do
+// know that it is an anchor, as far as anybody reports announcements at all: where
+// the prefix is only observed, nobody does. One node that does not know it could be
+// the last of its site, and go.
+func (e *election) acknowledged(site string) bool {
+	reported, announces := false, false
 	for _, a := range e.in.Announced {
 		if a.Prefix != e.prefix.Prefix {
 			continue
 		}
 		reported = true
-		if a.Site == site && a.Step < placement.Withdrawn {
-			return true
+		if a.Site != site || a.Step == placement.Withdrawn {
+			continue
 		}
+		if !a.Anchor {
+			return false
+		}
+		announces = true
 	}
-	return !reported || e.prefix.Mode.Or(e.in.Inventory.RoleMode("bgp")) != placement.Act
+	return announces || !reported || e.prefix.Mode.Or(e.in.Inventory.RoleMode("bgp")) != placement.Act
 }
 
 // ranked lists the candidates, best first: fit ones, then the healthiest, then
@@ -112,7 +132,7 @@ func (e *election) heard(site string) bool {
 func (e *election) ranked(sites, chosen []string) []string {
 	var out []string
 	for _, s := range sites {
-		if !slices.Contains(chosen, s) {
+		if !slices.Contains(chosen, s) && !e.holder(s) {
 			out = append(out, s)
 		}
 	}

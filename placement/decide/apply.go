@@ -45,6 +45,9 @@ func emptySelectors(inv *placement.Inventory) []*placement.Refusal {
 	refuse := func(object, have string) {
 		out = append(out, &placement.Refusal{Rule: placement.RuleEmptySelector, Object: object, Have: have, Limit: "at least 1"})
 	}
+	if len(inv.Sites) == 0 {
+		refuse("fleet", "no site")
+	}
 	for i := range inv.Services {
 		if s := &inv.Services[i]; len(inv.Eligible(s)) == 0 {
 			refuse(s.Name, "no eligible cluster")

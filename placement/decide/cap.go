@@ -16,17 +16,18 @@ const (
 
 // removalCap marks as Capped the clusters which are measured down and stay in
 // service all the same. First to go are those which the plan was solved without,
-// then the oldest, ties by id. One whole site always
-// may go. Where more than half of a pool looks dead, the monitor is taken for
+// then the oldest, ties by id. One whole site always may go, and what a second
+// class of evidence speaks for goes in any case; both count against the others.
+// Where more than half of the rest of a pool looks dead, the monitor is taken for
 // broken and what the plan was solved without is all that stays out.
-//
-// The operator's word is not measured, and a drained site serves nobody: both
-// are left out of the count.
+// The operator's word is not measured, and a drained site serves
+// nobody: both are left out of the count.
 func removalCap(inv *placement.Inventory, verdicts []placement.Verdict, solvedDown map[placement.ClusterID]bool) {
 	c := newCensus(inv, verdicts, solvedDown)
 	for _, v := range c.dead {
 		id := v.Object
 		switch {
+		case v.Agreed, id.Site == c.whole:
 		case c.broken(id):
 			v.Capped = !solvedDown[id]
 		case id.Site != c.free && !c.room(id):
@@ -65,6 +66,7 @@ type census struct {
 	inv      *placement.Inventory
 	dead     []*placement.Verdict // measured down, oldest first
 	free     string               // the one site that always may go
+	whole    string               // the same, where it is down as a whole
 	pools    []pool
 	capacity int64
 	removed  int64
@@ -74,9 +76,10 @@ type census struct {
 type pool struct {
 	service *placement.Service
 	members []placement.ClusterID
-	dead    int
+	gone    int // of the dead, those about whom there is no doubt
+	dead    int // the others
 	sites   int // among the members
-	deadIn  int // sites among the dead
+	deadIn  int // sites among these dead
 	removed int
 }
 
@@ -95,14 +98,15 @@ func newCensus(inv *placement.Inventory, verdicts []placement.Verdict, solvedDow
 		}
 	}
 	first := func(a, b *placement.Verdict) int {
-		return cmp.Or(compareBools(solvedDown[b.Object], solvedDown[a.Object]), a.Since.Compare(b.Since))
+		return cmp.Or(compareBools(b.Agreed, a.Agreed), compareBools(solvedDown[b.Object], solvedDown[a.Object]), a.Since.Compare(b.Since))
 	}
 	slices.SortStableFunc(c.dead, first)
 	if len(c.dead) > 0 {
-		c.free = freeSite(inv, verdicts, c.dead[0].Object.Site, first)
+		c.whole = wholeSite(inv, verdicts, first)
+		c.free = cmp.Or(c.whole, c.dead[0].Object.Site)
 	}
 	for i := range inv.Services {
-		c.pools = append(c.pools, newPool(inv, &inv.Services[i], byID))
+		c.pools = append(c.pools, newPool(inv, &inv.Services[i], c.whole, byID))
 	}
 	return c
 }
@@ -119,9 +123,8 @@ func capacityOf(inv *placement.Inventory, id placement.ClusterID) int64 {
 	return 0
 }
 
-// freeSite is the site that went first of those which are down as a whole, else
-// the one of the cluster that went first.
-func freeSite(inv *placement.Inventory, verdicts []placement.Verdict, oldest string, first func(a, b *placement.Verdict) int) string {
+// wholeSite is the site that went first of those which are down as a whole, if any.
+func wholeSite(inv *placement.Inventory, verdicts []placement.Verdict, first func(a, b *placement.Verdict) int) string {
 	var best *placement.Verdict
 	for i := range verdicts {
 		v := &verdicts[i]
@@ -130,12 +133,12 @@ func freeSite(inv *placement.Inventory, verdicts []placement.Verdict, oldest str
 		}
 	}
 	if best == nil {
-		return oldest
+		return ""
 	}
 	return best.Object.Site
 }
 
-func newPool(inv *placement.Inventory, s *placement.Service, byID map[placement.ClusterID]*placement.Verdict) pool {
+func newPool(inv *placement.Inventory, s *placement.Service, whole string, byID map[placement.ClusterID]*placement.Verdict) pool {
 	p := pool{service: s}
 	sites, deadIn := make(map[string]bool), make(map[string]bool)
 	for _, id := range inv.Eligible(s) {
@@ -145,7 +148,11 @@ func newPool(inv *placement.Inventory, s *placement.Service, byID map[placement.
 		}
 		p.members = append(p.members, id)
 		sites[id.Site] = true
-		if v.State == placement.Down {
+		switch {
+		case v.State != placement.Down:
+		case v.Agreed, id.Site == whole:
+			p.gone++
+		default:
 			p.dead++
 			deadIn[id.Site] = true
 		}
@@ -163,7 +170,7 @@ func (c *census) broken(id placement.ClusterID) bool {
 }
 
 func (p *pool) broken() bool {
-	return p.dead*2 > len(p.members) && !(p.deadIn == 1 && p.sites > 1)
+	return p.dead*2 > len(p.members)-p.gone && !(p.deadIn == 1 && p.sites > 1)
 }
 
 // room tells whether each pool of the cluster, and the fleet, bear its loss.
@@ -201,7 +208,7 @@ func capAlarms(inv *placement.Inventory, verdicts []placement.Verdict) []placeme
 		if kept == 0 {
 			continue
 		}
-		out = append(out, p.alarm(kept))
+		out = append(out, p.alarm(inv.Policy(p.service.Policy), kept))
 	}
 	return out
 }

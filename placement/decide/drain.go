@@ -90,7 +90,7 @@ func (in *PlanInput) returned(d *placement.DrainState, intent *placement.Drain) 
 	switch {
 	case intent != nil && !d.Expired:
 		return placement.PhasePlan // drained again
-	case intent != nil || in.Now.Sub(d.Since) < prependDwell+rampDelay+rampTime:
+	case intent != nil || in.Now.Sub(d.Since) < prependDwell+in.comeback():
 		return d.Phase
 	}
 	return ""

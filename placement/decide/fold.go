@@ -14,6 +14,10 @@ import (
 // since the store drops those of a vantage whose lease ran out. The order of
 // the votes does not matter. plan may be nil.
 //
+// A vantage that holds any of its votes on other sites doubts itself: none of
+// them counts, an old word that all is up neither, and its domain is not fresh.
+// What it says of its own site it saw at home, and that counts.
+//
 // What other sites say of an object counts by failure domain; a domain says
 // down only if all of its observers do:
 //
@@ -38,7 +42,8 @@ import (
 // Fewer than half of the configured domains fresh: what other sites say is put
 // aside, and what the plan was solved without stays down. A site that is down
 // takes its clusters along. At last the removal cap (removalCap) marks what
-// stays in service all the same.
+// stays in service all the same. The operator's Force stands beside all this and
+// is never mixed in.
 func Fold(inv *placement.Inventory, votes []placement.Vote, plan *placement.Plan) []placement.Verdict {
 	b := newBallot(inv, votes, plan)
 	out := b.verdicts()
@@ -68,18 +73,34 @@ func newBallot(inv *placement.Inventory, votes []placement.Vote, plan *placement
 	for i := range inv.Sites {
 		configured[inv.Sites[i].Domain()] = true
 	}
+	all := newest(votes)
+	doubting := doubters(all)
 	fresh := make(map[string]bool)
-	for _, v := range newest(votes) {
-		site := inv.Site(v.Site)
-		if site == nil || v.Hold {
+	for _, v := range all {
+		site, doubts := inv.Site(v.Site), doubting[v.Vantage]
+		if site == nil || v.Hold || doubts && !v.Own() {
 			continue // no longer of the fleet, or doubting itself
 		}
 		v.Domain = site.Domain() // the fleet's word, not the vantage's
-		fresh[v.Domain] = true
+		if !doubts {
+			fresh[v.Domain] = true
+		}
 		b.votes = append(b.votes, v)
 	}
 	b.held, b.two = len(fresh)*2 < len(configured), len(configured) == 2
 	return b
+}
+
+// doubters are the vantages that hold a vote on another site. A vote that was
+// taken back is unknown as well as held, and says nothing of its vantage.
+func doubters(votes []placement.Vote) map[string]bool {
+	out := make(map[string]bool)
+	for i := range votes {
+		if v := &votes[i]; v.Hold && !v.Own() && v.State != placement.Unknown {
+			out[v.Vantage] = true
+		}
+	}
+	return out
 }
 
 // newest sorts votes by object and vantage and keeps the last of each.
@@ -152,6 +173,7 @@ func (b *ballot) verdict(id placement.ClusterID, votes []placement.Vote) placeme
 	q := count(foreign)
 	v.Domains, v.DownDomains = q.domains, len(q.down)
 	v.State, v.Since, v.Cause = b.weigh(id, &own, &q)
+	v.Agreed = v.Own == placement.Down && (own.second > 0 || !b.held && q.reached())
 	return v
 }
 
@@ -179,6 +201,7 @@ type voice struct {
 	domain string
 	states [5]int // by placement.State
 	local  int    // votes down with a local fault
+	second int    // votes down with a second class of evidence
 	last   placement.Time
 	cause  string
 }
@@ -188,6 +211,9 @@ func (v *voice) hear(vote *placement.Vote) {
 	v.states[vote.State]++
 	if vote.State == placement.Down && vote.Fault == placement.LocalFault {
 		v.local++
+	}
+	if vote.State == placement.Down && vote.Second != placement.NoEvidence {
+		v.second++
 	}
 	if vote.Since.After(v.last) {
 		v.last = vote.Since
@@ -296,10 +322,14 @@ func siteDown(verdicts []placement.Verdict) {
 	for i := range verdicts {
 		v := &verdicts[i]
 		site := sites[v.Object.Site]
-		if v.Object.IsSite() || site == nil || site.State != placement.Down || v.State == placement.Down {
+		if v.Object.IsSite() || site == nil || site.State != placement.Down {
 			continue
 		}
-		v.State, v.Since = placement.Down, site.Since
+		if v.State == placement.Down { // by its own probes, and now by others
+			v.Agreed = v.Agreed || v.Own == placement.Down && site.Own != placement.Down
+			continue
+		}
+		v.State, v.Since, v.Agreed = placement.Down, site.Since, site.Agreed
 		v.Cause = fmt.Sprintf("site %s is down: %s", v.Object.Site, site.Cause)
 	}
 }

@@ -74,6 +74,9 @@ func JudgeDrain(inv *placement.Inventory, s *placement.Snapshot, d placement.Dra
 // JudgeDial says whether a site may be dialled to a part of its clients.
 func JudgeDial(inv *placement.Inventory, s *placement.Snapshot, d placement.Dial, overrides []string) *placement.Refusal {
 	l := newLimits(inv.Safety, append(slices.Clone(overrides), d.Override...))
+	if inv.Site(d.Site) == nil {
+		return &placement.Refusal{Rule: placement.RuleEmptySelector, Object: d.Site, Have: "no such site", Limit: "a site of the fleet"}
+	}
 	var rules []*placement.Refusal
 	if d.PerMille <= 0 {
 		rules = append(rules, l.minSites(inv, s, d.Site))

@@ -18,8 +18,16 @@ func announced(inv *placement.Inventory, steps map[string]placement.Step) []plac
 	return out
 }
 
+// knowing lets the announcements of a site acknowledge that it is an anchor.
+func knowing(all []placement.Announced, sites ...string) []placement.Announced {
+	for i := range all {
+		all[i].Anchor = slices.Contains(sites, all[i].Site)
+	}
+	return all
+}
+
 // TestAnchorsMoveInTwoPlans: the successor joins first, and the predecessor
-// leaves only when the successor is heard.
+// leaves only when the successor announces and has said that it knows.
 func TestAnchorsMoveInTwoPlans(t *testing.T) {
 	inv, ct := fleet(3), classes(t)
 	in := PlanInput{Inventory: inv, Classes: ct, Votes: allUp(inv), Now: epoch(), Announced: announced(inv, nil)}
@@ -39,10 +47,68 @@ func TestAnchorsMoveInTwoPlans(t *testing.T) {
 			t.Fatalf("plan %d: %v, though sin1 is not heard", i, sites())
 		}
 	}
-	in.Announced = announced(inv, nil)
+	twice := append(announced(inv, nil), placement.Announced{Prefix: inv.Prefixes[0].Prefix, Site: "sin1", Node: "sin1-b"})
+	for name, heard := range map[string][]placement.Announced{
+		"does not know it":             knowing(announced(inv, nil), "ams1", "nyc1"),
+		"has a node which does not":    append(knowing(announced(inv, nil), "nyc1", "sin1"), twice[len(twice)-1]),
+		"is the only one who knows it": knowing(announced(inv, nil), "sin1"),
+	} {
+		in.Announced, in.Now = heard, in.Now.Add(time.Minute)
+		if in.Prev, _ = Plan(in); !slices.Equal(sites(), []string{"ams1", "nyc1", "sin1"}) {
+			t.Fatalf("%v, though sin1 %s", sites(), name)
+		}
+	}
+	in.Announced = knowing(twice, "nyc1", "sin1")
 	in.Prev, _ = Plan(in)
 	if !slices.Equal(sites(), []string{"nyc1", "sin1"}) {
 		t.Fatalf("at last %v", sites())
+	}
+}
+
+// TestAnchorsOfAnotherList: sites which a configuration takes from a prefix stay
+// anchors until the new ones have taken over.
+func TestAnchorsOfAnotherList(t *testing.T) {
+	inv, ct := fleet(4), classes(t)
+	inv.Prefixes[0].Sites = []string{"ams1", "nyc1"}
+	inv.Prefixes[0].MinAnnouncing = 1
+	in := PlanInput{Inventory: inv, Classes: ct, Votes: allUp(inv), Now: epoch(), Announced: knowing(announced(inv, nil), "ams1")}
+	in.Prev, _ = Plan(in)
+	moved := clone(inv)
+	moved.Prefixes[0].Sites = []string{"nyc1", "sin1"}
+	in.Inventory = moved
+	for _, step := range []struct {
+		knows []string
+		want  []string
+	}{{[]string{"ams1"}, []string{"ams1", "nyc1"}}, {[]string{"ams1"}, []string{"ams1", "nyc1"}}, {[]string{"ams1", "nyc1"}, []string{"nyc1"}}} {
+		in.Announced = knowing(announced(inv, nil), step.knows...)
+		in.Prev, _ = Plan(in)
+		if got := in.Prev.Anchors[0].Sites; !slices.Equal(got, step.want) {
+			t.Fatalf("%v know it: anchors %v, want %v", step.knows, got, step.want)
+		}
+	}
+}
+
+// TestSlotHolderIsNeverNamed: rather too few anchors, which no node applies, than one
+// that may be silent.
+func TestSlotHolderIsNeverNamed(t *testing.T) {
+	inv, ct := fleet(3), classes(t)
+	prefix := inv.Prefixes[0].Prefix
+	in := PlanInput{Inventory: inv, Classes: ct, Votes: allUp(inv), Now: epoch(), Announced: knowing(announced(inv, nil), "ams1", "nyc1")}
+	in.Prev, _ = Plan(in)
+	in.Slots = []placement.Slot{{Prefix: prefix, Number: 1, Site: "sin1"}}
+	in.Inventory = clone(inv)
+	in.Inventory.Drains = []placement.Drain{{Site: "ams1", Audit: placement.Audit{Who: "op", Reason: "power"}}}
+	for range 3 {
+		in.Now = in.Now.Add(time.Minute)
+		in.Prev, _ = Plan(in)
+		if got := in.Prev.Anchors[0].Sites; !slices.Equal(got, []string{"ams1", "nyc1"}) {
+			t.Fatalf("anchors %v: sin1 holds a slot", got)
+		}
+	}
+	in.Prev, in.Slots = nil, append(in.Slots, placement.Slot{Prefix: prefix, Number: 2, Site: "nyc1"})
+	plan, _ := Plan(in)
+	if r := new(Planner).Check(in.Inventory, ct, plan, in.Votes); r == nil || r.Rule != placement.RuleAnchors {
+		t.Errorf("anchors %v, %v", plan.Anchors[0].Sites, r)
 	}
 }
 
@@ -145,11 +211,11 @@ func TestServiceKeepsItsLastGoodPart(t *testing.T) {
 }
 
 func TestRampDelayIsSpread(t *testing.T) {
-	seen := make(map[time.Duration]bool)
+	seen, in := make(map[time.Duration]bool), PlanInput{Inventory: fleet(3)}
 	for i := range 100 {
 		id := placement.ClusterID{Site: fmt.Sprint("s", i), Name: "web"}
-		d := delayOf(id, epoch())
-		if d < 0 || d >= rampDelay || d != delayOf(id, epoch()) {
+		d := in.delayOf(id, epoch())
+		if d < 0 || d >= 30*time.Second || d != in.delayOf(id, epoch()) {
 			t.Fatalf("%v", d)
 		}
 		seen[d/(3*time.Second)] = true
@@ -160,11 +226,12 @@ func TestRampDelayIsSpread(t *testing.T) {
 }
 
 func TestRampPart(t *testing.T) {
+	back := placement.DefaultRecovery()
 	for _, tc := range []struct {
 		after time.Duration
 		want  int
 	}{{-time.Second, 0}, {0, 100}, {30 * time.Second, 500}, {59 * time.Second, 900}, {time.Minute, 1000}} {
-		if got := rampPart(epoch(), epoch().Add(tc.after)); got != tc.want {
+		if got := rampPart(&back, epoch(), epoch().Add(tc.after)); got != tc.want {
 			t.Errorf("after %v: %d, want %d", tc.after, got, tc.want)
 		}
 	}

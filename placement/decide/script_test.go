@@ -54,7 +54,7 @@ func firstDifference(want, got string) string {
 
 // play runs a script and returns it with the outputs of now.
 func play(t *testing.T, script string) string {
-	s := &stage{t: t, now: epoch(), sessions: make(map[string]int)}
+	s := &stage{t: t, now: epoch(), sessions: make(map[string]int), algorithm: placement.Algorithm}
 	var out strings.Builder
 	inOutput := false
 	for line := range strings.Lines(script) {
@@ -83,11 +83,16 @@ type stage struct {
 	inv      *placement.Inventory
 	ct       *placement.ClassTable
 	votes    []placement.Vote
+	heard    []placement.Vote // ahead of the store
+	at       string           // whose node's view is shown; empty: everybody's
 	rev      int64
+	seq      uint64
 	plan     *placement.Plan
 	now      time.Time
 	sessions map[string]int
 	out      strings.Builder
+	// algorithm is the version of the binary that makes the plans.
+	algorithm int
 }
 
 func (s *stage) take() string {
@@ -102,6 +107,8 @@ func (s *stage) do(f []string) {
 	commands := map[string]func([]string){
 		"fleet": s.fleet, "vote": s.vote, "silence": s.silence, "fail": s.fail, "heal": s.heal, "tick": s.tick,
 		"plan": s.makePlan, "drain": s.drain, "undrain": s.undrain, "dial": s.dial, "force": s.force, "policy": s.policy,
+		"hear": s.hear, "arrive": s.arrive, "expire": s.expire, "hold": s.hold, "release": s.release, "at": s.from,
+		"domain": s.domain, "recovery": s.recovery, "closed": s.closed, "binary": s.binary, "same": s.same,
 		"demand": s.demand, "capacity": s.capacity, "sessions": s.setSessions, "show": s.show, "judge": s.judge, "simulate": s.simulate, "losses": s.losses,
 	}
 	do := commands[f[0]]
@@ -129,35 +136,130 @@ func (s *stage) object(text string) (id placement.ClusterID) {
 func (s *stage) fleet(f []string) {
 	s.inv, s.ct = fleet(s.number(f[0])), classes(s.t)
 	s.votes, s.rev = allUp(s.inv), 1
+	s.plan, s.heard, s.at = nil, nil, ""
 }
 
-// vote FROM OBJECT STATE [local|shared|hold]
+// vote FROM OBJECT STATE [local|shared|hold|process|passive]: it is in the store.
 func (s *stage) vote(f []string) {
+	s.votes = s.put(s.votes, s.ballot(f))
+	s.rev++
+}
+
+// hear FROM OBJECT STATE [...]: as vote, but the store does not have it yet.
+func (s *stage) hear(f []string) { s.heard = s.put(s.heard, s.ballot(f)) }
+
+// arrive: the store has what was heard, and that is a votes revision.
+func (s *stage) arrive([]string) {
+	for _, v := range s.heard {
+		s.votes = s.put(s.votes, v)
+	}
+	s.heard = nil
+	s.rev++
+}
+
+func (s *stage) ballot(f []string) placement.Vote {
 	var state placement.State
 	if err := state.UnmarshalText([]byte(f[2])); err != nil {
 		s.t.Fatal(err)
 	}
 	v := vote(f[0], f[1], state, placement.NoFault, s.now.Sub(epoch()))
-	v.Seq = uint64(s.rev + 1)
+	s.seq++
+	v.Seq = 1000 + s.seq
 	for _, word := range f[3:] {
-		if word == "hold" {
+		switch e := placement.Evidence(word); {
+		case word == "hold":
 			v.Hold = true
-		} else {
+		case e == placement.Process || e == placement.Passive:
+			v.Second = e
+		default:
 			v.Fault = placement.Fault(word)
 		}
 	}
-	s.votes = append(slices.DeleteFunc(slices.Clone(s.votes), func(o placement.Vote) bool { return o.Object == v.Object && o.Vantage == v.Vantage }), v)
+	return v
+}
+
+func (s *stage) put(votes []placement.Vote, v placement.Vote) []placement.Vote {
+	return append(slices.DeleteFunc(slices.Clone(votes), func(o placement.Vote) bool { return o.Object == v.Object && o.Vantage == v.Vantage }), v)
+}
+
+func (s *stage) silence(f []string) { s.expire(f) }
+
+// expire SITE [OBJECT]: the lease of a site's votes, or of one of them, ran out.
+func (s *stage) expire(f []string) {
+	s.votes = slices.DeleteFunc(slices.Clone(s.votes), func(v placement.Vote) bool {
+		return v.Site == f[0] && (len(f) == 1 || v.Object == s.object(f[1]))
+	})
 	s.rev++
 }
 
-func (s *stage) silence(f []string) {
-	s.votes = without(s.votes, f[0])
-	s.rev++
-}
-
+// fail [site] SITE: it is dead, as everybody sees it.
 func (s *stage) fail(f []string) {
-	s.votes = killed(s.inv, s.votes, f[0], s.now.Sub(epoch()))
+	s.votes = killed(s.inv, s.votes, f[len(f)-1], s.now.Sub(epoch()))
 	s.rev++
+}
+
+// hold SITE: its vantage doubts all that it says of others. release SITE ends it.
+func (s *stage) hold(f []string)    { s.doubt(f[0], true) }
+func (s *stage) release(f []string) { s.doubt(f[0], false) }
+
+func (s *stage) doubt(site string, on bool) {
+	s.votes = slices.Clone(s.votes)
+	for i := range s.votes {
+		if v := &s.votes[i]; v.Site == site && !v.Own() {
+			s.seq++
+			v.Hold, v.Seq = on, 1000+s.seq
+		}
+	}
+	s.rev++
+}
+
+// at SITE: what follows is seen by that site's node; "at all" ends it.
+func (s *stage) from(f []string) { s.at = strings.TrimPrefix(f[0], "all") }
+
+// domain NAME SITE …: these sites share a failure domain.
+func (s *stage) domain(f []string) {
+	s.change(func(inv *placement.Inventory) {
+		for _, site := range f[1:] {
+			inv.Site(site).Domains = []string{f[0]}
+		}
+	})
+}
+
+// recovery DELAY RAMP FLOOR
+func (s *stage) recovery(f []string) {
+	r := placement.DefaultRecovery()
+	for i, d := range []*placement.Duration{&r.Delay, &r.Ramp} {
+		if err := d.UnmarshalText([]byte(f[i])); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	r.Floor = s.number(f[2])
+	s.change(func(inv *placement.Inventory) { inv.Recovery = &r })
+}
+
+// closed SERVICE: its policy fails closed, those of the others do not.
+func (s *stage) closed(f []string) {
+	s.change(func(inv *placement.Inventory) {
+		p := inv.Policies[0]
+		p.Name, p.AllDown = "closed", placement.NoData
+		inv.Policies = append(inv.Policies, p)
+		inv.Service(f[0]).Policy = "closed"
+	})
+}
+
+// binary N: the director's binary is of another version than the nodes'.
+func (s *stage) binary(f []string) { s.algorithm = placement.Algorithm + s.number(f[0]) }
+
+// same: a node that has read the votes in another order, and as an older binary
+// wrote them, without the fields that it does not know, comes to the same state.
+func (s *stage) same([]string) {
+	older := slices.Clone(s.votes)
+	slices.Reverse(older)
+	for i := range older {
+		older[i].Domain = ""
+	}
+	a, b := s.snapshot(), mustUnfold(s.t, s.inv, s.ct, s.plan, older, s.rev)
+	s.printf("digests equal: %v", a.Digest == b.Digest)
 }
 
 // heal SITE: it lives and is well, as everybody sees it.
@@ -174,7 +276,11 @@ func (s *stage) heal(f []string) {
 }
 
 func (s *stage) tick(f []string) {
-	d, err := time.ParseDuration(f[0])
+	text := f[0]
+	if _, err := strconv.Atoi(text); err == nil {
+		text += "s"
+	}
+	d, err := time.ParseDuration(text)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -184,6 +290,7 @@ func (s *stage) tick(f []string) {
 func (s *stage) makePlan([]string) {
 	plan, refusals := Plan(PlanInput{Inventory: s.inv, Classes: s.ct, Votes: s.votes, VotesRevision: s.rev, Prev: s.plan,
 		Sessions: s.sessions, Now: s.now, By: "director"})
+	plan.Inputs.Algorithm = s.algorithm
 	same := Same(plan, s.plan)
 	if !same {
 		s.plan = plan
@@ -294,16 +401,77 @@ func (s *stage) snapshot() *placement.Snapshot {
 	if inv.Revision != s.plan.Inputs.Inventory {
 		s.t.Fatal("the inventory has changed: plan first")
 	}
-	return mustUnfold(s.t, inv, s.ct, s.plan, s.votes, s.rev)
+	snap, err := s.unfold()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return snap
+}
+
+// unfold makes the snapshot as a node does: with the votes of the store, or as the
+// node of one site, with what it has heard before.
+func (s *stage) unfold() (*placement.Snapshot, error) {
+	verdicts, patched := s.verdicts()
+	return Unfold(s.inv, s.ct, s.plan, verdicts, s.rev, patched)
+}
+
+func (s *stage) verdicts() ([]placement.Verdict, bool) {
+	votes, patched := s.votes, false
+	if s.at != "" {
+		votes, patched = Patch(votes, s.heard)
+	}
+	verdicts := Fold(s.inv, votes, s.plan)
+	if s.at != "" && Shun(s.inv, votes, s.at, verdicts) {
+		patched = true
+	}
+	return verdicts, patched
+}
+
+// whole prints what differs from a calm day: verdicts, answers, routes, alarms.
+func (s *stage) whole() {
+	snap, err := s.unfold()
+	if err != nil {
+		s.printf("kept: %v", err)
+		return
+	}
+	s.printf("%s", snap.Name)
+	for i := range snap.Verdicts {
+		if v := &snap.Verdicts[i]; v.State > placement.Up || v.Force != "" || v.Shunned {
+			s.verdict(v)
+		}
+	}
+	for class, head := range heads(snap, "www") {
+		if row := snap.Map("www").Rows[class]; class < len(s.inv.Sites) {
+			s.printf("%-8s %s%s", s.className(class), head, map[bool]string{true: " FAIL-OPEN"}[row.FailOpen])
+		}
+	}
+	for _, a := range snap.Announcements {
+		if a.Want != placement.Announce {
+			s.printf("%s %s %s%s%s  %s", a.Prefix, a.Site, a.Want, prefixed(" ", string(a.Fault)), map[bool]string{true: " intent"}[a.Intent], a.Cause)
+		}
+	}
+	for _, a := range snap.Alarms {
+		s.printf("%s %s: %s", a.Kind, a.Object, a.Text)
+	}
+}
+
+func (s *stage) verdict(v *placement.Verdict) {
+	flags := map[bool]string{true: " capped"}[v.Capped] + map[bool]string{true: " agreed"}[v.Agreed] + map[bool]string{true: " shunned"}[v.Shunned]
+	s.printf("%-9s %-8s own %-8s %d/%d%s%s%s  %s", v.Object, v.State, v.Own, v.DownDomains, v.Domains,
+		prefixed(" fault ", string(v.Fault)), prefixed(" force ", string(v.Force)), flags, v.Cause)
 }
 
 func (s *stage) show(f []string) {
 	switch f[0] {
 	case "verdicts":
-		for _, v := range Fold(s.inv, s.votes, s.plan) {
-			s.printf("%-9s %-8s own %-8s %d/%d%s%s%s  %s", v.Object, v.State, v.Own, v.DownDomains, v.Domains,
-				prefixed(" fault ", string(v.Fault)), prefixed(" force ", string(v.Force)), map[bool]string{true: " capped"}[v.Capped], v.Cause)
+		verdicts, _ := s.verdicts()
+		for i := range verdicts {
+			if len(f) == 1 || strings.HasPrefix(verdicts[i].Object.String(), f[1]) {
+				s.verdict(&verdicts[i])
+			}
 		}
+	case "snapshot":
+		s.whole()
 	case "map":
 		snap := s.snapshot()
 		s.printf("%s", snap.Name)

@@ -56,6 +56,7 @@ func (u *Unfolder) Unfold(inv *placement.Inventory, classes *placement.ClassTabl
 	s.Alarms = append(s.Alarms, l.overload()...)
 	d := newDigester(s)
 	u.maps(s, l, present, d)
+	s.Alarms = append(s.Alarms, openAlarms(s)...)
 	s.Digest = d.sum()
 	return s, nil
 }

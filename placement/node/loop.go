@@ -207,7 +207,7 @@ func (n *Node) put(state State, votes []placement.Vote, patched bool, classes *p
 	for i := range n.mail {
 		n.mail[i].post(delivery{snapshot: s})
 	}
-	if !patched { // a patch is of this moment only
+	if !s.Name.Patched { // a patch is of this moment only
 		n.disk.post(delivery{snapshot: s, state: state})
 	}
 	return nil

@@ -109,6 +109,9 @@ func (n *Node) unfold(state *State, votes []placement.Vote, patched bool, classe
 		}
 	}
 	verdicts := decide.Fold(state.Inventory, votes, state.Plan)
+	if decide.Shun(state.Inventory, votes, n.c.Site, verdicts) {
+		patched = true
+	}
 	s, err := n.unfolder.Unfold(state.Inventory, classes, state.Plan, verdicts, state.Revision, patched)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)

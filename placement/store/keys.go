@@ -119,7 +119,12 @@ func seal[T any](v T) []byte {
 // unseal decodes a value, whole or not at all.
 func unseal[T any](b []byte) (T, error) {
 	var none T
-	var head struct {
+	var s sealed[T]
+	err := json.Unmarshal(b, &s)
+	if err == nil && s.Schema == schema {
+		return s.Value, nil
+	}
+	var head struct { // a newer value may look like none of ours
 		Schema int `json:"schema"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
@@ -131,9 +136,5 @@ func unseal[T any](b []byte) (T, error) {
 	if head.Schema < 1 {
 		return none, errors.New("value without a schema")
 	}
-	var s sealed[T]
-	if err := json.Unmarshal(b, &s); err != nil {
-		return none, err
-	}
-	return s.Value, nil
+	return none, err
 }

@@ -32,8 +32,9 @@ type Session struct {
 	ttl   time.Duration
 	wake  chan struct{} // holds one token: something is to be written at once
 
-	mu   sync.Mutex
-	want map[string]*wanted
+	mu      sync.Mutex
+	want    map[string]*wanted
+	renewed time.Time // of the lease, by the store's answer
 }
 
 // wanted is one key of a session: what should be in the store, and what is.
@@ -127,6 +128,20 @@ func (s *Session) SetDemand(all []placement.Demand) {
 	}
 }
 
+// Renewed returns when the store last renewed what this session holds; for the time of
+// the lease after it others may still count on it. It is zero before the first lease.
+func (s *Session) Renewed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewed
+}
+
+func (s *Session) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewed = time.Now()
+}
+
 // Run keeps the session alive until ctx ends, then gives it up: its keys vanish
 // at once.
 func (s *Session) Run(ctx context.Context) error {
@@ -143,6 +158,7 @@ func (s *Session) Run(ctx context.Context) error {
 			continue
 		}
 		failing = false
+		s.renew()
 		s.forget()
 		err = s.hold(ctx, lease)
 		if ctx.Err() != nil {
@@ -179,7 +195,9 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 			return nil
 		case <-renew.C:
 			kctx, cancel := context.WithTimeout(ctx, s.ttl/3)
-			err = s.store.kv.keep(kctx, lease)
+			if err = s.store.kv.keep(kctx, lease); err == nil {
+				s.renew()
+			}
 			cancel()
 		case <-s.wake:
 		case <-flush.C:

@@ -18,7 +18,8 @@ import (
 // With seen, only announcements count which the caller saw at the same revision
 // (Announced.Revision; 0: any), so that what it judged is what is compared; nil
 // counts all that are stored. A site which holds a slot already gets the same
-// one again. A broken rule is a *placement.Refusal; the deadline is ctx's.
+// one again, but by a new count: what it once relied on may be dead by now. A
+// broken rule is a *placement.Refusal; the deadline is ctx's.
 func (s *Store) TakeSlot(ctx context.Context, p placement.Prefix, site, cause string, seen []placement.Announced) (placement.Slot, error) {
 	if !s.slots {
 		return placement.Slot{}, &placement.Refusal{Rule: placement.RuleSlots, Object: p.Prefix.String(),
@@ -48,21 +49,21 @@ func (s *Store) takeSlot(ctx context.Context, p placement.Prefix, site, cause st
 	if err != nil {
 		return placement.Slot{}, err
 	}
-	if i := slices.IndexFunc(held, func(h placement.Slot) bool { return h.Site == site }); i >= 0 {
-		return held[i], nil
-	}
 	sites, err := announcers(p, found[2])
 	if err != nil {
 		return placement.Slot{}, err
 	}
 	live := counted(announcedOf(found[1]), seen, held, site)
-	number, refusal := judgeSlot(p, sites, held, live)
+	number, refusal := judgeSlot(p, sites, held, live, site)
 	if refusal != nil {
 		return placement.Slot{}, refusal
 	}
 	slot := placement.Slot{Prefix: p.Prefix, Number: number, Site: site, Cause: cause, Taken: s.now().UTC()}
 	key := slotKey(p.Prefix, number)
-	conds := []cond{{key, 0}}
+	conds := make([]cond, 0, len(held)+len(live)+1)
+	if !slices.ContainsFunc(held, func(h placement.Slot) bool { return h.Number == number }) {
+		conds = append(conds, cond{key, 0})
+	}
 	for _, h := range held { // two sites never count each other while both take
 		conds = append(conds, cond{slotKey(p.Prefix, h.Number), h.Revision})
 	}
@@ -130,14 +131,16 @@ func counted(all, seen []placement.Announced, held []placement.Slot, site string
 	return out
 }
 
-// judgeSlot finds the lowest free number, or says which rule stands against it.
-func judgeSlot(p placement.Prefix, sites int, held []placement.Slot, live []placement.Announced) (int, *placement.Refusal) {
+// judgeSlot finds the number which the site holds, or the lowest free one, or says which
+// rule stands against it.
+func judgeSlot(p placement.Prefix, sites int, held []placement.Slot, live []placement.Announced, site string) (int, *placement.Refusal) {
 	refuse := func(have, limit, hint string) (int, *placement.Refusal) {
 		return 0, &placement.Refusal{Rule: placement.RuleSlots, Object: p.Prefix.String(), Have: have, Limit: limit, Hint: hint}
 	}
 	anchors := p.MinAnchors(sites)
 	k := min(p.Slots, sites-anchors)
-	if len(held) >= max(k, 0) {
+	own := slices.IndexFunc(held, func(h placement.Slot) bool { return h.Site == site })
+	if own < 0 && len(held) >= max(k, 0) {
 		have := "no slots"
 		for i, h := range held {
 			if i == 0 {
@@ -151,6 +154,9 @@ func judgeSlot(p placement.Prefix, sites int, held []placement.Slot, live []plac
 	}
 	if len(live) < anchors {
 		return refuse(fmt.Sprintf("%d other sites announcing", len(live)), fmt.Sprintf("%d", anchors), "")
+	}
+	if own >= 0 {
+		return held[own].Number, nil
 	}
 	for n := 1; ; n++ {
 		if !slices.ContainsFunc(held, func(h placement.Slot) bool { return h.Number == n }) {
@@ -195,9 +201,9 @@ func (s *Store) FreeSlot(ctx context.Context, prefix netip.Prefix, number int, s
 }
 
 // LeaveNode drops a node's announcement of a prefix, if another node of the
-// site goes on announcing; the last one is the site's own step, which needs a
-// Slot, and is refused. Forget it in the node's Session first, lest that puts
-// it back after a lost lease.
+// site goes on announcing, and knows that the site is an anchor where this one
+// does; the last one is the site's own step, which needs a Slot, and is refused.
+// Forget it in the node's Session first, lest that puts it back after a lost lease.
 func (s *Store) LeaveNode(ctx context.Context, prefix netip.Prefix, node, site string) error {
 	for range maxTries {
 		err := s.leaveNode(ctx, prefix, node, site)
@@ -219,8 +225,9 @@ func (s *Store) leaveNode(ctx context.Context, prefix netip.Prefix, node, site s
 		return err
 	}
 	all := announcedOf(found[0])
+	anchor := slices.ContainsFunc(all, func(a placement.Announced) bool { return a.Node == node && a.Anchor })
 	i := slices.IndexFunc(all, func(a placement.Announced) bool {
-		return a.Site == site && a.Node != node && a.Step != placement.Withdrawn
+		return a.Site == site && a.Node != node && a.Step != placement.Withdrawn && (a.Anchor || !anchor)
 	})
 	if i < 0 || !s.slots {
 		return &placement.Refusal{Rule: placement.RuleLastNode, Object: prefix.String(),

@@ -44,7 +44,7 @@ export class Detail {
         h('div', null, h('h3', null, 'Clusters'), table(['Cluster', 'State', 'Down', 'Answers/s', 'For', 'Why'],
           site.clusters.map((c) => [c.name, c.verdict.state + (c.verdict.capped ? ' (kept by the cap)' : '') + (c.verdict.force ? ` (forced ${c.verdict.force})` : ''),
             `${c.verdict.down_domains}/${c.verdict.domains}`, count(c.qps), ago(c.verdict.since), c.verdict.cause || '']))),
-        h('div', null, h('h3', null, 'BGP neighbours'), table(['Neighbour', 'AS', 'State', 'For'],
-          peers.map((p) => [p.address, String(p.asn), p.state, ago(p.since)])))));
+        h('div', null, h('h3', null, 'BGP neighbours'), table(['Neighbour', 'AS', 'State', 'For', 'BFD'],
+          peers.map((p) => [p.address, String(p.asn), p.state, ago(p.since), p.bfd || 'off'])))));
   }
 }

@@ -25,7 +25,7 @@ function draw(e) {
   return [
     answer,
     h('p', { class: 'hint' }, `client ${e.client.subnet}, class ${t.class} (${where}), policy ${t.policy}, mode ${e.mode}, snapshot ${e.snapshot}, decided in ${e.took_us.toFixed(1)} µs`),
-    t.fail_open ? h('p', { class: 'error' }, 'FAIL-OPEN: every cluster is down, so all are taken as up.') : '',
+    t.fail_open ? h('p', { class: 'error' }, 'FAIL-OPEN: what measures down is answered as if it were up.') : '',
     h('table', { class: 'small' },
       h('thead', null, h('tr', null, ['', 'Cluster', 'Tier', 'RTT ms', 'Share', 'Why'].map((c) => h('th', { scope: 'col' }, c)))),
       h('tbody', null, (t.candidates || []).map((c) => h('tr', { class: c.cluster === t.chosen ? 'chosen' : null },

@@ -1,0 +1,240 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Limits of what is known inside a site, on a busy machine of two cores.
+const (
+	exitVotedWithin  = 250 * time.Millisecond // the kernel tells an exit; the rest is the machine's
+	stallVotedWithin = 3 * time.Second        // ten ticks of 100 ms missed
+	// outWithin is how long after its verdict a dead server may still be named.
+	outWithin = time.Second
+)
+
+// TestE2EVerdicts: what is known inside a site, and who may take whom out. A trouble
+// of clients or of an observer removes nobody; a server that is dead meanwhile goes.
+func TestE2EVerdicts(t *testing.T) {
+	l := startLab(t)
+	l.owners()
+	l.hurry()
+	l.awaitSettled()
+	before := testSameEverywhere(t, l)
+	w := l.watchWithin(answerWithin)
+	w.awaitAnswers(t)
+	t.Run("dns", func(t *testing.T) { testUnitDies(t, l, "nyc1", "dns", "authdns", "nyc1/dns") })
+	t.Run("edge", func(t *testing.T) { testUnitDies(t, l, "tyo1", "edge", "edge", "tyo1/vod") })
+	l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
+	for i := range trials() {
+		t.Run("clients cut", func(t *testing.T) { testClientsCut(t, l, w) })
+		site := sites()[i%len(sites())]
+		t.Run("observer "+site+" cut", func(t *testing.T) { testObserverCut(t, l, w, site, cutFor(i), before) })
+	}
+}
+
+// trials is how often the faults of clients and observers are played.
+func trials() int {
+	if os.Getenv("RHUMB_SOAK") != "" {
+		return 100
+	}
+	return 1
+}
+
+// cutFor spreads the lengths of the cuts over 2 to 20 s.
+func cutFor(i int) time.Duration { return time.Duration(5+7*i)%19*time.Second + 2*time.Second }
+
+// testUnitDies stops a process of a site where it stands, lets it go on, and kills
+// it: how long after the signal this site's own vote says so is printed.
+func testUnitDies(t *testing.T, l *lab, site, unit, roles, object string) {
+	pid := l.unitPID(t, site, roles)
+	stopped := time.Now()
+	l.signal(t, pid, syscall.SIGSTOP, site+" "+unit)
+	took := l.awaitVote(t, site, object, "down", stopped)
+	t.Logf("%s of %s: SIGSTOP to vote %.0f ms", unit, site, float64(took.Microseconds())/1000)
+	if took > stallVotedWithin {
+		t.Errorf("a process that stands still was voted down after %v, want at most %v", took, stallVotedWithin)
+	}
+	on := time.Now()
+	l.signal(t, pid, syscall.SIGCONT, site+" "+unit)
+	l.awaitVote(t, site, object, "up", on)
+
+	killed := time.Now()
+	l.signal(t, pid, syscall.SIGKILL, site+" "+unit)
+	took = l.awaitVote(t, site, object, "down", killed)
+	t.Logf("%s of %s: kill -9 to vote %.1f ms", unit, site, float64(took.Microseconds())/1000)
+	if took > exitVotedWithin {
+		t.Errorf("a process that was killed was voted down after %v, want at most %v", took, exitVotedWithin)
+	}
+	back := time.Now()
+	l.await(20*time.Second, unit+" of "+site+" is started again", func() error {
+		l.startUnit(site, unit) // nothing happens before the lab has seen the end as well
+		if now := l.findUnit(site, roles); now == 0 || now == pid {
+			return fmt.Errorf("process %d", now)
+		}
+		return nil
+	})
+	l.awaitVote(t, site, object, "up", back)
+}
+
+// unitPID finds a site's process of some roles.
+func (l *lab) unitPID(t *testing.T, site, roles string) int {
+	t.Helper()
+	pid := l.findUnit(site, roles)
+	if pid == 0 {
+		t.Fatalf("%s has no process for %s", site, roles)
+	}
+	return pid
+}
+
+// findUnit returns the process of some roles of a site, or 0.
+func (l *lab) findUnit(site, roles string) int {
+	node := filepath.Join(l.dir, "sites", site, "node.yaml")
+	for pid, what := range l.inventory().procs {
+		if strings.HasSuffix(what, node+" --roles "+roles) {
+			return pid
+		}
+	}
+	return 0
+}
+
+func (l *lab) signal(t *testing.T, pid int, sig syscall.Signal, what string) {
+	t.Helper()
+	l.line.eventf("%v to %s", sig, what)
+	if err := syscall.Kill(pid, sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ballot is a vote as the health role of a site logs it.
+type ballot struct {
+	at           time.Time
+	object, to   string
+	hold         bool
+	fault, cause string
+}
+
+// votes reads what a site's health role voted from a time on.
+func (l *lab) votes(t *testing.T, site string, from time.Time) []ballot {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(l.dir, "logs", site+"-bgp.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []ballot
+	for line := range strings.Lines(string(b)) {
+		f := map[string]string{}
+		for _, m := range logField.FindAllStringSubmatch(line, -1) {
+			f[m[1]] = strings.Trim(m[2], `"`)
+		}
+		at, err := time.Parse(time.RFC3339Nano, f["time"])
+		if f["msg"] == "vote" && err == nil && !at.Before(from.Truncate(time.Millisecond)) {
+			out = append(out, ballot{at: at, object: f["object"], to: f["to"], hold: f["hold"] == "true", fault: f["fault"], cause: f["cause"]})
+		}
+	}
+	return out
+}
+
+// awaitVote waits until a site's own vote on an object is of a state and returns
+// how long after a time it was cast.
+func (l *lab) awaitVote(t *testing.T, site, object, state string, from time.Time) time.Duration {
+	t.Helper()
+	var at time.Time
+	l.await(30*time.Second, site+" votes "+object+" "+state, func() error {
+		all := l.votes(t, site, from)
+		i := slices.IndexFunc(all, func(b ballot) bool { return b.object == object && b.to == state })
+		if i < 0 {
+			return fmt.Errorf("votes %+v", all)
+		}
+		at = all[i].at
+		return nil
+	})
+	return max(0, at.Sub(from))
+}
+
+// testClientsCut drops each site's packets from and to the clients nearest to it:
+// the sites are well, and nobody may find otherwise.
+func testClientsCut(t *testing.T, l *lab, w *watchers) {
+	began := time.Now()
+	for _, site := range sites() {
+		l.fault("blackhole", site, map[string]string{"prefixes": blocks()[l.regionOf(site)].String()})
+	}
+	time.Sleep(4 * time.Second) // what must not happen has no event to wait for
+	l.heal("")
+	for _, site := range sites() {
+		for _, b := range l.votes(t, site, began) {
+			t.Errorf("%s voted for the trouble of clients: %+v", site, b)
+		}
+		for _, s := range l.steps(t, site, began) {
+			t.Errorf("%s moved its routes for the trouble of clients: %s", site, s.line)
+		}
+	}
+	checkUnmoved(t, w, "host", began)
+}
+
+// testObserverCut takes a site's links down for a while. The others lose it, which
+// is right; it loses all of them, and takes nobody out. A server of another site is
+// killed meanwhile: that one goes, and in time.
+func testObserverCut(t *testing.T, l *lab, w *watchers, site string, lasting time.Duration, before map[netip.Prefix]string) {
+	others := slices.DeleteFunc(sites(), func(s string) bool { return s == site })
+	victim, witness := others[0], others[1]
+	vod := question{Server: l.nameServer(witness), Name: "vod.cdn.demo.test", Client: blocks()[l.regionOf(victim)], Within: answerWithin}
+	p := l.poll("client-"+l.regionOf(witness)+"-6", 50*time.Millisecond, []string{"vod of " + victim + " at " + witness}, vod)
+	defer p.stop()
+	cut := l.fault("cut", site, nil)
+	time.Sleep(lasting / 2)
+	killed := l.killUnit(victim, "edge")
+	voted := killed.Add(l.awaitVote(t, victim, victim+"/vod", "down", killed))
+	time.Sleep(max(time.Until(cut.Add(lasting)), time.Until(voted.Add(outWithin+500*time.Millisecond))))
+	checkHeld(t, l, site, cut)
+	for _, at := range others {
+		for _, b := range l.votes(t, at, cut) {
+			if b.to == "down" && b.object != site+"/-" && b.object != victim+"/vod" {
+				t.Errorf("%s voted a healthy one down: %+v", at, b)
+			}
+		}
+	}
+	for _, s := range l.steps(t, witness, cut) {
+		t.Errorf("%s moved its routes for the trouble of %s: %s", witness, site, s.line)
+	}
+	if last, _ := p.lastNaming(victim, voted); last.Sub(voted) > outWithin {
+		t.Errorf("%s named the dead server of %s until %v after the verdict", witness, victim, last.Sub(voted))
+	} else {
+		t.Logf("cut of %v: the dead server was voted down %.1f ms after the kill, and named for %.0f ms after that",
+			lasting, float64(voted.Sub(killed).Microseconds())/1000, max(0, float64(last.Sub(voted).Microseconds())/1000))
+	}
+	checkWithdrawals(t, l, cut)
+	l.startUnit(victim, "edge")
+	l.heal(site)
+	l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
+	l.awaitSettled()
+	checkServing(t, w, witness, cut.Add(answerWithin)) // what was asked before may still be lost to the trouble of clients
+}
+
+// checkHeld wants an observer without its edge to have taken nobody out: what it
+// votes of others it holds.
+func checkHeld(t *testing.T, l *lab, site string, from time.Time) {
+	t.Helper()
+	for _, b := range l.votes(t, site, from) {
+		if b.to == "down" && !strings.HasPrefix(b.object, site+"/") && !b.hold {
+			t.Errorf("%s, which hears nobody, voted others down: %+v", site, b)
+		}
+	}
+}
+
+// checkWithdrawals wants no route withdrawn without its gate.
+func checkWithdrawals(t *testing.T, l *lab, from time.Time) {
+	t.Helper()
+	for _, site := range sites() {
+		checkLadder(t, l, site, from, false)
+	}
+}
