@@ -250,6 +250,18 @@ func TestBenchText(t *testing.T) {
 	}
 }
 
+func TestBenchLine(t *testing.T) {
+	l := &lane{began: time.Now().Add(-5 * time.Second)}
+	l.tally.answered.Store(500)
+	line := benchLine(style{ascii: true}, []*lane{l}, &benchPlan{duration: 10 * time.Second})
+	if !strings.HasPrefix(line, "###############...............  5.0 s of 10s  500 answered") {
+		t.Error(line)
+	}
+	if line = benchLine(style{ascii: true}, []*lane{l}, &benchPlan{duration: time.Second}); !strings.HasPrefix(line, strings.Repeat("#", 30)+" ") {
+		t.Errorf("beyond its end: %s", line)
+	}
+}
+
 func TestBenchRefuses(t *testing.T) {
 	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
