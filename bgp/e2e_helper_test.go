@@ -268,5 +268,8 @@ func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *plac
 		}
 		snap.Announcements = append(snap.Announcements, a)
 	}
+	for _, o := range c.Live { // what others announce, they are to announce
+		snap.Announcements = append(snap.Announcements, placement.Announcement{Prefix: o.Prefix, Site: o.Site, Want: placement.Announce, Cause: "test", Mode: c.Mode})
+	}
 	return snap
 }
