@@ -537,8 +537,8 @@ func (m *model) wasAnchor(p netip.Prefix, site string) bool {
 // that they are anchors; who has died or started since the store last heard of it may
 // have forgotten. No plan can ask a node which is cut off, nor one which came back this
 // moment and has not said yet that it announces again: the store knows it as silent, or
-// not at all. It can do no harm by that: with the store it needs a slot, or an aware
-// sibling, and without it a lease must end before a witness counts.
+// not at all. Nobody counts on such a route, and by going again it takes nothing away:
+// what the plan counts on is its sibling, which knows, and stays.
 func (m *model) checkMove(next *placement.Plan) {
 	if m.state == nil {
 		return
