@@ -44,8 +44,9 @@ e2e: build ## scenarios with real peers in network namespaces
 fuzz: ## ten seconds for each fuzz target
 	@.ci/fuzz 10s
 
-bench:
+bench: build ## Go benchmarks, then replies side by side with NSD and Knot (as root)
 	$(GO) test -run xxx -bench . -benchmem ./...
+	@.ci/bench-dns
 
 soak: build ## hours: the same scenarios with more rounds, longer fuzzing
 	RHUMB_SOAK=1 RHUMB_BIN=$(CURDIR)/$(BIN) $(GO) test -tags e2e -count 1 -p 1 -timeout 8h $(SCENARIOS)

@@ -1,7 +1,10 @@
 package authdns
 
 import (
+	"fmt"
 	"testing"
+
+	"rhumb/placement"
 )
 
 // BenchmarkAnswer tells what one reply costs without a socket.
@@ -26,6 +29,35 @@ func BenchmarkAnswer(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				s.answer(q, out, a)
+			}
+		})
+	}
+}
+
+// BenchmarkCompile tells how long a new state takes with 1000 steered names at 30
+// sites: of a new Inventory, and of new votes.
+func BenchmarkCompile(b *testing.B) {
+	snap := fleet(b, plan{})
+	inv := *snap.Inventory
+	for i := range 27 {
+		s := fixtureSites[i%3]
+		s.Name = fmt.Sprintf("s%d", i)
+		inv.Sites = append(inv.Sites, s)
+	}
+	www := inv.Services[1]
+	www.Names = nil
+	for i := range 1000 {
+		www.Names = append(www.Names, fmt.Sprintf("n%d.cdn.demo.test.", i))
+	}
+	inv.Services = []placement.Service{inv.Services[0], www}
+	snap.Inventory = &inv
+	snap.Maps[1].Service, snap.Maps[1].Clusters = &inv.Services[1], inv.Eligible(&inv.Services[1])
+	zones := zonesOf(b, sources()...)
+	before := compile(self, zones, snap, nil)
+	for name, last := range map[string]*state{"inventory": nil, "votes": before} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				compile(self, zones, snap, last)
 			}
 		})
 	}

@@ -14,10 +14,15 @@ import (
 // shared by two workers, so adding costs no more than the instruction.
 type ledger struct {
 	state *state
-	// common counts by zone, type (commonTypes), ecsUse, RCODE and family;
-	// decisions by service, site and reason; demand by service and row of its map.
-	common, decisions, demand []atomic.Uint64
+	// common counts by zone; most zones are never asked through most workers, so
+	// each has its cells from its first query on.
+	common []atomic.Pointer[commonCells]
+	// decisions count by service, site and reason; demand by service and row of its map.
+	decisions, demand []atomic.Uint64
 }
+
+// commonCells count by type (commonTypes, others), ecsUse, RCODE and family.
+type commonCells [(len(commonTypes) + 1) * len(ecsUses) * 4]atomic.Uint64
 
 // commonTypes are counted by name, all others together in one more cell.
 var commonTypes = [...]uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeNS, dns.TypeSOA, dns.TypeMX, dns.TypeTXT,
@@ -40,7 +45,7 @@ const (
 func newLedger(s *state) *ledger {
 	q := s.quick
 	return &ledger{state: s,
-		common:    make([]atomic.Uint64, len(q.zones)*(len(commonTypes)+1)*len(ecsUses)*4),
+		common:    make([]atomic.Pointer[commonCells], len(q.zones)),
 		decisions: make([]atomic.Uint64, q.decisions),
 		demand:    make([]atomic.Uint64, q.rows),
 	}
@@ -58,7 +63,12 @@ func (l *ledger) countCommon(zone int, qtype uint16, ecs int, from netip.Addr, r
 	for t < len(commonTypes) && commonTypes[t] != qtype {
 		t++
 	}
-	l.common[((zone*(len(commonTypes)+1)+t)*len(ecsUses)+ecs)*4+kind].Add(1)
+	cells := l.common[zone].Load()
+	if cells == nil { // the worker alone stores
+		cells = new(commonCells)
+		l.common[zone].Store(cells)
+	}
+	cells[(t*len(ecsUses)+ecs)*4+kind].Add(1)
 }
 
 // countChoice counts a decision about a service; site is a place in its sites.
@@ -75,20 +85,28 @@ func (l *ledger) countChoice(s *quickService, site int, why string, class uint16
 func (l *ledger) fold(m *metrics, t *tally) {
 	q := l.state.quick
 	for i := range l.common {
-		n := take(&l.common[i])
-		if n == 0 {
-			continue
+		if cells := l.common[i].Load(); cells != nil {
+			cells.fold(q.zones[i], m, t)
 		}
-		family, rcode, ecs, rest := i%2, rcodes[i/2%2], i/4%len(ecsUses), i/4/len(ecsUses)
-		label := "other"
-		if k := rest % (len(commonTypes) + 1); k < len(commonTypes) {
-			label = typeLabel(commonTypes[k])
-		}
-		m.add(q.zones[rest/(len(commonTypes)+1)], label, familyLabels[family], rcode, ecsUses[ecs], n)
-		t.add(func() { t.queries += int64(n) })
 	}
 	for i := range q.services {
 		l.foldService(&q.services[i], m, t)
+	}
+}
+
+func (c *commonCells) fold(zone string, m *metrics, t *tally) {
+	for i := range c {
+		n := take(&c[i])
+		if n == 0 {
+			continue
+		}
+		family, rcode, ecs, k := i%2, rcodes[i/2%2], i/4%len(ecsUses), i/4/len(ecsUses)
+		label := "other"
+		if k < len(commonTypes) {
+			label = typeLabel(commonTypes[k])
+		}
+		m.add(zone, label, familyLabels[family], rcode, ecsUses[ecs], n)
+		t.add(func() { t.queries += int64(n) })
 	}
 }
 

@@ -3,8 +3,6 @@ package authdns
 import (
 	"fmt"
 	"maps"
-	"math"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -92,7 +90,7 @@ func (c *compiler) quicken(before *state) {
 	}
 	s.quick = q
 	if s.snap != nil {
-		c.quickSteered(q)
+		c.quickSteered(q, before)
 	}
 }
 
@@ -116,323 +114,20 @@ func (c *compiler) staticKey(l placement.Level) string {
 	f := c.state.forest(l)
 	for _, name := range slices.Sorted(maps.Keys(c.zones)) {
 		z := c.zones[name]
-		fmt.Fprintf(&b, "%s %p %v %v\n", name, z.zone, f[name] != nil, f[name] != nil && f[name].blind)
+		// Pointers are good names: the zones of the state before were held until now.
+		fmt.Fprintf(&b, "%s %p %v %v %q\n", name, z.zone, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
 		for _, m := range c.marks[name] {
 			fmt.Fprintf(&b, " %s", m.Name)
 			switch v := m.Value.(type) {
 			case *host:
 				fmt.Fprintf(&b, " %v %d", v.all, v.ttl)
 			case *steered:
-				mapped := v.service != nil && c.snap.Map(v.service.Name) != nil
+				mapped := v.service != nil && len(rowsOf(c.snap.Map(v.service.Name))) > 0
 				fmt.Fprintf(&b, " %v %v %v %d %d", mapped, v.observe, v.fixed, v.pick, v.ttl)
 			}
 		}
 	}
 	return b.String()
-}
-
-// quickStatic asks the slow path for every name and type of the files, and for
-// what is below each name.
-func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
-	var b wire.Builder
-	f := c.state.forest(l)
-	left := maxQuick
-	for i, name := range q.zones {
-		z := f[name]
-		if z == nil {
-			continue
-		}
-		if z.zone == nil || z.zone.Owners > left {
-			b.AddSuffix(wireName(name), uint16(i)) // for the slow path, whatever the zone around it says
-			b.Reply(nil)
-			continue
-		}
-		left -= z.zone.Owners
-		denial, soa := c.quickDenial(z), z.zone.SOA()
-		spelt := spelled{below: name}
-		spelt.add(soa.Ns, soa.Mbox)
-		z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
-			if f.find(owner, dns.TypeNone) != z {
-				return // it belongs to a deeper zone
-			}
-			b.AddSuffix(wireName(owner), uint16(i))
-			switch {
-			case shape == zone.Plain && !spelt.takes(owner):
-				b.Reply(denial)
-			case shape == zone.Cut:
-				b.Reply(c.quickReferral(z, owner))
-				targets := spelled{below: owner}
-				for _, rr := range z.zone.RRset(owner, dns.TypeNS) {
-					targets.add(rr.(*dns.NS).Ns)
-				}
-				targets.leave(&b, uint16(i))
-			default:
-				b.Reply(nil)
-			}
-			if shape != zone.Cut {
-				c.state.quickTypes(&b, z, owner, types, l, uint16(i))
-			}
-		})
-		spelt.leave(&b, uint16(i))
-	}
-	return b.Index()
-}
-
-// spelled are the names that a reply for all names below another spells out. A
-// question that shares more of one than the other name would have it point there,
-// so such questions are left to the slow path: by the ancestor of each that is
-// one label longer than the other name.
-type spelled struct {
-	below string
-	tops  []string
-	taken []string // tops that have an entry
-}
-
-func (s *spelled) add(names ...string) {
-	for _, name := range names {
-		name = zone.Canonical(name)
-		labels := dns.CountLabel(name) - dns.CountLabel(s.below)
-		if !dns.IsSubDomain(s.below, name) || labels == 0 {
-			continue
-		}
-		at, _ := dns.PrevLabel(name, dns.CountLabel(s.below)+1)
-		if top := name[at:]; !slices.Contains(s.tops, top) {
-			s.tops = append(s.tops, top)
-		}
-	}
-}
-
-// takes tells whether a name is one of the tops, or below one.
-func (s *spelled) takes(name string) bool {
-	if slices.Contains(s.tops, name) {
-		s.taken = append(s.taken, name)
-	}
-	return slices.ContainsFunc(s.tops, func(top string) bool { return dns.IsSubDomain(top, name) })
-}
-
-// leave adds entries without a reply for the tops that have none.
-func (s *spelled) leave(b *wire.Builder, tag uint16) {
-	for _, top := range s.tops {
-		if !slices.Contains(s.taken, top) {
-			b.AddSuffix(wireName(top), tag)
-			b.Reply(nil)
-		}
-	}
-}
-
-// quickTypes adds the replies of one name.
-func (s *state) quickTypes(b *wire.Builder, z *served, owner string, types []uint16, l placement.Level, tag uint16) {
-	_, chosen := z.zone.Mark(owner).(*steered)
-	for _, t := range askedTypes(types) {
-		if z.refer != nil && t == dns.TypeNS && owner == z.name {
-			continue // per resolver
-		}
-		if chosen && (t == dns.TypeA || t == dns.TypeAAAA) {
-			continue // per client
-		}
-		if msg := s.quickReply(owner, t, l); msg != nil {
-			b.Add(wireName(owner), t, tag)
-			b.Reply(msg)
-		}
-	}
-}
-
-// below is a name below another which no zone is likely to hold; what is made
-// for it goes with every name there.
-func below(name string) string {
-	if name == "." {
-		return "x."
-	}
-	return "x." + name
-}
-
-// quickDenial is what a zone says of names that do not exist.
-func (c *compiler) quickDenial(z *served) []byte {
-	return c.quickChoice(z, below(z.name), dns.TypeNone, func(v *visit) { v.negative(zone.NXDomain) })
-}
-
-// quickReferral is a cut that is the same for everybody, else nil.
-func (c *compiler) quickReferral(z *served, cut string) []byte {
-	res := z.zone.Lookup(below(cut), dns.TypeNone)
-	if _, ok := res.Mark.(*delegation); ok || res.Kind != zone.Delegation {
-		return nil
-	}
-	return c.quickChoice(z, below(cut), dns.TypeNone, func(v *visit) {
-		v.reply.aa = false
-		v.referral(res)
-	})
-}
-
-// askedTypes are the types of a name, and those which are asked of any name.
-func askedTypes(types []uint16) []uint16 {
-	out := append(slices.Clone(types), dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS)
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// quickReply is the slow path's reply where it is the same for everybody, else nil.
-func (s *state) quickReply(name string, qtype uint16, l placement.Level) []byte {
-	in := make([]byte, headerLen, headerLen+260)
-	in[5] = 1
-	in = append(in, wireName(name)...)
-	in = append(in, byte(qtype>>8), byte(qtype), 0, dns.ClassINET)
-	out := make([]byte, maxTCP)
-	nobody := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-	n, o := s.answer(in, out, asker{addr: nobody, level: l, tcp: true})
-	authoritative := n > headerLen && out[2]&0x04 != 0
-	if o.decision != nil || o.rcode != dns.RcodeSuccess || !authoritative || n > wire.MaxUDP {
-		return nil
-	}
-	return out[:n]
-}
-
-// wireName is a canonical name in the form it has in a message.
-func wireName(name string) []byte {
-	b := make([]byte, 255)
-	n, err := dns.PackDomainName(name, b, 0, nil, false)
-	if err != nil {
-		return nil // no name of a zone
-	}
-	return b[:n]
-}
-
-// quickSteered makes the bodies of all steered names: for each cluster which may
-// serve, and each order of its addresses.
-func (c *compiler) quickSteered(q *quick) {
-	low, top := wire.Builder{}, wire.Builder{}
-	for i, name := range q.zones {
-		done := map[*steered]int{}
-		for _, m := range c.marks[name] {
-			st, ok := m.Value.(*steered)
-			if !ok || st.service == nil || st.observe || m.Name == "." {
-				continue
-			}
-			if _, ok := done[st]; !ok && c.quickService(q, st, i) {
-				done[st] = len(q.services) - 1
-			}
-			if k, ok := done[st]; ok {
-				c.quickName(q, &low, placement.LowLevel, m.Name, k)
-				c.quickName(q, &top, placement.TopLevel, m.Name, k)
-			}
-		}
-	}
-	q.low.steered, q.top.steered = low.Index(), top.Index()
-	var apexes, cuts wire.Builder
-	for i, name := range q.zones {
-		if z := c.state.low[name]; z != nil && z.zone != nil && z.refer != nil {
-			apexes.Add(wireName(name), dns.TypeNS, uint16(len(q.cuts)))
-			c.quickSets(q, &apexes, z.refer, z, i, name, func(v *visit, ns, glue []dns.RR) { v.reply.answer, v.reply.extra = ns, glue })
-		}
-		around := c.state.top.find(name, dns.TypeNone)
-		if around == nil || around.zone == nil || around.name == name {
-			continue
-		}
-		if d, ok := around.zone.Mark(name).(*delegation); ok {
-			cuts.AddSuffix(wireName(name), uint16(len(q.cuts)))
-			c.quickSets(q, &cuts, d, around, slices.Index(q.zones, around.name), below(name), func(v *visit, ns, glue []dns.RR) {
-				v.reply.aa, v.reply.authority, v.reply.glue = false, ns, glue
-			})
-			targets := spelled{below: name}
-			for _, h := range d.global {
-				targets.add(h.name)
-			}
-			targets.leave(&cuts, 0)
-		}
-	}
-	q.low.chosen, q.top.chosen = apexes.Index(), cuts.Index()
-}
-
-// quickSets adds a body for each set of name servers that a resolver may be given.
-func (c *compiler) quickSets(q *quick, b *wire.Builder, d *delegation, z *served, zoneAt int, asked string, write func(v *visit, ns, glue []dns.RR)) {
-	cut := quickCut{service: d.service, zone: zoneAt}
-	m := c.snap.Map(d.service)
-	made := map[string]uint32{}
-	for i := range rowsOf(m) {
-		hosts, ttl := d.chooseRow(c.snap, &placement.Choice{Map: m, Row: m.Rows[i]})
-		key := fmt.Sprint(ttl)
-		for _, h := range hosts {
-			key += " " + h.name
-		}
-		at, ok := made[key]
-		if !ok {
-			at = uint32(len(made))
-			made[key] = at
-			b.Reply(c.quickSet(z, d, asked, hosts, ttl, write))
-		}
-		cut.bodies = append(cut.bodies, at)
-	}
-	if len(cut.bodies) == 0 || d.observe {
-		b.Reply(nil)
-		cut.bodies = nil
-	}
-	q.cuts = append(q.cuts, cut)
-}
-
-func rowsOf(m *placement.ServiceMap) []*placement.Row {
-	if m == nil {
-		return nil
-	}
-	return m.Rows
-}
-
-// quickSet packs one set of name servers; nil where the generic one is to be given.
-func (c *compiler) quickSet(z *served, d *delegation, asked string, hosts []*host, ttl uint32, write func(v *visit, ns, glue []dns.RR)) []byte {
-	if len(hosts) == 0 {
-		return nil
-	}
-	return c.quickChoice(z, asked, dns.TypeNS, func(v *visit) {
-		ns, glue := d.records(v.reply, hosts, ttl)
-		write(v, ns, glue)
-	})
-}
-
-// quickService adds a service with a map.
-func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
-	m := c.snap.Map(st.service.Name)
-	if m == nil || len(m.Rows) == 0 || len(q.services) > math.MaxUint16 {
-		return false
-	}
-	s := quickService{steered: st, zone: zoneAt, m: m, decision: q.decisions, row: q.rows}
-	for f := range s.turns {
-		at := uint32(1) // the first body is for when nobody is left to choose
-		for _, id := range m.Clusters {
-			n := max(1, len(c.snap.Inventory.Addresses(id, f == 1)))
-			s.turns[f] = append(s.turns[f], turn{at, n})
-			at += uint32(n)
-		}
-	}
-	for _, id := range m.Clusters {
-		s.sites = append(s.sites, id.Site)
-	}
-	s.sites = append(s.sites, "")
-	q.decisions += len(s.sites) * len(reasons)
-	q.rows += len(m.Rows)
-	q.services = append(q.services, s)
-	return true
-}
-
-// quickName adds a steered name where a level serves its zone.
-func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, name string, service int) {
-	svc := &q.services[service]
-	z := c.state.forest(l)[q.zones[svc.zone]]
-	if z == nil || z.zone == nil {
-		return
-	}
-	for f, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		b.Add(wireName(name), t, uint16(service))
-		b.Reply(c.quickChoice(z, name, t, func(v *visit) {
-			v.out.decision = &decision{}
-			v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
-		}))
-		for k, id := range svc.m.Clusters {
-			all := c.snap.Inventory.Addresses(id, f == 1)
-			for by := range svc.turns[f][k].count {
-				b.Reply(c.quickChoice(z, name, t, func(v *visit) {
-					v.addresses(name, hosts(placement.Rotated(all, by, svc.steered.pick)), svc.steered.ttl)
-				}))
-			}
-		}
-	}
 }
 
 // quickChoice packs what the slow path writes about one choice.

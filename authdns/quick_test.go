@@ -3,12 +3,12 @@ package authdns
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -115,37 +115,58 @@ func TestQuickIsTheSlowPath(t *testing.T) {
 
 func comparePaths(t *testing.T, st *state, l placement.Level) {
 	r := rand.New(rand.NewPCG(53, uint64(len(l))))
-	w, slow := quickWorker(t, st, l), quickWorker(t, st, l)
+	p := newPaths(t, st, l)
 	resolvers := []string{euResolver, usResolver, elsewhere, euResolverV6}
-	quick := 0
 	for range 4000 {
-		q := randomQuery(t, r)
-		src := netip.AddrPortFrom(netip.MustParseAddr(resolvers[r.IntN(len(resolvers))]), 1053)
-		got, want := make([]byte, maxUDP), make([]byte, maxUDP)
-		n := w.quickly(st, q, got, src)
-		if n == 0 {
-			continue
-		}
-		quick++
-		m := slow.server.handle(q, want, asker{addr: src, level: l}, slow.tally)
-		if !bytes.Equal(got[:n], want[:m]) {
-			t.Fatalf("to %s from %s\nfast %s\nslow %s", unpack(t, q), src, unpack(t, got[:n]), unpack(t, want[:m]))
-		}
+		p.compare(t, randomQuery(t, r), resolvers[r.IntN(len(resolvers))])
 	}
-	if quick < 40 {
-		t.Errorf("only %d of 4000 queries took the fast path", quick)
+	if p.quick < 40 {
+		t.Errorf("only %d of 4000 queries took the fast path", p.quick)
 	}
-	now := time.Now()
-	if got, want := w.server.tallies.demand(now), slow.server.tallies.demand(now); len(got) != len(want) {
+	p.compareCounts(t)
+}
+
+// paths are two workers with one state, of which the second takes the slow path.
+type paths struct {
+	fast, slow *worker
+	got, want  []byte
+	quick      int // queries that the fast path answered
+}
+
+func newPaths(t testing.TB, st *state, l placement.Level) *paths {
+	return &paths{fast: quickWorker(t, st, l), slow: quickWorker(t, st, l), got: make([]byte, maxUDP), want: make([]byte, maxUDP)}
+}
+
+// compare asks both and tells whether the fast path answered.
+func (p *paths) compare(t *testing.T, q []byte, resolver string) bool {
+	t.Helper()
+	src := netip.AddrPortFrom(netip.MustParseAddr(resolver), 1053)
+	n := p.fast.quickly(p.fast.server.current.Load(), q, p.got, src)
+	if n == 0 {
+		return false
+	}
+	p.quick++
+	m := p.slow.server.handle(q, p.want, asker{addr: src, level: p.slow.level}, p.slow.tally)
+	if !bytes.Equal(p.got[:n], p.want[:m]) {
+		t.Fatalf("to %s from %s\nfast %s\nslow %s", unpack(t, q), src, unpack(t, p.got[:n]), unpack(t, p.want[:m]))
+	}
+	return true
+}
+
+func (p *paths) compareCounts(t *testing.T) {
+	t.Helper()
+	p.fast.server.fold()
+	if got, want := p.fast.tally.demand, p.slow.tally.demand; !maps.Equal(got, want) {
 		t.Errorf("demand %v, the slow path counts %v", got, want)
 	}
-	_, got := w.server.tallies.status(now)
-	_, want := slow.server.tallies.status(now)
-	if fmt.Sprint(got) != fmt.Sprint(want) {
+	if got, want := p.fast.tally.answers, p.slow.tally.answers; !maps.Equal(got, want) {
 		t.Errorf("answers by site %v, the slow path counts %v", got, want)
 	}
+	if got, want := p.fast.tally.queries, p.slow.tally.queries; got != want {
+		t.Errorf("%d queries, the slow path counts %d", got, want)
+	}
 	for _, family := range []string{"rhumb_dns_requests_total", "rhumb_dns_responses_total", "rhumb_dns_decisions_total", "rhumb_dns_ecs_total"} {
-		if got, want := samples(t, w.server, family), samples(t, slow.server, family); got != want {
+		if got, want := samples(t, p.fast.server, family), samples(t, p.slow.server, family); got != want {
 			t.Errorf("%s\nfast path:\n%s\nslow path:\n%s", family, got, want)
 		}
 	}

@@ -113,8 +113,8 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 		client, used = sub.client(resolver, st.ecs)
 	}
 	c, ok := st.snap.Choose(svc.steered.service.Name, client, nil)
-	if !ok {
-		return 0
+	if !ok || c.Class != placement.NoClass && int(c.Class) >= len(svc.m.Rows)-1 {
+		return 0 // demand of classes that the map does not know is not counted here
 	}
 	body, site, why := e.First, len(svc.sites)-1, reason(&c)
 	if c.Head >= 0 {

@@ -115,6 +115,7 @@ func (s *Server) publish(snap *placement.Snapshot) {
 	}
 	s.snap = snap
 	s.current.Store(next)
+	s.renew()
 }
 
 // Addrs returns the addresses of the listeners in order, as opened: port 0 of
@@ -141,7 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() {
 			var err error
 			if k.packet != nil {
-				err = s.serveUDP(k)
+				err = s.serveUDP(ctx, k)
 			} else {
 				err = s.serveTCP(ctx, k, conns)
 			}

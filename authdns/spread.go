@@ -35,13 +35,45 @@ func newSpread(name, help string, unit float64, bounds []float64) *spread {
 
 func (s *spread) observe(proto int, v float64) { s.observeN(proto, v, 1) }
 
-func (s *spread) observeN(proto int, v float64, n uint64) {
+// place is the bucket of a value.
+func (s *spread) place(v float64) int {
 	at := 0
 	for at < len(s.bounds) && v > s.bounds[at] {
 		at++
 	}
+	return at
+}
+
+// collected are observations of one worker, whose cache lines no other one wants.
+type collected struct {
+	counts []uint64 // by bucket
+	sum    uint64   // in units
+}
+
+func (s *spread) collect(c *collected, v float64) {
+	if c.counts == nil {
+		c.counts = make([]uint64, len(s.bounds)+1)
+	}
+	c.counts[s.place(v)]++
+	c.sum += uint64(math.Round(v / s.unit))
+}
+
+// add takes in what was collected and empties it.
+func (s *spread) add(proto int, c *collected) {
 	p := &s.proto[proto]
-	p.counts[at].Add(n)
+	for i, n := range c.counts {
+		if n > 0 {
+			p.counts[i].Add(n)
+		}
+	}
+	p.sum.Add(c.sum)
+	clear(c.counts)
+	c.sum = 0
+}
+
+func (s *spread) observeN(proto int, v float64, n uint64) {
+	p := &s.proto[proto]
+	p.counts[s.place(v)].Add(n)
 	p.sum.Add(uint64(math.Round(v/s.unit)) * n)
 }
 

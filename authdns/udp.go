@@ -1,8 +1,10 @@
 package authdns
 
 import (
+	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -20,16 +22,20 @@ type worker struct {
 	level  placement.Level
 	batch  *wire.Batch
 	tally  *tally
+	// busy is held while a batch is answered. Whoever changes the state takes it,
+	// too, so that no worker, however idle, holds on to an earlier one.
+	busy   sync.Mutex
 	ledger atomic.Pointer[ledger]
 	query  wire.Query
+	sizes  collected // of the fast path's replies in this batch
 }
 
 // worker makes one more, whose counts the metrics find.
 func (s *Server) worker(level placement.Level) *worker {
 	w := &worker{server: s, level: level, batch: wire.NewBatch(batchSize), tally: s.tallies.worker()}
-	w.ledger.Store(newLedger(s.current.Load()))
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
+	w.ledger.Store(newLedger(s.current.Load()))
 	s.udpWorkers = append(s.udpWorkers, w)
 	return w
 }
@@ -43,8 +49,36 @@ func (s *Server) fold() {
 	}
 }
 
-// serveUDP is one worker's life. It returns when the socket is closed.
-func (s *Server) serveUDP(k socket) error {
+// renew gives all workers the state in force. When it returns, no query is
+// answered from an earlier one, and all that was counted under that is in the sums.
+func (s *Server) renew() {
+	s.workersMu.Lock()
+	defer s.workersMu.Unlock()
+	st := s.current.Load()
+	for _, w := range s.udpWorkers {
+		w.busy.Lock()
+		old := w.renew(st)
+		w.busy.Unlock()
+		if old != nil {
+			old.fold(s.metrics, w.tally)
+		}
+	}
+}
+
+// renew begins a ledger for a state and returns the one before, nil where it was
+// for the same; busy is held.
+func (w *worker) renew(st *state) *ledger {
+	old := w.ledger.Load()
+	if old.state == st {
+		return nil
+	}
+	w.ledger.Store(newLedger(st))
+	return old
+}
+
+// serveUDP is one worker's life. It returns when the context ends or the socket
+// is closed; while queries keep coming it would not see the latter.
+func (s *Server) serveUDP(ctx context.Context, k socket) error {
 	raw, err := k.packet.(*net.UDPConn).SyscallConn()
 	if err != nil {
 		return err
@@ -52,18 +86,24 @@ func (s *Server) serveUDP(k socket) error {
 	w := s.worker(k.level)
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
-		failed = w.drain(fd)
+		failed = w.drain(ctx, fd)
 		return failed != nil
 	})
-	if failed == nil && !errors.Is(err, net.ErrClosed) {
+	if failed == nil {
 		failed = err
+	}
+	if errors.Is(failed, net.ErrClosed) || ctx.Err() != nil {
+		return nil
 	}
 	return failed
 }
 
 // drain answers until the socket holds nothing more.
-func (w *worker) drain(fd uintptr) error {
+func (w *worker) drain(ctx context.Context, fd uintptr) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		n, err := w.batch.Receive(fd)
 		if err != nil && transient(err) {
 			w.server.metrics.dropped.WithLabelValues("read").Inc()
@@ -85,9 +125,10 @@ func (w *worker) drain(fd uintptr) error {
 
 // answer makes the replies of a batch, all from one state.
 func (w *worker) answer(n int) {
+	w.busy.Lock()
+	defer w.busy.Unlock()
 	st, m := w.server.current.Load(), w.server.metrics
-	if old := w.ledger.Load(); old.state != st {
-		w.ledger.Store(newLedger(st))
+	if old := w.renew(st); old != nil {
 		old.fold(m, w.tally)
 	}
 	began := w.server.now()
@@ -101,7 +142,7 @@ func (w *worker) answer(n int) {
 		size := w.quickly(st, in, w.batch.Out(i), src)
 		if size > 0 {
 			quick++
-			m.size.observe(0, float64(size))
+			m.size.collect(&w.sizes, float64(size))
 		} else {
 			size = w.server.handle(in, w.batch.Out(i), asker{addr: src, level: w.level}, w.tally)
 		}
@@ -109,7 +150,8 @@ func (w *worker) answer(n int) {
 			w.batch.Reply(i, size)
 		}
 	}
-	if quick > 0 { // those of a batch are timed together
+	if quick > 0 { // those of a batch are timed and counted together
+		m.size.add(0, &w.sizes)
 		m.duration.observeN(0, w.server.now().Sub(began).Seconds()/float64(n), uint64(quick))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -193,9 +194,13 @@ func command(ctx context.Context, g Engine, c *helperConfig, f []string) error {
 }
 
 // alwaysSlots grants what is asked.
+// alwaysSlots grants every Slot but those of a cover, for which its store is away.
 type alwaysSlots struct{}
 
 func (alwaysSlots) TakeSlot(_ context.Context, p placement.Prefix, site, cause string, _ []placement.Announced) (placement.Slot, error) {
+	if p.Reach == placement.Global {
+		return placement.Slot{}, errors.New("store away")
+	}
 	return placement.Slot{Prefix: p.Prefix, Number: 1, Site: site, Cause: cause}, nil
 }
 
@@ -267,6 +272,9 @@ func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *plac
 			a.Fault = placement.Fault(f[1])
 		}
 		snap.Announcements = append(snap.Announcements, a)
+	}
+	for _, o := range c.Live { // what others announce, they are to announce
+		snap.Announcements = append(snap.Announcements, placement.Announcement{Prefix: o.Prefix, Site: o.Site, Want: placement.Announce, Cause: "test", Mode: c.Mode})
 	}
 	return snap
 }

@@ -58,6 +58,11 @@ func (l *lab) netns(host string) {
 	l.ip("netns", "add", l.ns(host))
 	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", l.ns(host)).Run() })
 	l.ip("-n", l.ns(host), "link", "set", "lo", "up")
+	// Without a search for duplicates link-local addresses stand as soon as the link
+	// does: a router that begins before has no IPv6 next hop for the whole session.
+	for _, key := range []string{"all", "default"} {
+		l.run("ip", "netns", "exec", l.ns(host), "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/"+key+"/accept_dad")
+	}
 }
 
 func (l *lab) ip(args ...string) string { l.t.Helper(); return l.run("ip", args...) }

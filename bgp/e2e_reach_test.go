@@ -28,7 +28,7 @@ func TestLocalUnderCover(t *testing.T) {
 	cover := netip.MustParsePrefix(net4)
 	site := func(host string, n int, number uint16, others ...string) *process {
 		c := spConfig()
-		c.Role, c.RouterID, c.Site, c.VIPs = "speaker", addr4(n), number, []netip.Addr{vip}
+		c.Role, c.RouterID, c.Site, c.VIPs, c.Slots = "speaker", addr4(n), number, []netip.Addr{vip}, true
 		c.Prefixes = []placement.Prefix{
 			{Prefix: cover, Reach: placement.Global, Slots: 1, Prepend: 2, Witness: placement.WitnessOff},
 			{Prefix: netip.MustParsePrefix(local), Reach: placement.Local, Slots: 2, Prepend: 2, Witness: placement.WitnessOff},
@@ -39,7 +39,8 @@ func TestLocalUnderCover(t *testing.T) {
 		c.Peers = []Peer{{Address: addr4(2), ASN: 64501, GTSM: true}}
 		return l.helper(host, c)
 	}
-	// Neither has a store; each knows the other and a third by what is live.
+	// The store grants Slots of the local prefix alone. Each knows the other and a
+	// third by what is live.
 	a, b := site("spa", 1, 1, "site2", "site3"), site("spb", 11, 2, "site1", "site3")
 	for _, p := range []*process{a, b} {
 		p.expect(0, 5*time.Second, "ready")
@@ -65,7 +66,7 @@ func TestLocalUnderCover(t *testing.T) {
 	if out := via(); !strings.Contains(out, "via 198.51.100.1") {
 		t.Errorf("the cover does not catch the clients: %s", out)
 	}
-	// The cover itself has no store, no witness: it stays.
+	// The cover itself gets no Slot and has no witness: it stays.
 	b.tell("withdrawn local " + net4)
 	b.expect(0, 5*time.Second, "event "+net4+" gshut gshut rule=")
 	if told := fibLines(up, 0, "learned 198.51.100.2 "+local); len(told) > 0 {

@@ -106,7 +106,8 @@ type Builder struct {
 
 // Add begins the entry of a name, in wire format and lower case, and a type.
 // Bodies added from now on belong to it. A name and type must be added once only.
-func (b *Builder) Add(name []byte, typ, tag uint16) {
+// The entry's place is for AddSame.
+func (b *Builder) Add(name []byte, typ, tag uint16) (entry int) {
 	if b.names == nil {
 		b.names, b.same = make(map[string]uint32), make(map[string]Body)
 	}
@@ -122,6 +123,14 @@ func (b *Builder) Add(name []byte, typ, tag uint16) {
 		hash: hash(padded[:], len(name), typ), name: at, nameLen: uint8(len(name)), typ: typ, Tag: tag,
 		First: uint32(len(b.x.bodies)),
 	})
+	return len(b.x.entries) - 1
+}
+
+// AddSame makes an entry with the bodies of another one, which must hold the same
+// whatever the name: those of answers do, whose owners point at the question.
+func (b *Builder) AddSame(name []byte, typ, tag uint16, as int) {
+	e := &b.x.entries[b.Add(name, typ, tag)]
+	e.First, e.Count = b.x.entries[as].First, b.x.entries[as].Count
 }
 
 // AddSuffix begins the entry of a name for questions at or below it.

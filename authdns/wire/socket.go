@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	inSize      = 4096
-	controlSize = 64 // room for one IP_PKTINFO or IPV6_PKTINFO
+	inSize = 4096
+	// controlSize is room for an IPV6_PKTINFO, and for what else a socket that was
+	// handed in may be set to tell: stamps of time, credentials.
+	controlSize = 256
 )
 
 // Batch holds datagrams that came in one call of the kernel, and the replies
@@ -22,7 +24,7 @@ type Batch struct {
 	recv, send []mmsghdr
 	vectors    []unix.Iovec // in, then out
 	from       []unix.RawSockaddrInet6
-	control    [][controlSize]byte
+	control    [][controlSize]byte // each begins on a multiple of 8 octets
 	in, out    []byte
 	replies    int
 }
@@ -105,33 +107,41 @@ func (b *Batch) Reply(i, n int) {
 	v := &b.vectors[len(b.recv)+i]
 	v.SetLen(n)
 	in := &b.recv[i].hdr
-	anyInterface(b.control[i][:in.Controllen])
-	b.send[b.replies].hdr = unix.Msghdr{Name: in.Name, Namelen: in.Namelen, Iov: v, Iovlen: 1}
-	if in.Controllen > 0 {
-		h := &b.send[b.replies].hdr
-		h.Control, h.Controllen = in.Control, in.Controllen
+	out := &b.send[b.replies].hdr
+	*out = unix.Msghdr{Name: in.Name, Namelen: in.Namelen, Iov: v, Iovlen: 1}
+	if info := asked(b.control[i][:in.Controllen]); info != nil {
+		out.Control = &info[0]
+		out.SetControllen(len(info))
 	}
 	b.replies++
 }
 
-// anyInterface makes the control data of a request that of its reply: the
-// address asked stays, the interface is left to routing, since with anycast the
-// way back is often another one. Link-local addresses keep theirs.
-func anyInterface(control []byte) {
-	if len(control) < unix.SizeofCmsghdr {
-		return
-	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-	data := control[unix.CmsgLen(0):]
-	switch {
-	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		(*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0])).Ifindex = 0
-	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-		info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
-		if !netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
-			info.Ifindex = 0
+// asked makes of the control data of a request that of its reply, nil where they
+// do not tell the address asked; that one stays. The interface is left to routing,
+// since with anycast the way back is often another one; link-local addresses keep
+// theirs. Whatever else a request came with, a reply cannot be sent with.
+func asked(control []byte) []byte {
+	for len(control) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		size := int(h.Len)
+		if size < unix.SizeofCmsghdr || size > len(control) {
+			return nil
 		}
+		data := control[unix.CmsgLen(0):size]
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			(*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0])).Ifindex = 0
+			return control[:size]
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+			if !netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
+				info.Ifindex = 0
+			}
+			return control[:size]
+		}
+		control = control[min(unix.CmsgSpace(size-unix.SizeofCmsghdr), len(control)):]
 	}
+	return nil
 }
 
 // Send lets the replies go and returns how many the kernel refused, each of

@@ -3,12 +3,14 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // request packs a query as a client would send it.
@@ -310,6 +312,72 @@ func TestBatch(t *testing.T) {
 		if n, err := c.Read(got); err != nil || !bytes.Equal(got[:n], []byte{0xff, byte(i), 1, 2}) {
 			t.Errorf("client %d got %v, %v", i, got[:n], err)
 		}
+	}
+}
+
+// TestBatchForeignControl: a socket that was handed in may be set to tell more
+// than the address asked; the reply takes that one alone along.
+func TestBatchForeignControl(t *testing.T) {
+	for network, listen := range map[string]string{"udp4": "127.0.0.1:0", "udp6": "[::1]:0"} {
+		server, err := net.ListenPacket(network, listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		raw, err := server.(*net.UDPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.Dial(network, server.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		b := NewBatch(1)
+		if err := raw.Control(func(fd uintptr) {
+			err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+			if network == "udp4" {
+				err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1), unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVTTL, 1))
+			} else {
+				err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1), unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1))
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Write([]byte{1, 2, 3}); err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Read(func(fd uintptr) bool {
+			n, err := b.Receive(fd)
+			if n == 0 && err == nil {
+				return false
+			}
+			if len(asked(b.control[0][:b.recv[0].hdr.Controllen])) == 0 {
+				t.Errorf("%s: the address asked is not found in %x", network, b.control[0])
+			}
+			b.Reply(0, copy(b.Out(0), b.Query(0)))
+			if lost, err2 := b.Send(fd); lost != 0 || err != nil || err2 != nil {
+				t.Errorf("%s: %d lost, %v, %v", network, lost, err, err2)
+			}
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAskedShort: control data cut off anywhere are not read beyond their end.
+func TestAskedShort(t *testing.T) {
+	whole := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: 7, Spec_dst: [4]byte{192, 0, 2, 1}})
+	for n := range whole {
+		b := make([]byte, n)
+		copy(b, whole)
+		if got := asked(b); got != nil && n < unix.CmsgLen(unix.SizeofInet4Pktinfo) {
+			t.Errorf("the first %d octets were taken for %x", n, got)
+		}
+	}
+	if got := asked(whole); len(got) == 0 || got[unix.CmsgLen(0)] != 0 {
+		t.Errorf("%x", got)
 	}
 }
 

@@ -12,7 +12,10 @@ import (
 
 // startServer answers every query with one A record, its NSID and a scope; over
 // UDP it truncates names that begin with "big.".
-func startServer(t *testing.T) string {
+func startServer(t *testing.T) string { return startServerFor(t, -1) }
+
+// startServerFor closes a connection after some queries; -1 is never.
+func startServerFor(t *testing.T, tcpQueries int) string {
 	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -42,7 +45,7 @@ func startServer(t *testing.T) string {
 		}
 		_ = w.WriteMsg(m) // the test sees what is missing
 	})
-	udp, tcp := &dns.Server{PacketConn: pc, Handler: handler}, &dns.Server{Listener: l, Handler: handler}
+	udp, tcp := &dns.Server{PacketConn: pc, Handler: handler}, &dns.Server{Listener: l, Handler: handler, MaxTCPQueries: tcpQueries}
 	for _, s := range []*dns.Server{udp, tcp} {
 		ready := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(ready) }

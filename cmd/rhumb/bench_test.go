@@ -1,0 +1,290 @@
+package main
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// TestLatenciesOracle: quantiles are those of the sorted list, within 1/32.
+func TestLatenciesOracle(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{1, 2, 99, 1000, 5000} {
+		var l, half latencies
+		var all []time.Duration
+		for i := range n {
+			d := time.Duration(r.Uint64N(1 << r.UintN(36)))
+			all = append(all, d)
+			if i%2 == 0 {
+				l.add(d)
+			} else {
+				half.add(d)
+			}
+		}
+		l.merge(&half)
+		slices.Sort(all)
+		for _, q := range []float64{0.01, .5, .9, .99, .999, 1} {
+			at := int(q * float64(n))
+			if float64(at) < q*float64(n) {
+				at++
+			}
+			want, got := all[max(at, 1)-1], l.quantile(q)
+			if got < want || got > want+want/32 {
+				t.Errorf("%d values, quantile %v: %v, the list says %v", n, q, got, want)
+			}
+		}
+		if sum := int64(0); true {
+			for _, b := range l.bars() {
+				sum += b.Count
+			}
+			if sum != int64(n) || l.max != all[n-1] {
+				t.Errorf("%d values: bars hold %d, max %v", n, sum, l.max)
+			}
+		}
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	for i := range benchBuckets - 1 {
+		if bucket(upper(i)) != i || bucket(upper(i)+1) != i+1 {
+			t.Fatalf("bucket %d ends at %d: %d, %d", i, upper(i), bucket(upper(i)), bucket(upper(i)+1))
+		}
+	}
+}
+
+// TestPaceOpen: what a stall kept from being asked is due at its own time.
+func TestPaceOpen(t *testing.T) {
+	p := pace{every: 10 * time.Millisecond, first: 5 * time.Millisecond, end: 100 * time.Millisecond}
+	if n := p.ready(4*time.Millisecond, 0); n != 0 {
+		t.Errorf("%d due before the first", n)
+	}
+	if n := p.ready(5*time.Millisecond, 0); n != 1 {
+		t.Errorf("%d due at the first", n)
+	}
+	if d := p.next(6 * time.Millisecond); d != 5*time.Millisecond {
+		t.Errorf("the first was due at %v", d)
+	}
+	if w := p.wait(6 * time.Millisecond); w != 9*time.Millisecond {
+		t.Errorf("waits %v", w)
+	}
+	if n := p.ready(50*time.Millisecond, 0); n != 4 {
+		t.Errorf("%d due after a stall, want 4", n)
+	}
+	for range p.ready(time.Second, 0) {
+		p.next(time.Second)
+	}
+	if p.asked != 10 || !p.over(time.Second) || p.ready(time.Second, 0) != 0 {
+		t.Errorf("%d asked in all", p.asked)
+	}
+}
+
+func TestPaceClosed(t *testing.T) {
+	p := pace{outstanding: 3, end: time.Second}
+	if n := p.ready(0, 1); n != 2 {
+		t.Errorf("%d due with one open of three", n)
+	}
+	if p.next(7) != 7 || p.over(0) || !p.over(time.Second) || p.ready(time.Second, 0) != 0 {
+		t.Error("a closed loop asks when it may, until the end")
+	}
+}
+
+func TestInFlight(t *testing.T) {
+	var f inFlight
+	ids := map[uint16]bool{}
+	for i := range maxOpen {
+		ids[f.add(time.Duration(i), time.Duration(i))] = true
+	}
+	if len(ids) != maxOpen || f.count != maxOpen {
+		t.Fatalf("%d IDs for %d queries", len(ids), maxOpen)
+	}
+	if due, ok := f.take(7); !ok || due != 7 {
+		t.Errorf("query 7 was due at %v, %v", due, ok)
+	}
+	if _, ok := f.take(7); ok {
+		t.Error("a second reply is none")
+	}
+	if lost := f.expire(100); lost != 99 || f.count != maxOpen-100 {
+		t.Errorf("%d lost, %d open", lost, f.count)
+	}
+	for range 3 * maxOpen { // IDs come around; those of open queries are passed over
+		id := f.add(200, 200)
+		if ids[id] && id >= 100 && id < maxOpen && f.due[id] != 201 {
+			t.Fatalf("ID %d is in use", id)
+		}
+		f.take(id)
+	}
+}
+
+func TestBenchQueries(t *testing.T) {
+	q := &benchQueries{subnet: netip.MustParsePrefix("198.51.100.0/22").Masked()}
+	if err := readNames(strings.NewReader("# queries\nwww.demo.test\n\nmail.demo.test. mx # one\n"), dns.TypeAAAA, q); err != nil {
+		t.Fatal(err)
+	}
+	r, out, blocks := rand.New(rand.NewPCG(1, 1)), make([]byte, 2048), map[string]bool{}
+	for i := range 200 {
+		m := new(dns.Msg)
+		if err := m.Unpack(out[:q.write(out, uint16(i), r)]); err != nil || m.Id != uint16(i) {
+			t.Fatal(m, err)
+		}
+		o := m.IsEdns0().Option[0].(*dns.EDNS0_SUBNET)
+		a, _ := netip.AddrFromSlice(o.Address.To4())
+		if !q.subnet.Contains(a) || o.SourceNetmask != 24 {
+			t.Fatalf("subnet %v", o)
+		}
+		blocks[m.Question[0].String()+a.String()] = true
+	}
+	if len(blocks) != 8 {
+		t.Errorf("%d of 2 names times 4 blocks", len(blocks))
+	}
+	v6 := &benchQueries{subnet: netip.MustParsePrefix("2001:db8::/40")}
+	if err := v6.generate("demo.test", 2, dns.TypeA); err != nil {
+		t.Fatal(err)
+	}
+	m := new(dns.Msg)
+	if err := m.Unpack(out[:v6.write(out, 1, r)]); err != nil || !strings.HasPrefix(m.Question[0].Name, "h") {
+		t.Fatal(m, err)
+	}
+	if a, _ := netip.AddrFromSlice(m.IsEdns0().Option[0].(*dns.EDNS0_SUBNET).Address); !v6.subnet.Contains(a) {
+		t.Errorf("%s is not in %s", a, v6.subnet)
+	}
+	for _, bad := range []string{"www.demo.test NOTYPE", "a..b"} {
+		if readNames(strings.NewReader(bad), dns.TypeA, q) == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func benchJSON(t *testing.T, line ...string) *benchReport {
+	t.Helper()
+	code, out, errs := cli(t.Context(), append(append([]string{"bench"}, line...), "-o", "json")...)
+	if code != exitOK {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	var r benchReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// TestBench asks a server in every way, and all is answered.
+func TestBench(t *testing.T) {
+	server := strings.TrimPrefix(startServer(t), "@")
+	names := filepath.Join(t.TempDir(), "names")
+	if err := os.WriteFile(names, []byte("www.demo.test\nmail.demo.test AAAA\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, line := range map[string][]string{
+		"closed, UDP": {"--zone", "demo.test", "--count", "20", "--outstanding", "7"},
+		"closed, TCP": {"--names", names, "--tcp", "--outstanding", "7", "--sockets", "2"},
+		"open, UDP":   {"--names", names, "--rate", "500", "--subnet", "198.51.100.0/24"},
+		"open, TCP":   {"--zone", "demo.test", "--rate", "500", "--tcp"},
+		"one at once": {"--zone", "demo.test", "--outstanding", "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := benchJSON(t, append([]string{server, "--duration", "200ms", "--patience", "10s"}, line...)...)
+			if r.Sent == 0 || r.Answered != r.Sent || r.Lost != 0 || r.Strays != 0 || r.Rcodes["NOERROR"] != r.Sent {
+				t.Errorf("%+v", r)
+			}
+			if strings.HasPrefix(name, "open") && r.Sent != 100 {
+				t.Errorf("sent %d, want 500 a second for 200 ms", r.Sent)
+			}
+			if r.Latency["p50"] <= 0 || r.Latency["p50"] > r.Latency["p99"] || r.Latency["p99"] > r.Latency["max"] || len(r.Histogram) == 0 {
+				t.Errorf("latency %v", r.Latency)
+			}
+		})
+	}
+}
+
+// TestBenchReconnects: a server that closes each connection after ten queries.
+func TestBenchReconnects(t *testing.T) {
+	server := strings.TrimPrefix(startServerFor(t, 10), "@")
+	r := benchJSON(t, server, "--zone", "demo.test", "--tcp", "--outstanding", "1", "--duration", "200ms", "--patience", "10s")
+	if r.Answered < 20 || r.Answered+r.Lost != r.Sent {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestBenchLoss: a server that answers every second query, and that one twice.
+func TestBenchLoss(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	go func() {
+		b := make([]byte, 4096)
+		for i := 0; ; i++ {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			b[2], b[3] = b[2]|0x80, byte(dns.RcodeRefused)
+			if i%2 == 0 {
+				_, _ = pc.WriteTo(b[:n], from) // the test counts what is missing
+				_, _ = pc.WriteTo(b[:n], from)
+			}
+		}
+	}()
+	r := benchJSON(t, pc.LocalAddr().String(), "--zone", "demo.test", "--rate", "1000", "--duration", "100ms", "--patience", "300ms", "--sockets", "1")
+	if r.Sent != 100 || r.Answered != 50 || r.Lost != 50 || r.Rcodes["REFUSED"] != 50 || r.Strays == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestBenchText(t *testing.T) {
+	code, out, errs := cli(t.Context(), "bench", strings.TrimPrefix(startServer(t), "@"), "--zone", "demo.test", "--duration", "50ms", "--patience", "10s")
+	for _, want := range []string{"closed, 64 outstanding", "lost      0 of", "NOERROR", "p99.9", "#"} {
+		if code != exitOK || !strings.Contains(out, want) {
+			t.Errorf("exit %d, no %q in\n%s%s", code, want, out, errs)
+		}
+	}
+}
+
+func TestBenchLine(t *testing.T) {
+	l := &lane{began: time.Now().Add(-5 * time.Second)}
+	l.tally.answered.Store(500)
+	line := benchLine(style{ascii: true}, []*lane{l}, &benchPlan{duration: 10 * time.Second})
+	if !strings.HasPrefix(line, "###############...............  5.0 s of 10s  500 answered") {
+		t.Error(line)
+	}
+	if line = benchLine(style{ascii: true}, []*lane{l}, &benchPlan{duration: time.Second}); !strings.HasPrefix(line, strings.Repeat("#", 30)+" ") {
+		t.Errorf("beyond its end: %s", line)
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	for name, c := range map[string]struct {
+		code int
+		line []string
+	}{
+		"no names":      {exitUsage, []string{"127.0.0.1"}},
+		"both":          {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--names", "-"}},
+		"a name":        {exitUsage, []string{"ns.demo.test", "--zone", "demo.test"}},
+		"empty names":   {exitUsage, []string{"127.0.0.1", "--names", "-"}},
+		"type":          {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--type", "NO"}},
+		"subnet":        {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--subnet", "x"}},
+		"IDs":           {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--outstanding", "1000000"}},
+		"nobody there":  {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--duration", "50ms", "--patience", "50ms"}},
+		"nobody, TCP":   {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--tcp", "--duration", "50ms", "--patience", "50ms"}},
+		"negative rate": {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--rate", "-1"}},
+	} {
+		if code, _, errs := cli(t.Context(), append([]string{"bench"}, c.line...)...); code != c.code {
+			t.Errorf("%s: exit %d, want %d: %s", name, code, c.code, errs)
+		}
+	}
+}
