@@ -101,6 +101,7 @@ type modelNode struct {
 	live       []placement.Announced // as it last saw the store
 	renewed    time.Duration         // its lease, in true time
 	present    bool                  // its keys may be in the store
+	before     time.Duration         // when the lease of its last life ends, if its keys may be there still
 }
 
 // modelCount counts what was seen, so that a model in which nothing happens fails.
@@ -245,6 +246,9 @@ func (m *model) time(n *modelNode) time.Time {
 // boot starts a node from a disk; its routes begin in silence.
 func (m *model) boot(n *modelNode, disk *modelState) {
 	n.dead, n.sick, n.state, n.own, n.routes, n.live = false, false, disk, disk, nil, nil
+	if n.present { // a lease outlives who took it
+		n.before = n.renewed + 10*time.Second
+	}
 	n.renewed, n.present, n.booted = 0, false, m.now
 	for i := range m.inv.Prefixes {
 		n.routes = append(n.routes, &modelRoute{p: &m.inv.Prefixes[i], ladder: guard.Start(m.time(n)), owed: true, shown: placement.Withdrawn,
@@ -407,7 +411,7 @@ func (m *model) leases() {
 		switch {
 		case !n.dead && !n.cut:
 			if !n.present {
-				n.present = true
+				n.present, n.before = true, 0
 				for _, r := range n.routes {
 					m.publish(n, r)
 				}
@@ -415,6 +419,9 @@ func (m *model) leases() {
 			n.renewed = m.now
 		case n.present && m.now-n.renewed > 10*time.Second:
 			n.present = false
+			m.expire(n)
+		case !n.present && n.before > 0 && m.now > n.before:
+			n.before = 0
 			m.expire(n)
 		}
 	}

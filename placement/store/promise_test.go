@@ -151,6 +151,17 @@ func TestKeptSchedules(t *testing.T) {
 			{kind: "well", a: 61129, b: 6568, dice: 49219, wait: 4949 * time.Millisecond},
 			{kind: "mend", a: 57111, b: 144, dice: 14457, wait: 4577 * time.Millisecond},
 		}, "plan: anchors [{192.0.2.0/24 [s1]}"},
+		// s1-1 starts again while it is cut off, and before the lease of its last life ended:
+		// what that life published must end with it, lest s1-0 takes it for a sibling.
+		"a lease outlives who took it": {787205, []modelEvent{
+			{kind: "crash", a: 37802, b: 33053, dice: 53599, wait: 3810 * time.Millisecond},
+			{kind: "cut", a: 61547, b: 6563, dice: 64670, wait: 2685 * time.Millisecond},
+			{kind: "start", a: 60452, b: 14166, dice: 56666, wait: 5972 * time.Millisecond},
+			{kind: "drain two", a: 40651, b: 64638, dice: 58012, wait: 4977 * time.Millisecond},
+			{kind: "crash", a: 25952, b: 51074, dice: 29473, wait: 8624 * time.Millisecond},
+			{kind: "sick everywhere", a: 24896, b: 15314, dice: 1746, wait: 1507 * time.Millisecond},
+			{kind: "director back", a: 21186, b: 24108, dice: 42141, wait: 6454 * time.Millisecond},
+		}, "s1-0: 192.0.2.0/24 announce → gshut (wants withdrawn local fault)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := playModel(k.fleet, "", k.schedule, true)
