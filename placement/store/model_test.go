@@ -77,9 +77,12 @@ type modelRoute struct {
 	counted time.Duration
 	stuck   bool // refused the last time
 	asked   time.Time
-	bare    time.Duration  // since when it is silent without a slot, and has the store
-	shown   placement.Step // what routers saw before
-	lag     time.Duration  // until when they did
+	// unsaid is set where the store lists the route as silent, or not at all, because the
+	// node was cut off when it last had something to say.
+	unsaid bool
+	bare   time.Duration  // since when it is silent without a slot, and has the store
+	shown  placement.Step // what routers saw before
+	lag    time.Duration  // until when they did
 }
 
 // modelNode is a machine with a speaker.
@@ -98,6 +101,7 @@ type modelNode struct {
 	live       []placement.Announced // as it last saw the store
 	renewed    time.Duration         // its lease, in true time
 	present    bool                  // its keys may be in the store
+	before     time.Duration         // when the lease of its last life ends, if its keys may be there still
 }
 
 // modelCount counts what was seen, so that a model in which nothing happens fails.
@@ -242,6 +246,9 @@ func (m *model) time(n *modelNode) time.Time {
 // boot starts a node from a disk; its routes begin in silence.
 func (m *model) boot(n *modelNode, disk *modelState) {
 	n.dead, n.sick, n.state, n.own, n.routes, n.live = false, false, disk, disk, nil, nil
+	if n.present { // a lease outlives who took it
+		n.before = n.renewed + 10*time.Second
+	}
 	n.renewed, n.present, n.booted = 0, false, m.now
 	for i := range m.inv.Prefixes {
 		n.routes = append(n.routes, &modelRoute{p: &m.inv.Prefixes[i], ladder: guard.Start(m.time(n)), owed: true, shown: placement.Withdrawn,
@@ -404,7 +411,7 @@ func (m *model) leases() {
 		switch {
 		case !n.dead && !n.cut:
 			if !n.present {
-				n.present = true
+				n.present, n.before = true, 0
 				for _, r := range n.routes {
 					m.publish(n, r)
 				}
@@ -412,6 +419,9 @@ func (m *model) leases() {
 			n.renewed = m.now
 		case n.present && m.now-n.renewed > 10*time.Second:
 			n.present = false
+			m.expire(n)
+		case !n.present && n.before > 0 && m.now > n.before:
+			n.before = 0
 			m.expire(n)
 		}
 	}
@@ -441,6 +451,9 @@ func (m *model) unlist(n *modelNode, p netip.Prefix) {
 
 // publish writes what a node announces.
 func (m *model) publish(n *modelNode, r *modelRoute) {
+	r.unsaid = n.cut && !slices.ContainsFunc(m.live, func(a placement.Announced) bool {
+		return a.Node == n.name && a.Prefix == r.p.Prefix && a.Step < placement.Withdrawn
+	})
 	if n.cut || n.dead || !n.present || r.left && r.ladder.At < placement.Withdrawn {
 		return
 	}
@@ -529,7 +542,10 @@ func (m *model) wasAnchor(p netip.Prefix, site string) bool {
 
 // checkMove asks, where a plan lets an anchor go, whether enough of those who stay know
 // that they are anchors; who has died or started since the store last heard of it may
-// have forgotten.
+// have forgotten. No plan can ask a node which is cut off, nor one which came back this
+// moment and has not said yet that it announces again: the store knows it as silent, or
+// not at all. Nobody counts on such a route, and by going again it takes nothing away:
+// what the plan counts on is its sibling, which knows, and stays.
 func (m *model) checkMove(next *placement.Plan) {
 	if m.state == nil {
 		return
@@ -544,7 +560,7 @@ func (m *model) checkMove(next *placement.Plan) {
 				lately := n.dead && m.now-n.died < 12*time.Second || n.booted > 0 && m.now-n.booted < 12*time.Second
 				knows := lately || m.anchor(n, n.routes[i]) && !n.old
 				some = some || knows
-				all = all && (knows || n.dead || n.cut || n.routes[i].ladder.At == placement.Withdrawn)
+				all = all && (knows || n.dead || n.cut || n.routes[i].unsaid || n.routes[i].ladder.At == placement.Withdrawn)
 			}
 			if some && all {
 				know++
@@ -1148,10 +1164,17 @@ func shrink(seed uint64, off string, schedule []modelEvent) []modelEvent {
 	return schedule
 }
 
-// story is the shortest schedule found, and what happened in it.
+// story is the shortest schedule found, what happened in it, and how to play it again.
 func story(seed uint64, off string) string {
 	schedule := shrink(seed, off, modelSchedule(seed))
 	m := playModel(seed, off, schedule, true)
 	lines := []string{fmt.Sprintf("seed %d, %d events, sites %v, %d slots:", seed, len(schedule), m.sites, m.k)}
-	return strings.Join(append(lines, m.trace...), "\n")
+	lines = append(lines, m.trace...)
+	for _, e := range schedule { // as Go writes them: a schedule which is worth keeping goes into a test
+		lines = append(lines, fmt.Sprintf("{kind: %q, a: %d, b: %d, dice: %d, wait: %d},", e.kind, e.a, e.b, e.dice, e.wait))
+	}
+	if off == "" {
+		lines = append(lines, fmt.Sprintf("again: RHUMB_SEED=%d go test ./placement/store -run TestPromisesHold", seed))
+	}
+	return strings.Join(lines, "\n")
 }
