@@ -17,7 +17,6 @@ import (
 // TestE2EUnits sends SIGKILL to one process of a site after the other, under a
 // steady load of queries, and wants that each takes nothing with it but its work.
 func TestE2EUnits(t *testing.T) {
-	t.Parallel()
 	l := startLab(t, foreignPeers()...)
 	l.owners()
 	l.hurry()
