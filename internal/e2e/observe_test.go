@@ -48,7 +48,7 @@ func TestE2EObserveThenAct(t *testing.T) {
 		t.Errorf("the log of ams1 does not say what would have been done (%v)", err)
 	}
 
-	l.applyText(strings.Replace(l.fleetText(), "mode: observe", "mode: act", 1), "--override", "max-answer-change")
+	l.applyText(strings.Replace(l.fleetText(), "mode: observe", "mode: act", 1), "--override", "max-answer-change", "--note", "from watching to acting")
 	l.await(60*time.Second, "all is announced", l.announcedEverywhere)
 	for i, site := range sites() {
 		for _, p := range anycast() {
