@@ -51,6 +51,7 @@ func slotsFull(r *Request) {
 }
 func otherNode(r *Request) { r.Others = 1 }
 func left(r *Request)      { r.Left = true }
+func counted(r *Request)   { r.StoreAway = StoreForgets - 1 }
 func covered(r *Request)   { r.Covered = true }
 func coverSeen(r *Request) { r.CoverSeen = true }
 func lowered(prefixes ...placement.Announcement) func(*Request) {
@@ -109,6 +110,7 @@ func TestLower(t *testing.T) {
 		{"covered: what the store said is nothing while it is away", mods{anchor, noSlot, covered, seen, longAt}, placement.GShut, placement.RuleAnchors},
 		{"covered: seen at our router while the store is away", mods{anchor, noSlot, coverSeen, longAt}, placement.Withdrawn, ""},
 		{"covered: seen, but too soon", mods{anchor, noSlot, coverSeen}, placement.GShut, placement.RuleWitness},
+		{"covered: seen, but the store may count on us", mods{noSlot, seen, coverSeen, longAt, counted}, placement.GShut, placement.RuleWitness},
 		{"covered: not for a quorum", mods{quorum, slotsFull, covered}, placement.GShut, placement.RuleSlots},
 
 		{"min-sites: an intent leaves two", mods{intent}, placement.Withdrawn, ""},

@@ -56,11 +56,17 @@ func Announcing(live []placement.Announced, prefix netip.Prefix, site string) in
 	return len(sites)
 }
 
+// forgotten tells whether the store counts on this node no more. Under a cover, too, a
+// sibling may leave on what the store says of us, for a cause which asks for a Slot.
+func (r *Request) forgotten() bool {
+	return r.StoreAway >= StoreForgets || r.overridden(placement.RuleSlots)
+}
+
 // judgeWitness is asked last. With a Slot it is advice unless the prefix or a
 // quorum's verdict requires it; while the store is away it stands for the Slot,
 // and not before routes had time to move and the store to forget this node.
 func judgeWitness(r *Request) (verdict, *placement.Refusal) {
-	if r.covered() && !r.quorum() && (r.answered() || r.AtGShut >= StoreAwayHold) {
+	if r.covered() && !r.quorum() && (r.answered() || r.AtGShut >= StoreAwayHold && r.forgotten()) {
 		return permit, nil
 	}
 	if r.Slot != nil {
@@ -78,7 +84,7 @@ func judgeWitness(r *Request) (verdict, *placement.Refusal) {
 	if r.AtGShut < StoreAwayHold {
 		return refuse, r.refusal(placement.RuleWitness, "at gshut for "+r.AtGShut.String(), StoreAwayHold.String(), "")
 	}
-	if r.StoreAway < StoreForgets && !r.overridden(placement.RuleSlots) {
+	if !r.forgotten() {
 		return refuse, r.refusal(placement.RuleWitness, "store away for "+r.StoreAway.String(),
 			StoreForgets.String()+", so that nobody's slot counts on us", "")
 	}

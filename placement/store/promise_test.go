@@ -162,6 +162,17 @@ func TestKeptSchedules(t *testing.T) {
 			{kind: "sick everywhere", a: 24896, b: 15314, dice: 1746, wait: 1507 * time.Millisecond},
 			{kind: "director back", a: 21186, b: 24108, dice: 42141, wait: 6454 * time.Millisecond},
 		}, "s1-0: 192.0.2.0/24 announce → gshut (wants withdrawn local fault)"},
+		// s0-1 is cut off and sick, and has a cover; s0-0 is blamed by a quorum, and leaves on
+		// s0-1 while the store lists it. So s0-1 waits, cover or not, until it does not.
+		"a cover does not end a lease": {1030190, []modelEvent{
+			{kind: "cut", a: 2790, b: 44933, dice: 41720, wait: 6695 * time.Millisecond},
+			{kind: "drain", a: 14181, b: 64611, dice: 52574, wait: 3640 * time.Millisecond},
+			{kind: "drain", a: 30918, b: 30101, dice: 4883, wait: 4351 * time.Millisecond},
+			{kind: "cut", a: 33017, b: 15432, dice: 20535, wait: 1466 * time.Millisecond},
+			{kind: "sick", a: 5261, b: 33794, dice: 37274, wait: 4396 * time.Millisecond},
+			{kind: "mend", a: 58707, b: 5317, dice: 32617, wait: 2681 * time.Millisecond},
+			{kind: "blamed", a: 13752, b: 24207, dice: 9328, wait: 2548 * time.Millisecond},
+		}, "blamed s0-0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := playModel(k.fleet, "", k.schedule, true)
