@@ -55,6 +55,9 @@ func TestE2ESites(t *testing.T) {
 				clients.stop()
 				clients = nil
 			}
+			if clients != nil {
+				clients.awaitWarm() // for the next death
+			}
 		}
 	}
 }
