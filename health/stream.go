@@ -3,13 +3,9 @@ package health
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -78,58 +74,7 @@ func (s *Stream) send(v placement.Vote) {
 // Run serves clients until the context ends. A socket left behind by a process
 // that was killed is replaced.
 func (s *Stream) Run(ctx context.Context) error {
-	l, err := listenUnix(s.path)
-	if err != nil {
-		return fmt.Errorf("health: vote stream %s: %w", s.path, err)
-	}
-	defer l.Close()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		conn, err := l.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("health: vote stream %s: %w", s.path, err)
-		case err != nil: // no file descriptors, say: that passes, and clients wait in the backlog
-			s.log.Warn("the vote stream cannot take a client", "err", err)
-			pause(ctx, retryAccept)
-		default:
-			wg.Go(func() { s.serve(ctx, conn) })
-		}
-	}
-}
-
-// listenUnix opens a socket for the units of this machine. One left behind by a
-// process that was killed is replaced.
-func listenUnix(path string) (net.Listener, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	return serveUnix(ctx, s.path, "vote stream", s.log, func(c net.Conn) { s.serve(ctx, c) })
 }
 
 const (

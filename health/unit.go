@@ -83,32 +83,7 @@ func (u *Units) Events() <-chan UnitEvent { return u.events }
 
 // Run watches until the context ends.
 func (u *Units) Run(ctx context.Context) error {
-	l, err := listenUnix(u.path)
-	if err != nil {
-		return fmt.Errorf("health: watch units at %s: %w", u.path, err)
-	}
-	defer l.Close()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		conn, err := l.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("health: watch units at %s: %w", u.path, err)
-		case err != nil:
-			u.log.Warn("a unit cannot be watched", "err", err)
-			pause(ctx, retryAccept)
-		default:
-			wg.Go(func() { u.serve(ctx, conn.(*net.UnixConn)) })
-		}
-	}
+	return serveUnix(ctx, u.path, "watch units at", u.log, func(c net.Conn) { u.serve(ctx, c.(*net.UnixConn)) })
 }
 
 // serve watches one unit until it ends.
