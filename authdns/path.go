@@ -24,6 +24,8 @@ type outcome struct {
 	truncated bool
 	ecs       ecsUse
 	decision  *decision
+	// personal is set where the reply depends on the resolver's address.
+	personal bool
 }
 
 // ecsUse is what became of a client subnet option.
@@ -73,7 +75,7 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 		return
 	}
 	if rcode := refusedType(r.q.qtype); rcode != dns.RcodeSuccess {
-		r.rcode = rcode
+		r.rcode, r.ede = rcode, refusedText(r.q.qtype)
 		return
 	}
 	z := s.forest(from.level).find(r.q.canon, r.q.qtype)
@@ -89,6 +91,7 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 	}
 	v := visit{state: s, zone: z, from: from, reply: r, out: o}
 	v.resolve()
+	v.secure()
 }
 
 // refusedType says with which RCODE a type is turned away whatever the name.
@@ -96,7 +99,7 @@ func refusedType(t uint16) int {
 	switch t {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return dns.RcodeRefused
-	case dns.TypeOPT, dns.TypeTSIG, dns.TypeTKEY:
+	case dns.TypeOPT, dns.TypeTSIG, dns.TypeTKEY, dns.TypeNXNAME:
 		return dns.RcodeFormatError
 	case dns.TypeMAILA, dns.TypeMAILB:
 		return dns.RcodeNotImplemented

@@ -29,6 +29,7 @@ type reply struct {
 	scope int // of the ECS option
 	ede   *extended
 	opts  options
+	proof proof
 }
 
 // extended is an extended error (RFC 8914).
@@ -83,6 +84,7 @@ func (r *reply) limit(tcp bool) int {
 func (r *reply) pack(out []byte, limit int) (n int, truncated bool) {
 	opt := r.opt()
 	end, counts, fits := r.packSections(out[:limit-len(opt)])
+	fits = fits && r.proof != proofLater
 	if !fits {
 		end, counts = headerLen+len(r.q.question), [4]uint16{counts[0]}
 	}
@@ -180,6 +182,9 @@ func (r *reply) opt() []byte {
 	b[5] = byte(r.rcode >> 4)
 	if e.do {
 		b[7] = 0x80
+	}
+	if e.co && r.proof == proofCompact {
+		b[7] |= 0x40
 	}
 	if e.nsid && r.opts.nsid != "" {
 		b = appendOption(b, optNSID, []byte(r.opts.nsid))

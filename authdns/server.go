@@ -44,6 +44,9 @@ type Config struct {
 	HideIdentity bool
 	Workers      int
 	Now          func() time.Time
+	// SignBudget is how many RRsets of names that do not exist are signed in a second,
+	// for each transport; 0 means 4000.
+	SignBudget int
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -58,6 +61,13 @@ type Server struct {
 	buffers sync.Pool // of *tcpBuffer
 
 	current atomic.Pointer[state]
+
+	// loading is held while zones are read and signed, which may take seconds; what
+	// answers depend on is changed under mu alone.
+	loading sync.Mutex
+	hour    time.Time // of signatures; guarded by loading
+	clock   clock
+	signs   *signatures
 
 	workersMu  sync.Mutex
 	udpWorkers []*worker
@@ -83,7 +93,9 @@ func New(c Config) (*Server, error) {
 	if s.workers == 0 {
 		s.workers = runtime.GOMAXPROCS(0)
 	}
-	m, err := newMetrics(c.Registerer, s.fold)
+	s.signs = newSignatures(c.SignBudget, s.now)
+	s.setHour()
+	m, err := newMetrics(c.Registerer, s.fold, s.signs.metrics.all()...)
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
@@ -138,6 +150,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var group sync.WaitGroup
 	conns := newConns()
+	group.Go(func() { s.resign(ctx) })
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error

@@ -27,6 +27,8 @@ type worker struct {
 	busy   sync.Mutex
 	ledger atomic.Pointer[ledger]
 	query  wire.Query
+	in     []byte    // what query was read from
+	bare   []byte    // where a signed reply is made
 	sizes  collected // of the fast path's replies in this batch
 }
 

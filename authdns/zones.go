@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"rhumb/authdns/dnssec"
 	"rhumb/authdns/zone"
 	"rhumb/placement"
 )
@@ -17,6 +18,8 @@ type Source struct {
 	// Snapshot knows them from here alone, and says "not ready" instead of
 	// denying them; with a Snapshot they are not looked at.
 	Steered []string
+	// Keys sign the zone where its Inventory says so.
+	Keys []*dnssec.Key
 }
 
 // SetZones replaces the zones by these, atomically. Where a zone is wrong its
@@ -24,8 +27,9 @@ type Source struct {
 // of the sources, each a *zone.Error) and shown by Status. A zone not among the
 // sources is no longer served.
 func (s *Server) SetZones(sources []Source) []error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.setHour()
 	next := make(map[string]*loaded, len(sources))
 	var errs []error
 	for i := range sources {
@@ -37,6 +41,8 @@ func (s *Server) SetZones(sources []Source) []error {
 		}
 		next[name] = l
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.zones = next
 	s.publish(s.snap)
 	s.metrics.setZones(s.zones)
@@ -47,12 +53,12 @@ func (s *Server) SetZones(sources []Source) []error {
 // the same, the new one where it is right, else the previous one with the fault.
 func (s *Server) load(name string, src *Source) (*loaded, error) {
 	old := s.zones[name]
-	l := &loaded{meta: src.Zone, steered: src.Steered}
+	l := &loaded{meta: src.Zone, steered: src.Steered, keys: src.Keys}
 	l.meta.Name = name
 	if old != nil {
-		l.zone, l.at = old.zone, old.at
+		l.zone, l.file, l.sign, l.at = old.zone, old.file, old.sign, old.at
 		if old.fault == "" && src.Zone.SHA256 != "" && old.meta.SHA256 == src.Zone.SHA256 {
-			return l, nil
+			return l, s.signed(l, old)
 		}
 	}
 	z, err := zone.Parse(fmt.Sprintf("%szone", name), name, bytes.NewReader(src.Data))
@@ -61,9 +67,25 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 		s.metrics.zoneFailed(name)
 		return l, err
 	}
-	s.logChange(name, l.zone, z)
-	l.zone, l.at = z, s.now()
-	return l, nil
+	next := *l
+	next.file = z
+	if err := s.signed(&next, old); err != nil {
+		l.fault = next.fault
+		return l, err
+	}
+	s.logChange(name, l.file, z)
+	next.at = s.now()
+	return &next, nil
+}
+
+// signed signs a zone that was loaded and notes why it could not be.
+func (s *Server) signed(l, old *loaded) error {
+	err := s.sign(l, old)
+	if err != nil {
+		l.fault = err.Error()
+		s.metrics.zoneFailed(l.meta.Name)
+	}
+	return err
 }
 
 // logChange tells what a new version changes, and what an operator would
