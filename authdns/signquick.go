@@ -68,7 +68,7 @@ func (w *worker) co(variant uint32) uint32 {
 // asks is left to the slow path.
 func (w *worker) kept(st *state, ecs int, out []byte, resolver netip.Addr) int {
 	level, variant := st.quickLevel(w.level), w.co(0)
-	if level.kept == nil {
+	if level.kept == nil || w.query.Type == dns.TypeANY { // counted by name, as the slow path alone does
 		return 0
 	}
 	r := level.kept.Find(&w.query, variant)
