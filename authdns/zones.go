@@ -70,7 +70,7 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 	next := *l
 	next.file = z
 	if err := s.signed(&next, old); err != nil {
-		l.fault = next.fault
+		l.fault, l.keys = next.fault, next.keys
 		return l, err
 	}
 	s.logChange(name, l.file, z)
@@ -82,7 +82,10 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 func (s *Server) signed(l, old *loaded) error {
 	err := s.sign(l, old)
 	if err != nil {
-		l.fault = err.Error()
+		l.fault, l.keys = err.Error(), nil
+		if old != nil {
+			l.keys = old.keys // what is served has to be signed anew in time
+		}
 		s.metrics.zoneFailed(l.meta.Name)
 	}
 	return err

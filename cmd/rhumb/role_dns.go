@@ -20,7 +20,7 @@ import (
 // look idle, to a drain that asks for headroom as well.
 func addDNS(u *unit) error {
 	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
-		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics}
+		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics, SignBudget: u.cfg.DNSSEC.Budget}
 	for _, a := range u.cfg.Listen.Top {
 		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.TopLevel, Addr: a})
 	}
@@ -32,7 +32,7 @@ func addDNS(u *unit) error {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	first := make(chan struct{})
-	z := &zoneKeeper{zones: srv, blob: u.store.Blob, log: u.log, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	z := &zoneKeeper{zones: srv, blob: u.store.Blob, log: u.log, wanted: newBox[*placement.Inventory](), keys: keyDir{dir: u.cfg.DNSSEC.Keys}, ready: sync.OnceFunc(func() { close(first) })}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
@@ -72,6 +72,7 @@ type zoneKeeper struct {
 	// complete and steered are what the sources in the server were made from; owned by run.
 	complete []placement.Zone
 	steered  []string
+	keys     keyDir
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
 }
@@ -93,11 +94,18 @@ const (
 func (z *zoneKeeper) run(ctx context.Context) error {
 	var inv *placement.Inventory
 	var retry <-chan time.Time
+	look := time.NewTicker(keyEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case inv = <-z.wanted:
+		case <-look.C:
+			if inv == nil || !signs(inv) || !z.keys.changed() {
+				continue
+			}
+			z.complete = nil
 		case <-retry:
 		}
 		retry = nil
@@ -140,6 +148,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 		data, err := z.blob(ctx, zone.SHA256)
 		if err == nil {
 			src.Data = data
+			src.Keys = z.keys.load(zone, z.log)
 		} else {
 			errs = append(errs, fmt.Errorf("zone %s: %w", zone.Name, err))
 			last, ok := z.held[zone.Name]
