@@ -479,7 +479,7 @@ func TestTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := src[0].Keys[1]
-	src[0].Keys = []*dnssec.Key{src[0].Keys[0], old.With(dnssec.Times{Inactive: now.Add(10 * time.Hour), Delete: now.Add(20 * time.Hour)}), next}
+	src[0].Keys = []*dnssec.Key{src[0].Keys[0], old.With(dnssec.Times{Publish: now, Activate: now, Inactive: now.Add(10 * time.Hour), Delete: now.Add(20 * time.Hour)}), next}
 	s := loadedBy(t, func() time.Time { return now }, 0, src...)
 	s.Apply(t.Context(), fleet(t, plan{}))
 	all := sum(t, s, "rhumb_dnssec_signatures_total")

@@ -12,7 +12,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+var (
+	noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	past = noon.AddDate(-1, 0, 0)
+)
+
+func since(t time.Time) Times { return Times{Publish: t, Activate: t} }
 
 func key(t testing.TB, algorithm uint8, sep bool, times Times) *Key {
 	t.Helper()
@@ -61,6 +66,30 @@ func TestFiles(t *testing.T) {
 		if err := b.Verify(k.Public, set); err != nil {
 			t.Errorf("algorithm %d: %v", alg, err)
 		}
+	}
+}
+
+// TestForeignFiles: keys made by dnssec-keygen of BIND 9.18.
+func TestForeignFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{".key": 0o644, ".private": 0o600} {
+		for _, base := range []string{"Kdemo.test.+013+22420", "Kdemo.test.+015+25312"} {
+			b, err := os.ReadFile(filepath.Join("testdata", base+name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, base+name), b, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	keys, err := Load(dir, "demo.test.")
+	if err != nil || len(keys) != 2 || keys[0].Tag() != 22420 || !keys[0].SEP() || keys[1].Tag() != 25312 || keys[1].SEP() {
+		t.Fatalf("%v, %v", keys, err)
+	}
+	made := time.Date(2026, 11, 22, 4, 55, 52, 0, time.UTC)
+	if want := (Times{Created: made, Publish: made, Activate: made}); keys[0].Times != want {
+		t.Errorf("times %v, want %v", keys[0].Times, want)
 	}
 }
 
@@ -127,10 +156,13 @@ func TestRing(t *testing.T) {
 		{"one CSK", []*Key{ksk}, []*Key{ksk}, []*Key{ksk}, []*Key{ksk}, []*Key{ksk}},
 		{"one key without SEP", []*Key{zsk}, []*Key{zsk}, []*Key{zsk}, []*Key{zsk}, nil},
 		{"RFC 4035 2.2: two algorithms sign everything", []*Key{ksk, zsk, ed}, []*Key{ksk, ed, zsk}, []*Key{ksk, ed}, []*Key{zsk, ed}, []*Key{ksk, ed}},
-		{"RFC 6781 4.1.1.1: a ZSK published ahead", []*Key{ksk, zsk, at(key(t, P256, false, Times{}), Times{Publish: noon.Add(time.Second)})}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk}},
-		{"a deleted key", []*Key{ksk, zsk, at(ed, Times{Delete: noon})}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk}},
-		{"a DS that the parent shall not have yet", []*Key{at(ksk, Times{SyncPublish: noon.Add(1)}), zsk}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, nil},
-		{"a DS that it shall have no more", []*Key{at(ksk, Times{SyncDelete: noon}), zsk}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, nil},
+		{"RFC 6781 4.1.1.1: a ZSK published ahead", []*Key{ksk, zsk, at(key(t, P256, false, Times{}), since(noon.Add(time.Second)))}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk}},
+		{"a deleted key", []*Key{ksk, zsk, at(ed, Times{Publish: past, Activate: past, Delete: noon})}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk}},
+		{"a DS that the parent shall not have yet", []*Key{at(ksk, Times{Publish: past, Activate: past, SyncPublish: noon.Add(1)}), zsk}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, nil},
+		{"made by dnssec-keygen -G", []*Key{ksk, zsk, at(ed, Times{Created: past})}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk}},
+		{"RFC 7583 3.3.2: a DS before its key", []*Key{ksk, zsk, at(ed, Times{SyncPublish: noon})}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk, ed}},
+		{"and one after it", []*Key{ksk, zsk, at(ed, Times{Publish: past, Activate: past, Inactive: noon, Delete: noon, SyncDelete: noon.Add(1)})}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, []*Key{ksk, ed}},
+		{"a DS that it shall have no more", []*Key{at(ksk, Times{Publish: past, Activate: past, SyncDelete: noon}), zsk}, []*Key{ksk, zsk}, []*Key{ksk}, []*Key{zsk}, nil},
 	} {
 		r, err := NewRing("demo.test.", c.keys, noon)
 		if err != nil {
@@ -147,7 +179,7 @@ func TestRing(t *testing.T) {
 		}
 	}
 	for name, keys := range map[string][]*Key{
-		"no keys": nil, "none published": {at(ksk, Times{Publish: noon.Add(1)})}, "none signs": {at(ksk, Times{Inactive: noon})},
+		"no keys": nil, "none published": {at(ksk, since(noon.Add(1)))}, "none signs": {at(ksk, Times{Publish: past, Activate: past, Inactive: noon})},
 	} {
 		if _, err := NewRing("demo.test.", keys, noon); err == nil {
 			t.Errorf("%s: no error", name)

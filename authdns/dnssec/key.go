@@ -22,8 +22,9 @@ const (
 // before it may sign follows from it.
 const TTL = 3600
 
-// Times say what a key is used for when; the zero Time means never, but for
-// Publish and Activate, which mean always. They are those of dnssec-settime(8).
+// Times say what a key is used for when. They are those of dnssec-settime(8), with
+// the same meaning: the zero Time is never, but a key without any times, as old
+// tools made them, is always in use.
 type Times struct {
 	Created, Publish, Activate, Inactive, Delete time.Time
 	// SyncPublish and SyncDelete bound the time in which the parent is asked to

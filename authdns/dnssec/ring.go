@@ -20,34 +20,30 @@ type Ring struct {
 	synced     []*Key
 }
 
-// before tells whether an instant has come; fallback holds for one not set.
-func reached(t, now time.Time, fallback bool) bool {
-	if t.IsZero() {
-		return fallback
-	}
-	return !now.Before(t)
-}
+// reached tells whether an instant was set and has come.
+func reached(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
 
 // Published tells whether the key is in the DNSKEY RRset.
 func (t *Times) Published(now time.Time) bool {
-	return reached(t.Publish, now, true) && !reached(t.Delete, now, false)
+	return *t == Times{} || reached(t.Publish, now) && !reached(t.Delete, now)
 }
 
 // Active tells whether the key signs.
 func (t *Times) Active(now time.Time) bool {
-	return t.Published(now) && reached(t.Activate, now, true) && !reached(t.Inactive, now, false)
+	return *t == Times{} || t.Published(now) && reached(t.Activate, now) && !reached(t.Inactive, now)
 }
 
-// Synced tells whether the parent shall know the key. One without times of its
-// own for that is to be known as long as it signs.
+// Synced tells whether the parent shall know the key: in its own time for that, which
+// may begin before the key is published (RFC 7583 section 3.3.2) and end after;
+// without one, as long as the key signs.
 func (t *Times) Synced(now time.Time) bool {
-	if !t.Published(now) || reached(t.SyncDelete, now, false) {
+	if reached(t.SyncDelete, now) {
 		return false
 	}
 	if t.SyncPublish.IsZero() {
-		return t.Active(now)
+		return t.Active(now) || !t.SyncDelete.IsZero() && reached(t.Activate, now)
 	}
-	return reached(t.SyncPublish, now, false)
+	return reached(t.SyncPublish, now)
 }
 
 // NewRing sorts the keys of a zone by what they do at an instant. Every algorithm
