@@ -122,3 +122,33 @@ func (k *Key) sign(rrset []dns.RR, w Window, ttl uint32) (*dns.RRSIG, error) {
 	}
 	return sig, nil
 }
+
+// Use says in words what the key does at an instant.
+func (k *Key) Use(now time.Time) string {
+	t := &k.Times
+	switch {
+	case t.Active(now):
+		return "signs"
+	case Waiting([]*Key{k}) != nil:
+		return "waits for its DS"
+	case t.Published(now) && reached(t.Inactive, now):
+		return "signs no more"
+	case t.Published(now):
+		return "published"
+	case reached(t.Delete, now):
+		return "gone"
+	}
+	return "not yet"
+}
+
+// Next is the first of the key's times after an instant, and its name; "" when there
+// is none.
+func (k *Key) Next(now time.Time) (what string, at time.Time) {
+	t := k.Times
+	for _, f := range t.fields() {
+		if f.at.After(now) && (what == "" || f.at.Before(at)) {
+			what, at = f.name, *f.at
+		}
+	}
+	return what, at
+}
