@@ -9,8 +9,8 @@ import (
 	"rhumb/authdns/zone"
 )
 
-// denial is the proof that goes with a reply which denies: of the name at the end of
-// its aliases.
+// denial is the proof that goes with a reply which denies, of the name at the end of its
+// aliases: NXNAME where that does not exist (RFC 9824 section 3.1), else its types.
 func (s *sealer) denial(r *reply) []dns.RR {
 	name := r.q.canon
 	for _, rr := range r.answer {

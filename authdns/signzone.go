@@ -18,6 +18,7 @@ type signMetrics struct {
 	signed  *prometheus.CounterVec
 	refused prometheus.Counter
 	keys    *prometheus.GaugeVec
+	at      *prometheus.GaugeVec
 	suspect prometheus.Gauge
 	steps   prometheus.Counter
 }
@@ -27,13 +28,14 @@ func newSignMetrics() *signMetrics {
 		signed:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_dnssec_signatures_total", Help: "RRsets signed, of names that exist and of others."}, []string{"names"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dnssec_budget_spent_total", Help: "Replies that were not signed, as the budget for names that do not exist was spent."}),
 		keys:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_dnssec_keys", Help: "Published keys of a signed zone."}, []string{"zone"}),
+		at:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_dnssec_signed_timestamp_seconds", Help: "Hour for which the zone is signed; every signature is valid for five days from then at least."}, []string{"zone"}),
 		suspect: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_dnssec_clock_suspect", Help: "1 while the clock cannot be right, so that signatures may not be valid."}),
 		steps:   prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dnssec_clock_steps_total", Help: "Times that the clock was set by more than five minutes."}),
 	}
 }
 
 func (m *signMetrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.signed, m.refused, m.keys, m.suspect, m.steps}
+	return []prometheus.Collector{m.signed, m.refused, m.keys, m.at, m.suspect, m.steps}
 }
 
 func (m *signMetrics) count(exists bool) {
@@ -41,6 +43,18 @@ func (m *signMetrics) count(exists bool) {
 		m.signed.WithLabelValues("existing").Inc()
 	} else {
 		m.signed.WithLabelValues("absent").Inc()
+	}
+}
+
+// setZones tells about the signed zones and forgets the others.
+func (m *signMetrics) setZones(zones map[string]*loaded) {
+	m.keys.Reset()
+	m.at.Reset()
+	for name, l := range zones {
+		if l.sign != nil {
+			m.keys.WithLabelValues(name).Set(float64(l.sign.ring.Len()))
+			m.at.WithLabelValues(name).Set(float64(l.sign.ring.At.Unix()))
+		}
 	}
 }
 
@@ -85,7 +99,6 @@ func (s *Server) sign(l, old *loaded) error {
 	}
 	l.sign = &signing{ring: ring, made: s.signs}
 	(&served{name: name, zone: l.zone, sign: l.sign}).warm()
-	s.signs.metrics.keys.WithLabelValues(name).Set(float64(ring.Len()))
 	return nil
 }
 
@@ -131,6 +144,7 @@ func (s *Server) turn() {
 		defer s.mu.Unlock()
 		s.zones = next
 		s.publish(s.snap)
+		s.signs.metrics.setZones(next)
 	}
 }
 

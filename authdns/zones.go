@@ -46,6 +46,7 @@ func (s *Server) SetZones(sources []Source) []error {
 	s.zones = next
 	s.publish(s.snap)
 	s.metrics.setZones(s.zones)
+	s.signs.metrics.setZones(s.zones)
 	return errs
 }
 
