@@ -25,14 +25,6 @@ const (
 	lateAddr     = "192.0.2.56" // whose clock is a month slow
 )
 
-func signedSource(name string, keys []*dnssec.Key, text string) Source {
-	s := textSource("", name, "", text)
-	if s.Keys = keys; keys != nil {
-		s.Zone.DNSSEC = placement.Online
-	}
-	return s
-}
-
 // dsLines writes what the parent's file says of a child's keys.
 func dsLines(t *testing.T, keys []*dnssec.Key) (out string) {
 	t.Helper()
