@@ -117,9 +117,27 @@ func (s *Server) Apply(_ context.Context, snap *placement.Snapshot) {
 	s.publish(snap)
 }
 
+// publishZones puts zones in force; loading is held. What takes long is made before
+// mu is taken: a vote must not wait for the replies of a large zone.
+func (s *Server) publishZones(zones map[string]*loaded) {
+	s.mu.Lock()
+	snap := s.snap
+	s.mu.Unlock()
+	ahead := compile(s.self, zones, snap, s.current.Load())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.zones = zones
+	s.publishAfter(s.snap, ahead)
+	s.metrics.setZones(zones)
+	s.signs.metrics.setZones(zones)
+}
+
 // publish makes the next state; mu is held, or nobody else has the Server yet.
-func (s *Server) publish(snap *placement.Snapshot) {
-	next := compile(s.self, s.zones, snap, s.current.Load())
+func (s *Server) publish(snap *placement.Snapshot) { s.publishAfter(snap, s.current.Load()) }
+
+// publishAfter is publish with a state to take over from, which need not have been in force.
+func (s *Server) publishAfter(snap *placement.Snapshot, like *state) {
+	next := compile(s.self, s.zones, snap, like)
 	for _, name := range sortedKeys(next.faults) {
 		if before := s.current.Load(); before == nil || before.faults[name] != next.faults[name] {
 			s.log.Warn("zone cannot be served as meant", "zone", name, "snapshot", next.snapshotName(), "err", next.faults[name])

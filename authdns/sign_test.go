@@ -639,3 +639,16 @@ func gauge(t *testing.T, s *Server, name string) float64 {
 	t.Fatalf("no metric %s", name)
 	return 0
 }
+
+// TestFreshKeys: keys made a moment ago sign at once, whatever the minute.
+func TestFreshKeys(t *testing.T) {
+	src := signedSources(t)[:1]
+	for i, k := range src[0].Keys {
+		src[0].Keys[i] = k.With(dnssec.Times{Created: signedAt, Publish: signedAt, Activate: signedAt})
+	}
+	st := compile(self, loadedBy(t, at(signedAt), 0, src...).zones, nil, nil)
+	m := st.reply(t, ask(t, "www.demo.test. A", do), from(euResolver, top))
+	if why := bogus(st.top["demo.test."], m, signedAt); why != "" {
+		t.Error(why)
+	}
+}

@@ -140,11 +140,7 @@ func (s *Server) turn() {
 		next[name], signs = &l, true
 	}
 	if signs {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.zones = next
-		s.publish(s.snap)
-		s.signs.metrics.setZones(next)
+		s.publishZones(next)
 	}
 }
 
@@ -152,7 +148,7 @@ func (s *Server) turn() {
 // follows a clock that is set back, too: one that ran ahead would otherwise hold
 // us in a future in which nothing that we sign is valid yet.
 func (s *Server) setHour() bool {
-	hour := s.now().UTC().Truncate(dnssec.Tick)
+	hour := dnssec.HourOf(s.now())
 	if hour.Equal(s.hour) {
 		return false
 	}

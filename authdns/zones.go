@@ -41,12 +41,7 @@ func (s *Server) SetZones(sources []Source) []error {
 		}
 		next[name] = l
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.zones = next
-	s.publish(s.snap)
-	s.metrics.setZones(s.zones)
-	s.signs.metrics.setZones(s.zones)
+	s.publishZones(next)
 	return errs
 }
 

@@ -171,6 +171,10 @@ const (
 	Tick = time.Hour
 )
 
+// HourOf is the instant that stands for all of an hour: its last second. All nodes sign
+// alike within the hour, and a key that was made within it is used at once.
+func HourOf(now time.Time) time.Time { return now.UTC().Truncate(Tick).Add(Tick - time.Second) }
+
 // Window is the time in which a signature holds.
 type Window struct{ Inception, Expiration time.Time }
 

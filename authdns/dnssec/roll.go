@@ -10,7 +10,7 @@ import (
 // Roll says how long each step of a change of keys waits.
 type Roll struct {
 	// Spread is how long it takes until every node has new key files, and one hour more:
-	// times are looked at once in an hour.
+	// times are looked at once in an hour, and what falls into it counts from its start.
 	Spread time.Duration
 	// ZoneTTL is the longest TTL in the zone, and ParentTTL that of its DS records.
 	ZoneTTL, ParentTTL time.Duration

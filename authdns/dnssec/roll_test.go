@@ -101,7 +101,7 @@ func TestRollsWithoutGap(t *testing.T) {
 				next, err := r.Switch(keys, now)
 				change(next, err, now)
 			case minute > 48*60 && minute%60 == 0:
-				ring, err := NewRing("demo.test.", keys, now.Truncate(Tick))
+				ring, err := NewRing("demo.test.", keys, HourOf(now))
 				if err == nil && len(ring.synced) > 0 {
 					parent = tagsOf(ring.synced)
 				}
@@ -111,7 +111,7 @@ func TestRollsWithoutGap(t *testing.T) {
 				if now.Sub(fileAt) >= time.Hour {
 					node = keys
 				}
-				ring, err := NewRing("demo.test.", node, now.Truncate(Tick))
+				ring, err := NewRing("demo.test.", node, HourOf(now))
 				if err != nil {
 					t.Fatalf("%s, minute %d: %v", name, minute, err)
 				}

@@ -50,7 +50,7 @@ func (a *app) dsCommand(f *keyFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ring, err := dnssec.NewRing(dns.CanonicalName(names[0]), keys, f.now())
+			ring, err := dnssec.NewRing(dns.CanonicalName(names[0]), keys, dnssec.HourOf(f.now()))
 			if err != nil {
 				return err
 			}
@@ -225,7 +225,7 @@ func (a *app) parentKnows(cmd *cobra.Command, f *keyFlags, zone string, keys []*
 	if len(parents) == 0 {
 		return withCode(exitUsage, fmt.Errorf("%w: name the parent's servers with --parent", dnssec.ErrWaiting))
 	}
-	ring, err := dnssec.NewRing(dns.CanonicalName(zone), keys, f.now())
+	ring, err := dnssec.NewRing(dns.CanonicalName(zone), keys, dnssec.HourOf(f.now()))
 	if err != nil {
 		return err
 	}
