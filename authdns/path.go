@@ -26,6 +26,8 @@ type outcome struct {
 	decision  *decision
 	// personal is set where the reply depends on the resolver's address.
 	personal bool
+	// unsigned is set where a proof was not made, as the budget is spent.
+	unsigned bool
 }
 
 // ecsUse is what became of a client subnet option.

@@ -207,6 +207,9 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	}()
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))
+	if o.unsigned {
+		s.signs.metrics.refused.Inc()
+	}
 	t.count(&o)
 	if d := o.decision; d != nil && d.observed {
 		s.log.Debug("would have answered", "zone", o.zone, "service", d.service,

@@ -70,9 +70,10 @@ func (v *visit) secure() {
 	if r.q.edns.do {
 		s.seal(r)
 	}
+	v.out.unsigned = errors.Is(s.err, errBudget)
 	switch {
 	case s.err == nil:
-	case errors.Is(s.err, errBudget) && !v.from.tcp:
+	case v.out.unsigned && !v.from.tcp:
 		r.proof, r.rcode = proofLater, dns.RcodeSuccess
 	default:
 		r.notReady(s.err.Error()) // unsigned it would be taken for a forgery
@@ -147,7 +148,6 @@ func (s *sealer) signatures(rrs []dns.RR) []dns.RR {
 		exists := s.zone.zone.At(h.Name).Exists
 		if !exists && !s.budget().Take() {
 			s.err = errBudget
-			made.metrics.refused.Inc()
 			return nil
 		}
 		if sigs, err = s.signing.ring.Sign(rrs, ttl); err != nil {

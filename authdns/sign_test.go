@@ -481,6 +481,18 @@ func TestBudgetSpent(t *testing.T) {
 			t.Errorf("%s with the budget spent: %s", q, shape(m))
 		}
 	}
+	w := quickWorker(t, st, top)
+	w.server.signs.metrics.refused = s.signs.metrics.refused
+	for i := range 4 {
+		q := ask(t, fmt.Sprintf("w%d.demo.test. A", i), do)
+		if n := w.quickly(st, q, make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")); n != 0 {
+			t.Error("the fast path answers with the budget spent")
+		}
+		w.server.handle(q, make([]byte, maxUDP), from(euResolver, top), w.tally)
+	}
+	if n := sum(t, s, "rhumb_dnssec_budget_spent_total"); n != 4 {
+		t.Errorf("%v of 4 replies counted as not signed", n)
+	}
 	now = now.Add(time.Second)
 	if got := fmt.Sprint(count(false, "v")); got != "map[NOERROR SOA:3 NOERROR tc:7]" {
 		t.Errorf("a second later: %s", got)
@@ -650,5 +662,32 @@ func TestFreshKeys(t *testing.T) {
 	m := st.reply(t, ask(t, "www.demo.test. A", do), from(euResolver, top))
 	if why := bogus(st.top["demo.test."], m, signedAt); why != "" {
 		t.Error(why)
+	}
+}
+
+// BenchmarkSigned is BenchmarkQuick for those who validate; nothing is signed in it but
+// in the last, where each name is new.
+func BenchmarkSigned(b *testing.B) {
+	st := signedState(b, fleet(b, plan{}), signedSources(b)...)
+	for _, c := range []struct {
+		name, question string
+		level          placement.Level
+	}{
+		{"static", "www.demo.test. A", top}, {"steered", "www.cdn.demo.test. A", low}, {"referral", "www.cdn.demo.test. A", top},
+		{"nxdomain", "nix.demo.test. A", top}, {"nxdomain, new", "%d.demo.test. A", top},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			w := quickWorker(b, st, c.level)
+			q, out, src := ask(b, c.question, do), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if strings.Contains(c.question, "%") {
+					q = ask(b, fmt.Sprintf(c.question, i), do)
+				}
+				if w.quickly(st, q, out, src) == 0 {
+					b.Fatal("the slow path would answer")
+				}
+			}
+		})
 	}
 }
