@@ -7,6 +7,10 @@ import (
 	"rhumb/placement"
 )
 
+// A signature holds from an hour to days: whoever signs with a wrong clock serves what
+// nobody believes, and notices nothing of it himself. So two things are looked at that do
+// not depend on the clock: a timer of this machine, and the clock of another one.
+
 // How often the clock is looked at, and how far it may be off: the inception of
 // a signature lies an hour back, and validators allow for some minutes more.
 const (
@@ -41,7 +45,7 @@ type clock struct {
 // checkClock raises or lowers the alarm of a clock that cannot be right. Whichever
 // clock is wrong, ours or the director's, somebody has to look.
 func (s *Server) checkClock() {
-	now, c := s.now(), &s.clock
+	now, c := s.now(), &s.signs.clock
 	if d := stepped(c.read, now); d.Abs() > clockSlack {
 		s.log.Error("the clock was set: signatures made before may not have been valid", "step", d.Round(time.Second))
 		s.signs.metrics.steps.Inc()

@@ -9,6 +9,10 @@ import (
 	"rhumb/authdns/zone"
 )
 
+// What a signed zone denies, it denies for one name at a time (RFC 9824): the proof lies
+// between the name and the very next possible one, so it holds whatever else is in the
+// zone, gives nothing else away, and needs no order of names.
+
 // denial is the proof that goes with a reply which denies, of the name at the end of its
 // aliases: NXNAME where that does not exist (RFC 9824 section 3.1), else its types.
 func (s *sealer) denial(r *reply) []dns.RR {
@@ -63,13 +67,14 @@ func without(types []uint16, t uint16) []uint16 {
 }
 
 // inspect answers questions for the proofs themselves: with the NSEC of the name, or
-// with its signature, which is as good as any other (RFC 8482 section 4.1).
+// with its signature, which is as good as any other (RFC 8482 section 4.1). NODATA with
+// a proof which lists the very type would contradict itself.
 func (s *sealer) inspect(r *reply) {
 	asked := r.q.qtype
 	if len(r.authority) == 0 || r.authority[0].Header().Rrtype != dns.TypeSOA || r.rcode == dns.RcodeNameError && !r.q.edns.do {
 		return
 	}
-	r.q.qtype = dns.TypeNone
+	r.q.qtype = dns.TypeNone // nothing is taken out of the bitmap
 	nsec := s.denial(r)
 	r.q.qtype = asked
 	if asked == dns.TypeRRSIG {

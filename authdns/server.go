@@ -65,8 +65,6 @@ type Server struct {
 	// loading is held while zones are read and signed, which may take seconds; what
 	// answers depend on is changed under mu alone.
 	loading sync.Mutex
-	hour    time.Time // of signatures; guarded by loading
-	clock   clock
 	signs   *signatures
 
 	workersMu  sync.Mutex

@@ -2,6 +2,7 @@ package authdns
 
 import (
 	"errors"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -23,6 +24,8 @@ type signatures struct {
 	// who is sent to TCP has shown his address, and must not find it sold out.
 	datagrams, streams *dnssec.Budget
 	metrics            *signMetrics
+	hour               time.Time // that is signed for; guarded by Server.loading
+	clock              clock
 }
 
 // Bounds of what is kept and made.
@@ -30,7 +33,7 @@ const (
 	// keptAbsent is how many signatures of names that do not exist are kept.
 	keptAbsent = 16384
 	// defaultSignBudget is how many a second are made over UDP, and as many over
-	// TCP: about a tenth of a core.
+	// TCP: about a fifth of a core each.
 	defaultSignBudget = 4000
 )
 
@@ -81,7 +84,8 @@ func (v *visit) secure() {
 	}
 }
 
-// sealer signs one reply; the first error ends it.
+// sealer signs one reply; the first error ends it. It looks at nothing but the reply and
+// the zone, so every way of answering is signed, those to come included.
 type sealer struct {
 	zone    *served
 	signing *signing
@@ -134,7 +138,9 @@ func meant(rrs []dns.RR, i int) bool {
 	return above != name && dns.IsSubDomain(above, name)
 }
 
-// signatures returns those of an RRset, with its TTL, from the cache or made now.
+// signatures returns those of an RRset, with its TTL, from the cache or made now. Whoever
+// asks for what exists gets it signed, budget or not: there is an end to that. Two
+// workers may make the same signature at once; it comes out the same.
 func (s *sealer) signatures(rrs []dns.RR) []dns.RR {
 	h, made := rrs[0].Header(), s.signing.made
 	ttl := s.originalTTL(h)
@@ -157,7 +163,7 @@ func (s *sealer) signatures(rrs []dns.RR) []dns.RR {
 		made.metrics.count(exists)
 		made.cache.Put(id, sigs, exists)
 	}
-	out := make([]dns.RR, len(sigs))
+	out := make([]dns.RR, len(sigs)) // copies: packing writes to records, and the TTL is this reply's
 	for i, sig := range sigs {
 		out[i] = dns.Copy(sig)
 		out[i].Header().Ttl = h.Ttl
@@ -165,6 +171,7 @@ func (s *sealer) signatures(rrs []dns.RR) []dns.RR {
 	return out
 }
 
+// budget is whom a signature of a name that does not exist is charged to.
 func (s *sealer) budget() *dnssec.Budget {
 	if s.from.tcp {
 		return s.signing.made.streams

@@ -13,6 +13,10 @@ import (
 // each kind. At 700 octets each they take 6 MB.
 const keptReplies = 8192
 
+// What is signed ahead has a second body beside the plain one in the fast path's index.
+// This file is about the rest: replies without end, which are made at the first
+// question and kept in a table of fixed size.
+
 // newKept makes room for signed replies where any zone is signed.
 func newKept(q *quick) *wire.Kept {
 	if !slices.Contains(q.signed, true) {
@@ -99,7 +103,8 @@ func (w *worker) variant(st *state, level *quickLevel, body uint32, zone int, re
 	return r.Body()
 }
 
-// make lets the slow path answer the query read last, with signatures.
+// make is the only way by which kept replies come about: it lets the slow path answer
+// the query read last, so that both paths give the same octets.
 func (w *worker) make(st *state, resolver netip.Addr) (int, outcome) {
 	if w.bare == nil {
 		w.bare = make([]byte, maxUDP)

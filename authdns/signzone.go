@@ -34,10 +34,12 @@ func newSignMetrics() *signMetrics {
 	}
 }
 
+// all lists them for the metrics of the Server, which register and collect them.
 func (m *signMetrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.signed, m.refused, m.keys, m.at, m.suspect, m.steps}
 }
 
+// count counts an RRset that was signed, however many keys signed it.
 func (m *signMetrics) count(exists bool) {
 	if exists {
 		m.signed.WithLabelValues("existing").Inc()
@@ -77,17 +79,20 @@ func (s *Server) sign(l, old *loaded) error {
 		return nil
 	}
 	if l.file == nil {
-		return nil
+		return nil // no version was ever right: there is nothing to sign
 	}
+	// Signatures of somebody else's beside ours, or a chain of names beside our proofs,
+	// would be believed by some validators and not by others.
 	for _, t := range []uint16{dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNSEC3PARAM} {
 		if len(l.file.RRset(name, t)) > 0 {
 			return fmt.Errorf("zone %s is to be signed here, and its file holds %s already", name, dns.Type(t))
 		}
 	}
-	ring, err := dnssec.NewRing(name, l.keys, s.hour)
+	ring, err := dnssec.NewRing(name, l.keys, s.signs.hour)
 	if err != nil {
 		return err
 	}
+	// A zone of the same keys is the same zone: what was made from it may stay.
 	if old != nil && old.sign != nil && old.file == l.file && ring.Same(old.sign.ring) {
 		l.zone = old.zone
 		if ring.At.Equal(old.sign.ring.At) {
@@ -118,14 +123,16 @@ func (s *Server) resign(ctx context.Context) {
 	}
 }
 
-// turn puts the signatures of a new hour in force, once it has come.
+// turn puts the signatures of a new hour in force, once it has come. Most RRsets have
+// theirs from the hour before; a zone that cannot be signed any more keeps what it has,
+// which holds for five days, and the age of its signatures raises an alarm.
 func (s *Server) turn() {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	if !s.setHour() {
 		return
 	}
-	s.signs.cache.Turn()
+	s.signs.cache.Turn() // what two hours in a row had no use for is forgotten
 	next, signs := maps.Clone(s.zones), false
 	for _, name := range sortedKeys(next) {
 		old := next[name]
@@ -149,10 +156,10 @@ func (s *Server) turn() {
 // us in a future in which nothing that we sign is valid yet.
 func (s *Server) setHour() bool {
 	hour := dnssec.HourOf(s.now())
-	if hour.Equal(s.hour) {
+	if hour.Equal(s.signs.hour) {
 		return false
 	}
-	s.hour = hour
+	s.signs.hour = hour
 	return true
 }
 

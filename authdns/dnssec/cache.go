@@ -15,10 +15,12 @@ import (
 // has one ID has one set of signatures, whoever makes it.
 type ID [sha256.Size]byte
 
-// Identify returns the ID of the signatures that Sign would make.
+// Identify returns the ID of the signatures that Sign would make. It costs a hash where a
+// signature costs a hundred of them, and knows nothing of zones or versions: a record
+// that did not change keeps its signature through every reload, Snapshot and hour.
 func (r *Ring) Identify(rrset []dns.RR, ttl uint32) (ID, error) {
 	h := rrset[0].Header()
-	var all [][]byte
+	var all [][]byte // the records, each uncompressed with the original TTL in place of its own
 	for _, rr := range rrset {
 		buf := make([]byte, dns.Len(rr)+1)
 		n, err := dns.PackRR(rr, buf, 0, nil, false)
@@ -43,7 +45,7 @@ func (r *Ring) Identify(rrset []dns.RR, ttl uint32) (ID, error) {
 	return ID(sum.Sum(nil)), nil
 }
 
-// wireLen is the length of the uncompressed name that a buffer begins with.
+// wireLen is the length, its last octet included, of the uncompressed name that a buffer begins with.
 func wireLen(b []byte) int {
 	n := 0
 	for b[n] != 0 {
@@ -52,7 +54,8 @@ func wireLen(b []byte) int {
 	return n + 1
 }
 
-// Cache holds signatures. It is safe for concurrent use.
+// Cache holds signatures. It is safe for concurrent use. The lock is held for a look into
+// a map; what is answered most never comes here, since whole replies are kept elsewhere.
 type Cache struct {
 	mu sync.Mutex
 	// pinned are of what exists; the value tells the last round that wanted them.
@@ -64,6 +67,7 @@ type Cache struct {
 	limit      int
 }
 
+// pinned are signatures which stay, and the last round in which they were wanted.
 type pinned struct {
 	sigs  []dns.RR
 	round int
@@ -105,6 +109,9 @@ func (c *Cache) Put(id ID, sigs []dns.RR, pin bool) {
 	c.put(id, sigs)
 }
 
+// put adds to the young ones; mu is held. Two generations forget the least used half at
+// once, which needs no list and no clock, and an attacker's names push out each other
+// before they push out what is asked for again.
 func (c *Cache) put(id ID, sigs []dns.RR) {
 	if len(c.young) >= c.limit {
 		c.old, c.young = c.young, make(map[ID][]dns.RR)
@@ -131,9 +138,11 @@ func (c *Cache) Len() (kept, passing int) {
 	return len(c.pinned), len(c.young) + len(c.old)
 }
 
-// Budget allows so many signatures in each second. It is safe for concurrent use.
+// Budget allows so many signatures in each second. It is safe for concurrent use. Seconds
+// are those of the clock: a burst across two of them may take twice the rate, which is
+// cheaper to allow than to prevent.
 type Budget struct {
-	rate  int64
+	rate  int64 // below 1<<24
 	now   func() time.Time
 	state atomic.Uint64 // second << 24 | spent
 }

@@ -38,6 +38,7 @@ func Successor(name string) string {
 	if next := escape(append(slices.Clone(label), 0)) + "." + end; len(label) < 63 && fits(next) {
 		return next
 	}
+	// An octet of 255 cannot grow: the one before it does, and what follows it goes.
 	for len(label) > 0 && label[len(label)-1] == 0xff {
 		label = label[:len(label)-1]
 	}
@@ -51,11 +52,13 @@ func Successor(name string) string {
 	return escape(label) + "." + end
 }
 
+// fits tells whether a name has at most 255 octets.
 func fits(name string) bool {
 	_, err := dns.PackDomainName(name, make([]byte, 255), 0, nil, false)
 	return err == nil
 }
 
+// nextLabel is a name without its leftmost label.
 func nextLabel(name string) string {
 	if off, end := dns.NextLabel(name, 0); !end {
 		return name[off:]
@@ -63,7 +66,8 @@ func nextLabel(name string) string {
 	return "."
 }
 
-// escape writes a label as text.
+// escape writes a label as text, in the one way in which the library reads and writes
+// names, so that equal names are equal strings.
 func escape(label []byte) string {
 	wire := append([]byte{byte(len(label))}, label...)
 	s, _, err := dns.UnpackDomainName(append(wire, 0), 0)

@@ -16,10 +16,15 @@ import (
 	"github.com/miekg/dns"
 )
 
+// Key files are those of BIND, so that an operator may go on with the tools, the
+// scripts and the habits that there are for them: dnssec-keygen, dnssec-settime and
+// dnssec-dsfromkey read and write the same ones.
+
 // timeLayout is how the tools of BIND write an instant, in UTC.
 const timeLayout = "20060102150405"
 
-// timeField is one line of a private file.
+// timeField is one line of a private file. The .key file repeats the times in its
+// comments, for people; nobody reads them there, and neither do we.
 type timeField struct {
 	name string
 	at   *time.Time
@@ -35,7 +40,9 @@ func (t *Times) fields() []timeField {
 var ErrNoKeys = errors.New("no key files")
 
 // Load reads all keys of a zone in a directory, in a fixed order. Names compare
-// without regard to case; the tools write them in lower case.
+// without regard to case; the tools write them in lower case. One key that is wrong
+// spoils them all: whoever loses a key without noticing may sign with the wrong
+// half of a roll, and a caller who is told keeps the keys that it has.
 func Load(dir, zone string) ([]*Key, error) {
 	zone = dns.CanonicalName(zone)
 	entries, err := os.ReadDir(dir)
@@ -70,7 +77,8 @@ func sortKeys(keys []*Key) {
 	})
 }
 
-// read takes both files of one key.
+// read takes both files of one key. The mode comes first, so that a key that others
+// may have read by now is never used without anybody knowing.
 func read(path, zone string) (*Key, error) {
 	fail := func(err error) (*Key, error) { return nil, fmt.Errorf("dnssec: key %s: %w", path, err) }
 	info, err := os.Stat(path + ".private")
@@ -90,6 +98,7 @@ func read(path, zone string) (*Key, error) {
 	if !supported(public.Algorithm) {
 		return fail(fmt.Errorf("algorithm %d: want %d (ECDSA P-256) or %d (Ed25519)", public.Algorithm, P256, Ed25519))
 	}
+	// What a tool wrote as TTL must not make one node's DNSKEY RRset unlike another's.
 	public.Hdr.Name, public.Hdr.Ttl, public.Hdr.Class = zone, TTL, dns.ClassINET
 	text, err := os.ReadFile(path + ".private")
 	if err != nil {
@@ -111,7 +120,8 @@ func read(path, zone string) (*Key, error) {
 	return k, nil
 }
 
-// readPublic takes the DNSKEY record of a .key file.
+// readPublic takes the DNSKEY record of a .key file, which is a master file with
+// comments before it.
 func readPublic(path string) (*dns.DNSKEY, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -129,7 +139,8 @@ func readPublic(path string) (*dns.DNSKEY, error) {
 	return k, nil
 }
 
-// parseTimes reads the times in a private file.
+// parseTimes reads the times in a private file, which the library passes over. Lines
+// of other names are for others.
 func parseTimes(text []byte) (t Times, err error) {
 	fields := t.fields()
 	lines := bufio.NewScanner(bytes.NewReader(text))
@@ -147,7 +158,8 @@ func parseTimes(text []byte) (t Times, err error) {
 }
 
 // Save writes both files of a key. An existing private file is replaced as a
-// whole, since half of a key is none.
+// whole, since half of a key is none. The private file goes first: a node that
+// looks in between finds a key without its public half, says so, and looks again.
 func (k *Key) Save(dir string) (path string, err error) {
 	path = filepath.Join(dir, k.Name())
 	role := "a zone-signing key"
@@ -170,7 +182,8 @@ func (k *Key) Save(dir string) (path string, err error) {
 	return path, nil
 }
 
-// replace writes a file beside the old one and puts it in its place.
+// replace writes a file beside the old one and puts it in its place, on disk before it
+// has the name: after a power cut there is the old key or the new one.
 func replace(path, text string, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".key*") // mode 0600
 	if err != nil {

@@ -7,6 +7,11 @@ import (
 	"time"
 )
 
+// A roll is nothing but times in key files: it goes on without us, stands in the files
+// for everybody to read, and acts alike on every node, however late each of them
+// started. What cannot be known ahead, when the parent has a new DS, stands between two
+// calls of an operator.
+
 // Roll says how long each step of a change of keys waits.
 type Roll struct {
 	// Spread is how long it takes until every node has new key files, and one hour more:
@@ -108,7 +113,8 @@ func inUse(keys []*Key, now time.Time, sep bool) (*Key, error) {
 	return out, nil
 }
 
-// dated gives a key without times those that say the same.
+// dated gives a key without times those that say the same, since the first one that a
+// roll sets would make all others mean never.
 func dated(t Times) Times {
 	if t == (Times{}) {
 		epoch := time.Unix(0, 0).UTC()
@@ -117,6 +123,7 @@ func dated(t Times) Times {
 	return t
 }
 
+// without and swap leave the caller's slice as it is.
 func without(keys []*Key, k *Key) []*Key {
 	return slices.DeleteFunc(slices.Clone(keys), func(o *Key) bool { return o == k })
 }

@@ -13,7 +13,7 @@ func (z *Zone) Plus(rrs []dns.RR) *Zone {
 	for _, rr := range rrs {
 		marks = append(marks, Mark{Name: rr.Header().Name})
 	}
-	out := z.With(marks)
+	out := z.With(marks) // makes nodes of our own along the way to each record
 	fresh := make(map[*node]bool)
 	for _, rr := range rrs {
 		n := out.node(Canonical(rr.Header().Name))
@@ -22,10 +22,11 @@ func (z *Zone) Plus(rrs []dns.RR) *Zone {
 		}
 		if !fresh[n] {
 			fresh[n] = true
-			n.mark = nil
+			n.mark = nil // the one that With has put there is gone, the caller's own comes back
 			if was := z.node(Canonical(rr.Header().Name)); was != nil {
 				n.mark = was.mark
 			}
+			// Adding to an RRset may lower its TTL: the records before keep theirs.
 			n.sets = slices.Clone(n.sets)
 			for i := range n.sets {
 				n.sets[i].RRs = cloneRRs(n.sets[i].RRs)
@@ -38,6 +39,7 @@ func (z *Zone) Plus(rrs []dns.RR) *Zone {
 	return out
 }
 
+// cloneRRs copies records whose headers are to be written.
 func cloneRRs(rrs []dns.RR) []dns.RR {
 	out := make([]dns.RR, len(rrs))
 	for i, rr := range rrs {
@@ -86,6 +88,7 @@ func (z *Zone) At(name string) Held {
 	return n.held(n != z.root && n.cut())
 }
 
+// held is what a node has for a proof: at a cut its own records are the child's.
 func (n *node) held(cut bool) Held {
 	h := Held{Exists: true}
 	for i := range n.sets {

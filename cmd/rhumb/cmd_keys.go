@@ -34,6 +34,7 @@ func (a *app) keyCommands() []*cobra.Command {
 	return cmds
 }
 
+// load reads the keys of a zone; none at all is "not found", which scripts tell apart.
 func (f *keyFlags) load(zone string) ([]*dnssec.Key, error) {
 	keys, err := dnssec.Load(f.dir, zone)
 	if errors.Is(err, dnssec.ErrNoKeys) || errors.Is(err, os.ErrNotExist) {
@@ -42,6 +43,7 @@ func (f *keyFlags) load(zone string) ([]*dnssec.Key, error) {
 	return keys, err
 }
 
+// dsCommand prints what goes to a registrar, in the form in which most want it.
 func (a *app) dsCommand(f *keyFlags) *cobra.Command {
 	return &cobra.Command{Use: "ds ZONE", Short: "The DS records that the zone's parent must hold, by the key files",
 		Example: "  rhumb zones ds demo.test", Args: args(cobra.ExactArgs(1)),
@@ -85,6 +87,7 @@ type keyRow struct {
 	At        time.Time `json:"at,omitzero"`
 }
 
+// keysCommand shows where a roll stands: the times in the files are all there is to it.
 func (a *app) keysCommand(f *keyFlags) *cobra.Command {
 	return &cobra.Command{Use: "keys ZONE", Short: "Keys of a zone: what each does now, and what comes next",
 		Args: args(cobra.ExactArgs(1)),
@@ -97,6 +100,7 @@ func (a *app) keysCommand(f *keyFlags) *cobra.Command {
 		}}
 }
 
+// showKeys prints keys in the order of the ring, with the next thing that happens to each.
 func (a *app) showKeys(keys []*dnssec.Key, now time.Time) error {
 	var rows []keyRow
 	var names []string
@@ -125,6 +129,8 @@ func (a *app) showKeys(keys []*dnssec.Key, now time.Time) error {
 	}})
 }
 
+// keygenCommand makes the first keys of a zone. It never adds to keys that are there: two
+// of a kind which both sign are a roll, and that has times of its own.
 func (a *app) keygenCommand(f *keyFlags) *cobra.Command {
 	var algorithm string
 	var single bool
@@ -167,6 +173,7 @@ func (a *app) keygenCommand(f *keyFlags) *cobra.Command {
 	return cmd
 }
 
+// save writes keys; one that is there already is replaced with its new times.
 func save(dir string, keys []*dnssec.Key) error {
 	for _, k := range keys {
 		if _, err := k.Save(dir); err != nil {
@@ -176,6 +183,8 @@ func save(dir string, keys []*dnssec.Key) error {
 	return nil
 }
 
+// rollCommand changes a key by setting times. For a KSK it is said twice, and the files
+// tell which of the two it is: a key that waits for its DS can be in one place only.
 func (a *app) rollCommand(f *keyFlags) *cobra.Command {
 	var parents []string
 	r := dnssec.Roll{}
@@ -233,8 +242,10 @@ func (a *app) parentKnows(cmd *cobra.Command, f *keyFlags, zone string, keys []*
 		if !strings.Contains(p, ":") || strings.Contains(p, "::") && !strings.HasPrefix(p, "[") {
 			p = "[" + strings.Trim(p, "[]") + "]:53"
 		}
+		// Without recursion and from the authority itself: a cache would show what was.
 		m := new(dns.Msg)
 		m.SetQuestion(dns.CanonicalName(zone), dns.TypeDS)
+		m.RecursionDesired = false
 		c := dns.Client{Net: "tcp", Timeout: 5 * time.Second}
 		reply, _, err := c.ExchangeContext(cmd.Context(), m, p)
 		if err != nil {

@@ -41,6 +41,8 @@ func (k *keyDir) load(z placement.Zone, log *slog.Logger) []*dnssec.Key {
 // changed tells whether key files came, went or changed since they were read.
 func (k *keyDir) changed() bool { return k.dir != "" && k.listing() != k.seen }
 
+// listing is all that tells files apart without reading them. A directory that cannot be
+// read is a listing, too: its keys come back when it does.
 func (k *keyDir) listing() string {
 	entries, err := os.ReadDir(k.dir)
 	if err != nil {
