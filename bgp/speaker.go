@@ -357,13 +357,13 @@ func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-ch
 }
 
 // take adopts the newest input. A snapshot without any announcement, after one
-// with some, is a filter gone wrong: nothing was ever meant by it.
+// with some that nobody has retired, is a filter gone wrong: nothing was ever meant by it.
 func (s *Speaker) take() {
 	in := s.input.Load()
 	if in == nil || in == s.loop.now {
 		return
 	}
-	if old := s.loop.now; old != nil && len(in.snapshot.Announcements) == 0 && len(old.snapshot.Announcements) > 0 {
+	if old := s.loop.now; old != nil && in.empties(old) {
 		s.complain("snapshot", &placement.Refusal{Rule: placement.RuleEmptySelector, Object: in.snapshot.Name.String(),
 			Have: "no announcements", Limit: "an empty set matches nothing"})
 		return
@@ -378,8 +378,8 @@ func (s *Speaker) take() {
 func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 	for _, r := range s.loop.routes {
 		r.gone = true
-		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Want: placement.Withdrawn,
-			Intent: true, Cause: "not configured here", Mode: r.mode}
+		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Intent: true, Mode: r.mode}
+		r.want.Want, r.want.Cause = s.loop.now.leaving(r.prefix.Prefix, s.cfg.Site)
 	}
 	for _, a := range snap.Announcements {
 		if a.Site == s.cfg.Site {

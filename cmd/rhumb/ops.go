@@ -346,7 +346,7 @@ func (o ops) judge(v *store.View, next *placement.Fleet, override []string) ([]p
 		return nil, 0, err
 	}
 	answers, _ := decide.AnswerChange(before, after)
-	return decide.JudgeApply(v.Inventory, &inv, before, after, override), answers, nil
+	return append(decide.JudgeDeletions(v.Inventory, &inv, v.Announced), decide.JudgeApply(v.Inventory, &inv, before, after, override)...), answers, nil
 }
 
 // whatIf is the snapshot which an inventory would give with the present votes. It

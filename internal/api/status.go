@@ -255,7 +255,11 @@ func (n *notices) routes(sites []Site) {
 		for _, r := range site.Routes {
 			p := r.Prefix.String()
 			if r.Refusal != nil {
-				n.add(Warn, "RouteRefused", site.Name+" "+p, "%s stays at %s at %s: %v", p, r.Announced, site.Name, r.Refusal)
+				hint := ""
+				if r.Refusal.Hint != "" {
+					hint = "; " + r.Refusal.Hint
+				}
+				n.add(Warn, "RouteRefused", site.Name+" "+p, "%s stays at %s at %s: %v%s", p, r.Announced, site.Name, r.Refusal, hint)
 			}
 			if r.Origin == "invalid" {
 				n.add(Page, "OriginInvalid", site.Name+" "+p, "the RPKI calls our origin of %s at %s invalid (%s); announced: %s", p, site.Name, r.OriginText, r.Announced)
