@@ -151,7 +151,7 @@ func Notices(s State, sites []Site) []Notice {
 	n.intents(&s)
 	n.modes(s.inventory())
 	n.verdicts(&s)
-	n.routes(sites)
+	n.routes(sites, s.inventory())
 	n.zones(&s)
 	n.alarms(&s)
 	n.skew(&s)
@@ -248,8 +248,9 @@ func (n *notices) verdicts(s *State) {
 	}
 }
 
-// routes finds prefixes which nobody announces, and lowerings which were refused.
-func (n *notices) routes(sites []Site) {
+// routes finds prefixes which nobody announces, though nobody has retired them, and
+// lowerings which were refused.
+func (n *notices) routes(sites []Site, inv *placement.Inventory) {
 	heard, loud := make(map[string]bool), make(map[string]bool)
 	for _, site := range sites {
 		for _, r := range site.Routes {
@@ -272,7 +273,7 @@ func (n *notices) routes(sites []Site) {
 	}
 	for _, site := range sites {
 		for _, r := range site.Routes {
-			if p := r.Prefix.String(); heard[p] && !loud[p] {
+			if p := r.Prefix.String(); heard[p] && !loud[p] && inv.Retired(r.Prefix) == nil {
 				n.add(Page, "PrefixNowhereAnnounced", p, "%s is announced nowhere", p)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -115,7 +116,7 @@ func TestIntents(t *testing.T) {
 		}
 	}
 	retired := placement.Retirement{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Audit: audit}
-	if _, err := s.Expecting(last - 1).PutRetirement(ctx, retired); !errors.Is(err, ErrConflict) {
+	if _, err := s.Expecting(last-1).PutRetirement(ctx, retired); !errors.Is(err, ErrConflict) {
 		t.Errorf("a retirement judged by an old inventory: %v", err)
 	}
 	if _, err := s.Expecting(last).PutRetirement(ctx, retired); err != nil {
