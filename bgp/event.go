@@ -182,7 +182,7 @@ func (m *metrics) observe(s *Speaker) {
 		if r.claim.slot != nil {
 			held = 1
 		}
-		if s.loop.now != nil && r.told == placement.Withdrawn && s.loop.now.snapshot.Inventory.Retired(r.prefix.Prefix) != nil {
+		if r.told == placement.Withdrawn && s.retired(r) {
 			m.announced.DeleteLabelValues(p) // nobody shall miss it
 		} else {
 			m.announced.WithLabelValues(p).Set(up)

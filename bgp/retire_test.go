@@ -103,6 +103,49 @@ func TestRetiredAfterItsDeletion(t *testing.T) {
 	})
 }
 
+// TestAddressesOfARetiredPrefix: they stay on lo as long as a cluster has them, whose
+// other prefixes would go with it; and they go when none has. A prefix deleted with its
+// clusters by mistake keeps its address and stays.
+func TestAddressesOfARetiredPrefix(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var host *fakeHost
+		b := start(t, func(c *Config, b *bench) {
+			host = &fakeHost{bound: make(map[netip.Addr]bool), log: b.engine}
+			c.Host = host
+		})
+		on := func(want bool, when string) {
+			t.Helper()
+			if got, _ := host.Bound(vip); got != want {
+				t.Errorf("%s: address on lo: %v, want %v", when, got, want)
+			}
+		}
+		clusters := b.snap.Inventory.Sites[0].Clusters
+		clusters = append(clusters, placement.Cluster{Name: "dns", Addresses: []netip.AddrPort{netip.AddrPortFrom(vip, 53)}})
+		b.snap.Inventory.Sites[0].Clusters = clusters
+		b.up()
+		b.with(nil).fleetOf(true, false)
+		b.expect(placement.GShut)
+		b.rule(placement.RuleRetire)
+		on(true, "deleted with its clusters")
+		b.with(clusters).fleetOf(false, true, stepTo(placement.Withdrawn))
+		b.expect(placement.Withdrawn)
+		on(true, "retired")
+		b.fleetOf(true, true)
+		on(true, "retired and deleted, and the cluster has it still")
+		b.with(nil).fleetOf(true, true)
+		on(false, "and the cluster not any more")
+		b.end()
+	})
+}
+
+// with gives the site other clusters from here on.
+func (b *bench) with(clusters []placement.Cluster) *bench {
+	inv := *b.snap.Inventory
+	inv.Sites = append([]placement.Site{{Name: "ams", Number: 1, Clusters: clusters}}, inv.Sites[1:]...)
+	b.snap.Inventory = &inv
+	return b
+}
+
 // TestRetiredWithoutItsServer: who retires a prefix may stop its servers before: that
 // their loss would be held by the rules of failures keeps nothing.
 func TestRetiredWithoutItsServer(t *testing.T) {

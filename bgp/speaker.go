@@ -369,8 +369,10 @@ func (s *Speaker) take() {
 		return
 	}
 	delete(s.loop.errs, "snapshot")
+	left := s.retiredAddresses(in.snapshot)
 	s.loop.now = in
 	s.adopt(in.snapshot, time.Now())
+	s.unbindLeft(left)
 }
 
 // adopt brings the routes in line with a snapshot: own announcements are the

@@ -114,6 +114,10 @@ func AnsweredIn(inv *placement.Inventory, p netip.Prefix) []string {
 	var out []string
 	for i := range inv.Services {
 		service := &inv.Services[i]
+		if e := service.Edge; e != nil && slices.ContainsFunc(e.VIPs, func(v netip.AddrPort) bool { return p.Contains(v.Addr()) }) {
+			out = append(out, service.Name)
+			continue
+		}
 		if slices.ContainsFunc(inv.Eligible(service), func(id placement.ClusterID) bool {
 			return slices.ContainsFunc(inv.Cluster(id).Addresses, func(a netip.AddrPort) bool { return p.Contains(a.Addr()) })
 		}) {
