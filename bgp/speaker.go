@@ -73,7 +73,9 @@ type Config struct {
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
 	MaxAnnounced int
 	// Events is called for each transition from the loop; it must not block.
-	Events     func(Event)
+	Events func(Event)
+	// BFDEvents is called for each change of a BFD session; it must not block. Nil: nobody is told.
+	BFDEvents  func(BFDEvent)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }

@@ -2,6 +2,7 @@ package health
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,17 +35,19 @@ func TestPlannedRestart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEther()
-				goodbyes := 0
+				var goodbyes atomic.Int32
 				a := start(t, e, 1, 3, 1, nil)
 				b, old := start(t, e, 2, 3, 1, nil), start(t, e, 3, 3, 1, nil)
 				time.Sleep(5 * time.Second)
+				e.mu.Lock()
 				e.seen = func(from, to netip.AddrPort, data []byte) {
 					if b, err := detect.Open(data, [32]byte{9}); err == nil && b.Kind == detect.KindLeave && to == stationAddr(1) {
-						goodbyes++
+						goodbyes.Add(1)
 					}
 				}
+				e.mu.Unlock()
 				e.lose(func(from, to netip.AddrPort) bool { // all but the last copy to site 1
-					return from == stationAddr(3) && to == stationAddr(1) && goodbyes > 0 && goodbyes < 3
+					return from == stationAddr(3) && to == stationAddr(1) && goodbyes.Load() > 0 && goodbyes.Load() < 3
 				})
 				old.stop()
 				time.Sleep(c.away)
@@ -61,8 +64,8 @@ func TestPlannedRestart(t *testing.T) {
 						t.Errorf("%s after its return: %+v", s.site, v)
 					}
 				}
-				if goodbyes != 3 {
-					t.Errorf("%d goodbyes", goodbyes)
+				if n := goodbyes.Load(); n != 3 {
+					t.Errorf("%d goodbyes", n)
 				}
 			})
 		})
