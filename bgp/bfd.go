@@ -78,7 +78,7 @@ type BFDEvent struct {
 // nobody.
 type BFD struct {
 	engine  Resetter
-	tell    func(BFDEvent)
+	told    func(BFDEvent)
 	log     *slog.Logger
 	watcher *bfd.Watcher
 	metrics *bfdMetrics
@@ -106,7 +106,7 @@ func NewBFD(c BFDConfig) (*BFD, error) {
 	if c.Events == nil {
 		c.Events = func(BFDEvent) {}
 	}
-	b := &BFD{engine: c.Engine, tell: c.Events, log: c.Logger, wake: make(chan struct{}, 1), metrics: newBFDMetrics()}
+	b := &BFD{engine: c.Engine, told: c.Events, log: c.Logger, wake: make(chan struct{}, 1), metrics: newBFDMetrics()}
 	var err error
 	b.watcher, err = bfd.New(bfd.Config{Targets: targets, Changed: b.changed, Trouble: b.trouble,
 		Sent: func(late time.Duration) { b.metrics.lateness.Observe(late.Seconds()) }})
@@ -211,7 +211,7 @@ func (b *BFD) handle(ctx context.Context, c bfd.Change) {
 		slog.String("to", c.To.String()), slog.String("diag", c.Diag.String()), slog.String("remote", c.Remote.String()),
 		slog.Uint64("run", c.Ups))
 	failed := c.Failure() && !b.outdated(c)
-	b.tell(BFDEvent{At: time.Now(), Peer: c.Peer, From: c.From.String(), To: c.To.String(), Diag: c.Diag.String(), Failed: failed})
+	b.told(BFDEvent{At: time.Now(), Peer: c.Peer, From: c.From.String(), To: c.To.String(), Diag: c.Diag.String(), Failed: failed})
 	if !c.Failure() {
 		return
 	}

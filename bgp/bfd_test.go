@@ -99,7 +99,7 @@ func TestBFDResets(t *testing.T) {
 			c.change.Peer = bfdThere
 		}
 		var told []BFDEvent
-		b.tell = func(e BFDEvent) { told = append(told, e) }
+		b.told = func(e BFDEvent) { told = append(told, e) }
 		b.handle(t.Context(), c.change)
 		if len(told) != 1 || told[0].Peer != c.change.Peer || told[0].To != c.change.To.String() || told[0].Diag != c.change.Diag.String() || told[0].Failed != (c.want != "") {
 			t.Errorf("%s: told %+v", c.name, told)
