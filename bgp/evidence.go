@@ -14,7 +14,11 @@ import (
 func (s *Speaker) presence(req *guard.Request, r *route, now time.Time) {
 	in := s.loop.now
 	inv := in.snapshot.Inventory
-	req.Lowered = in.lowered(s.loop.routes, s.cfg.Site)
+	req.Lowered = slices.DeleteFunc(in.lowered(s.loop.routes, s.cfg.Site), func(a placement.Announcement) bool {
+		// A retirement is an intent of its own: it is counted among others of its kind,
+		// and keeps nobody from draining a site, nor is it kept by that.
+		return (inv.Retired(a.Prefix) != nil) != (req.Order == guard.Retired)
+	})
 	req.Announcing = in.announcing(r, s.cfg.Site, s.cfg.Node)
 	req.StoreAway = math.MaxInt64
 	if s.cfg.Renewed != nil {
@@ -119,8 +123,8 @@ func (in *input) lowered(routes []*route, site string) []placement.Announcement 
 // on this site.
 func (s *Speaker) setAside(r *route) []string {
 	inv := s.loop.now.snapshot.Inventory
-	if ret := inv.Retired(r.prefix.Prefix); ret != nil {
-		return ret.Override
+	if s.loop.now.order(r) == guard.Retired {
+		return inv.Retired(r.prefix.Prefix).Override
 	}
 	if r.gone {
 		return inv.SetAside.Override

@@ -87,6 +87,47 @@ func TestOnlyARetirementSilences(t *testing.T) {
 	})
 }
 
+// TestRetirementBesideADrain: neither keeps the other from going on, and more prefixes
+// than one intent may lower are not retired at once, but by name.
+func TestRetirementBesideADrain(t *testing.T) {
+	drained := func(p netip.Prefix) placement.Announcement {
+		return placement.Announcement{Prefix: p, Site: "lon", Want: placement.Withdrawn, Intent: true, Cause: "drained"}
+	}
+	second := netip.MustParsePrefix("203.0.113.0/24")
+	for name, tt := range map[string]struct {
+		other    func(*placement.Inventory) // what else is on its way
+		override []string
+		want     placement.Step
+		rule     placement.RuleName
+	}{
+		"a drain of another site": {func(*placement.Inventory) {}, nil, placement.Withdrawn, ""},
+		"a retirement of another prefix": {func(inv *placement.Inventory) {
+			inv.Retirements = append(inv.Retirements, placement.Retirement{Prefix: second, Audit: placement.Audit{Who: "ann"}})
+		}, nil, placement.Announce, placement.RuleBlastRadius},
+		"a retirement of another prefix, by name": {func(inv *placement.Inventory) {
+			inv.Retirements = append(inv.Retirements, placement.Retirement{Prefix: second, Audit: placement.Audit{Who: "ann"}})
+		}, []string{"blast-radius"}, placement.Withdrawn, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := start(t, nil)
+				b.live = append(here("ams", "fra", "lon"), placement.Announced{Prefix: second, Site: "lon", Node: "lon1"})
+				b.up()
+				snap, inv := b.snap, *b.snap.Inventory
+				inv.Retirements = []placement.Retirement{{Prefix: anycast, Audit: placement.Audit{Who: "ann", Override: tt.override}}}
+				tt.other(&inv)
+				snap.Inventory, snap.Plan = &inv, &placement.Plan{}
+				snap.Announcements = []placement.Announcement{stepTo(placement.Withdrawn), drained(second), drained(anycast6)}
+				b.s.Apply(t.Context(), &snap, b.live)
+				b.pass(10 * time.Second)
+				b.expect(tt.want)
+				b.rule(tt.rule)
+				b.end()
+			})
+		})
+	}
+}
+
 // TestRetiredAfterItsDeletion: a prefix that was deleted first waits at gshut for its turn.
 func TestRetiredAfterItsDeletion(t *testing.T) {
 	bubble(t, func(t *testing.T) {

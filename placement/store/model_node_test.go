@@ -209,7 +209,10 @@ func (m *model) request(n *modelNode, r *modelRoute, at, to placement.Step) guar
 	if d := m.drains[n.site]; d != nil {
 		q.Overrides = d.Override
 	}
-	if r.gone {
+	switch {
+	case q.Order == guard.Retired:
+		q.Overrides = n.state.inv.Retired(r.p.Prefix).Override
+	case r.gone:
 		q.Overrides = n.state.inv.SetAside.Override
 	}
 	q.Others, q.Announcing = m.siblings(n, r), -1

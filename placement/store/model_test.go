@@ -391,7 +391,7 @@ func (m *model) orderPrefixes(e modelEvent) {
 		m.change(func(inv *placement.Inventory) {
 			inv.Retirements = nil
 			for i := range m.nets {
-				inv.Retirements = append(inv.Retirements, placement.Retirement{Prefix: m.nets[i].Prefix, Audit: placement.Audit{Who: "op", Reason: "sold"}})
+				inv.Retirements = append(inv.Retirements, placement.Retirement{Prefix: m.nets[i].Prefix, Audit: placement.Audit{Who: "op", Reason: "sold", Override: []string{"blast-radius"}}})
 			}
 		})
 	case "unretire": // of what was deleted, only together with an apply which names it again
