@@ -53,6 +53,6 @@ func Defaults(interval time.Duration) Config {
 	many := 2*interval + 100*time.Millisecond
 	one := max(2*time.Second, 6*interval)
 	between := func(part time.Duration) time.Duration { return many + (one-many)*part/100 }
-	return Config{Interval: interval, MaxHold: 25 * time.Second, LeaveFor: 30 * time.Second, BackWithin: 10 * time.Second, Early: 4,
+	return Config{Interval: interval, MaxHold: 25 * time.Second, LeaveFor: 30 * time.Second, BackWithin: 15 * time.Second, Early: 4,
 		Timeouts: [manyPaths]time.Duration{one, between(40), between(20), between(8), many}}
 }
