@@ -25,6 +25,7 @@ const (
 	RuleShrink        RuleName = "shrink"
 	RuleRemovalCap    RuleName = "removal-cap"
 	RuleOneFate       RuleName = "one-fate"
+	RuleRetire        RuleName = "retire"
 )
 
 // Rule is a row of the one table of rules.
@@ -56,6 +57,7 @@ func Rules() []Rule {
 		{RuleAnswerChange, "40 % of the answers change by one apply", "apply", true},
 		{RuleShrink, "a zone loses at most 30 % of its names by one apply", "apply", true},
 		{RuleRemovalCap, "measurement removes at most max(1, 20 %) of a pool and 30 % of all capacity at once; one whole site always may; more than half dead keeps the last good answers", "decide.Fold", true},
+		{RuleRetire, "only rhumb prefixes retire takes a prefix off the world, one site after the other; one that is deleted before goes to gshut at most", "apply, bgp/guard", false},
 		{RuleOneFate, "name servers of a referral lie in at least two regions", "config, Snapshot.Check", false},
 	}
 }
