@@ -28,6 +28,9 @@ type state struct {
 	snap     *placement.Snapshot // nil on a fresh node
 	ecs      placement.ECS
 	top, low forest
+	// marks and refer are what was laid over the zones, by zone; both are for views.
+	marks map[string][]zone.Mark
+	refer map[string]*delegation
 	// faults say by zone what could not be laid over it.
 	faults map[string]string
 	quick  *quick
@@ -110,6 +113,7 @@ func compile(self identity, zones map[string]*loaded, snap *placement.Snapshot, 
 	for _, name := range slices.Sorted(maps.Keys(refer)) {
 		refer[name].child = c.state.low[name]
 	}
+	c.state.marks, c.state.refer = c.marks, refer
 	c.quicken(before)
 	return c.state
 }
