@@ -43,6 +43,8 @@ type forest map[string]*served
 type served struct {
 	name string
 	zone *zone.Zone // nil until a first version was right
+	// unserved says why zone is nil, where it is so on purpose.
+	unserved string
 	// refer is set where the name servers are chosen per resolver.
 	refer *delegation
 	// blind is set while the names steered in the zone are not known.
@@ -85,6 +87,8 @@ type loaded struct {
 	zone    *zone.Zone // nil while none was
 	steered []string   // names known to be steered before any Snapshot says so
 	fault   string     // why the newest version is not served
+	// unserved says why no version is, although there may be one.
+	unserved string
 	at      time.Time  // when the version in force was loaded
 }
 
@@ -286,7 +290,7 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		if !l.on(level) {
 			continue
 		}
-		s := &served{name: name, zone: l.zone, blind: c.snap == nil && l.meta.NameServers != ""}
+		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != ""}
 		if level == placement.LowLevel {
 			s.refer = refer[name]
 		}
