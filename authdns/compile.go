@@ -89,7 +89,7 @@ type loaded struct {
 	fault   string     // why the newest version is not served
 	// unserved says why no version is, although there may be one.
 	unserved string
-	at      time.Time  // when the version in force was loaded
+	at       time.Time // when the version in force was loaded
 }
 
 // on tells whether a level serves the zone. With name servers of its own it is

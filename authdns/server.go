@@ -46,7 +46,7 @@ type Config struct {
 	// Transfers lets zones leave and come; nil: it is refused.
 	Transfers *transfer.Desk
 	Workers   int
-	Now          func() time.Time
+	Now       func() time.Time
 }
 
 // Server answers queries. Its methods are safe for concurrent use.

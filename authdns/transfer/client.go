@@ -30,25 +30,38 @@ type primary struct {
 	// tls is set where the transfer goes over TLS (RFC 9103).
 	tls *tls.Config
 	// source is the address to speak from; any where it is not valid.
-	source netip.Addr
-	now    func() time.Time
+	source  netip.Addr
+	now     func() time.Time
+	connect Connect
+}
+
+// Connect opens a connection from an address, which may be invalid, to another.
+type Connect func(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+
+// connectTCP is Connect over the network.
+func connectTCP(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	if from.IsValid() && from.Is4() == to.Addr().Is4() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	return d.DialContext(ctx, "tcp", to.String())
 }
 
 // dial opens a connection, which ends with the context.
 func (p *primary) dial(ctx context.Context) (net.Conn, error) {
-	d := &net.Dialer{Timeout: dialTimeout}
-	if p.source.IsValid() && p.source.Is4() == p.addr.Addr().Is4() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.source, 0))
+	raw, err := p.connect(ctx, p.source, p.addr)
+	if err != nil || p.tls == nil {
+		return raw, err
 	}
-	if p.tls == nil {
-		return d.DialContext(ctx, "tcp", p.addr.String())
-	}
-	c, err := (&tls.Dialer{NetDialer: d, Config: p.tls}).DialContext(ctx, "tcp", p.addr.String())
-	if err != nil {
+	c := tls.Client(raw, p.tls)
+	hello, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := c.HandshakeContext(hello); err != nil {
+		raw.Close()
 		return nil, err
 	}
 	// RFC 9103 section 7.1: without the protocol named this is not a server for it.
-	if got := c.(*tls.Conn).ConnectionState().NegotiatedProtocol; got != "dot" {
+	if got := c.ConnectionState().NegotiatedProtocol; got != "dot" {
 		c.Close()
 		return nil, fmt.Errorf("the primary speaks %q over TLS, not dot", got)
 	}

@@ -43,6 +43,8 @@ type Config struct {
 	Check func(zone string, text []byte) (names []string, err error)
 	// Changed is called when what Held returns has changed; it must not block.
 	Changed func()
+	// Connect opens connections to primaries; nil: the network does.
+	Connect Connect
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -70,6 +72,9 @@ func NewIn(c Config) *In {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Connect == nil {
+		c.Connect = connectTCP
 	}
 	return &In{c: c, shelf: shelf{c.Dir}, places: make(chan struct{}, maxReceiving), wake: make(chan struct{}, 1), zones: make(map[string]*copied)}
 }
@@ -453,7 +458,7 @@ func (z *copied) shrinks(names []string) error {
 
 // primary makes the client of an address.
 func (z *copied) primary(addr netip.AddrPort) (*primary, error) {
-	p := &primary{addr: addr, source: z.in.c.Source, now: z.in.c.Now}
+	p := &primary{addr: addr, source: z.in.c.Source, now: z.in.c.Now, connect: z.in.c.Connect}
 	if z.want.Key != "" {
 		if p.key = z.in.c.Keys.Find(z.want.Key); p.key == nil {
 			return nil, fmt.Errorf("no key %s on this node", z.want.Key)
