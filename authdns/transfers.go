@@ -40,7 +40,9 @@ func (s *Server) leave(st *state) {
 	var out []transfer.Outgoing
 	for _, name := range sortedKeys(s.zones) {
 		l := s.zones[name]
-		if l.zone == nil || l.meta.Transfer == nil {
+		if l.zone == nil || l.meta.Transfer == nil || st.snap == nil && (len(st.marks[name]) > 0 || len(st.refer) > 0) {
+			// Without a Snapshot the stand-ins are not known: what left now would have
+			// the serial of the whole zone, and stay.
 			continue
 		}
 		v := s.copies.views[name].renew(l.zone, st.standIns(name))

@@ -261,12 +261,13 @@ func TestSecondary(t *testing.T) {
 
 		p.with(func() { p.down = true })
 		n = startNode(t, p, dir, 0.7)
-		n.is(t, "a start from disk", 10, "", "")
 		synctest.Wait()
+		n.is(t, "a start from disk", 10, "", "connection refused")
 		n.stop()
 		time.Sleep(25 * time.Hour)
 		n = startNode(t, p, dir, 0.7)
-		n.is(t, "a start long after", 10, "expired", "")
+		synctest.Wait()
+		n.is(t, "a start long after", 10, "expired", "connection refused")
 		n.stop()
 
 		file := filepath.Join(dir, "demo.test.zone")
@@ -278,7 +279,8 @@ func TestSecondary(t *testing.T) {
 			t.Fatal(err)
 		}
 		n = startNode(t, p, dir, 0.7)
-		n.is(t, "a start from a damaged file", 0, "not received", "")
+		synctest.Wait()
+		n.is(t, "a start from a damaged file", 0, "not received", "connection refused")
 		n.stop()
 	})
 }
