@@ -93,6 +93,9 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
+	if err := newTransferMetrics(c.Registerer, c.Transfers); err != nil {
+		return nil, fmt.Errorf("authdns: register metrics: %w", err)
+	}
 	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
 	if c.Current != nil {
 		s.snap = c.Current.Load()

@@ -346,6 +346,7 @@ func withinNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv("RHUMB_TEST_NETNS") == "1" {
 		run(t, "ip", "link", "set", "lo", "up")
+		run(t, "ip", "addr", "add", "127.0.0.4/32", "dev", "lo") // BIND listens on what interfaces have
 		return true
 	}
 	if os.Geteuid() != 0 {

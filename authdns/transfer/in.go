@@ -236,6 +236,7 @@ type copied struct {
 	soa    *dns.SOA // of the held version, nil for none
 	// expired is set once the log has told it.
 	expired bool
+	results map[string]uint64
 }
 
 // restore takes in the version from disk, judged anew: the rules for files may have
@@ -352,6 +353,7 @@ func (z *copied) ask(ctx context.Context) {
 // failed notes a primary that did not help; mu is held. It is told once a round.
 func (z *copied) failed(now time.Time, addr netip.AddrPort, err error) {
 	z.state = z.state.fail(now)
+	z.count("failed")
 	z.held.Fault = fmt.Sprintf("primary %s: %v", addr, err)
 	if z.state.failed%z.state.primaries == 0 {
 		z.in.c.Log.Warn("no primary gives the zone: the last good version serves on", "zone", z.want.Name, "peer", addr.String(),
@@ -371,6 +373,7 @@ type version struct {
 func (z *copied) take(v *version, addr netip.AddrPort, now time.Time) {
 	z.state = z.state.confirm(now, v.soa, rand.Float64())
 	z.held.Confirmed, z.held.Fault = now, ""
+	z.count(string(v.kind))
 	if v.kind == KindNone {
 		if err := z.in.shelf.confirm(z.want.Name, now); err != nil {
 			z.in.c.Log.Warn("time of zone on disk not renewed", "zone", z.want.Name, "err", err)
