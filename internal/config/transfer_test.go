@@ -41,8 +41,8 @@ func TestTransferSettings(t *testing.T) {
 		t.Run(c.why, func(t *testing.T) {
 			f, err := load(t, c.zone)
 			if c.fault != "" {
-				if err == nil || !strings.Contains(err.Error(), c.fault) || !strings.Contains(err.Error(), "fleet.yaml:5") {
-					t.Errorf("want %q at line 5, have: %v", c.fault, err)
+				if err == nil || !strings.Contains(err.Error(), c.fault) || !strings.Contains(err.Error(), "fleet.yaml:6") {
+					t.Errorf("want %q at line 6, have: %v", c.fault, err)
 				}
 				return
 			}

@@ -25,5 +25,17 @@ func serials(oldInv, newInv *placement.Inventory) []*placement.Refusal {
 	return out
 }
 
+// JudgeSerials says what stands against new zones where no more is known than two
+// configurations: the state file of a role that runs alone.
+func JudgeSerials(was, is *placement.Fleet, overrides []string) *placement.Refusal {
+	l := newLimits(is.Safety, overrides)
+	for _, r := range serials(&placement.Inventory{Fleet: *was}, &placement.Inventory{Fleet: *is}) {
+		if l.stands(r) {
+			return r
+		}
+	}
+	return nil
+}
+
 // later tells whether serial a is later than b (RFC 1982 section 3.2).
 func later(a, b uint32) bool { return int32(a-b) > 0 && a-b != 1<<31 }

@@ -34,4 +34,11 @@ func TestSerials(t *testing.T) {
 			t.Errorf("%s: %v", c.why, got)
 		}
 	}
+	was, is := zone("a", 5, copied), zone("b", 5, copied)
+	if r := JudgeSerials(&was.Fleet, &is.Fleet, nil); r == nil || r.Rule != placement.RuleSerial {
+		t.Errorf("with nothing set aside: %v", r)
+	}
+	if r := JudgeSerials(&was.Fleet, &is.Fleet, []string{"serial"}); r != nil {
+		t.Errorf("set aside by name: %v", r)
+	}
 }
