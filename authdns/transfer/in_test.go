@@ -27,13 +27,12 @@ type fakePrimary struct {
 	t    *testing.T
 	desk *Desk
 
-	mu      sync.Mutex
-	zone    *list
-	down    bool
-	noIXFR  bool
-	harm    func([]byte) []byte // of each message
-	asked   []string
-	dropped chan struct{}
+	mu     sync.Mutex
+	zone   *list
+	down   bool
+	noIXFR bool
+	harm   func([]byte) []byte // of each message
+	asked  []string
 }
 
 var primaryAddr = [1]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}
