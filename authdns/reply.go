@@ -42,6 +42,7 @@ const (
 	edeOther            = 0
 	edeNotReady         = 14
 	edeNotAuthoritative = 20
+	edeInvalidData      = 24
 )
 
 // options are the parts of the reply's OPT record which are the server's own.

@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/authdns/transfer"
 	"rhumb/placement"
 )
 
@@ -42,8 +43,10 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// HideIdentity switches NSID and the CHAOS names off.
 	HideIdentity bool
-	Workers      int
-	Now          func() time.Time
+	// Transfers lets zones leave and come; nil: it is refused.
+	Transfers *transfer.Desk
+	Workers   int
+	Now       func() time.Time
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -65,6 +68,8 @@ type Server struct {
 	mu    sync.Mutex // guards what the next state is made of
 	zones map[string]*loaded
 	snap  *placement.Snapshot
+
+	copies copies
 }
 
 // New opens the sockets and makes a Server, which answers once Run is called.
@@ -73,6 +78,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode},
 		log:  c.Logger, now: c.Now, workers: c.Workers,
+		copies: copies{desk: c.Transfers},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -85,6 +91,9 @@ func New(c Config) (*Server, error) {
 	}
 	m, err := newMetrics(c.Registerer, s.fold)
 	if err != nil {
+		return nil, fmt.Errorf("authdns: register metrics: %w", err)
+	}
+	if err := newTransferMetrics(c.Registerer, c.Transfers); err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
 	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
@@ -116,6 +125,7 @@ func (s *Server) publish(snap *placement.Snapshot) {
 	s.snap = snap
 	s.current.Store(next)
 	s.renew()
+	s.leave(next)
 }
 
 // Addrs returns the addresses of the listeners in order, as opened: port 0 of
@@ -174,6 +184,9 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 			n = servfail(in, out)
 		}
 	}()
+	if n, ok := s.atDesk(in, out, from, t); ok {
+		return n
+	}
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))
 	t.count(&o)

@@ -98,6 +98,9 @@ func (s *Server) serveMessage(c *conn, conns *conns, t *tally) bool {
 		return false
 	}
 	conns.touch(c, s.now())
+	if done, err := s.atStream(b.in[:n], b.out[2:], c.from.addr.Addr(), c.writer(b.out[:2], func() { conns.touch(c, s.now()) })); done {
+		return err == nil
+	}
 	m := s.handle(b.in[:n], b.out[2:], c.from, t)
 	if m == 0 || c.SetWriteDeadline(time.Now().Add(writeTimeout)) != nil {
 		return false
@@ -105,6 +108,20 @@ func (s *Server) serveMessage(c *conn, conns *conns, t *tally) bool {
 	binary.BigEndian.PutUint16(b.out[:], uint16(m))
 	_, err = c.Write(b.out[:2+m])
 	return err == nil
+}
+
+// writer sends messages behind the two octets of their length. It tells of each
+// that it was sent, so that a full table does not end a transfer under way.
+func (c *conn) writer(length []byte, sent func()) func([]byte, time.Duration) error {
+	return func(msg []byte, limit time.Duration) error {
+		defer sent()
+		if err := c.SetWriteDeadline(time.Now().Add(limit)); err != nil {
+			return err
+		}
+		binary.BigEndian.PutUint16(length, uint16(len(msg)))
+		_, err := (&net.Buffers{length, msg}).WriteTo(c.Conn)
+		return err
+	}
 }
 
 var errEmpty = errors.New("message of length 0")
