@@ -275,6 +275,10 @@ func showOPT(o *dns.OPT) string {
 			s += fmt.Sprintf(" ede=%d", e.InfoCode)
 		case *dns.EDNS0_NSID:
 			s += " nsid=" + e.Nsid
+		case *dns.EDNS0_COOKIE:
+			s += " cookie=" + e.Cookie
+		case *dns.EDNS0_PADDING:
+			s += fmt.Sprintf(" padding=%d", len(e.Padding))
 		case *dns.EDNS0_TCP_KEEPALIVE:
 			s += fmt.Sprintf(" keepalive=%d", e.Timeout)
 		default:

@@ -19,6 +19,7 @@ const (
 const (
 	optNSID      = 3
 	optECS       = 8
+	optCookie    = 10
 	optKeepalive = 11
 	optEDE       = 15
 )
@@ -49,6 +50,7 @@ type edns struct {
 	nsid      bool
 	keepalive bool
 	ecs       *subnet
+	cookie    []byte // as it came; nil where none did
 }
 
 // parse reads a request and tells with which RCODE it is already decided:
@@ -67,7 +69,11 @@ func parse(in []byte, tcp bool) (q query, rcode int) {
 	if q.opcode != dns.OpcodeQuery {
 		return q, dns.RcodeNotImplemented
 	}
-	if binary.BigEndian.Uint16(in[4:]) != 1 { // RFC 9619
+	switch binary.BigEndian.Uint16(in[4:]) { // RFC 9619
+	case 0:
+		return q, q.readCookieOnly(in, tcp)
+	case 1:
+	default:
 		return q, dns.RcodeFormatError
 	}
 	off, ok := q.readQuestion(in)
@@ -75,6 +81,16 @@ func parse(in []byte, tcp bool) (q query, rcode int) {
 		return q, dns.RcodeFormatError
 	}
 	return q, q.readRecords(in, off, tcp)
+}
+
+// readCookieOnly reads a request without a question, by which a client asks for a
+// cookie and nothing else (RFC 7873 section 5.4).
+func (q *query) readCookieOnly(in []byte, tcp bool) int {
+	rcode := q.readRecords(in, headerLen, tcp)
+	if rcode == dns.RcodeSuccess && q.edns.cookie == nil {
+		return dns.RcodeFormatError
+	}
+	return rcode
 }
 
 // readQuestion reads the one question. A name there cannot be compressed: there
@@ -199,6 +215,12 @@ func (e *edns) option(code uint16, data []byte, tcp bool) bool {
 		s, ok := parseSubnet(data)
 		if ok && e.ecs == nil {
 			e.ecs = &s // of two, the first counts
+		}
+		return ok
+	case optCookie:
+		ok := wellFormed(data)
+		if ok && e.cookie == nil {
+			e.cookie = data // of two, the first counts
 		}
 		return ok
 	}

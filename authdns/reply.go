@@ -26,9 +26,10 @@ type reply struct {
 	// left out, an RRset at a time.
 	glue, extra []dns.RR
 
-	scope int // of the ECS option
-	ede   *extended
-	opts  options
+	scope  int // of the ECS option
+	ede    *extended
+	cookie []byte // the client's and ours; nil where none was sent
+	opts   options
 }
 
 // extended is an extended error (RFC 8914).
@@ -189,6 +190,9 @@ func (r *reply) opt() []byte {
 		d = append(d, byte(s.source), byte(r.scope))
 		b = appendOption(b, optECS, append(d, s.octets...))
 	}
+	if r.cookie != nil && r.rcode != dns.RcodeFormatError {
+		b = appendOption(b, optCookie, r.cookie)
+	}
 	if e.keepalive && r.rcode != dns.RcodeFormatError {
 		b = appendOption(b, optKeepalive, binary.BigEndian.AppendUint16(nil, r.opts.keepalive))
 	}
@@ -205,4 +209,37 @@ func appendOption(b []byte, code uint16, data []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, code)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(data)))
 	return append(b, data...)
+}
+
+// cutShort makes a finished reply a truncated one: question and OPT alone. It
+// returns the length that is left.
+func cutShort(out []byte) int {
+	end := headerLen
+	if binary.BigEndian.Uint16(out[4:]) == 1 {
+		end, _ = skipName(out, end)
+		end += 4
+	}
+	off, extra := end, 0
+	for range records(out) {
+		at := off
+		off, _ = skipName(out, off)
+		off += 10 + int(binary.BigEndian.Uint16(out[off+8:]))
+		if binary.BigEndian.Uint16(out[at+1:]) == dns.TypeOPT && out[at] == 0 {
+			end, extra = end+copy(out[end:], out[at:off]), 1
+			break // of ours it is the last
+		}
+	}
+	out[2] |= 0x02
+	clear(out[6:headerLen])
+	out[11] = byte(extra)
+	return end
+}
+
+// records is how many follow the question of a message.
+func records(msg []byte) int {
+	n := 0
+	for at := 6; at < headerLen; at += 2 {
+		n += int(binary.BigEndian.Uint16(msg[at:]))
+	}
+	return n
 }

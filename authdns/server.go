@@ -2,12 +2,14 @@ package authdns
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +46,10 @@ type Config struct {
 	HideIdentity bool
 	Workers      int
 	Now          func() time.Time
+	// Limits bound what a client may have of the server.
+	Limits Limits
+	// Secrets make server cookies, see SetSecrets; none: one of this process alone.
+	Secrets []Secret
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -58,6 +64,8 @@ type Server struct {
 	buffers sync.Pool // of *tcpBuffer
 
 	current atomic.Pointer[state]
+	jar     atomic.Pointer[jar]
+	limiter *limiter // nil limits nothing
 
 	workersMu  sync.Mutex
 	udpWorkers []*worker
@@ -88,6 +96,8 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
 	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
+	s.SetSecrets(c.Secrets)
+	s.limiter = newLimiter(&c.Limits, s.now())
 	if c.Current != nil {
 		s.snap = c.Current.Load()
 	}
@@ -103,6 +113,18 @@ func (s *Server) Apply(_ context.Context, snap *placement.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.publish(snap)
+}
+
+// SetSecrets puts other secrets of cookies in force, from the next query on. With
+// none, one is drawn: cookies of this process are then its own, which is right for
+// a server that no other answers beside.
+func (s *Server) SetSecrets(secrets []Secret) {
+	if len(secrets) == 0 {
+		var own Secret
+		rand.Read(own[:]) // never fails (crypto/rand)
+		secrets = []Secret{own}
+	}
+	s.jar.Store(&jar{slices.Clone(secrets)})
 }
 
 // publish makes the next state; mu is held, or nobody else has the Server yet.
@@ -167,6 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	start := s.now()
 	st := s.current.Load()
+	from.jar, from.now = s.jar.Load(), uint32(start.Unix())
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
@@ -177,6 +200,7 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))
 	t.count(&o)
+	n = s.bound(st, in, out, n, &o, from, start)
 	if d := o.decision; d != nil && d.observed {
 		s.log.Debug("would have answered", "zone", o.zone, "service", d.service,
 			"site", d.site, "reason", d.reason, "snapshot", st.snapshotName())
