@@ -154,7 +154,7 @@ func sources() []Source {
 	}
 }
 
-var self = identity{Site: "ams1", Node: "ams1-a", Version: "1.2"}
+var self = identity{Site: "ams1", Node: "ams1-a", Version: "1.2", Idle: defaultIdle}
 
 // compiled makes a state of sources and a Snapshot, which may be nil.
 func compiled(t testing.TB, snap *placement.Snapshot, src ...Source) *state {

@@ -202,31 +202,31 @@ func (l *limiter) about(reply []byte, zone string, wildcard bool) (kind byte, su
 // question hashes name and type of a reply's question, in one case: who spells a
 // name in many ways asks for one thing.
 func (l *limiter) question(reply []byte) uint64 {
-	var b [255 + 4]byte
-	n := 0
-	for off := headerLen; off < len(reply) && n < len(b); off++ {
-		c := reply[off]
+	var b [maxQuestion]byte
+	end := headerLen
+	for end < len(reply) && reply[end] != 0 {
+		end += 1 + int(reply[end])
+	}
+	n := copy(b[:], reply[headerLen:min(end+5, len(reply))])
+	for i, c := range b[:n] {
 		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
+			b[i] = c + 'a' - 'A'
 		}
-		b[n] = c
-		n++
 	}
-	end := 0
-	for end < n && b[end] != 0 {
-		end += 1 + int(b[end])
-	}
-	return maphash.Bytes(l.seed, b[:min(end+5, n)])
+	return maphash.Bytes(l.seed, b[:n])
 }
+
+// maxQuestion is a name of greatest length with type and class.
+const maxQuestion = 255 + 4
 
 // bound lets a finished reply over UDP pass, or leaves as much of it as the limits
 // do: 0 is none. Whoever shows a good cookie is no victim of a spoofed address.
 func (s *Server) bound(st *state, in, out []byte, n int, o *outcome, from asker, now time.Time) int {
-	if n == 0 || from.tcp || s.limiter == nil || o.cookie == cookieGood {
+	if n == 0 || from.tcp || s.shield.limiter == nil || o.cookie == cookieGood {
 		return n
 	}
-	kind, subject := s.limiter.about(out[:n], o.zone, o.wildcard)
-	switch s.limiter.judge(from.addr.Addr(), kind, subject, now) {
+	kind, subject := s.shield.limiter.about(out[:n], o.zone, o.wildcard)
+	switch s.shield.limiter.judge(from.addr.Addr(), kind, subject, now) {
 	case limitDrop:
 		s.metrics.limited[limitDrop].Inc()
 		return 0

@@ -13,6 +13,7 @@ type asker struct {
 	addr  netip.AddrPort
 	level placement.Level
 	tcp   bool
+	tls   bool // tcp, encrypted
 	// jar judges cookies at the time now, in seconds of Unix; nil: none are spoken.
 	jar *jar
 	now uint32
@@ -68,6 +69,7 @@ func (s *state) answer(in, out []byte, from asker) (int, outcome) {
 	case q.question != nil:
 		s.decide(&r, from, &o)
 	}
+	r.padded = from.tls && q.edns.padding
 	n, truncated := r.pack(out, r.limit(from.tcp))
 	o.rcode, o.truncated = r.rcode, truncated
 	if q.edns.ecs != nil && o.ecs == ecsNone {

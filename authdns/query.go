@@ -21,6 +21,7 @@ const (
 	optECS       = 8
 	optCookie    = 10
 	optKeepalive = 11
+	optPadding   = 12
 	optEDE       = 15
 )
 
@@ -49,6 +50,7 @@ type edns struct {
 	size      uint16
 	nsid      bool
 	keepalive bool
+	padding   bool
 	ecs       *subnet
 	cookie    []byte // as it came; nil where none did
 }
@@ -207,6 +209,8 @@ func (e *edns) option(code uint16, data []byte, tcp bool) bool {
 	switch code {
 	case optNSID:
 		e.nsid = true // whatever its payload (RFC 5001 section 2.1)
+	case optPadding:
+		e.padding = true // of any length and content (RFC 7830 section 3)
 	case optKeepalive:
 		// RFC 7828 section 3.2.2: ignored over UDP, empty from a client over TCP.
 		e.keepalive = tcp

@@ -27,7 +27,7 @@ func quickWorker(t testing.TB, st *state, l placement.Level) *worker {
 	s.current.Store(st)
 	w := &worker{server: s, level: l, batch: wire.NewBatch(1), tally: s.tallies.worker()}
 	w.ledger.Store(newLedger(st))
-	w.guard.begin(s.jar.Load(), testClock(), 1)
+	w.guard.begin(s.shield.jar.Load(), testClock(), 1)
 	s.udpWorkers = append(s.udpWorkers, w)
 	return w
 }
@@ -223,7 +223,7 @@ func TestQuickAllocations(t *testing.T) {
 		{"www.cdn.demo.test. A", placement.TopLevel}, {"nix.demo.test. A", placement.TopLevel}, {"x.sub.demo.test. A", placement.TopLevel}} {
 		w := quickWorker(t, st, c.level)
 		out, src := make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
-		w.server.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
+		w.server.shield.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
 		good := &dns.EDNS0_LOCAL{Code: optCookie, Data: serverCookie(&testSecrets()[0], euResolver, uint32(testClock().Unix()))}
 		first := &dns.EDNS0_LOCAL{Code: optCookie, Data: make([]byte, 8)}
 		for i, q := range [][]byte{ask(t, c.question), ask(t, c.question, edns0(ecs("203.0.113.0/24"))), ask(t, c.question, edns0(good)), ask(t, c.question, edns0(first))} {
@@ -263,8 +263,8 @@ func BenchmarkQuick(b *testing.B) {
 	}
 	b.Run("static with a cookie, limited", func(b *testing.B) {
 		w := quickWorker(b, st, top)
-		w.server.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
-		w.server.limiter.step = 0 // nothing is ever beyond it
+		w.server.shield.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
+		w.server.shield.limiter.step = 0 // nothing is ever beyond it
 		cookie := &dns.EDNS0_LOCAL{Code: optCookie, Data: serverCookie(&testSecrets()[0], euResolver, uint32(testClock().Unix()))}
 		cookie.Data[23]++ // a good one would not be limited
 		q, out, src := ask(b, "www.demo.test. A", edns0(ecs("203.0.113.0/24"), cookie)), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")

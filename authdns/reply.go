@@ -30,6 +30,7 @@ type reply struct {
 	ede    *extended
 	cookie []byte // the client's and ours; nil where none was sent
 	opts   options
+	padded bool
 }
 
 // extended is an extended error (RFC 8914).
@@ -83,16 +84,37 @@ func (r *reply) limit(tcp bool) int {
 // for the whole.
 func (r *reply) pack(out []byte, limit int) (n int, truncated bool) {
 	opt := r.opt()
+	if r.padded {
+		opt = appendOption(opt, optPadding, nil)
+	}
 	end, counts, fits := r.packSections(out[:limit-len(opt)])
 	if !fits {
 		end, counts = headerLen+len(r.q.question), [4]uint16{counts[0]}
 	}
 	if opt != nil {
+		at := end
 		end += copy(out[end:], opt)
+		if r.padded {
+			end = pad(out[:limit], at, end)
+		}
 		counts[3]++
 	}
 	r.packHeader(out, counts, !fits)
 	return end, !fits
+}
+
+// padBlock is what lengths of padded replies are multiples of (RFC 8467 section 4.1).
+const padBlock = 468
+
+// pad fills a message of end octets up to whole blocks, as far as there is room.
+// The OPT record at opt ends with an empty padding option.
+func pad(out []byte, opt, end int) int {
+	n := min((padBlock-end%padBlock)%padBlock, len(out)-end)
+	clear(out[end : end+n])
+	binary.BigEndian.PutUint16(out[end-2:], uint16(n))
+	end += n
+	binary.BigEndian.PutUint16(out[opt+9:], uint16(end-opt-11))
+	return end
 }
 
 // packHeader comes last, when the counts are known. RA, Z, AD and CD stay 0:

@@ -3,6 +3,7 @@ package authdns
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,8 @@ type Listener struct {
 	// lab); either may be nil. Run closes them.
 	Packet net.PacketConn
 	Stream net.Listener
+	// TLS makes it a listener for DNS over TLS (RFC 7858), of TCP alone; nil: in clear.
+	TLS *tls.Config
 }
 
 // Config is what a Server is made of. Zero values mean: no Snapshot yet, act as
@@ -48,6 +51,8 @@ type Config struct {
 	Now          func() time.Time
 	// Limits bound what a client may have of the server.
 	Limits Limits
+	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
+	Proxies []netip.Prefix
 	// Secrets make server cookies, see SetSecrets; none: one of this process alone.
 	Secrets []Secret
 }
@@ -64,8 +69,7 @@ type Server struct {
 	buffers sync.Pool // of *tcpBuffer
 
 	current atomic.Pointer[state]
-	jar     atomic.Pointer[jar]
-	limiter *limiter // nil limits nothing
+	shield  shield
 
 	workersMu  sync.Mutex
 	udpWorkers []*worker
@@ -75,11 +79,19 @@ type Server struct {
 	snap  *placement.Snapshot
 }
 
+// shield is what stands between a Server and those who would misuse it.
+type shield struct {
+	jar     atomic.Pointer[jar]
+	limiter *limiter // nil limits nothing
+	limits  Limits
+	proxies []netip.Prefix
+}
+
 // New opens the sockets and makes a Server, which answers once Run is called.
 // Until zones are set it refuses everything.
 func New(c Config) (*Server, error) {
 	s := &Server{
-		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode},
+		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode, Idle: c.Limits.idle()},
 		log:  c.Logger, now: c.Now, workers: c.Workers,
 	}
 	if s.log == nil {
@@ -97,7 +109,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
 	s.SetSecrets(c.Secrets)
-	s.limiter = newLimiter(&c.Limits, s.now())
+	s.shield.limiter, s.shield.limits, s.shield.proxies = newLimiter(&c.Limits, s.now()), c.Limits, slices.Clone(c.Proxies)
 	if c.Current != nil {
 		s.snap = c.Current.Load()
 	}
@@ -124,7 +136,7 @@ func (s *Server) SetSecrets(secrets []Secret) {
 		rand.Read(own[:]) // never fails (crypto/rand)
 		secrets = []Secret{own}
 	}
-	s.jar.Store(&jar{slices.Clone(secrets)})
+	s.shield.jar.Store(&jar{slices.Clone(secrets)})
 }
 
 // publish makes the next state; mu is held, or nobody else has the Server yet.
@@ -159,7 +171,7 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
-	conns := newConns()
+	conns := newConns(&s.shield.limits)
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error
@@ -189,7 +201,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	start := s.now()
 	st := s.current.Load()
-	from.jar, from.now = s.jar.Load(), uint32(start.Unix())
+	from.jar, from.now = s.shield.jar.Load(), uint32(start.Unix())
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()

@@ -165,7 +165,7 @@ func (w *worker) answer(n int) {
 		old.fold(m, w.tally)
 	}
 	began := w.server.now()
-	w.guard.begin(w.server.jar.Load(), began, n)
+	w.guard.begin(w.server.shield.jar.Load(), began, n)
 	quick := 0
 	for i := range n {
 		in, src := w.batch.Query(i), w.batch.Source(i)
@@ -177,7 +177,7 @@ func (w *worker) answer(n int) {
 		if size > 0 {
 			quick++
 			m.size.collect(&w.sizes, float64(size))
-			if w.server.limiter != nil {
+			if w.server.shield.limiter != nil {
 				size = w.bound(st, in, w.batch.Out(i), size, src)
 			}
 		} else {
@@ -216,7 +216,10 @@ const dropSilent = "not_a_query"
 
 // proto is the transport's place in protoLabels.
 func proto(from asker) int {
-	if from.tcp {
+	switch {
+	case from.tls:
+		return 2
+	case from.tcp:
 		return 1
 	}
 	return 0
