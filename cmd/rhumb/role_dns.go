@@ -19,13 +19,9 @@ import (
 // clients make a query stand for many requests, and by queries every cluster would
 // look idle, to a drain that asks for headroom as well.
 func addDNS(u *unit) error {
-	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
-		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics}
-	for _, a := range u.cfg.Listen.Top {
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.TopLevel, Addr: a})
-	}
-	for _, a := range u.cfg.Listen.Low {
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.LowLevel, Addr: a})
+	c, err := dnsConfig(u)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	srv, err := authdns.New(c)
 	if err != nil {
@@ -48,6 +44,9 @@ func addDNS(u *unit) error {
 		return srv.Run(ctx)
 	})
 	u.add("zones", z.run)
+	if file := u.cfg.DNS.Cookies; file != "" {
+		u.add("cookies", func(ctx context.Context) error { return followSecrets(ctx, file, c.Secrets, srv.SetSecrets, u.log) })
+	}
 	return nil
 }
 
