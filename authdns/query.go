@@ -69,7 +69,7 @@ func parse(in []byte, tcp bool) (q query, rcode int) {
 	q.opcode = int(flags>>11) & 0xf
 	q.rd = flags&0x0100 != 0
 	if q.opcode != dns.OpcodeQuery {
-		return q, dns.RcodeNotImplemented
+		return q, q.readOther(in, tcp)
 	}
 	switch binary.BigEndian.Uint16(in[4:]) { // RFC 9619
 	case 0:
@@ -83,6 +83,26 @@ func parse(in []byte, tcp bool) (q query, rcode int) {
 		return q, dns.RcodeFormatError
 	}
 	return q, q.readRecords(in, off, tcp)
+}
+
+// readOther reads a request of another opcode as far as it looks like a query, since
+// an OPT record is answered by one whatever the rest may mean (RFC 6891 section 7).
+func (q *query) readOther(in []byte, tcp bool) int {
+	off, ok := headerLen, true
+	if binary.BigEndian.Uint16(in[4:]) == 1 {
+		off, ok = q.readQuestion(in)
+	}
+	rcode := dns.RcodeFormatError
+	if ok && binary.BigEndian.Uint16(in[4:]) <= 1 {
+		rcode = q.readRecords(in, off, tcp)
+	}
+	switch rcode {
+	case dns.RcodeBadVers:
+		return rcode
+	case dns.RcodeFormatError: // of our reading: it may well be right in its own way
+		q.question, q.edns = nil, edns{}
+	}
+	return dns.RcodeNotImplemented
 }
 
 // readCookieOnly reads a request without a question, by which a client asks for a

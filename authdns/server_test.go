@@ -95,32 +95,6 @@ func unpack(t *testing.T, b []byte) *dns.Msg {
 	return m
 }
 
-// TestSockets asks every row of the conformance table that has a reply over UDP
-// and TCP, IPv4 and IPv6.
-func TestSockets(t *testing.T) {
-	s := start(t, Config{Workers: 2, Listeners: []Listener{loopback(top, "127.0.0.1:0"), loopback(top, "[::1]:0")}})
-	if errs := s.SetZones(sources()); errs != nil {
-		t.Fatal(errs)
-	}
-	s.Apply(t.Context(), fleet(t, plan{}))
-	addrs := s.Addrs()
-	for i, network := range []string{"udp4", "tcp4", "udp6", "tcp6"} {
-		for _, c := range conformanceRows(t) {
-			tcp := strings.HasPrefix(network, "tcp")
-			// Over TCP some rows are meant to differ: nothing is truncated, and
-			// keepalive is answered.
-			if c.want == "silence" || (tcp && (strings.Contains(c.want, " tc") || c.name == "R41_keepalive_udp")) {
-				continue
-			}
-			t.Run(network+"/"+c.name, func(t *testing.T) {
-				if got := show(exchange(t, network, addrs[i/2], c.query)); got != c.want {
-					t.Errorf("\n got %s\nwant %s", got, c.want)
-				}
-			})
-		}
-	}
-}
-
 // TestLevelsByAddress: one server, two addresses, two levels.
 func TestLevelsByAddress(t *testing.T) {
 	s := start(t, Config{Listeners: []Listener{loopback(top, "127.0.0.1:0"), loopback(low, "127.0.0.1:0")}})
