@@ -370,23 +370,23 @@ func TestFlood(t *testing.T) {
 	defer c.Close()
 	q := ask(t, "www.demo.test. A")
 	most := 0
-	for i := range 20_000 {
+	for i := range 5_000 {
 		binary.BigEndian.PutUint16(q, uint16(i))
 		c.Write(q) // a full buffer is no matter
-		if i%1000 == 0 {
+		if i%500 == 0 {
 			most = max(most, runtime.NumGoroutine())
 		}
 	}
 	if most > before+8 {
 		t.Errorf("R92: %d goroutines before, %d under a flood", before, most)
 	}
-	ok := slices.ContainsFunc(make([]struct{}, 20), func(struct{}) bool { // datagrams may still be lost
+	ok := slices.ContainsFunc(make([]struct{}, 100), func(struct{}) bool { // datagrams may still be lost
 		c, err := net.Dial("udp", addr.String())
 		if err != nil {
 			return false
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(time.Second))
+		c.SetDeadline(time.Now().Add(200 * time.Millisecond))
 		c.Write(ask(t, "www.demo.test. A"))
 		_, err = c.Read(make([]byte, 512))
 		return err == nil

@@ -46,13 +46,16 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 type guards struct {
 	cookies *prometheus.CounterVec
 	limited [limitDrop + 1]prometheus.Counter // by verdict
+	// quarantined counts what was refused for the harm that its like has done.
+	quarantined prometheus.Counter
 }
 
 func newGuards(counter func(name, help string, labels ...string) *prometheus.CounterVec) guards {
 	limited := counter("rhumb_dns_limited_total", "Replies beyond the rate limit, by what became of them.", "action")
 	return guards{
-		cookies: counter("rhumb_dns_cookies_total", "Queries by what their cookie was worth.", "cookie"),
-		limited: [...]prometheus.Counter{limitSlip: limited.WithLabelValues("slip"), limitDrop: limited.WithLabelValues("drop")},
+		quarantined: counter("rhumb_dns_quarantined_total", "Queries refused because their like panicked or ended the process.").WithLabelValues(),
+		cookies:     counter("rhumb_dns_cookies_total", "Queries by what their cookie was worth.", "cookie"),
+		limited:     [...]prometheus.Counter{limitSlip: limited.WithLabelValues("slip"), limitDrop: limited.WithLabelValues("drop")},
 	}
 }
 

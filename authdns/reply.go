@@ -43,6 +43,7 @@ type extended struct {
 const (
 	edeOther            = 0
 	edeNotReady         = 14
+	edeBlocked          = 15
 	edeNotAuthoritative = 20
 )
 

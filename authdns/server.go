@@ -51,6 +51,9 @@ type Config struct {
 	Now          func() time.Time
 	// Limits bound what a client may have of the server.
 	Limits Limits
+	// Crashes is a directory in which a query that ends the process outlives it, so
+	// that it does not end the next one, too; empty: none.
+	Crashes string
 	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
 	Proxies []netip.Prefix
 	// Secrets make server cookies, see SetSecrets; none: one of this process alone.
@@ -85,6 +88,10 @@ type shield struct {
 	limiter *limiter // nil limits nothing
 	limits  Limits
 	proxies []netip.Prefix
+
+	quarantine quarantine
+	// crashes is the directory for what is left of a crash; empty: none is kept.
+	crashes string
 }
 
 // New opens the sockets and makes a Server, which answers once Run is called.
@@ -113,6 +120,7 @@ func New(c Config) (*Server, error) {
 	if c.Current != nil {
 		s.snap = c.Current.Load()
 	}
+	s.salvage(c.Crashes)
 	s.publish(s.snap)
 	if s.sockets, err = open(c.Listeners, s.workers); err != nil {
 		return nil, fmt.Errorf("authdns: %w", err)
@@ -205,10 +213,14 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
-			s.log.Error("query panicked", "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
+			kind, held := s.shield.quarantine.confine(glance(in).kind(in), start)
+			s.log.Error("query panicked: its kind is in quarantine", "query", kind.String(), "for", held, "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
 			n = servfail(in, out)
 		}
 	}()
+	if s.shield.quarantine.holds(in, start) {
+		return s.turnAway(in, out, from)
+	}
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))
 	t.count(&o)
@@ -217,6 +229,15 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 		s.log.Debug("would have answered", "zone", o.zone, "service", d.service,
 			"site", d.site, "reason", d.reason, "snapshot", st.snapshotName())
 	}
+	return n
+}
+
+// turnAway refuses a query in quarantine.
+func (s *Server) turnAway(in, out []byte, from asker) int {
+	n, g := refuse(in, out)
+	o := outcome{qtype: g.qtype, rcode: dns.RcodeRefused, silent: n == 0, ecs: ecsNone}
+	s.metrics.count(&o, from, n, 0)
+	s.metrics.quarantined.Inc()
 	return n
 }
 

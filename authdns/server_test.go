@@ -398,8 +398,13 @@ func TestPanic(t *testing.T) {
 		t.Errorf("%v panics counted", c)
 	}
 	s.current.Store(good)
-	if n := s.handle(q, out, from(euResolver, top), s.tallies.worker()); unpack(t, out[:n]).Rcode != dns.RcodeSuccess {
-		t.Error("the next query is not answered")
+	for question, want := range map[string]int{"demo.test. NS": dns.RcodeRefused, "demo.test. SOA": dns.RcodeSuccess, "www.demo.test. A": dns.RcodeSuccess} {
+		if n := s.handle(ask(t, question), out, from(euResolver, top), s.tallies.worker()); unpack(t, out[:n]).Rcode != want {
+			t.Errorf("%s afterwards: %s", question, show(unpack(t, out[:n])))
+		}
+	}
+	if c := series(t, reg, "rhumb_dns_quarantined_total"); c != 1 {
+		t.Errorf("%v turned away", c)
 	}
 }
 

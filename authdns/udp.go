@@ -31,6 +31,7 @@ type worker struct {
 	query  wire.Query
 	sizes  collected // of the fast path's replies in this batch
 	guard  guard
+	box    *blackbox // nil keeps nothing
 }
 
 // guard is what a worker holds against floods: of a batch, then of a query.
@@ -65,9 +66,14 @@ func (g *guard) pressed() bool { return g.full >= pressedAfter }
 
 // worker makes one more, whose counts the metrics find.
 func (s *Server) worker(level placement.Level) *worker {
-	w := &worker{server: s, level: level, batch: wire.NewBatch(batchSize), tally: s.tallies.worker()}
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
+	w := &worker{server: s, level: level, tally: s.tallies.worker()}
+	if w.box = s.blackbox(len(s.udpWorkers)); w.box != nil {
+		w.batch = wire.NewBatchOver(w.box.buffers())
+	} else {
+		w.batch = wire.NewBatch(batchSize)
+	}
 	w.ledger.Store(newLedger(s.current.Load()))
 	s.udpWorkers = append(s.udpWorkers, w)
 	return w
@@ -173,7 +179,11 @@ func (w *worker) answer(n int) {
 			m.dropped.WithLabelValues("malformed").Inc()
 			continue
 		}
-		size := w.quickly(st, in, w.batch.Out(i), src)
+		w.box.begin(i, len(in))
+		size := 0
+		if !w.server.shield.quarantine.holds(in, began) {
+			size = w.quickly(st, in, w.batch.Out(i), src)
+		}
 		if size > 0 {
 			quick++
 			m.size.collect(&w.sizes, float64(size))
@@ -187,6 +197,7 @@ func (w *worker) answer(n int) {
 			w.batch.Reply(i, size)
 		}
 	}
+	w.box.end()
 	if quick > 0 { // those of a batch are timed and counted together
 		m.size.add(0, &w.sizes)
 		m.duration.observeN(0, w.server.now().Sub(began).Seconds()/float64(n), uint64(quick))
