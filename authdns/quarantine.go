@@ -2,7 +2,6 @@ package authdns
 
 import (
 	"encoding/binary"
-	"hash/fnv"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -42,14 +41,17 @@ type confined struct {
 type quarantine struct {
 	mu   sync.Mutex // of writers
 	list atomic.Pointer[[]confined]
+	// until is when the last of the list is let go, in nanoseconds of Unix: from then
+	// on queries are not looked at any more.
+	until atomic.Int64
 }
 
 // holds tells whether a query is of a kind in quarantine.
 func (q *quarantine) holds(in []byte, now time.Time) bool {
-	list := q.list.Load()
-	if list == nil {
+	if until := q.until.Load(); until == 0 || now.UnixNano() >= until {
 		return false
 	}
+	list := q.list.Load()
 	kind := glance(in).kind(in)
 	return slices.ContainsFunc(*list, func(c confined) bool { return now.Before(c.until) && c.covers(kind) })
 }
@@ -87,6 +89,7 @@ func (q *quarantine) confine(kind queryKind, now time.Time) (queryKind, time.Dur
 	c.times++
 	c.until = now.Add(held)
 	q.list.Store(&list)
+	q.until.Store(max(q.until.Load(), c.until.UnixNano()))
 	return c.queryKind, held
 }
 
@@ -165,13 +168,11 @@ func (g glimpse) kind(in []byte) queryKind {
 // glance looks at a request. Its shape is opcode and counts, and where the next
 // record is a plain OPT its version, DO and the codes of its options in order.
 func glance(in []byte) (g glimpse) {
-	h := fnv.New32a()
-	defer func() { g.shape = h.Sum32() }()
 	if len(in) < headerLen {
 		return g
 	}
-	h.Write([]byte{in[2] & 0xf8})
-	h.Write(in[4:headerLen])
+	g.mix(in[2] & 0xf8)
+	g.mix(in[4:headerLen]...)
 	off := headerLen
 	for off < len(in) && in[off] != 0 && in[off] < 64 {
 		off += 1 + int(in[off])
@@ -186,12 +187,19 @@ func glance(in []byte) (g glimpse) {
 		return g
 	}
 	g.opt, g.do = true, rest[7]&0x80 != 0
-	h.Write([]byte{rest[6], rest[7] & 0x80})
+	g.mix(rest[6], rest[7]&0x80)
 	for rest = rest[11:]; len(rest) >= 4; {
-		h.Write(rest[:2])
+		g.mix(rest[:2]...)
 		rest = rest[min(4+int(binary.BigEndian.Uint16(rest[2:])), len(rest)):]
 	}
 	return g
+}
+
+// mix takes octets into the shape (FNV-1a).
+func (g *glimpse) mix(octets ...byte) {
+	for _, o := range octets {
+		g.shape = (g.shape ^ uint32(o)) * 16777619
+	}
 }
 
 // refuse writes REFUSED to a request in quarantine, with an extended error (RFC 8914
