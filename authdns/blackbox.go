@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,26 +25,36 @@ import (
 // lies there, and which of it is being answered, outlives the process, whatever
 // ends it, and costs no more than memory does. It survives no crash of the machine,
 // nor need it.
-type blackbox struct{ mem []byte }
+type blackbox struct {
+	mem []byte
+	// taken are the places that TCP has claimed, a bit for each.
+	taken atomic.Uint32
+}
 
-// A file begins with a page of which the first word is the query at hand: its
-// place, counted from 1, in the upper half, its length in the lower.
+// A file begins with a page of words which say what is at hand: a place, counted
+// from 1, in the upper half, a length in the lower. A worker, which answers one
+// query after another, writes the first of them; for TCP each place has its own.
 const (
 	boxHeader = 4096
 	boxSize   = boxHeader + batchSize*wire.InSize
 	boxPrefix = "recv-"
+	boxTCP    = -1 // in place of a worker's number
 	// suspectsFile lists the kinds of query that were at hand when a process ended.
 	suspectsFile = "suspects.json"
 	// suspectFor is how long one is remembered.
 	suspectFor = time.Hour
 )
 
-// blackbox makes that of a worker; nil where none is kept, or can be.
+// blackbox makes that of a worker, or the one of TCP; nil where none is kept, or can be.
 func (s *Server) blackbox(worker int) *blackbox {
 	if s.shield.crashes == "" {
 		return nil
 	}
-	b, err := openBlackbox(filepath.Join(s.shield.crashes, fmt.Sprint(boxPrefix, worker)))
+	name := boxPrefix + "tcp"
+	if worker != boxTCP {
+		name = boxPrefix + strconv.Itoa(worker)
+	}
+	b, err := openBlackbox(filepath.Join(s.shield.crashes, name))
 	if err != nil {
 		s.log.Warn("a query that ends this process will not be known afterwards", "err", err)
 		return nil
@@ -66,40 +78,72 @@ func openBlackbox(file string) (*blackbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", file, err)
 	}
-	return &blackbox{mem}, nil
+	return &blackbox{mem: mem}, nil
 }
 
 // buffers are for the datagrams of a batch.
 func (b *blackbox) buffers() []byte { return b.mem[boxHeader:] }
 
-// hand is the word that says what is at hand.
-func (b *blackbox) hand() *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&b.mem[0])) }
+// hand is a word that says what is at hand.
+func (b *blackbox) hand(word int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&b.mem[8*word]))
+}
 
 // begin notes that a datagram of n octets is being answered.
 func (b *blackbox) begin(place, n int) {
 	if b != nil {
-		b.hand().Store(uint64(place+1)<<32 | uint64(n))
+		b.hand(0).Store(uint64(place+1)<<32 | uint64(n))
 	}
 }
 
 // end notes that none is.
 func (b *blackbox) end() {
 	if b != nil {
-		b.hand().Store(0)
+		b.hand(0).Store(0)
 	}
 }
 
-// atHand returns the query that was being answered when a file was left behind.
-func atHand(file []byte) []byte {
+// keep copies a query that came over TCP, until release of the place returned. With
+// all places taken it keeps nothing: by then the others tell enough.
+func (b *blackbox) keep(query []byte) (place int) {
+	if b == nil {
+		return -1
+	}
+	for {
+		taken := b.taken.Load()
+		place = bits.TrailingZeros32(^taken)
+		if place >= batchSize {
+			return -1
+		}
+		if b.taken.CompareAndSwap(taken, taken|1<<place) {
+			n := copy(b.mem[boxHeader+place*wire.InSize:][:wire.InSize], query)
+			b.hand(place).Store(uint64(place+1)<<32 | uint64(n))
+			return place
+		}
+	}
+}
+
+func (b *blackbox) release(place int) {
+	if place < 0 {
+		return
+	}
+	b.hand(place).Store(0)
+	b.taken.And(^(uint32(1) << place))
+}
+
+// atHand returns the queries that were being answered when a file was left behind.
+func atHand(file []byte) (out [][]byte) {
 	if len(file) != boxSize {
 		return nil
 	}
-	word := binary.NativeEndian.Uint64(file)
-	place, n := int(word>>32), int(word&0xffffffff)
-	if place < 1 || place > batchSize || n > wire.InSize {
-		return nil
+	for word := range batchSize {
+		w := binary.NativeEndian.Uint64(file[8*word:])
+		place, n := int(w>>32), int(w&0xffffffff)
+		if place >= 1 && place <= batchSize && n <= wire.InSize {
+			out = append(out, file[boxHeader+(place-1)*wire.InSize:][:n])
+		}
 	}
-	return file[boxHeader+(place-1)*wire.InSize:][:n]
+	return out
 }
 
 // suspect is a kind of query that was at hand when a process ended, and how often.
@@ -124,6 +168,7 @@ func (s *Server) salvage(dir string) {
 		s.log.Warn("what a crash may have left cannot be read", "err", err)
 	}
 	s.shield.crashes = dir
+	s.shield.tcp = s.blackbox(boxTCP)
 }
 
 func (s *Server) salvageFrom(dir string) error {
@@ -145,7 +190,7 @@ func (s *Server) salvageFrom(dir string) error {
 			continue
 		}
 		file, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if in := atHand(file); in != nil {
+		for _, in := range atHand(file) {
 			suspects, changed = s.accuse(suspects, glance(in).kind(in), now), true
 		}
 		if err := errors.Join(err, os.Remove(filepath.Join(dir, e.Name()))); err != nil {

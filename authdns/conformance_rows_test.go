@@ -262,6 +262,26 @@ func TestSockets(t *testing.T) {
 	}
 }
 
+// TestSocketsTLS asks every row over one connection of DNS over TLS.
+func TestSocketsTLS(t *testing.T) {
+	s, _ := startTLS(t, Config{}, "127.0.0.1:0")
+	if errs := s.SetZones(allSources()); errs != nil {
+		t.Fatal(errs)
+	}
+	s.Apply(t.Context(), fleet(t, plan{}))
+	c := dialTLS(t, s.Addrs()[0], nil)
+	for _, row := range append(conformanceRows(t), moreRows(t)...) {
+		if row.want == "silence" || row.differs() || strings.HasPrefix(row.name, "R43") {
+			continue
+		}
+		t.Run(cited(row.name), func(t *testing.T) {
+			if got := show(roundTrip(t, c, "tcp", row.query)); got != row.want {
+				t.Errorf("\n got %s\nwant %s", got, row.want)
+			}
+		})
+	}
+}
+
 // silent sends what deserves no reply: over UDP the next query is answered as if
 // nothing had been, over TCP the connection ends.
 func silent(t *testing.T, network string, to netip.AddrPort, query []byte) {

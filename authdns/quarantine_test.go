@@ -231,22 +231,30 @@ func TestSalvage(t *testing.T) {
 	if s := crash(killer); s.shield.quarantine.list.Load() != nil || !strings.Contains(log.String(), "forgotten") {
 		t.Errorf("damaged files: %s", log.String())
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "recv-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "recv-*")); len(left) != 1 { // the new one of TCP
 		t.Errorf("left behind: %v", left)
 	}
 }
 
-// TestQueryOutlivesProcess: a process that is killed while it answers leaves the
-// query; one that is killed between two leaves none. The killer is its own clock,
+// TestQueryOutlivesProcess: a process that is killed while it answers, over UDP or
+// TCP, leaves the query; one that is killed between two leaves none. The killer is its own clock,
 // which is read for every query that takes the slow path.
 func TestQueryOutlivesProcess(t *testing.T) {
 	if dir := os.Getenv("RHUMB_TEST_CRASHES"); dir != "" {
-		crashingServer(t, dir)
+		crashingServer(t, dir, os.Getenv("RHUMB_TEST_NETWORK"))
 		return
 	}
+	for _, network := range []string{"udp", "tcp"} {
+		killed(t, network)
+	}
+}
+
+// killed runs a server that is killed over a query, and looks at what is left.
+func killed(t *testing.T, network string) {
+	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestQueryOutlivesProcess$")
-	cmd.Env = append(os.Environ(), "RHUMB_TEST_CRASHES="+dir)
+	cmd.Env = append(os.Environ(), "RHUMB_TEST_CRASHES="+dir, "RHUMB_TEST_NETWORK="+network)
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Fatalf("the process ended with %v:\n%s", err, out)
@@ -257,18 +265,18 @@ func TestQueryOutlivesProcess(t *testing.T) {
 			return err
 		}
 		data, err := os.ReadFile(file)
-		if q := atHand(data); q != nil {
+		for _, q := range atHand(data) {
 			found = append(found, glance(q).kind(q).String())
 		}
 		return err
 	})
 	if err != nil || len(found) != 1 || found[0] != "death.wild.demo.test. A" {
-		t.Errorf("left behind %v, %v", found, err)
+		t.Errorf("%s: left behind %v, %v", network, found, err)
 	}
 }
 
 // crashingServer answers two queries, and is killed over the third.
-func crashingServer(t *testing.T, dir string) {
+func crashingServer(t *testing.T, dir, network string) {
 	var armed atomic.Bool
 	s := start(t, Config{Workers: 1, Crashes: dir, Listeners: []Listener{loopback(top, "127.0.0.1:0")}, Now: func() time.Time {
 		if armed.Load() && atWork(dir) {
@@ -279,14 +287,59 @@ func crashingServer(t *testing.T, dir string) {
 	}})
 	s.SetZones(sources())
 	for _, question := range []string{"www.demo.test. A", "x.wild.demo.test. A"} {
-		exchange(t, "udp", s.Addrs()[0], ask(t, question))
+		exchange(t, network, s.Addrs()[0], ask(t, question))
 	}
 	armed.Store(true)
-	exchange(t, "udp", s.Addrs()[0], ask(t, "death.wild.demo.test. A"))
+	exchange(t, network, s.Addrs()[0], ask(t, "death.wild.demo.test. A"))
 }
 
-// atWork tells whether a query is at hand, by the file.
+// atWork tells whether a query is at hand, by the files.
 func atWork(dir string) bool {
-	data, err := os.ReadFile(filepath.Join(dir, "recv-0"))
-	return err == nil && atHand(data) != nil
+	for _, name := range []string{"recv-0", "recv-tcp"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil && len(atHand(data)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// TestKeptOverTCP: each query has a place of its own, and gives it back; beyond the
+// last place nothing is kept, and no query waits.
+func TestKeptOverTCP(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "recv-tcp")
+	b, err := openBlackbox(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func() (names []string) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range atHand(data) {
+			names = append(names, string(q))
+		}
+		return names
+	}
+	for i := range batchSize {
+		if got := b.keep([]byte(fmt.Sprint("query ", i))); got != i {
+			t.Errorf("query %d at %d", i, got)
+		}
+	}
+	if got := b.keep([]byte("one more")); got != -1 || len(left()) != batchSize {
+		t.Errorf("one more at %d, %d kept", got, len(left()))
+	}
+	b.release(-1)
+	for _, place := range []int{7, 31} {
+		b.release(place)
+	}
+	if got := left(); len(got) != batchSize-2 || strings.Contains(strings.Join(got, ","), "query 7,") {
+		t.Errorf("left %q", got)
+	}
+	if got := b.keep(bytes.Repeat([]byte("x"), maxTCP)); got != 7 || len(left()[7]) != wire.InSize {
+		t.Errorf("a large query at %d", got)
+	}
+	if (*blackbox)(nil).keep(nil) != -1 {
+		t.Error("kept in none")
+	}
 }

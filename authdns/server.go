@@ -92,6 +92,7 @@ type shield struct {
 	quarantine quarantine
 	// crashes is the directory for what is left of a crash; empty: none is kept.
 	crashes string
+	tcp     *blackbox
 }
 
 // New opens the sockets and makes a Server, which answers once Run is called.

@@ -170,7 +170,9 @@ func (s *Server) serveBurst(c *conn, conns *conns, t *tally) bool {
 			return false
 		}
 		conns.touch(c, s.now())
+		place := s.shield.tcp.keep(b.in[:n])
 		m := s.handle(b.in[:n], b.out[used+2:], c.from, t)
+		s.shield.tcp.release(place)
 		if m == 0 {
 			c.send(b.out[:used])
 			return false
