@@ -109,7 +109,7 @@ func (l *limiter) judge(client netip.Addr, kind byte, subject uint64, now time.T
 	h := l.key(client, kind, subject)
 	set := l.cells[(h%sets)*ways:][:ways]
 	tick := uint64(now.Sub(l.began)/(10*time.Microsecond)) & tickMask
-	for range ways {
+	for range 64 { // others may count in the same cell at this moment
 		cell := quietest(set, h>>tagShift, tick)
 		old := cell.Load()
 		next, v := l.count(old, h>>tagShift, tick)
@@ -117,7 +117,7 @@ func (l *limiter) judge(client netip.Addr, kind byte, subject uint64, now time.T
 			return v
 		}
 	}
-	return limitPass // others count in these very cells at this moment: one more is no harm
+	return limitPass // one more is no harm
 }
 
 // key mixes the client's network, the kind and the subject.

@@ -50,7 +50,7 @@ func exchange(t *testing.T, network string, to netip.AddrPort, query []byte) *dn
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	return roundTrip(t, c, network, query)
 }
 
@@ -154,7 +154,7 @@ func dialTCP(t *testing.T) (net.Conn, *Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	return c, s
 }
 

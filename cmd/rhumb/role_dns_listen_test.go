@@ -37,7 +37,10 @@ func TestFollowSecrets(t *testing.T) {
 		write := func(text string, mode os.FileMode) {
 			t.Helper()
 			os.Remove(file)
-			if err := os.WriteFile(file, []byte(text), mode); err != nil {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(file, mode); err != nil { // whatever the umask
 				t.Fatal(err)
 			}
 			time.Sleep(2 * secretPace)
