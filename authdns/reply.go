@@ -243,7 +243,7 @@ func cutShort(out []byte) int {
 		end += 4
 	}
 	off, extra := end, 0
-	for range records(out) {
+	for range following(out) {
 		at := off
 		off, _ = skipName(out, off)
 		off += 10 + int(binary.BigEndian.Uint16(out[off+8:]))
@@ -258,8 +258,8 @@ func cutShort(out []byte) int {
 	return end
 }
 
-// records is how many follow the question of a message.
-func records(msg []byte) int {
+// following is how many follow the question of a message.
+func following(msg []byte) int {
 	n := 0
 	for at := 6; at < headerLen; at += 2 {
 		n += int(binary.BigEndian.Uint16(msg[at:]))
