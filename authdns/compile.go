@@ -20,6 +20,8 @@ type identity struct {
 	Hide bool
 	// Mode of this node; Observe holds whatever the Inventory says.
 	Mode placement.Mode
+	// Idle is how long a TCP connection may idle, as keepalive tells it.
+	Idle time.Duration
 }
 
 // state is everything an answer depends on, compiled together and immutable.

@@ -248,11 +248,11 @@ func TestSlowReader(t *testing.T) {
 		}
 		s.Apply(t.Context(), fleet(t, plan{}))
 		ours, theirs := net.Pipe()
-		c := &conn{Conn: theirs, from: asker{addr: netip.MustParseAddrPort("127.0.0.1:4000"), level: low, tcp: true}}
+		c := newConn(theirs, asker{addr: netip.MustParseAddrPort("127.0.0.1:4000"), level: low, tcp: true})
 		ended := make(chan time.Time)
 		began := time.Now()
 		go func() {
-			s.serveConn(c, newConns(), &tally{})
+			s.serveConn(c, newConns(&Limits{}), nil, s.tallies.worker())
 			ended <- time.Now()
 		}()
 		m := axfr("demo.test.")

@@ -20,19 +20,15 @@ import (
 // clients make a query stand for many requests, and by queries every cluster would
 // look idle, to a drain that asks for headroom as well.
 func addDNS(u *unit) error {
-	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
-		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics}
+	c, err := dnsConfig(u)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
 	x, err := newTransfers(u)
 	if err != nil {
 		return err
 	}
 	c.Transfers = x.desk
-	for _, a := range u.cfg.Listen.Top {
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.TopLevel, Addr: a})
-	}
-	for _, a := range u.cfg.Listen.Low {
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.LowLevel, Addr: a})
-	}
 	if err := x.listenTLS(u, &c); err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
@@ -60,6 +56,9 @@ func addDNS(u *unit) error {
 	u.add("zones", z.run)
 	u.add("notify", x.notifier.Run)
 	u.add("secondaries", x.in.Run)
+	if file := u.cfg.DNS.Cookies; file != "" {
+		u.add("cookies", func(ctx context.Context) error { return followSecrets(ctx, file, c.Secrets, srv.SetSecrets, u.log) })
+	}
 	return nil
 }
 

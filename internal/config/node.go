@@ -42,7 +42,9 @@ type Node struct {
 		// TLS and Tokens guard HTTP; beyond loopback it is not served without.
 		TLS    TLS    `yaml:"tls"`
 		Tokens string `yaml:"tokens"` // file with names, roles and hashes of tokens
+		DoT    DoT    `yaml:"dot"`
 	} `yaml:"listen"`
+	DNS   DNS   `yaml:"dns"`
 	Store Store `yaml:"store"`
 	// Identity is the directory made by `rhumb identity join`; empty in a
 	// fleet of one site.
@@ -205,6 +207,7 @@ func (n *Node) defaults(dir string) {
 			files[i] = resolve(dir, files[i])
 		}
 	}
+	n.resolveDNS(dir)
 	if e := n.Store.Etcd; e != nil {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
 	}
@@ -247,6 +250,7 @@ func (n *Node) check(src *source) {
 	n.checkStore(src)
 	n.Transfers.check(src, n)
 	n.checkListen(src)
+	n.checkDNS(src)
 	n.checkBGP(src)
 }
 
