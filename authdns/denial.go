@@ -24,6 +24,7 @@ func (s *sealer) denial(r *reply) []dns.RR {
 	}
 	ttl := r.authority[0].Header().Ttl
 	if r.rcode == dns.RcodeNameError {
+		s.absent = true
 		return []dns.RR{dnssec.Denial(name, []uint16{dns.TypeNXNAME}, ttl)}
 	}
 	return []dns.RR{dnssec.Denial(name, without(s.types(name), r.q.qtype), ttl)}

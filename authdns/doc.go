@@ -23,6 +23,8 @@
 //   - Signing: the keys of a zone in one hour. Each RRset is signed once, when it is
 //     first needed or before, and found again by what was signed, whichever state
 //     wants it (package dnssec).
+//   - Shield: cookies, the limit on replies per network, the quarantine for kinds
+//     of query that do harm, and the black box in which one outlives the process.
 //   - Ledger: what a worker counts on the fast path; it is emptied into the
 //     metrics whenever those are read, and when the state changes.
 //
@@ -30,7 +32,7 @@
 //
 //	SetZones, Apply ── compile ──▶ state (one atomic pointer)
 //	                 ├─ quicken ──▶ finished replies (package wire)
-//	datagrams → wire.Query → index → Choose, if steered → patch → datagrams
+//	datagrams → quarantine → wire.Query → cookie → index → Choose, if steered → patch → limit → datagrams
 //	anything else → parse → class, type → zone of the level → look-up → steer or refer → secure → pack
 //	an hour later ── turn ──▶ sign what is due ── compile
 //

@@ -35,7 +35,10 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 			ecs = countOff
 		}
 	}
-	w.in = in
+	if !w.guard.admit(q.EDNS.Cookie, src.Addr()) {
+		return 0
+	}
+	w.in, w.guard.many = in, false
 	if n = w.ready(st, &sub, ecs, out, src.Addr()); n == 0 && q.EDNS.DO {
 		n = w.kept(st, ecs, out, src.Addr())
 	}
@@ -55,6 +58,20 @@ func (w *worker) ready(st *state, sub *subnet, ecs int, out []byte, resolver net
 		return w.set(st, level.chosen, e, ecs, out, resolver)
 	}
 	return w.enclosed(st, level, ecs, out, resolver)
+}
+
+// admit judges the cookie of a query; false leaves the query to the slow path,
+// which says what is wrong with it, or wants a better one.
+func (g *guard) admit(cookie []byte, client netip.Addr) bool {
+	if cookie == nil {
+		g.use = cookieNone
+		return true
+	}
+	if !wellFormed(cookie) {
+		return false
+	}
+	g.use = g.jar.judge(&g.cookie, cookie, client, g.unix)
+	return !g.pressed() || g.use == cookieGood || g.use == cookieNone
 }
 
 // enclosed answers for a name that is not in a zone, or below a cut, by the
@@ -109,8 +126,13 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 	options := l.state.quick.options
 	options.Scope = scope
 	options.Compact = w.query.EDNS.DO && l.state.quick.signed[zone]
+	if w.guard.use != cookieNone {
+		options.Cookie = w.guard.cookie[:]
+	}
 	n := x.Reply(out, &w.query, b, &options)
 	if n > 0 {
+		w.guard.zone = zone
+		l.cookies[w.guard.use].Add(1)
 		l.countCommon(zone, w.query.Type, ecs, from, b.Rcode())
 	}
 	return n

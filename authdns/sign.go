@@ -74,6 +74,8 @@ func (v *visit) secure() {
 		s.seal(r)
 	}
 	v.out.unsigned = errors.Is(s.err, errBudget)
+	// The limit on replies sees NOERROR: it is still one of very many names.
+	v.out.wildcard = v.out.wildcard || s.absent
 	switch {
 	case s.err == nil:
 	case v.out.unsigned && !v.from.tcp:
@@ -90,6 +92,7 @@ type sealer struct {
 	zone    *served
 	signing *signing
 	from    asker
+	absent  bool // the reply is about a name that does not exist
 	err     error
 }
 

@@ -83,9 +83,10 @@ func (w *worker) kept(st *state, ecs int, out []byte, resolver netip.Addr) int {
 			o.rcode != dns.RcodeSuccess && o.rcode != dns.RcodeNameError {
 			return 0
 		}
-		r = level.kept.Keep(&w.query, variant, w.bare[:n], uint16(zone))
+		r = level.kept.Keep(&w.query, variant, w.bare[:n], uint16(zone), o.wildcard)
 	}
 	x, b := r.Body()
+	w.guard.many = r.Many
 	return w.write(x, b, out, int(r.Tag), ecs, resolver, 0)
 }
 
@@ -98,7 +99,7 @@ func (w *worker) variant(st *state, level *quickLevel, body uint32, zone int, re
 		if n == 0 || o.decision == nil || o.rcode != dns.RcodeSuccess {
 			return nil, nil
 		}
-		r = level.keptSteered.Keep(&w.query, variant, w.bare[:n], uint16(zone))
+		r = level.keptSteered.Keep(&w.query, variant, w.bare[:n], uint16(zone), false)
 	}
 	return r.Body()
 }

@@ -100,7 +100,7 @@ func (s *Server) sign(l, old *loaded) error {
 			return nil
 		}
 	} else {
-		l.zone = l.file.Plus(ring.Apex())
+		l.zone = l.file.Grown(ring.Apex())
 	}
 	l.sign = &signing{ring: ring, made: s.signs}
 	(&served{name: name, zone: l.zone, sign: l.sign}).warm()
@@ -178,6 +178,15 @@ func (c *compiler) entrust(s *served, cuts []zone.Mark) {
 		}
 	}
 	if len(ds) > 0 {
-		s.zone = s.zone.Plus(ds)
+		s.zone = s.zone.Grown(ds)
 	}
+}
+
+// plain is the zone without what signing adds: whoever copies it gets no signatures of
+// ours, and must not have keys that promise some.
+func (l *loaded) plain() *zone.Zone {
+	if l.sign != nil {
+		return l.file
+	}
+	return l.zone
 }

@@ -20,6 +20,9 @@ type Source struct {
 	Steered []string
 	// Keys sign the zone where its Inventory says so.
 	Keys []*dnssec.Key
+	// Unserved says why the zone must not be answered, although it is ours: a copy
+	// that was never received, or has expired. Data is not looked at then.
+	Unserved string
 }
 
 // SetZones replaces the zones by these, atomically. Where a zone is wrong its
@@ -51,6 +54,10 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 	old := s.zones[name]
 	l := &loaded{meta: src.Zone, steered: src.Steered, keys: src.Keys}
 	l.meta.Name = name
+	if src.Unserved != "" {
+		l.unserved, l.fault = src.Unserved, src.Unserved
+		return l, nil
+	}
 	if old != nil {
 		l.zone, l.file, l.sign, l.at = old.zone, old.file, old.sign, old.at
 		if old.fault == "" && src.Zone.SHA256 != "" && old.meta.SHA256 == src.Zone.SHA256 {

@@ -20,8 +20,9 @@ type KeptReply struct {
 	typ     uint16
 	variant uint32
 	index   Index // of this one body
-	// Tag belongs to the caller.
-	Tag uint16
+	// Tag and Many belong to the caller.
+	Tag  uint16
+	Many bool
 }
 
 // keptWays is in how many places a reply may stand.
@@ -53,12 +54,12 @@ func (k *Kept) Find(q *Query, variant uint32) *KeptReply {
 
 // Keep adds the reply to a query, from the message without an OPT record. It takes
 // a free place, else another's: whose does not matter, as it can be made again.
-func (k *Kept) Keep(q *Query, variant uint32, msg []byte, tag uint16) *KeptReply {
+func (k *Kept) Keep(q *Query, variant uint32, msg []byte, tag uint16, many bool) *KeptReply {
 	first, hash := k.set(q, variant)
 	var b Builder
 	b.Add(q.lower[:q.nameLen], q.Type, tag)
 	b.Reply(msg)
-	r := &KeptReply{hash: hash, name: string(q.lower[:q.nameLen]), typ: q.Type, variant: variant, Tag: tag, index: Index{arena: b.x.arena, bodies: b.x.bodies}}
+	r := &KeptReply{hash: hash, name: string(q.lower[:q.nameLen]), typ: q.Type, variant: variant, Tag: tag, Many: many, index: Index{arena: b.x.arena, bodies: b.x.bodies}}
 	for i := range uint64(keptWays) {
 		if k.slots[first+i].CompareAndSwap(nil, r) {
 			return r

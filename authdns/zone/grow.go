@@ -6,9 +6,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Plus returns the zone with records more than its file has. Names outside the
+// Grown returns the zone with records more than it has, beside those which are there. Names outside the
 // zone are passed over; the receiver stays as it is and shares all untouched nodes.
-func (z *Zone) Plus(rrs []dns.RR) *Zone {
+func (z *Zone) Grown(rrs []dns.RR) *Zone {
 	var marks []Mark
 	for _, rr := range rrs {
 		marks = append(marks, Mark{Name: rr.Header().Name})

@@ -21,7 +21,7 @@ ns.sub A 192.0.2.3
 old DNAME new
 `
 
-func grown(t *testing.T) *Zone {
+func growing(t *testing.T) *Zone {
 	t.Helper()
 	z, err := Parse("demo.test", "demo.test.", strings.NewReader(growZone))
 	if err != nil {
@@ -30,10 +30,10 @@ func grown(t *testing.T) *Zone {
 	return z
 }
 
-// TestPlus: records are added where they belong, marks stay, and the zone before has
+// TestGrown: records are added where they belong, marks stay, and the zone before has
 // none of it.
-func TestPlus(t *testing.T) {
-	before := grown(t).With([]Mark{{Name: "cut.demo.test.", Cut: true, Value: "child"}, {Name: "demo.test.", Value: "steered"}})
+func TestGrown(t *testing.T) {
+	before := growing(t).With([]Mark{{Name: "cut.demo.test.", Cut: true, Value: "child"}, {Name: "demo.test.", Value: "steered"}})
 	var more []dns.RR
 	for _, l := range []string{"demo.test. 60 TXT added", "demo.test. 60 NS ns2.demo.test.", "cut.demo.test. 60 DS 1 13 2 00", "other.test. 60 A 192.0.2.9", "demo.test. 60 TXT added"} {
 		rr, err := dns.NewRR(l)
@@ -42,7 +42,7 @@ func TestPlus(t *testing.T) {
 		}
 		more = append(more, rr)
 	}
-	after := before.Plus(more)
+	after := before.Grown(more)
 	if n, m := len(before.RRset("demo.test.", dns.TypeNS)), len(before.RRset("demo.test.", dns.TypeTXT)); n != 1 || m != 0 {
 		t.Errorf("the zone before has %d NS and %d TXT", n, m)
 	}
@@ -62,7 +62,7 @@ func TestPlus(t *testing.T) {
 
 // TestAt: what a zone has at a name, as a proof says it.
 func TestAt(t *testing.T) {
-	z := grown(t).With([]Mark{{Name: "cut.demo.test.", Cut: true}, {Name: "www.demo.test.", Value: "steered"}})
+	z := growing(t).With([]Mark{{Name: "cut.demo.test.", Cut: true}, {Name: "www.demo.test.", Value: "steered"}})
 	for name, want := range map[string]string{
 		"demo.test.":        "exists [NS SOA]",
 		"ent.demo.test.":    "exists []",

@@ -52,6 +52,8 @@ type zoneFile struct {
 	NameServers *nameServersFile `yaml:"name_servers"`
 	// DNSSEC: on, each node signs with the keys in its directory; off by default.
 	DNSSEC string `yaml:"dnssec"`
+	Transfer    *transferFile    `yaml:"transfer"`
+	Secondary   *secondaryFile   `yaml:"secondary"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a
@@ -188,6 +190,8 @@ type recoveryFile struct {
 type ZoneInfo struct {
 	// Names are all owner names, lower case and fully qualified.
 	Names []string
+	// Serial is that of the SOA.
+	Serial uint32
 }
 
 // ZoneReader reads a zone file strictly; its error names file, line and column.
