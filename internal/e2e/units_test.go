@@ -183,14 +183,20 @@ func testRestartBGP(t *testing.T, l *lab, w *watchers, site string) {
 func testPlannedRestart(t *testing.T, l *lab, w *watchers, site string) {
 	const roles = "bgp,health"
 	left := time.Now()
-	l.signal(t, l.unitPID(t, site, roles), syscall.SIGTERM, site+" "+roles)
-	l.await(20*time.Second, "it has left", func() error {
-		if pid := l.findUnit(site, roles); pid != 0 {
-			return fmt.Errorf("process %d", pid)
+	old := l.unitPID(t, site, roles)
+	l.signal(t, old, syscall.SIGTERM, site+" "+roles)
+	l.await(30*time.Second, "it has left, and is started again", func() error {
+		pid := l.findUnit(site, roles)
+		if pid == 0 { // nothing happens before the lab has seen the end as well
+			l.startUnit(site, "bgp")
+			pid = l.findUnit(site, roles)
+		}
+		if pid == 0 || pid == old {
+			return fmt.Errorf("process %d, was %d", pid, old)
 		}
 		return nil
 	})
-	l.healUnit(t, site, "rhumb-bgp", w)
+	l.awaitUnit(site, "rhumb-bgp", left)
 	for _, at := range sites() {
 		checkSameAnswers(t, w, at, left)
 		if at == site {
@@ -240,6 +246,14 @@ const routesBackWithin = 15 * time.Second
 func (l *lab) healUnit(t *testing.T, site, unit string, w *watchers) {
 	t.Helper()
 	healed := l.heal(site)
+	l.awaitUnit(site, unit, healed)
+	checkAnycast(t, l, w, healed, healed, 0)
+}
+
+// awaitUnit waits until a process which was started after a time reports, and the routes
+// are as before.
+func (l *lab) awaitUnit(site, unit string, healed time.Time) {
+	l.t.Helper()
 	l.await(30*time.Second, unit+" of "+site+" reports", func() error { return l.reports(site, unit, healed) })
 	router := "t-" + l.regionOf(site)
 	l.await(healWithin, "routes lead to "+site+" again", func() error {
@@ -249,7 +263,6 @@ func (l *lab) healUnit(t *testing.T, site, unit string, w *watchers) {
 		}
 		return err
 	})
-	checkAnycast(t, l, w, healed, healed, 0)
 }
 
 // served fetches a small file as a client of the region does.
