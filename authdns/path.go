@@ -105,6 +105,9 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 	o.zone = z.name
 	if z.zone == nil {
 		r.notReady("zone not loaded")
+		if z.unserved != "" { // RFC 8914 section 4.25
+			r.ede = &extended{edeInvalidData, z.unserved}
+		}
 		return
 	}
 	v := visit{state: s, zone: z, from: from, reply: r, out: o}

@@ -45,6 +45,7 @@ const (
 	edeNotReady         = 14
 	edeBlocked          = 15
 	edeNotAuthoritative = 20
+	edeInvalidData      = 24
 )
 
 // options are the parts of the reply's OPT record which are the server's own.
@@ -243,7 +244,7 @@ func cutShort(out []byte) int {
 		end += 4
 	}
 	off, extra := end, 0
-	for range records(out) {
+	for range following(out) {
 		at := off
 		off, _ = skipName(out, off)
 		off += 10 + int(binary.BigEndian.Uint16(out[off+8:]))
@@ -258,8 +259,8 @@ func cutShort(out []byte) int {
 	return end
 }
 
-// records is how many follow the question of a message.
-func records(msg []byte) int {
+// following is how many follow the question of a message.
+func following(msg []byte) int {
 	n := 0
 	for at := 6; at < headerLen; at += 2 {
 		n += int(binary.BigEndian.Uint16(msg[at:]))

@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/authdns/transfer"
 	"rhumb/placement"
 )
 
@@ -47,8 +48,10 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// HideIdentity switches NSID and the CHAOS names off.
 	HideIdentity bool
-	Workers      int
-	Now          func() time.Time
+	// Transfers lets zones leave and come; nil: it is refused.
+	Transfers *transfer.Desk
+	Workers   int
+	Now       func() time.Time
 	// Limits bound what a client may have of the server.
 	Limits Limits
 	// Crashes is a directory in which a query that ends the process outlives it, so
@@ -80,6 +83,8 @@ type Server struct {
 	mu    sync.Mutex // guards what the next state is made of
 	zones map[string]*loaded
 	snap  *placement.Snapshot
+
+	copies copies
 }
 
 // shield is what stands between a Server and those who would misuse it.
@@ -101,6 +106,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode, Idle: c.Limits.idle()},
 		log:  c.Logger, now: c.Now, workers: c.Workers,
+		copies: copies{desk: c.Transfers},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -113,6 +119,9 @@ func New(c Config) (*Server, error) {
 	}
 	m, err := newMetrics(c.Registerer, s.fold)
 	if err != nil {
+		return nil, fmt.Errorf("authdns: register metrics: %w", err)
+	}
+	if err := newTransferMetrics(c.Registerer, c.Transfers); err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
 	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
@@ -159,6 +168,7 @@ func (s *Server) publish(snap *placement.Snapshot) {
 	s.snap = snap
 	s.current.Store(next)
 	s.renew()
+	s.leave(next)
 }
 
 // Addrs returns the addresses of the listeners in order, as opened: port 0 of
@@ -221,6 +231,9 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	}()
 	if s.shield.quarantine.holds(in, start) {
 		return s.turnAway(in, out, from)
+	}
+	if n, ok := s.atDesk(in, out, from, t); ok {
+		return n
 	}
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))

@@ -19,8 +19,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// certificate makes one of its own for a serial number.
-func certificate(t *testing.T, serial int64) *tls.Certificate {
+// certWithSerial makes one of its own for a serial number.
+func certWithSerial(t *testing.T, serial int64) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -39,7 +39,7 @@ func certificate(t *testing.T, serial int64) *tls.Certificate {
 func startTLS(t *testing.T, c Config, addr string) (*Server, *atomic.Pointer[tls.Certificate]) {
 	t.Helper()
 	cert := new(atomic.Pointer[tls.Certificate])
-	cert.Store(certificate(t, 1))
+	cert.Store(certWithSerial(t, 1))
 	l := loopback(top, addr)
 	l.TLS = &tls.Config{NextProtos: []string{"dot"}, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert.Load(), nil }}
 	c.Listeners = append(c.Listeners, l)
@@ -86,7 +86,7 @@ func TestDoT(t *testing.T) {
 			}
 		}
 		answered(first)
-		cert.Store(certificate(t, 2))
+		cert.Store(certWithSerial(t, 2))
 		second := dialTLS(t, s.Addrs()[0], nil)
 		answered(second)
 		answered(first)

@@ -55,6 +55,7 @@ type Node struct {
 		// Routes are routing tables (MRT) by which clients are grouped.
 		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
+	Transfers Transfers `yaml:"transfers"`
 	// Scripts is the directory whose programs checks may run; empty: none. Who
 	// may change the fleet must not thereby run programs of his choice here.
 	Scripts string `yaml:"scripts"`
@@ -196,6 +197,11 @@ func (n *Node) defaults(dir string) {
 			*file = resolve(dir, *file)
 		}
 	}
+	for _, file := range []*string{&n.Transfers.Keys, &n.Transfers.CA, &n.Transfers.TLS.Cert, &n.Transfers.TLS.Key} {
+		if *file != "" {
+			*file = resolve(dir, *file)
+		}
+	}
 	for _, files := range [][]string{n.Geo.Databases, n.Geo.Routes} {
 		for i := range files {
 			files[i] = resolve(dir, files[i])
@@ -242,6 +248,7 @@ func (n *Node) check(src *source) {
 		src.fail([]string{"node", "roles"}, "a role stands twice")
 	}
 	n.checkStore(src)
+	n.Transfers.check(src, n)
 	n.checkListen(src)
 	n.checkDNS(src)
 	n.checkBGP(src)

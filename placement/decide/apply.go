@@ -22,6 +22,7 @@ func JudgeApply(oldInv, newInv *placement.Inventory, oldSnap, newSnap *placement
 	all = append(all, newSnap.Check())
 	all = append(all, blast(oldInv, newInv, oldSnap, newSnap)...)
 	all = append(all, l.shrink(oldInv, newInv)...)
+	all = append(all, serials(oldInv, newInv)...)
 	if on := sitesOn(newInv, newSnap, ""); len(on) < l.MinSites && len(on) < len(sitesOn(oldInv, oldSnap, "")) {
 		all = append(all, &placement.Refusal{Rule: placement.RuleMinSites, Object: "fleet", Have: fmt.Sprintf("%d sites would stay on", len(on)), Limit: fmt.Sprint(l.MinSites)})
 	}
@@ -121,6 +122,9 @@ func (l *limits) shrink(oldInv, newInv *placement.Inventory) []*placement.Refusa
 		was, is := &oldInv.Zones[i], 0
 		if z := newInv.Zone(was.Name); z != nil {
 			is = z.Names
+			if z.Secondary != nil {
+				continue // what its primaries send is judged where it arrives
+			}
 		}
 		if float64(is) < l.KeepNames*float64(was.Names) {
 			out = append(out, &placement.Refusal{Rule: placement.RuleShrink, Object: was.Name,
