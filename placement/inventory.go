@@ -46,6 +46,8 @@ type Intents struct {
 	Dials  []Dial  `json:"dials,omitempty"`
 	Pins   []Pin   `json:"pins,omitempty"`
 	Freeze Freeze  `json:"freeze,omitzero"`
+	// Retirements outlive the prefixes they are about.
+	Retirements []Retirement `json:"retirements,omitempty"`
 }
 
 // Level says on which listeners a Zone is served.
@@ -243,6 +245,16 @@ func (i *Intents) Forced(id ClusterID) ForceState {
 		}
 	}
 	return out
+}
+
+// Retired returns the live retirement of a prefix, or nil.
+func (i *Intents) Retired(p netip.Prefix) *Retirement {
+	for k := range i.Retirements {
+		if r := &i.Retirements[k]; r.Prefix == p && r.Live() {
+			return r
+		}
+	}
+	return nil
 }
 
 // Frozen tells whether automatic decisions are stopped.

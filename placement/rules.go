@@ -26,6 +26,7 @@ const (
 	RuleSerial        RuleName = "serial"
 	RuleRemovalCap    RuleName = "removal-cap"
 	RuleOneFate       RuleName = "one-fate"
+	RuleRetire        RuleName = "retire"
 )
 
 // Rule is a row of the one table of rules.
@@ -58,6 +59,7 @@ func Rules() []Rule {
 		{RuleShrink, "a zone loses at most 30 % of its names by one apply", "apply", true},
 		{RuleSerial, "a changed zone that others copy has a later serial (RFC 1982)", "apply", true},
 		{RuleRemovalCap, "measurement removes at most max(1, 20 %) of a pool and 30 % of all capacity at once; one whole site always may; more than half dead keeps the last good answers", "decide.Fold", true},
+		{RuleRetire, "only rhumb prefixes retire takes a prefix off the world, one site after the other; one that is deleted before goes to gshut at most", "apply, bgp/guard", false},
 		{RuleOneFate, "name servers of a referral lie in at least two regions", "config, Snapshot.Check", false},
 	}
 }

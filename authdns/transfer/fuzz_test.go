@@ -90,6 +90,7 @@ func FuzzKeys(f *testing.F) {
 	f.Add(keyFile)
 	f.Add("hmac-md5:a:b")
 	f.Add("# \n:::\n")
+	f.Add("hmac-sha384:0 :000000000000000000000000")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := ParseKeys("keys", strings.NewReader(text))
 		if err != nil {

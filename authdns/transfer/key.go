@@ -108,7 +108,8 @@ func parseKey(text string) (*Key, error) {
 	if hashOf(k.Algorithm) == nil {
 		return nil, fmt.Errorf("algorithm %q: want hmac-sha256, hmac-sha384 or hmac-sha512", f[0])
 	}
-	if _, ok := dns.IsDomainName(k.Name); !ok || k.Name == "." {
+	// A name that comes back from a message in another spelling would never be found.
+	if read, _, err := dns.UnpackDomainName(wireName(k.Name), 0); err != nil || read != k.Name || k.Name == "." {
 		return nil, fmt.Errorf("%q is not a key name", f[1])
 	}
 	var err error

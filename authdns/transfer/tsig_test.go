@@ -206,6 +206,7 @@ func TestKeys(t *testing.T) {
 		{"not base 64", "hmac-sha256:a.test:???", "keys:1: key a.test.: the secret is not base 64"},
 		{"short", "hmac-sha256:a.test:AAAA", "keys:1: key a.test.: a secret of 3 octets"},
 		{"twice", "hmac-sha256:a.test:" + secret + "\nhmac-sha256:A.test.:" + secret, "keys:2: key a.test. stands twice"},
+		{"a name that messages spell otherwise", "hmac-sha256:a b.test:" + secret, `keys:1: "a b.test" is not a key name`},
 		{"no name", "hmac-sha256::" + secret, `keys:1: "" is not a key name`},
 	} {
 		_, err := ParseKeys("keys", strings.NewReader(c.text))

@@ -104,8 +104,8 @@ func blast(oldInv, newInv *placement.Inventory, oldSnap, newSnap *placement.Snap
 func lower(p *placement.Prefix, newInv *placement.Inventory, oldSnap, newSnap *placement.Snapshot) lowered {
 	l := lowered{prefix: p.Prefix, slots: p.Slots}
 	for _, a := range oldSnap.Announcements {
-		if a.Prefix != p.Prefix {
-			continue
+		if a.Prefix != p.Prefix || a.Want == placement.Withdrawn {
+			continue // lower than that it cannot go
 		}
 		i := slices.IndexFunc(newSnap.Announcements, func(b placement.Announcement) bool { return b.Prefix == a.Prefix && b.Site == a.Site })
 		if i < 0 || newInv.Site(a.Site) == nil || newSnap.Announcements[i].Want > a.Want {
