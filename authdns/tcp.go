@@ -170,10 +170,12 @@ func (s *Server) serveBurst(c *conn, conns *conns, t *tally) bool {
 			return false
 		}
 		conns.touch(c, s.now())
-		if done, err := s.stream(c, conns, b, n, used); done {
+		place := s.shield.tcp.keep(b.in[:n])
+		done, err := s.atStream(b.in[:n], b.out[used+2:], c.from.addr.Addr(), c.writer(b.out[:used], func() { conns.touch(c, s.now()) }))
+		if done { // with the replies before it; what comes behind is a burst of its own
+			s.shield.tcp.release(place)
 			return err == nil
 		}
-		place := s.shield.tcp.keep(b.in[:n])
 		m := s.handle(b.in[:n], b.out[used+2:], c.from, t)
 		s.shield.tcp.release(place)
 		if m == 0 {
@@ -215,29 +217,21 @@ func (c *conn) send(replies []byte) error {
 	return err
 }
 
-// stream answers what takes more than one message, behind the replies that wait to
-// be sent; done is false for everything else.
-func (s *Server) stream(c *conn, conns *conns, b *tcpBuffer, n, used int) (done bool, err error) {
-	waiting, length := b.out[:used], b.out[used:used+2]
-	write := func(msg []byte, limit time.Duration) error {
-		// A full table does not end a transfer under way.
-		defer func() { conns.touch(c, s.now()) }()
-		if err := c.send(waiting); err != nil {
-			return err
-		}
-		waiting = nil
+// writer sends messages behind the two octets of their length, the first one behind
+// the replies which wait. It tells of each that it was sent, so that a full table does
+// not end a transfer under way.
+func (c *conn) writer(waiting []byte, sent func()) func([]byte, time.Duration) error {
+	var length [2]byte
+	return func(msg []byte, limit time.Duration) error {
+		defer sent()
 		if err := c.stream.SetWriteDeadline(time.Now().Add(limit)); err != nil {
 			return err
 		}
-		binary.BigEndian.PutUint16(length, uint16(len(msg)))
-		_, err := (&net.Buffers{length, msg}).WriteTo(c.stream)
+		binary.BigEndian.PutUint16(length[:], uint16(len(msg)))
+		_, err := (&net.Buffers{waiting, length[:], msg}).WriteTo(c.stream)
+		waiting = nil
 		return err
 	}
-	done, err = s.atStream(b.in[:n], b.out[used+2:][:maxTCP], c.from.addr.Addr(), write)
-	if done && err == nil {
-		err = c.send(waiting)
-	}
-	return done, err
 }
 
 var errEmpty = errors.New("message of length 0")

@@ -252,7 +252,7 @@ func TestSlowReader(t *testing.T) {
 		ended := make(chan time.Time)
 		began := time.Now()
 		go func() {
-			s.serveConn(c, newConns(&Limits{}), nil, &tally{})
+			s.serveConn(c, newConns(&Limits{}), nil, s.tallies.worker())
 			ended <- time.Now()
 		}()
 		m := axfr("demo.test.")

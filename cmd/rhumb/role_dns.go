@@ -54,11 +54,11 @@ func addDNS(u *unit) error {
 		return srv.Run(ctx)
 	})
 	u.add("zones", z.run)
+	u.add("notify", x.notifier.Run)
+	u.add("secondaries", x.in.Run)
 	if file := u.cfg.DNS.Cookies; file != "" {
 		u.add("cookies", func(ctx context.Context) error { return followSecrets(ctx, file, c.Secrets, srv.SetSecrets, u.log) })
 	}
-	u.add("notify", x.notifier.Run)
-	u.add("secondaries", x.in.Run)
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"rhumb/authdns"
 	"rhumb/authdns/transfer"
 	"rhumb/authdns/zone"
+	"rhumb/internal/api"
 	"rhumb/placement"
 )
 
@@ -86,18 +86,12 @@ func (x *transfers) listenTLS(u *unit, c *authdns.Config) error {
 	if len(l.Listen) == 0 {
 		return nil
 	}
-	cert, err := tls.LoadX509KeyPair(l.Cert, l.Key)
+	conf, err := api.TLS(api.TLSFiles{Cert: l.Cert, Key: l.Key})
 	if err != nil {
 		return fmt.Errorf("transfers: tls: %w", err)
 	}
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"dot"}, MinVersion: tls.VersionTLS13}
-	for _, a := range l.Listen {
-		s, err := net.Listen("tcp", a.String())
-		if err != nil {
-			return fmt.Errorf("transfers: tls: %w", err)
-		}
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.LowLevel, Stream: s, TLS: conf})
-	}
+	conf.NextProtos, conf.MinVersion = []string{"dot"}, tls.VersionTLS13
+	listen(c, placement.LowLevel, l.Listen, conf)
 	return nil
 }
 
