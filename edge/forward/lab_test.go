@@ -39,6 +39,13 @@ const agentEnv = "RHUMB_FORWARD_TEST_AGENT"
 
 // TestMain runs the tests, or, started by them with agentEnv set, a forwarder.
 func TestMain(m *testing.M) {
+	if site := os.Getenv(quicEnv); site != "" {
+		if err := serveQUIC(site); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if config := os.Getenv(agentEnv); config != "" {
 		if err := runAgent(config); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -58,6 +65,7 @@ type agentConfig struct {
 	VIPs    []netip.AddrPort
 	Act     bool
 	PathMTU int
+	QUIC    QUIC
 }
 
 // agentStats is its answer to "stats".
@@ -87,6 +95,9 @@ func runAgent(text string) error {
 		OnForeign: func(Flow, string, time.Time) { told <- struct{}{} },
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
+		return err
+	}
+	if err := f.SetQUIC(c.QUIC); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -295,7 +306,7 @@ func (s *space) sysctl(t *testing.T, path, value string) {
 	s.must(t, func() error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) })
 }
 
-// counter reads a value of /proc/net/snmp or netstat inside the namespace.
+// counter reads a value of /proc/net/snmp, snmp6 or netstat inside the namespace.
 func (s *space) counter(t *testing.T, file, group, name string) int {
 	t.Helper()
 	var text []byte
@@ -306,6 +317,10 @@ func (s *space) counter(t *testing.T, file, group, name string) int {
 	var names []string
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
+		if group == "" && len(fields) == 2 && fields[0] == name { // snmp6 has a line for each
+			v, _ := strconv.Atoi(fields[1])
+			return v
+		}
 		if len(fields) == 0 || fields[0] != group+":" {
 			continue
 		}
@@ -338,6 +353,7 @@ type site struct {
 type lab struct {
 	dir            string
 	pathMTU        int // told to the forwarders; 0 for their default
+	quic           QUIC
 	client, router *space
 	a, b           *site
 	sum            string // SHA-256 of the big file
@@ -515,7 +531,7 @@ func (l *lab) startAgents(t *testing.T, act bool) {
 
 func (l *lab) startAgent(t *testing.T, s, other *site, act bool) *agent {
 	t.Helper()
-	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: vips(), Act: act, PathMTU: l.pathMTU})
+	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: vips(), Act: act, PathMTU: l.pathMTU, QUIC: l.quic})
 	if err != nil {
 		t.Fatal(err)
 	}
