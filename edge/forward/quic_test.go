@@ -107,7 +107,9 @@ func TestSetQUICRefuses(t *testing.T) {
 // TestRouted follows what a packet says of its owner, whatever was believed.
 func TestRouted(t *testing.T) {
 	b := newBench("a", "b")
-	routed := func(site, p string) string { return show(b.owners.routed(b.now, flow4(1), site, []byte(p), false, nil)) }
+	routed := func(site, p string) string {
+		return show(b.owners.routed(b.now, flow4(1), site, []byte(p), false, nil))
+	}
 	if got := routed("a", "one"); got != "foreign a, tunnel a one" {
 		t.Errorf("first: %s", got)
 	}
