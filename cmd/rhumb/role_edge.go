@@ -47,6 +47,7 @@ type edgeRole struct {
 	ready     chan struct{}
 	// encounters tells the role health how requests end.
 	encounters *encounters
+	away       awayMeter
 	// leaving tells that the agent was told to let its sessions go; owned by run.
 	leaving bool
 }
@@ -193,6 +194,7 @@ func (e *edgeRole) report(n *placement.Node) {
 			st.Forwarded++
 		}
 	}
+	e.away.fill(st, time.Now(), e.forwarder.Arrivals())
 	st.Foreign = e.unit.sessionsOf(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content })
 	// What the kernel still delivers of responses that our server has done with
 	// goes on as other servers' sessions do.
