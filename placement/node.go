@@ -98,4 +98,11 @@ type EdgeStats struct {
 	MovedOut  int64 `json:"moved_out"`
 	MovedIn   int64 `json:"moved_in"`
 	Failed    int64 `json:"failed"`
+	// Away counts the sessions served here whose packets arrive at other sites
+	// and come by tunnel, within the last minute: what a leaving site still
+	// serves. AwaySince is when the first packet of the longest came, AwayRate
+	// the octets a second.
+	Away      int   `json:"away,omitempty"`
+	AwaySince Time  `json:"away_since,omitzero"`
+	AwayRate  int64 `json:"away_rate,omitempty"`
 }

@@ -40,10 +40,22 @@ type Edge struct {
 	Kind EdgeKind         `json:"kind"`
 	Mode Mode             `json:"mode"`
 	VIPs []netip.AddrPort `json:"vips"`
+	// QUIC says how the owner of a QUIC connection to the VIPs is found; empty:
+	// UDP is left to the kernel. Kind forward only.
+	QUIC QUICOwner `json:"quic,omitempty"`
 	// Root is a directory and Origin an HTTP URL; content has exactly one.
 	Root   string `json:"root,omitempty"`
 	Origin string `json:"origin,omitempty"`
 }
+
+// QUICOwner is how the owner of a QUIC connection is found.
+type QUICOwner string
+
+// The ways to find it.
+const (
+	QUICByFlow QUICOwner = "flow" // the site that saw it begin
+	QUICByID   QUICOwner = "cid"  // the site which its connection id names
+)
 
 // Mapped tells whether the service is steered by answers at all.
 func (s *Service) Mapped() bool { return len(s.Names) > 0 || s.Zone != "" }

@@ -189,7 +189,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}
 	out := placement.Site{Name: name, City: s.City, Region: or(s.Region, name), Number: s.Number,
-		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge}
+		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge, QUICID: s.QUICID}
 	if s.At == nil {
 		d.fail(at, "needs a position: at: [latitude, longitude]")
 	} else {
@@ -413,6 +413,10 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	if e := s.Edge; e != nil {
 		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root}
 		d.checkEdge(append(at, "edge"), e)
+		if e.QUIC != nil {
+			out.Edge.QUIC = e.QUIC.Owner
+			d.checkQUIC(append(at, "edge"), e)
+		}
 	}
 	b.out.Services = append(b.out.Services, out)
 }

@@ -73,6 +73,7 @@ type siteFile struct {
 	// Beat and Edge are unicast: on an anycast address a site would hear itself.
 	Beat     netip.AddrPort         `yaml:"beat"`
 	Edge     netip.AddrPort         `yaml:"edge"`
+	QUICID   string                 `yaml:"quic_id"`
 	Identity string                 `yaml:"identity"` // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
@@ -128,6 +129,7 @@ type edgeFile struct {
 	Kind   placement.EdgeKind `yaml:"kind"`
 	Mode   placement.Mode     `yaml:"mode"`
 	VIPs   []netip.AddrPort   `yaml:"vips"`
+	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
 }
