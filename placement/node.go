@@ -94,4 +94,15 @@ type EdgeStats struct {
 	MovedOut  int64 `json:"moved_out"`
 	MovedIn   int64 `json:"moved_in"`
 	Failed    int64 `json:"failed"`
+	// Listeners are those of our own server.
+	Listeners []EdgeListener `json:"listeners,omitempty"`
+}
+
+// EdgeListener is one address of our own server and what is spoken there.
+type EdgeListener struct {
+	Service string         `json:"service"`
+	VIP     netip.AddrPort `json:"vip"`
+	Speaks  string         `json:"speaks"`            // protocols, and whether sessions can move
+	Expires Time           `json:"expires,omitzero"`  // of the certificate in service
+	Refused string         `json:"refused,omitempty"` // why the certificate's files are not
 }
