@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,20 +83,11 @@ func newTLSSite(t testing.TB, export string, files map[string][]byte) *tlsSite {
 	for name, b := range files {
 		put(t, filepath.Join(root, name), b)
 	}
-	pair := pairFor(t, dir, "video.test", 1, time.Now().Add(time.Hour))
-	pool := x509.NewCertPool()
-	pool.AddCert(pair.Leaf)
 	ln, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(Config{Site: "a", Control: netip.MustParseAddrPort("127.0.0.2:1"), Log: slog.New(slog.DiscardHandler),
-		TLS: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool},
-		Services: []Service{{Name: "video", Kind: KindContent, Mode: ModeAct, Root: root, VIPs: []netip.AddrPort{netip.MustParseAddrPort(ln.Addr().String())},
-			Cert: filepath.Join(dir, "video.test.crt"), Key: filepath.Join(dir, "video.test.key"), Export: export}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a, pool := newTLSAgent(t, dir, export, netip.MustParseAddrPort(ln.Addr().String()))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { a.accept(ctx, ln) })
@@ -109,10 +101,31 @@ func newTLSSite(t testing.TB, export string, files map[string][]byte) *tlsSite {
 	return &tlsSite{a, ln.Addr().String(), pool, dir}
 }
 
+// newTLSAgent makes the agent of a site which serves dir/root at a VIP, and
+// returns who signed its certificate.
+func newTLSAgent(t testing.TB, dir, export string, vip netip.AddrPort) (*Agent, *x509.CertPool) {
+	t.Helper()
+	pair := pairFor(t, dir, "video.test", 1, time.Now().Add(time.Hour))
+	pool := x509.NewCertPool()
+	pool.AddCert(pair.Leaf)
+	a, err := New(Config{Site: "a", Control: netip.MustParseAddrPort("127.0.0.2:1"), Log: slog.New(slog.DiscardHandler),
+		TLS: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool},
+		Services: []Service{{Name: "video", Kind: KindContent, Mode: ModeAct, Root: filepath.Join(dir, "root"), VIPs: []netip.AddrPort{vip},
+			Cert: filepath.Join(dir, "video.test.crt"), Key: filepath.Join(dir, "video.test.key"), Export: export}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, pool
+}
+
 // dial makes a connection from 127.0.0.1, which wrap may change under the TLS.
+// Its receive buffer is small, so that the kernels between hold little.
 func (s *tlsSite) dial(t testing.TB, cfg *tls.Config, wrap func(net.Conn) net.Conn) *tls.Conn {
 	t.Helper()
-	raw, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}).Dial("tcp", s.addr)
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<10) })
+	}}
+	raw, err := d.Dial("tcp", s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,13 +141,22 @@ func (s *tlsSite) dial(t testing.TB, cfg *tls.Config, wrap func(net.Conn) net.Co
 // only returns the one session of the site once ok accepts it.
 func (s *tlsSite) only(t testing.TB, ok func(*session) bool) *session {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		all := s.tab.all()
-		if len(all) == 1 && ok(all[0]) {
-			return all[0]
+	var found *session
+	until(t, "the one session as wanted", func() bool {
+		if all := s.tab.all(); len(all) == 1 && ok(all[0]) {
+			found = all[0]
 		}
+		return found != nil
+	})
+	return found
+}
+
+// until bounds the wait for an event of another goroutine.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d sessions, none as wanted", len(all))
+			t.Fatalf("no %s within 20 s", what)
 		}
 	}
 }
@@ -189,11 +211,7 @@ func TestSealedSession(t *testing.T) {
 		t.Errorf("the end is %v, not a close_notify", err)
 	}
 	c.Close()
-	for end := time.Now().Add(20 * time.Second); s.tab.len() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the session does not end")
-		}
-	}
+	s.wait(t)
 	s.wg.Wait()
 	if x := live.cover; x.write.Suite() != 0 || x.read.Suite() != 0 || x.opener.Raw() != nil {
 		t.Error("secrets are left behind the session's end")
@@ -279,11 +297,7 @@ func TestRequestsInPieces(t *testing.T) {
 // wait returns when no session is left.
 func (s *tlsSite) wait(t testing.TB) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); s.tab.len() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d sessions do not end", s.tab.len())
-		}
-	}
+	until(t, "end of all sessions", func() bool { return s.tab.len() == 0 })
 }
 
 // flips changes one byte of what the client sends once it is armed.
