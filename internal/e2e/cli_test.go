@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,7 +28,16 @@ type ran struct {
 }
 
 func (r ran) String() string {
-	return fmt.Sprintf("rhumb %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, r.out, r.err)
+	return fmt.Sprintf("rhumb %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, lastLines(r.out, 12), r.err)
+}
+
+// lastLines is the end of a long output: what a command says of its failure comes last.
+func lastLines(text string, n int) string {
+	lines := slices.Collect(strings.Lines(text))
+	if len(lines) <= n {
+		return text
+	}
+	return fmt.Sprintf("(%d lines left out)\n%s", len(lines)-n, strings.Join(lines[len(lines)-n:], ""))
 }
 
 // run starts the binary as an operator does, against the lab's console.

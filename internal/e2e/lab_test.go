@@ -144,6 +144,9 @@ func (l *lab) awaitReady() {
 // finish ends the lab as Ctrl-C does, if it still runs, and asserts that nothing
 // stays; after a failure it keeps the logs.
 func (l *lab) finish() {
+	if l.t.Failed() && l.running() {
+		l.asLeft()
+	}
 	before := l.inventory()
 	if l.running() {
 		l.line.eventf("SIGINT")
@@ -159,6 +162,18 @@ func (l *lab) finish() {
 	l.assertGone(before)
 	if l.t.Failed() {
 		l.keepLogs()
+	}
+}
+
+// asLeft tells how a failed test leaves its lab: whoever reads the output later may
+// have nothing else.
+func (l *lab) asLeft() {
+	server := []string{"--server", filepath.Join(l.dir, "admin.sock")}
+	for _, args := range [][]string{append(server, "status"), append(server, "peers"), {"lab", "--dir", l.dir, "nodes"}} {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		out, err := exec.CommandContext(ctx, binary(l.t), args...).CombinedOutput()
+		cancel()
+		l.t.Logf("as it was left: rhumb %s (%v)\n%s", strings.Join(args, " "), err, out)
 	}
 }
 
