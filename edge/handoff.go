@@ -169,7 +169,9 @@ func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, 
 	}
 	msg.Type, msg.Payload = frame.OfferSession, frame.AppendOffer(nil, o)
 	a.m.bytes.Add(float64(len(msg.Payload)))
-	if err := l.send(msg); err != nil {
+	err = l.send(msg)
+	clear(msg.Payload) // secrets, perhaps; the link has its own copy until it is sent
+	if err != nil {
 		return err
 	}
 	f, err := await(box, msg.Generation, readyLimit, l.done)

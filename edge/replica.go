@@ -258,6 +258,7 @@ func (r *replica) broken(l *link, err error) {
 // keep stores a record unless a newer one is there or there is no room.
 func (r *replica) keep(l *link, f frame.Frame) error {
 	rec, err := frame.DecodeRecord(f.Payload)
+	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -193,3 +194,66 @@ func TestTLSCurlMoves(t *testing.T) {
 	}
 	w.noResets()
 }
+
+// TestTLSKeyUpdate: OpenSSL's client updates its key (RFC 8446 section 4.6.3)
+// and is answered under the next one; asked to update ours we close in order.
+func TestTLSKeyUpdate(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Fatal("openssl is missing")
+	}
+	film := []byte("the film is short")
+	s := newTLSSite(t, ExportGroup, map[string][]byte{"film.mp4": film})
+	for _, tc := range []struct {
+		command string
+		answers int
+	}{{"k", 2}, {"K", 1}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		cmd := exec.CommandContext(ctx, "openssl", "s_client", "-connect", s.addr, "-tls1_3", "-servername", "video.test")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &growing{}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ask := func() { fmt.Fprint(in, "GET /film.mp4 HTTP/1.1\r\nHost: x\r\n\r\n") }
+		ask()
+		until(t, "first answer", func() bool { return out.count(string(film)) == 1 })
+		fmt.Fprintln(in, tc.command)
+		until(t, "KEYUPDATE of "+tc.command, func() bool { return out.count("KEYUPDATE") == 1 })
+		if tc.command == "k" {
+			ask()
+			until(t, "answer under the next key", func() bool { return out.count(string(film)) == 2 })
+			in.Close()
+		}
+		err = cmd.Wait()
+		in.Close()
+		cancel()
+		if err != nil || out.count(string(film)) != tc.answers || out.count("alert") > 0 {
+			t.Errorf("%s: %d answers, want %d, %v; openssl says:\n%s", tc.command, out.count(string(film)), tc.answers, err, out)
+		}
+		s.wait(t)
+	}
+}
+
+// growing is a program's output while it runs.
+type growing struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (g *growing) Write(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.b.Write(b)
+}
+
+func (g *growing) String() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.b.String()
+}
+
+func (g *growing) count(s string) int { return strings.Count(g.String(), s) }

@@ -88,6 +88,7 @@ func (s *tlsSite) dump(t testing.TB, delivered int64, from net.Conn) []byte {
 	una := uint32(base + delivered)
 	o, err := x.offer(tcprepair.State{SndUna: una, SndNxt: una, WriteSeq: uint32(base + x.turn.Load().off.Load()), RcvNxt: 77, Input: input}, 1)
 	x.gate.resume(false)
+	s.gone = x
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +205,9 @@ func TestSealedSessionMoves(t *testing.T) {
 					t.Fatalf("the end is %v, moved: %t", err, way.move == nil)
 				}
 				a.wait(t)
+				if a.gone.cover.write != (seal.Secret{}) || a.gone.cover.read != (seal.Secret{}) {
+					t.Fatal("the giver keeps the secrets")
+				}
 				c.Close()
 				way.Close()
 			}

@@ -71,6 +71,7 @@ type tlsSite struct {
 	addr  string
 	roots *x509.CertPool
 	dir   string
+	gone  *session // dumped last
 }
 
 func newTLSSite(t testing.TB, export string, files map[string][]byte) *tlsSite {
@@ -98,7 +99,7 @@ func newTLSSite(t testing.TB, export string, files map[string][]byte) *tlsSite {
 		wg.Wait()
 		a.wg.Wait()
 	})
-	return &tlsSite{a, ln.Addr().String(), pool, dir}
+	return &tlsSite{Agent: a, addr: ln.Addr().String(), roots: pool, dir: dir}
 }
 
 // newTLSAgent makes the agent of a site which serves dir/root at a VIP, and
