@@ -71,9 +71,7 @@ func (s *tlsSite) dump(t testing.TB, delivered int64, from net.Conn) []byte {
 		})
 	}
 	x := s.only(t, func(x *session) bool { return x.cover != nil && x.claim() })
-	if !x.stop() {
-		t.Fatal("the session did not come to its gate")
-	}
+	until(t, "session at its gate", x.stop)
 	x.conn.SetDeadline(time.Time{})
 	n, err := inq(x.conn)
 	input := make([]byte, n)
@@ -127,7 +125,7 @@ func serveHere(t testing.TB, a *Agent, s *session) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	s.conn = here.(*net.TCPConn)
 	ctx, cancel := context.WithCancel(t.Context())
 	a.run(ctx, s)
@@ -162,6 +160,9 @@ func TestSealedSessionMoves(t *testing.T) {
 			a := newTLSSite(t, ExportGroup, files)
 			b := a.other(t, ExportGroup, files)
 			for i := range 6 {
+				if suite != suites13[0] && i%2 == 0 {
+					continue // the odd ones have all there is
+				}
 				way := &bridge{}
 				c := a.dial(t, &tls.Config{}, func(raw net.Conn) net.Conn { way.Conn = raw; return way })
 				r := bufio.NewReaderSize(c, 1000)
@@ -178,7 +179,9 @@ func TestSealedSessionMoves(t *testing.T) {
 					at = 0
 				}
 				way.stopAt = way.down + at
+				last := a.only(t, func(x *session) bool { return x.cover != nil }).turn.Load()
 				way.move = func() {
+					a.only(t, func(x *session) bool { return x.turn.Load() != last }) // it has the request
 					x, err := admitted(t, b, a.dump(t, at, way.Conn))
 					if err != nil {
 						t.Fatal(err)
@@ -256,7 +259,8 @@ func TestSealedRecord(t *testing.T) {
 	r := bufio.NewReader(c)
 	get(t, c, r, "")
 	get(t, c, r, "Range: bytes=0-9\r\n")
-	x := a.only(t, func(x *session) bool { return x.cover != nil })
+	x := a.only(t, func(x *session) bool { return x.cover != nil && x.claim() })
+	until(t, "session at its gate", x.stop) // the response's buffer is its goroutine's
 	turn := x.turn.Load()
 	rec, err := frame.DecodeRecord(frame.AppendRecord(nil, x.record(turn)))
 	if err != nil || rec.Cover.Client != 2 || rec.Cover.Server != 5 {
@@ -279,6 +283,7 @@ func TestSealedRecord(t *testing.T) {
 	if there.rec.Cover != (frame.Cover{}) {
 		t.Error("the turn keeps a copy of the secrets")
 	}
+	x.release()
 	// The third request shares a record with the beginning of the fourth.
 	io.WriteString(c, "GET /film.mp4 HTTP/1.1\r\nHost: x\r\n\r\nGET /fi")
 	answerOf(t, r)
@@ -296,10 +301,10 @@ func TestSealedRecord(t *testing.T) {
 // TestSealedSessionRefused: nothing is sealed where anything differs. Each row
 // offers the same session to a site that is not like the giver.
 func TestSealedSessionRefused(t *testing.T) {
-	film := random(3 << 20)
+	film := random(1<<20 + 4096)
 	files := map[string][]byte{"film.mp4": film}
 	flipped := bytes.Clone(film)
-	flipped[2<<20] ^= 1
+	flipped[1<<20+1] ^= 1
 	a := newTLSSite(t, ExportGroup, files)
 	c := a.dial(t, &tls.Config{}, nil)
 	io.WriteString(c, "GET /film.mp4 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -345,7 +350,7 @@ func TestSealedSessionRefused(t *testing.T) {
 // TestFlippedByte: the object at B is overwritten under its hash after B has
 // taken the session over. Not one record of the block goes out.
 func TestFlippedByte(t *testing.T) {
-	film := random(3 << 20)
+	film := random(1 << 20)
 	files := map[string][]byte{"film.mp4": film}
 	a := newTLSSite(t, ExportGroup, files)
 	b := a.other(t, ExportGroup, files)
