@@ -200,8 +200,8 @@ func TestTLSCurlMoves(t *testing.T) {
 	}
 	var r report
 	// One whose response the client's kernel has taken whole rests, and nothing pulls it.
-	if a.ask("state", &r); r.Results[resultOK] == 0 || len(r.Results) > 1 {
-		t.Errorf("of %d sessions: %v, stays %v; want some moved and none failed", len(outs), r.Results, r.Errors)
+	if a.ask("state", &r); r.Results[resultOK] == 0 || r.Results[resultLost] > 0 {
+		t.Errorf("of %d sessions: %v, stays %v; want some moved and none lost", len(outs), r.Results, r.Errors)
 	}
 	t.Logf("of %d sessions: %v", len(outs), r.Results)
 	// No count of resets: curl closes without waiting for our close_notify.
