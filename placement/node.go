@@ -105,4 +105,15 @@ type EdgeStats struct {
 	Away      int   `json:"away,omitempty"`
 	AwaySince Time  `json:"away_since,omitzero"`
 	AwayRate  int64 `json:"away_rate,omitempty"`
+	// Listeners are those of our own server.
+	Listeners []EdgeListener `json:"listeners,omitempty"`
+}
+
+// EdgeListener is one address of our own server and what is spoken there.
+type EdgeListener struct {
+	Service string         `json:"service"`
+	VIP     netip.AddrPort `json:"vip"`
+	Speaks  string         `json:"speaks"`            // protocols, and whether sessions can move
+	Expires Time           `json:"expires,omitzero"`  // of the certificate in service
+	Refused string         `json:"refused,omitempty"` // why the certificate's files are not
 }

@@ -46,6 +46,12 @@ type Edge struct {
 	// Root is a directory and Origin an HTTP URL; content has exactly one.
 	Root   string `json:"root,omitempty"`
 	Origin string `json:"origin,omitempty"`
+	// Cert and Key are files on each of the service's nodes; content without them
+	// is served in clear.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+	// ExportSecrets is how far the TLS secrets of sessions may go; empty: nowhere.
+	ExportSecrets Export `json:"export_secrets,omitempty"`
 }
 
 // QUICOwner is how the owner of a QUIC connection is found.
@@ -55,6 +61,16 @@ type QUICOwner string
 const (
 	QUICByFlow QUICOwner = "flow" // the site that saw it begin
 	QUICByID   QUICOwner = "cid"  // the site which its connection id names
+)
+
+// Export is how far a secret may travel.
+type Export string
+
+// The reaches of a secret.
+const (
+	ExportNone  Export = "none"
+	ExportSite  Export = "site"  // the machines of one site
+	ExportGroup Export = "group" // the sites that take a session over
 )
 
 // Mapped tells whether the service is steered by answers at all.

@@ -202,6 +202,8 @@ func (e *edgeRole) report(n *placement.Node) {
 	st.Foreign += max(0, content-st.Sessions)
 	t := e.agent.Totals()
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
+	st.Listeners = e.listeners()
+	n.Alarms = append(n.Alarms, certificateAlarms(st.Listeners)...)
 	n.Edge = st
 }
 
@@ -318,7 +320,8 @@ func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 			continue
 		}
 		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
-			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name)})
+			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name),
+			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets)})
 	}
 	return out
 }

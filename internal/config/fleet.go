@@ -132,6 +132,14 @@ type edgeFile struct {
 	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
+	TLS    edgeTLSFile        `yaml:"tls"`
+	Export placement.Export   `yaml:"export_secrets"`
+}
+
+// edgeTLSFile names two PEM files on each node of the service.
+type edgeTLSFile struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // prefixFile is an anycast net. Slots is a pointer, since 0 is a choice: nobody
