@@ -22,6 +22,7 @@ type service struct {
 	id     uint32
 	source source
 	limits Limits
+	tls    *terminator // nil: in clear
 }
 
 // port is where one listener stands: the wildcard of a family. A listener on
@@ -84,6 +85,10 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	// it cannot be reached from another site.
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	limitUnsent(c)
+	if svc.tls != nil {
+		a.greet(ctx, s)
+		return
+	}
 	t := idleTurn(svc.id)
 	if a.moves.Backups && !s.local {
 		var err error
@@ -138,6 +143,7 @@ func (a *Agent) end(s *session, err error) {
 		a.log.Error("object changed under its hash", "err", err)
 	}
 	s.conn.Close() // a second time if it was handed off; then without effect
+	s.cover.wipe()
 	a.tab.remove(s)
 	a.m.sessions.Dec()
 	if s.changed != nil {

@@ -14,6 +14,7 @@ type metrics struct {
 	stall     prometheus.Histogram
 	refused   prometheus.Counter
 	mismatch  prometheus.Counter
+	tls       *tlsMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -46,10 +47,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_mismatch_total",
 			Help: "Blocks that no longer had their object's hash; none of their bytes was sent."}),
 	}
+	m.tls = newTLSMetrics(self)
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch} {
+	for _, c := range append(m.tls.collectors(), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

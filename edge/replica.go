@@ -146,6 +146,7 @@ func (s *session) record(t *turn) frame.Record {
 	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
 	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
 	describe(&rec, s.reg.Options, s.reg.TSVal, s.started)
+	s.cover.describe(&rec, t)
 	return rec
 }
 
@@ -209,7 +210,7 @@ func (r *replica) expire(now time.Time) map[string]int {
 	counts := map[string]int{}
 	for k, st := range r.store {
 		if now.Sub(st.at) > recordLife {
-			delete(r.store, k)
+			r.drop(k)
 			continue
 		}
 		counts[st.from]++
@@ -257,6 +258,7 @@ func (r *replica) broken(l *link, err error) {
 // keep stores a record unless a newer one is there or there is no room.
 func (r *replica) keep(l *link, f frame.Frame) error {
 	rec, err := frame.DecodeRecord(f.Payload)
+	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		return err
 	}
@@ -279,6 +281,13 @@ func (r *replica) forget(peer string, f frame.Frame) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old, ok := r.store[f.Key]; ok && old.from == peer && old.rec.Epoch <= f.Epoch {
-		delete(r.store, f.Key)
+		r.drop(f.Key)
 	}
+}
+
+// drop overwrites a record where it stands, since it may hold secrets, and
+// forgets it. The caller holds mu.
+func (r *replica) drop(k frame.Key) {
+	r.store[k] = stored{}
+	delete(r.store, k)
 }

@@ -57,6 +57,7 @@ type agentArgs struct {
 	Mode                           string
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
+	Export                         string // of a service over TLS; empty: in clear
 }
 
 func agentRole() error {
@@ -109,6 +110,9 @@ func (x agentArgs) config() (Config, error) {
 	pool.AppendCertsFromPEM(ca)
 	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Export != "" {
+		svc.Export, svc.Cert, svc.Key = x.Export, filepath.Join(x.Dir, "video.test.crt"), filepath.Join(x.Dir, "video.test.key")
+	}
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
@@ -216,6 +220,7 @@ type loadArgs struct {
 	Pace    time.Duration // with Piece 0: pause between reads
 	Buffer  int           // receive buffer, 0: the default
 	HashHex string
+	CA      string // file; not empty: TLS 1.3
 }
 
 // result is what one client saw.
@@ -266,6 +271,11 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(80 * time.Second))
+	if x.CA != "" {
+		if c, err = clientTLS(c, x.CA); err != nil {
+			return 0, err
+		}
+	}
 	h, r := sha256.New(), bufio.NewReaderSize(c, 32<<10)
 	piece := x.Piece
 	if piece == 0 {

@@ -75,6 +75,7 @@ type siteFile struct {
 	// Beat and Edge are unicast: on an anycast address a site would hear itself.
 	Beat     netip.AddrPort         `yaml:"beat"`
 	Edge     netip.AddrPort         `yaml:"edge"`
+	QUICID   string                 `yaml:"quic_id"`
 	Identity string                 `yaml:"identity"` // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
@@ -130,8 +131,17 @@ type edgeFile struct {
 	Kind   placement.EdgeKind `yaml:"kind"`
 	Mode   placement.Mode     `yaml:"mode"`
 	VIPs   []netip.AddrPort   `yaml:"vips"`
+	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
+	TLS    edgeTLSFile        `yaml:"tls"`
+	Export placement.Export   `yaml:"export_secrets"`
+}
+
+// edgeTLSFile names two PEM files on each node of the service.
+type edgeTLSFile struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // prefixFile is an anycast net. Slots is a pointer, since 0 is a choice: nobody
