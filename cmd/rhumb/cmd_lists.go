@@ -110,7 +110,7 @@ func (a *app) zonesCommand() *cobra.Command {
 			}
 			return listing(a, cmd, "/zones", func(z *api.Zone) string { return z.Name }, zoneTable, "no zones yet; name them in the fleet file and say: rhumb apply FILE")
 		}}
-	cmd.AddCommand(a.delegationCommand())
+	cmd.AddCommand(append(a.keyCommands(), a.delegationCommand())...)
 	return cmd
 }
 

@@ -331,6 +331,13 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	if out.Level != placement.TopLevel && out.Level != placement.LowLevel {
 		d.fail(append(at, "level"), "%q: want top or low", z.Level)
 	}
+	switch z.DNSSEC {
+	case "", "off":
+	case "on":
+		out.DNSSEC = placement.Online
+	default:
+		d.fail(append(at, "dnssec"), "%q: want on or off", z.DNSSEC)
+	}
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
 	switch {
 	case out.Secondary == nil && !b.zoneFile(d, at, &out, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):

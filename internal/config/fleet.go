@@ -50,6 +50,8 @@ type zoneFile struct {
 	File        string           `yaml:"file"`
 	Level       placement.Level  `yaml:"level"`
 	NameServers *nameServersFile `yaml:"name_servers"`
+	// DNSSEC: on, each node signs with the keys in its directory; off by default.
+	DNSSEC string `yaml:"dnssec"`
 	Transfer    *transferFile    `yaml:"transfer"`
 	Secondary   *secondaryFile   `yaml:"secondary"`
 }
