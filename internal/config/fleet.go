@@ -51,9 +51,9 @@ type zoneFile struct {
 	Level       placement.Level  `yaml:"level"`
 	NameServers *nameServersFile `yaml:"name_servers"`
 	// DNSSEC: on, each node signs with the keys in its directory; off by default.
-	DNSSEC string `yaml:"dnssec"`
-	Transfer    *transferFile    `yaml:"transfer"`
-	Secondary   *secondaryFile   `yaml:"secondary"`
+	DNSSEC    string         `yaml:"dnssec"`
+	Transfer  *transferFile  `yaml:"transfer"`
+	Secondary *secondaryFile `yaml:"secondary"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a

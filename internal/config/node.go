@@ -55,7 +55,7 @@ type Node struct {
 		// Routes are routing tables (MRT) by which clients are grouped.
 		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
-	DNSSEC DNSSEC `yaml:"dnssec"`
+	DNSSEC    DNSSEC    `yaml:"dnssec"`
 	Transfers Transfers `yaml:"transfers"`
 	// Scripts is the directory whose programs checks may run; empty: none. Who
 	// may change the fleet must not thereby run programs of his choice here.
