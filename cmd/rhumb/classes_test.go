@@ -13,7 +13,19 @@ import (
 
 func testClasses(t *testing.T) *classes {
 	t.Helper()
-	source, err := geo.NewSource(geo.SourceOptions{})
+	return classesOf(t, geo.SourceOptions{})
+}
+
+// smallClasses is testClasses with a small database, where overrides are all that
+// matters: the embedded one takes seconds to compile under the race detector.
+func smallClasses(t *testing.T, routes ...string) *classes {
+	t.Helper()
+	return classesOf(t, geo.SourceOptions{Paths: []string{"../../placement/geo/testdata/GeoIP2-City-Test.mmdb"}, Routes: routes})
+}
+
+func classesOf(t *testing.T, o geo.SourceOptions) *classes {
+	t.Helper()
+	source, err := geo.NewSource(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +79,7 @@ func TestOverridesInOneCell(t *testing.T) {
 // TestClassTablesAreKept: inventories in flight side by side cost one table each,
 // however often they take turns; the one not used for longest goes first.
 func TestClassTablesAreKept(t *testing.T) {
-	c := testClasses(t)
+	c := smallClasses(t)
 	at := placement.Position{52.37, 4.90}
 	var invs []*placement.Inventory
 	for _, region := range []string{"a", "b", "c", "d", "e"} {
@@ -106,7 +118,7 @@ func TestClassTablesAreKept(t *testing.T) {
 
 // TestOverrideNowhere: a place that is not on the globe is refused by name.
 func TestOverrideNowhere(t *testing.T) {
-	_, err := testClasses(t).of(withOverrides(override("203.0.113.0/28", "", placement.Position{91, 0})))
+	_, err := smallClasses(t).of(withOverrides(override("203.0.113.0/28", "", placement.Position{91, 0})))
 	if err == nil {
 		t.Error("an override at 91° north was taken")
 	}
@@ -116,14 +128,10 @@ func TestOverrideNowhere(t *testing.T) {
 // one it is refused, which an apply tells.
 func TestOverrideByAS(t *testing.T) {
 	o := placement.Override{AS: 64504, Location: placement.Location{Country: "NL", Region: "lab", At: placement.Position{52.37, 4.90}}}
-	if _, err := testClasses(t).of(withOverrides(o)); err == nil || !strings.Contains(err.Error(), "geo.routes") {
+	if _, err := smallClasses(t).of(withOverrides(o)); err == nil || !strings.Contains(err.Error(), "geo.routes") {
 		t.Errorf("without a routing table: %v", err)
 	}
-	source, err := geo.NewSource(geo.SourceOptions{Routes: []string{"../../placement/geo/testdata/bird.mrt"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := (&classes{source: source}).of(withOverrides(o))
+	table, err := smallClasses(t, "../../placement/geo/testdata/bird.mrt").of(withOverrides(o))
 	if err != nil {
 		t.Fatal(err)
 	}
