@@ -167,9 +167,16 @@ func testRestartBGP(t *testing.T, l *lab, w *watchers, site string) {
 		checkUnmoved(t, w, at, killed)
 	}
 	checkAnycast(t, l, w, killed, killed, routesWithin)
+	l.awaitNewPeers(t, site, killed)
+}
+
+// awaitNewPeers waits until the sessions of a site are reported as those of a process
+// that was started after a time: what comes next compares with them.
+func (l *lab) awaitNewPeers(t *testing.T, site string, after time.Time) {
+	t.Helper()
 	l.await(30*time.Second, "the new sessions of "+site+" are reported", func() error {
 		for key, since := range l.peersSince(t) {
-			if strings.HasPrefix(key, site+" ") && since.Before(killed.Truncate(time.Second)) { // whole seconds are reported
+			if strings.HasPrefix(key, site+" ") && since.Before(after.Truncate(time.Second)) { // whole seconds are reported
 				return fmt.Errorf("%s: since %s", key, since.Format(time.StampMilli))
 			}
 		}
@@ -197,6 +204,7 @@ func testPlannedRestart(t *testing.T, l *lab, w *watchers, site string) {
 		return nil
 	})
 	l.awaitUnit(site, "rhumb-bgp", left)
+	l.awaitNewPeers(t, site, left)
 	for _, at := range sites() {
 		checkSameAnswers(t, w, at, left)
 		if at == site {
