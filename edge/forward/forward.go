@@ -2,9 +2,11 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -77,6 +79,13 @@ type Config struct {
 	// every 250 ms at most for each, with the time of the first. It is
 	// called by the goroutine that reads strays and must not block.
 	OnForeign func(f Flow, owner string, since time.Time)
+	// OnHeld is told of each packet of a claimed flow, whether it is kept or
+	// not. It must neither block nor keep the packet.
+	OnHeld func(f Flow, packet []byte)
+	// Shadowed tells whether the session of a flow could be revived here. Its
+	// packets then wait when no site answers for it: who does not may have
+	// been its owner. It must not block.
+	Shadowed func(f Flow) bool
 	// Pair names the site which likely has this client's sessions, as the
 	// previous routing had it, or "". It must not block.
 	Pair func(client netip.Addr) string
@@ -94,6 +103,7 @@ type Forwarder struct {
 	log       journal
 	now       func() time.Time
 	onForeign func(Flow, string, time.Time)
+	onHeld    func(Flow, []byte)
 	metrics   *metrics
 	peers     atomic.Pointer[peerSet]
 	vips      atomic.Pointer[map[netip.AddrPort]Mode]
@@ -133,14 +143,17 @@ func New(c Config) (*Forwarder, error) {
 	if c.Pair == nil {
 		c.Pair = func(netip.Addr) string { return "" }
 	}
+	if c.Shadowed == nil {
+		c.Shadowed = func(Flow) bool { return false }
+	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
 	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU},
-		now: c.Now, onForeign: c.OnForeign, metrics: newMetrics(),
+		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, metrics: newMetrics(),
 		renewNow: make(chan struct{}, 1)}
 	f.log.Logger = c.Logger
-	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair,
+	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair, shadowed: c.Shadowed,
 		count: f.countStrays, retire: f.retire}, askRate, leastWait)
 	vips := make(map[netip.AddrPort]Mode)
 	for _, vip := range c.VIPs {
@@ -321,6 +334,30 @@ func (f *Forwarder) Hold(flow Flow) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.owners.hold(f.now(), flow)
+}
+
+// Claim is Hold for a session that is revived here: its owner is lost. The other
+// sites are told that its packets belong here, and OnHeld sees each of them.
+func (f *Forwarder) Claim(flow Flow) {
+	f.mu.Lock()
+	f.owners.claim(f.now(), flow)
+	f.mu.Unlock()
+	body := appendFlow(nil, flow)
+	set := f.peers.Load()
+	for _, site := range set.sites {
+		p := set.bySite[site]
+		if err := f.send(p, kindMine, body); err != nil && !errors.Is(err, net.ErrClosed) {
+			f.complain(fmt.Errorf("forward: tell %s of a claim: %w", p.Site, err))
+		}
+	}
+}
+
+// Lost is told that a site is down: what was believed of the flows there is
+// forgotten, so that whoever revives them is found.
+func (f *Forwarder) Lost(site string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owners.lost(site)
 }
 
 // Release gives the packets of a held flow to the kernel, in the order they

@@ -95,6 +95,10 @@ func (f *Forwarder) run(now time.Time, steps []step) {
 			f.giveBack(s.packet)
 		case doAsk:
 			f.ask(now, s.site, s.flow)
+		case doHeld:
+			if f.onHeld != nil {
+				f.onHeld(s.flow, s.packet)
+			}
 		case doForeign:
 			if f.onForeign != nil {
 				f.onForeign(s.flow, s.site, s.since)

@@ -166,10 +166,14 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
 // never stale; or where this site moved it.
 func (r *receiver) answer(now time.Time, p *peer, flow Flow) {
 	r.mu.Lock()
-	to := r.owners.wentTo(now, flow)
+	to, claimed := r.owners.wentTo(now, flow), r.owners.claims(flow)
 	r.mu.Unlock()
 	if to != "" {
 		r.say(p, kindMoved, flow, to)
+		return
+	}
+	if claimed { // it will be in the kernel, and is nowhere else
+		r.say(p, kindMine, flow, "")
 		return
 	}
 	// Peers may ask about VIPs only, not about whatever else this host is
@@ -209,9 +213,13 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 		return err
 	}
 	r.mu.Lock()
-	held, to := r.owners.holds(flow, packet), r.owners.wentTo(now, flow)
+	held, to, claimed := r.owners.holds(flow, packet), r.owners.wentTo(now, flow), r.owners.claims(flow)
 	r.mu.Unlock()
 	switch {
+	case claimed:
+		if r.onHeld != nil {
+			r.onHeld(flow, packet)
+		}
 	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet
