@@ -28,6 +28,7 @@ import (
 
 	"rhumb/edge/forward"
 	"rhumb/edge/frame"
+	"rhumb/edge/silence"
 )
 
 func TestMain(m *testing.M) {
@@ -57,6 +58,7 @@ type agentArgs struct {
 	Mode                           string
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
+	Freshness                      string
 }
 
 func agentRole() error {
@@ -73,7 +75,10 @@ func agentRole() error {
 	var a *Agent
 	reg := prometheus.NewRegistry()
 	cfg.Registerer = reg
-	f, err := x.forwarder(reg, func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) })
+	f, err := x.forwarder(forward.Config{Registerer: reg,
+		OnForeign: func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) },
+		OnHeld:    func(flow forward.Flow, packet []byte) { a.Heard(frame.Key(flow), packet) },
+		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) }})
 	if err != nil {
 		return err
 	}
@@ -107,7 +112,7 @@ func (x agentArgs) config() (Config, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin,
+	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
@@ -130,6 +135,11 @@ type report struct {
 	Records  int
 	Drain    DrainState
 	Strays   map[string]float64 // by result, as package forward counts them
+	Revivals map[string]float64 // by result
+	Answers  map[string]float64 // of probes, by result
+	Refused  float64            // lower epochs
+	Backed   int                // sessions here with a Backup
+	Quiet    int                // sessions whose end the kernel holds back
 }
 
 func reportOf(a *Agent) report {
@@ -137,6 +147,9 @@ func reportOf(a *Agent) report {
 	for _, s := range a.Sessions() {
 		r.Sessions++
 		r.States[s.State.String()]++
+		if s.Backup != "" {
+			r.Backed++
+		}
 	}
 	for _, m := range a.Moves() {
 		r.Results[m.Result]++
@@ -150,17 +163,26 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
 	r.Drain, _ = a.DrainState()
+	if q, ok := a.quiet.(*silence.Silence); ok {
+		r.Quiet = q.Len()
+	}
 	return r
 }
 
-func straysOf(reg *prometheus.Registry) map[string]float64 {
+// counted reads a counter by its only label, or under "" if it has none.
+func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	out := map[string]float64{}
 	families, _ := reg.Gather()
 	for _, f := range families {
-		if f.GetName() == "rhumb_edge_strays_total" {
-			for _, m := range f.Metric {
-				out[m.Label[0].GetValue()] += m.Counter.GetValue()
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			label := ""
+			if len(m.Label) > 0 {
+				label = m.Label[0].GetValue()
 			}
+			out[label] += m.Counter.GetValue()
 		}
 	}
 	return out
@@ -173,13 +195,18 @@ func commands(a *Agent, reg *prometheus.Registry) error {
 		switch verb {
 		case "state":
 			r := reportOf(a)
-			r.Strays = straysOf(reg)
+			r.Strays = counted(reg, "rhumb_edge_strays_total")
+			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
+			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			out.Encode(r)
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err
 			}
 			out.Encode("draining")
+		case "down":
+			a.SetDown(strings.Fields(arg))
+			out.Encode("told")
 		case "undrain":
 			a.Undrain()
 			out.Encode("not draining")
@@ -192,18 +219,20 @@ func commands(a *Agent, reg *prometheus.Registry) error {
 type strays struct{ *forward.Forwarder }
 
 func (s strays) Hold(k frame.Key)             { s.Forwarder.Hold(forward.Flow(k)) }
+func (s strays) Claim(k frame.Key)            { s.Forwarder.Claim(forward.Flow(k)) }
 func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow(k)) }
 func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
 
 // forwarder makes the site's half of the tunnel.
-func (x agentArgs) forwarder(reg prometheus.Registerer, foreign func(forward.Flow, string, time.Time)) (*forward.Forwarder, error) {
+func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {
 	tunnel := func(site string) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
-	return forward.New(forward.Config{Site: x.Site, Local: tunnel(x.Site), Mode: forward.Act,
-		Peers:     []forward.Peer{{Site: x.Other, Addr: tunnel(x.Other), Key: [32]byte{1, 2, 3}}},
-		VIPs:      []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")},
-		OnForeign: foreign, Registerer: reg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	c.Site, c.Local, c.Mode = x.Site, tunnel(x.Site), forward.Act
+	c.Peers = []forward.Peer{{Site: x.Other, Addr: tunnel(x.Other), Key: [32]byte{1, 2, 3}}}
+	c.VIPs = []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}
+	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return forward.New(c)
 }
 
 // loadArgs start N clients.
@@ -220,8 +249,9 @@ type loadArgs struct {
 
 // result is what one client saw.
 type result struct {
-	Err string
-	Gap time.Duration // the longest between two reads, or of an answer to its request
+	Err   string
+	Gap   time.Duration // the longest between two reads, or of an answer to its request
+	Ended time.Time
 }
 
 // loadRole runs the clients: one line when each has its first byte, one with
@@ -239,7 +269,7 @@ func loadRole() error {
 		ended.Go(func() {
 			defer first()
 			gap, err := x.client(first)
-			results[i].Gap = gap
+			results[i].Gap, results[i].Ended = gap, time.Now()
 			if err != nil {
 				results[i].Err = err.Error()
 			}

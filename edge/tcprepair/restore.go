@@ -122,6 +122,37 @@ func (s State) Stuck() bool {
 	return s.InFlight() > 0 && s.InFlight() >= room
 }
 
+// InFlight counts the bytes which are sent and not acknowledged.
+func InFlight(c *net.TCPConn) (int, error) {
+	var unacked, unsent uint32
+	err := control(c, func(s sock) (err error) {
+		if unacked, err = s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ"); err != nil {
+			return err
+		}
+		unsent, err = s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
+		return err
+	})
+	return int(unacked) - int(unsent), err
+}
+
+// Hasten bounds what is left of a connection whose process dies: the kernel then
+// sends its FIN at least once a second instead of at ever longer intervals, so
+// that a client learns of the end soon after somebody stops holding it back. A
+// peer that acknowledges nothing for limit is given up, as the shorter intervals
+// alone would do after a quarter of a minute.
+func Hasten(c *net.TCPConn, limit time.Duration) error {
+	return control(c, func(s sock) error {
+		return errors.Join(s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS"),
+			s.setInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, uint32(limit.Milliseconds()), "TCP_USER_TIMEOUT"))
+	})
+}
+
+// DelayAck lets the next acknowledgement wait for data to ride on, 40 ms at most.
+// The kernel forgets it after a while.
+func DelayAck(c *net.TCPConn) error {
+	return control(c, func(s sock) error { return s.setInt(unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0, "TCP_QUICKACK") })
+}
+
 // Settle ends what eases a restored connection's start. Call it when round
 // trips have been measured, a few seconds after Activate.
 func Settle(c *net.TCPConn) error {
