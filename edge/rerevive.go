@@ -16,11 +16,11 @@ func watches() []time.Duration {
 	return []time.Duration{250 * time.Millisecond, 600 * time.Millisecond, time.Second}
 }
 
-// watch begins the revival of a session anew if nothing of what it sent from
-// offset on was acknowledged. Where the cause is another, a lost segment or a
+// watch begins the revival of a session anew if nothing of what it sent was
+// acknowledged. Where the cause is another, a lost segment or a
 // long path, that costs one probe and no byte.
-func (v *revival) watch(ctx context.Context, s *session, offset int64) {
-	begun, turn := time.Now(), s.turn.Load()
+func (v *revival) watch(ctx context.Context, s *session) {
+	begun := time.Now()
 	for _, at := range watches() {
 		select {
 		case <-ctx.Done():
@@ -29,25 +29,13 @@ func (v *revival) watch(ctx context.Context, s *session, offset int64) {
 			return
 		case <-time.After(time.Until(begun.Add(at))):
 		}
-		if s.turn.Load() != turn || !hangs(s, turn, offset) {
+		if deaf, err := tcprepair.Deaf(s.conn); err != nil || !deaf {
 			return
 		}
 		if at < time.Second && v.again(ctx, s) {
 			return // the next round has a watch of its own
 		}
 	}
-}
-
-// hangs reports whether a session has bytes in flight and none of its own was
-// ever acknowledged.
-func hangs(s *session, t *turn, offset int64) bool {
-	written := t.off.Load() - offset // before the counts below: it may lag, not lead
-	flying, err := tcprepair.InFlight(s.conn)
-	if err != nil || flying == 0 {
-		return false
-	}
-	unacked, err := tcprepair.Unacked(s.conn)
-	return err == nil && int64(unacked) >= written
 }
 
 // again closes a session's socket without a packet and revives it from what its

@@ -228,7 +228,7 @@ func (v *revival) spare(k frame.Key, from string) {
 // run is one round from its first probe to its end.
 func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	a, k := v.a, rd.rec.Key
-	s, offset, result, err := v.attempt(ctx, rd, wait)
+	s, result, err := v.attempt(ctx, rd, wait)
 	v.mu.Lock()
 	delete(v.rounds, k)
 	v.mu.Unlock()
@@ -241,7 +241,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		a.strays.Release(k)
 		a.events.revived()
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
-		a.wg.Go(func() { v.watch(ctx, s, offset) })
+		a.wg.Go(func() { v.watch(ctx, s) })
 		return
 	case reviveLost:
 		if rd.from != a.cfg.Site {
@@ -256,11 +256,11 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 }
 
 // attempt probes, listens and restores.
-func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*session, int64, string, error) {
+func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*session, string, error) {
 	// What the dead process left of the connection would take the answers.
 	if rd.own {
 		if _, err := tcprepair.Destroy(rd.rec.Key.VIP, rd.rec.Key.Client); err != nil {
-			return nil, 0, reviveFailed, err
+			return nil, reviveFailed, err
 		}
 	}
 	var seen sight
@@ -270,15 +270,15 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, 0, reviveLost, ctx.Err()
+			return nil, reviveLost, ctx.Err()
 		case <-rd.over:
-			return nil, 0, reviveLost, nil
+			return nil, reviveLost, nil
 		case seg := <-rd.heard:
 			was := seen
 			seen = v.fold(seen, rd.rec, seg)
 			switch {
 			case seen.gone:
-				return nil, 0, reviveGone, nil
+				return nil, reviveGone, nil
 			case seen.ready && !was.ready:
 				next.Reset(settleFor) // what is on its way is newer
 			case seen.ahead && !was.ahead:
@@ -290,16 +290,16 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 		now := time.Now()
 		switch {
 		case seen.ready:
-			s, offset, result, err := v.restore(ctx, rd, seen)
+			s, result, err := v.restore(ctx, rd, seen)
 			if result != "" {
-				return s, offset, result, err
+				return s, result, err
 			}
 			next.Reset(retryEvery)
 			continue
 		case seen.ahead && now.Sub(aheadAt) > staleAfter:
-			return nil, 0, reviveStale, nil
+			return nil, reviveStale, nil
 		case now.After(rd.until):
-			return nil, 0, v.silent(seen), nil
+			return nil, v.silent(seen), nil
 		}
 		if err := v.wire.Send(probeOf(rd.rec, now)); err != nil {
 			v.a.log.Debug("probe", "err", err)
@@ -334,35 +334,35 @@ func (v *revival) fold(seen sight, rec frame.Record, seg tcprepair.Segment) sigh
 
 // restore makes the socket and serves the session from where its client stands.
 // An empty result means: not yet.
-func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session, int64, string, error) {
+func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session, string, error) {
 	a, now := v.a, time.Now()
 	rec := rd.rec
 	rec.Epoch = rd.epoch
 	if at := offsetOf(rec, seen.best.Ack); at < 0 {
-		return nil, 0, reviveStale, errEarlier // bytes that no record tells of
+		return nil, reviveStale, errEarlier // bytes that no record tells of
 	}
 	o := seen.offer(rec, now)
 	s, err := a.admit(o)
 	if result, final := refusal(err, now.Sub(rd.begun)); err != nil {
 		if !final {
-			return nil, 0, "", nil
+			return nil, "", nil
 		}
-		return nil, 0, result, err
+		return nil, result, err
 	}
 	r, err := tcprepair.Restore(stateOf(o), nil, 0)
 	if err != nil {
-		return nil, 0, reviveFailed, err
+		return nil, reviveFailed, err
 	}
 	if !a.tab.take(s.key, s.epoch, s.gen.Load(), now) {
-		return nil, 0, reviveLost, errors.Join(errStale, r.Close())
+		return nil, reviveLost, errors.Join(errStale, r.Close())
 	}
 	if s.conn, err = r.Activate(); err != nil {
 		a.tab.untake(s.key)
-		return nil, 0, reviveFailed, fmt.Errorf("edge: revive: %w", err)
+		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	limitUnsent(s.conn)
 	a.run(ctx, s)
-	return s, int64(o.Record.Offset), reviveOK, nil
+	return s, reviveOK, nil
 }
 
 // refusal tells how a round ends by an error of admit, and whether it does:

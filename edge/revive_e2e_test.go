@@ -109,14 +109,16 @@ func TestAgentGone(t *testing.T) {
 			a.kill()
 			var rs []result
 			load.next(&rs)
+			errs := map[string]int{}
 			early, late := time.Duration(time.Hour), time.Duration(0)
 			for _, r := range rs {
 				if r.Err == "" || strings.Contains(r.Err, "timeout") {
 					t.Errorf("a client ended with %q, want the connection's end", r.Err)
 				}
+				errs[r.Err[strings.LastIndex(r.Err, ": ")+1:]]++
 				early, late = min(early, r.Ended.Sub(killed)), max(late, r.Ended.Sub(killed))
 			}
-			t.Logf("connections ended %v to %v after the process", early, late)
+			t.Logf("connections ended %v to %v after the process: %v", early, late, errs)
 			// Two seconds of silence, a second until the FIN is sent again,
 			// and as much for a busy machine.
 			if late > 4*time.Second || early < time.Second {

@@ -13,7 +13,7 @@
 //
 // # Flow
 //
-// One nftables table; its only rule judges segments with FIN or RST. An element
+// One nftables table; its rules take the FIN out of a segment and drop an RST. An element
 // lives 2 s, and all of them are renewed each 0.5 s in one batch. Whoever closes
 // a session itself takes its flow out first. When the process is gone and none
 // comes in its place, the elements end and the kernel speaks again: there is no

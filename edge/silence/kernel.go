@@ -50,8 +50,8 @@ func (k *kernel) load() error {
 	out := k.conn.AddChain(&nftables.Chain{Table: k.table, Name: "output", Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle})
 	k.conn.FlushChain(out)
-	k.rule(out, k.v4, unix.NFPROTO_IPV4, 12, 4)
-	k.rule(out, k.v6, unix.NFPROTO_IPV6, 8, 16)
+	k.rules(out, k.v4, unix.NFPROTO_IPV4, 12, 4)
+	k.rules(out, k.v6, unix.NFPROTO_IPV6, 8, 16)
 	if err := k.conn.Flush(); err != nil {
 		return fmt.Errorf("load nftables rules: %w", err)
 	}
@@ -74,20 +74,47 @@ func (k *kernel) set(name string, addr nftables.SetDatatype) (*nftables.Set, err
 	return s, nil
 }
 
-// rule drops a segment with FIN or RST whose source address, source port,
-// destination address and destination port stand in the set. Each part of the
-// key begins at a register of 4 octets.
-func (k *kernel) rule(c *nftables.Chain, set *nftables.Set, family byte, at, size uint32) {
-	const reg, finRst = uint32(unix.NFT_REG32_00), 0x05
+// The flags of a TCP header's octet 13 (RFC 9293 section 3.1).
+const flagFIN, flagRST = 0x01, 0x04
+
+// rules judge what ends a connection of the set. An RST is dropped. A FIN is
+// taken out of its segment, not dropped with it: a kernel that could not send
+// the last data of an orphan falls back to window probes and forgets the orphan
+// after a few, without a word; one that sent it repeats the FIN until it is
+// acknowledged, so the client hears of it when the silence ends.
+func (k *kernel) rules(c *nftables.Chain, set *nftables.Set, family byte, at, size uint32) {
+	const flags = 12 // two octets: checksums are updated by pairs
+	word := func(write bool) *expr.Payload {
+		p := &expr.Payload{DestRegister: firstReg, Base: expr.PayloadBaseTransportHeader, Offset: flags, Len: 2}
+		if write {
+			p.OperationType, p.SourceRegister, p.DestRegister = expr.PayloadWrite, firstReg, 0
+			p.CsumType, p.CsumOffset = expr.CsumTypeInet, 16
+		}
+		return p
+	}
+	k.rule(c, set, family, at, size, flagRST, &expr.Verdict{Kind: expr.VerdictDrop})
+	k.rule(c, set, family, at, size, flagFIN, word(false),
+		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 2, Mask: []byte{0xff, 0xff &^ flagFIN}, Xor: []byte{0, 0}},
+		word(true))
+}
+
+// firstReg is the first register of 4 octets.
+const firstReg = uint32(unix.NFT_REG32_00)
+
+// rule does something with a segment that has a flag, and whose source address,
+// source port, destination address and destination port stand in the set. Each
+// part of the key begins at a register of 4 octets.
+func (k *kernel) rule(c *nftables.Chain, set *nftables.Set, family byte, at, size uint32, flag byte, do ...expr.Any) {
+	const reg = firstReg
 	network, transport := expr.PayloadBaseNetworkHeader, expr.PayloadBaseTransportHeader
 	words := size / 4
-	k.conn.AddRule(&nftables.Rule{Table: k.table, Chain: c, Exprs: []expr.Any{
+	match := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{family}},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.IPPROTO_TCP}},
 		&expr.Payload{DestRegister: reg, Base: transport, Offset: 13, Len: 1},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{finRst}, Xor: []byte{0}},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{flag}, Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0}},
 		&expr.Payload{DestRegister: reg, Base: network, Offset: at, Len: size},
 		&expr.Payload{DestRegister: reg + words, Base: transport, Offset: 0, Len: 2},
@@ -95,8 +122,8 @@ func (k *kernel) rule(c *nftables.Chain, set *nftables.Set, family byte, at, siz
 		&expr.Payload{DestRegister: reg + 2*words + 1, Base: transport, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID},
 		&expr.Counter{},
-		&expr.Verdict{Kind: expr.VerdictDrop},
-	}})
+	}
+	k.conn.AddRule(&nftables.Rule{Table: k.table, Chain: c, Exprs: append(match, do...)})
 }
 
 // add enters flows; one that is there keeps its time.

@@ -122,17 +122,27 @@ func (s State) Stuck() bool {
 	return s.InFlight() > 0 && s.InFlight() >= room
 }
 
-// InFlight counts the bytes which are sent and not acknowledged.
-func InFlight(c *net.TCPConn) (int, error) {
-	var unacked, unsent uint32
-	err := control(c, func(s sock) (err error) {
-		if unacked, err = s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ"); err != nil {
+// Deaf reports whether a restored connection has bytes on the wire and its peer
+// has acknowledged none since the restore.
+func Deaf(c *net.TCPConn) (bool, error) {
+	deaf := false
+	err := control(c, func(s sock) error {
+		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
+		if err != nil {
 			return err
 		}
-		unsent, err = s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
-		return err
+		unsent, err := s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
+		if err != nil {
+			return err
+		}
+		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("get TCP_INFO: %w", err)
+		}
+		deaf = unacked > unsent && t.Bytes_acked == 0
+		return nil
 	})
-	return int(unacked) - int(unsent), err
+	return deaf, err
 }
 
 // Hasten bounds what is left of a connection whose process dies: the kernel then
