@@ -56,7 +56,7 @@ const movesKept = 4096
 
 // Totals counts hand-offs since the start.
 type Totals struct {
-	In, Out int64 // that ended well, to here and from here
+	In, Out int64 // that ended well, to here and from here; In has the revived, too
 	Failed  int64 // begun here, and the session stayed or was lost
 	Revived int64 // of a site or a process that died, by this one
 }
@@ -100,6 +100,7 @@ func (e *events) revived() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.totals.Revived++
+	e.totals.In++
 }
 
 // Totals returns how many sessions came and went.

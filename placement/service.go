@@ -43,7 +43,18 @@ type Edge struct {
 	// Root is a directory and Origin an HTTP URL; content has exactly one.
 	Root   string `json:"root,omitempty"`
 	Origin string `json:"origin,omitempty"`
+	// Freshness of the record at a session's Backup, L0 or L1; empty is L0.
+	Freshness Freshness `json:"freshness,omitempty"`
 }
+
+// Freshness is how much of a content session a crash may cost.
+type Freshness string
+
+// The levels. Higher ones wait for more.
+const (
+	FreshL0 Freshness = "L0" // nothing waits for the record
+	FreshL1 Freshness = "L1" // a response waits until its record is at the Backup
+)
 
 // Mapped tells whether the service is steered by answers at all.
 func (s *Service) Mapped() bool { return len(s.Names) > 0 || s.Zone != "" }

@@ -128,6 +128,8 @@ type edgeFile struct {
 	VIPs   []netip.AddrPort   `yaml:"vips"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
+	// Freshness is checked by hand: an empty one is L0.
+	Freshness placement.Freshness `yaml:"freshness"`
 }
 
 // prefixFile is an anycast net. Slots is a pointer, since 0 is a choice: nobody
