@@ -19,6 +19,8 @@
 //     site that leaves gives away what nobody asked for until its deadline.
 //   - Claim: the right to dump a session, taken once, by compare-and-swap.
 //   - Backup: the site that shadows a session's record (soft state).
+//   - Revival: a session whose site or process died goes on from its record.
+//     Its position is asked of the client, whose kernel knows it exactly.
 //
 // # Flow
 //
@@ -32,6 +34,8 @@
 //	             A: close, silent; before commit either side may call it off
 //	pull.go      strays for long enough → pull; drain.go  deadline → push
 //	replica.go   records to Backups
+//	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go
+//	recall.go    process died → silence → records back → the same
 //
 // # Concurrency
 //

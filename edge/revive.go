@@ -240,6 +240,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	case reviveOK:
 		a.strays.Release(k)
 		a.events.revived()
+		v.tellOwner(rd)
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
 		a.wg.Go(func() { v.watch(ctx, s) })
 		return
@@ -253,6 +254,17 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	// The kernel has no such session and says so to the client.
 	a.quiet.Remove(flowOf(k))
 	a.strays.Release(k)
+}
+
+// tellOwner tells the old owner, if it can be reached after all, that it has the
+// session no more. One that cannot hears it when it speaks of the session.
+func (v *revival) tellOwner(rd *round) {
+	if rd.from == v.a.cfg.Site {
+		return
+	}
+	if l := v.a.links.have(rd.from); l != nil {
+		_ = l.send(frame.Frame{Type: frame.Claimed, Key: rd.rec.Key, Epoch: rd.epoch})
+	}
 }
 
 // attempt probes, listens and restores.

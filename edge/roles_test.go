@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "path":
+		err = pathRole()
 	case "origin":
 		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:
@@ -75,6 +78,8 @@ func agentRole() error {
 	var a *Agent
 	reg := prometheus.NewRegistry()
 	cfg.Registerer = reg
+	var requests atomic.Int64
+	cfg.Met = func(string, bool) { requests.Add(1) }
 	f, err := x.forwarder(forward.Config{Registerer: reg,
 		OnForeign: func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) },
 		OnHeld:    func(flow forward.Flow, packet []byte) { a.Heard(frame.Key(flow), packet) },
@@ -96,7 +101,7 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(a, reg)
+	err = commands(a, reg, &requests)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
@@ -140,6 +145,7 @@ type report struct {
 	Refused  float64            // lower epochs
 	Backed   int                // sessions here with a Backup
 	Quiet    int                // sessions whose end the kernel holds back
+	Requests int64              // answered
 }
 
 func reportOf(a *Agent) report {
@@ -188,7 +194,7 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	return out
 }
 
-func commands(a *Agent, reg *prometheus.Registry) error {
+func commands(a *Agent, reg *prometheus.Registry, requests *atomic.Int64) error {
 	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
@@ -197,6 +203,7 @@ func commands(a *Agent, reg *prometheus.Registry) error {
 			r := reportOf(a)
 			r.Strays = counted(reg, "rhumb_edge_strays_total")
 			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
+			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			out.Encode(r)
 		case "drain":
