@@ -281,6 +281,15 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 		return l.send(frame.Frame{Type: frame.Claimed, Key: rec.Key, Epoch: s.epoch, Generation: s.gen.Load()})
 	}
 	r.a.revival.spare(rec.Key, l.peer)
+	if !r.enter(rec, l.peer) {
+		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
+	}
+	return nil
+}
+
+// enter is false when there is no room. Nobody sends under the lock: who
+// forwards packets waits for it.
+func (r *replica) enter(rec frame.Record, from string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, ok := r.store[rec.Key]
@@ -288,11 +297,11 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	case ok && (rec.Epoch < old.rec.Epoch || rec.Epoch == old.rec.Epoch && rec.Generation < old.rec.Generation):
 		r.a.m.refused.Inc()
 	case !ok && len(r.store) >= r.a.limits.Records:
-		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
+		return false
 	default:
-		r.store[rec.Key] = stored{rec, l.peer, time.Now()}
+		r.store[rec.Key] = stored{rec, from, time.Now()}
 	}
-	return nil
+	return true
 }
 
 // forget drops a record at its owner's word, not at that of an earlier owner.
