@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -370,7 +372,8 @@ func (r *replayRun) undo(ctx context.Context) error {
 	var errs []error
 	errs = append(errs, r.w.heal("", ""))
 	if r.changed {
-		errs = append(errs, r.await(ctx, calmWithin, func() error { return r.fleet.put(ctx, r.before) }))
+		errs = append(errs, r.await(ctx, calmWithin, func() error { return r.fleet.put(ctx, r.before) }),
+			r.await(ctx, calmWithin, func() error { return r.restored(ctx) }))
 	}
 	if r.naive || r.tale.brings {
 		// A prefix that is named no more goes by Slots, one site and not the others; a
@@ -391,6 +394,25 @@ func (r *replayRun) undo(ctx context.Context) error {
 		return fmt.Errorf("lab: after the replay: %w", err)
 	}
 	r.step("see", "all is as before, %.1f s later", time.Since(began).Seconds())
+	return nil
+}
+
+// restored tells whether the fleet as it was found is in force again. Routes alone do
+// not show it: where the guard kept them, they never changed, and whoever reads the
+// fleet too early takes the mistake for what the operator wants.
+func (r *replayRun) restored(ctx context.Context) error {
+	now, err := r.fleet.live(ctx)
+	if err != nil {
+		return err
+	}
+	want, errWant := json.Marshal(r.before)
+	have, errHave := json.Marshal(now)
+	if err := errors.Join(errWant, errHave); err != nil {
+		return err
+	}
+	if !bytes.Equal(want, have) {
+		return errors.New("the fleet as it was is not in force yet")
+	}
 	return nil
 }
 

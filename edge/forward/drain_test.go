@@ -3,6 +3,7 @@
 package forward
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -15,10 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// families runs a test for both VIPs.
+// families runs a test for both VIPs, side by side: each has a lab of its own
+// and waits most of the time.
 func families(t *testing.T, test func(t *testing.T, vip string)) {
 	for _, vip := range []string{vip4, vip6} {
-		t.Run(vip, func(t *testing.T) { test(t, vip) })
+		t.Run(vip, func(t *testing.T) {
+			t.Parallel()
+			test(t, vip)
+		})
 	}
 }
 
@@ -26,7 +31,7 @@ func families(t *testing.T, test func(t *testing.T, vip string)) {
 // over a connection that was idle, end as if nothing had been.
 func TestDrainForwarded(t *testing.T) {
 	families(t, func(t *testing.T, vip string) {
-		l := newLab(t)
+		l := newLabWith(t, smallSize)
 		l.startAgents(t, true)
 		idle, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
 		if err != nil {
@@ -36,32 +41,37 @@ func TestDrainForwarded(t *testing.T) {
 		if mss := sendMSS(t, idle); mss > clampMSS {
 			t.Errorf("the client sends segments of %d octets, want at most %d", mss, clampMSS)
 		}
-		var downloads []*download
+		var downloads []*gate
 		for range 8 {
-			downloads = append(downloads, l.startDownload(t, vip, "6M"))
+			downloads = append(downloads, l.startDownload(t, vip, l.size/4))
 		}
 		for _, d := range downloads {
-			d.reached(t, bigSize/10)
+			d.reached(t, l.size/10)
 		}
 		key := netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String()
-		if n := l.a.agent.tell(t, "stats").Owned[key]; n != 9 {
-			t.Errorf("A owns %d sessions before the drain, want 9", n)
-		}
-		if n := l.a.agent.tell(t, "announce").Foreign; n != 9 {
-			t.Errorf("A announced %d sessions, want 9", n)
-		}
+		l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 9 }, "A owns 9 sessions before the drain")
+		// The first stray may be there before any word that was sent at the
+		// same moment, so the route moves when B knows.
+		l.await(t, func() bool {
+			if n := l.a.agent.tell(t, "announce").Foreign; n != 9 {
+				t.Errorf("A announced %d sessions, want 9", n)
+			}
+			return l.b.agent.tell(t, "stats").Known == 9
+		}, "B knows A's 9 sessions")
 		l.routeTo(t, l.b)
 		if got := get(t, idle, "/site"); got != "a" {
 			t.Errorf("the idle session is served by %q, want a", got)
 		}
 		for _, d := range downloads {
-			if _, err := d.wait(l); err != nil {
+			d.open(l.size)
+		}
+		for _, d := range downloads {
+			if err := d.wait(); err != nil {
 				t.Error(err)
 			}
 		}
 		s := l.b.agent.tell(t, "stats")
-		// The route moves the moment the word is sent, so one stray may be there before it.
-		if s.Metrics["strays_total announced"] < 8 || s.Metrics["strays_total group"]+s.Metrics["strays_total pair"] > 1 {
+		if s.Metrics["strays_total announced"] < 9 || s.Metrics["strays_total group"]+s.Metrics["strays_total pair"] > 0 {
 			t.Errorf("after the announcement owners were still searched: %v", s.Metrics)
 		}
 		fresh, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
@@ -73,7 +83,7 @@ func TestDrainForwarded(t *testing.T) {
 			t.Errorf("a new session is served by %q, want b", got)
 		}
 		if s.Foreign == 0 || len(s.Flows) == 0 {
-			t.Errorf("B told of %d foreign flows and lists %d", s.Foreign, len(s.Flows))
+			t.Errorf("B told of %d foreign flows and lists %d: %v", s.Foreign, len(s.Flows), s.Metrics)
 		}
 		idle.Close()
 		l.await(t, func() bool { return l.a.agent.tell(t, "stats").Owned[key] == 0 }, "A may go")
@@ -98,57 +108,55 @@ func sendMSS(t *testing.T, conn net.Conn) int {
 func TestStopRemovesAll(t *testing.T) {
 	l := newLab(t)
 	l.startAgents(t, true)
-	list := func() string {
-		tables, err := l.a.run("nft", "list", "tables")
-		if err != nil {
-			t.Fatalf("nft: %v %s", err, tables)
+	var listed string
+	list := func(want func() bool) func() bool {
+		return func() bool {
+			// nft gives up when the rules change while it reads them, as they
+			// do with each renewal.
+			tables, err1 := l.a.run("nft", "list", "tables")
+			links, err2 := l.a.run("ip", "-o", "link")
+			listed = fmt.Sprintf("nft: %s (%v)\nip: %s (%v)", tables, err1, links, err2)
+			return err1 == nil && err2 == nil && want()
 		}
-		links, err := l.a.run("ip", "-o", "link")
-		if err != nil {
-			t.Fatalf("ip: %v %s", err, links)
-		}
-		return tables + links
 	}
-	if had := list(); strings.Count(had, tableName) != 2 || !strings.Contains(had, straysDevice) || !strings.Contains(had, giveBackDevice) {
-		t.Fatalf("while it runs: %s", had)
+	if !l.poll(list(func() bool {
+		return strings.Count(listed, tableName) == 2 && strings.Contains(listed, straysDevice) && strings.Contains(listed, giveBackDevice)
+	})) {
+		t.Fatalf("while it runs, tables and devices are missing:\n%s", listed)
 	}
 	if err := l.a.agent.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.a.agent.cmd.Wait(); err != nil {
-		t.Errorf("ends with %v", err)
+		t.Errorf("the forwarder ends with %v", err)
 	}
-	if left := list(); strings.Contains(left, "rhumb") {
-		t.Errorf("left behind: %s", left)
+	if !l.poll(list(func() bool { return !strings.Contains(listed, "rhumb") })) {
+		t.Errorf("left behind:\n%s", listed)
 	}
 }
 
 // await waits for something that other processes do.
 func (l *lab) await(t *testing.T, until func() bool, what string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !until(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 10 s in vain: %s", what)
+	if l.poll(until) {
+		return
+	}
+	for _, s := range []*site{l.a, l.b} {
+		if s.agent != nil && s.agent.cmd.ProcessState == nil {
+			t.Logf("%s: %+v", s.letter, s.agent.tell(t, "stats"))
 		}
 	}
+	t.Fatalf("waited %v in vain: %s", patience, what)
 }
 
-// get asks for a short page over a connection that stays open.
-func get(t *testing.T, conn net.Conn, path string) string {
-	t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Errorf("request: %v", err)
-		return ""
+// poll looks again and again whether something is so.
+func (l *lab) poll(until func() bool) bool {
+	for deadline := time.Now().Add(patience); !until(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
 	}
-	buf := make([]byte, 4096)
-	n, err := conn.Read(buf)
-	if err != nil {
-		t.Errorf("response: %v", err)
-		return ""
-	}
-	_, body, _ := strings.Cut(string(buf[:n]), "\r\n\r\n")
-	return body
+	return true
 }
 
 // TestNobodyIsReset sends strays that no site owns: the kernel answers, as it
@@ -168,7 +176,7 @@ func TestNobodyIsReset(t *testing.T) {
 		l.killSessions(t, l.a, vip)
 		start := time.Now()
 		_, _ = io.WriteString(conn, "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(patience))
 		_, err = conn.Read(make([]byte, 100))
 		if !isReset(err) {
 			t.Fatalf("a session that no site has: %v after %v, want a reset", err, time.Since(start))
@@ -243,15 +251,12 @@ func TestKilledAgentLeavesKernel(t *testing.T) {
 			t.Errorf("a new session beside a dead forwarder is served by %q, want b", got)
 		}
 		_, _ = io.WriteString(conn, "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		// The elements end after 2 s; then it takes the client's next repetition.
+		_ = conn.SetDeadline(time.Now().Add(patience))
 		if _, err := conn.Read(make([]byte, 100)); !isReset(err) {
-			t.Fatalf("a stray beside a dead forwarder: %v, want a reset", err)
+			t.Fatalf("a stray beside a dead forwarder: %v after %v, want a reset", err, time.Since(killed))
 		}
-		if took := time.Since(killed); took > 5*time.Second {
-			t.Errorf("the kernel answered %v after the kill", took)
-		} else {
-			t.Logf("reset %v after the kill", took)
-		}
+		t.Logf("reset %v after the kill", time.Since(killed))
 		l.b.agent = l.startAgent(t, l.b, l.a, true) // takes over what the dead one left
 	})
 }
@@ -271,7 +276,7 @@ func TestObserveNamesOwner(t *testing.T) {
 		}
 		l.routeTo(t, l.b)
 		_, _ = io.WriteString(conn, "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(patience))
 		if _, err := conn.Read(make([]byte, 100)); !isReset(err) {
 			t.Fatalf("observed stray: %v, want a reset", err)
 		}

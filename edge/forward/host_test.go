@@ -126,7 +126,7 @@ func TestFrozenAgent(t *testing.T) {
 			return err == nil && strings.Contains(string(b), ") T ")
 		}, "the forwarder stands still")
 		_, _ = io.WriteString(conns[0], "GET /site HTTP/1.1\r\nHost: x\r\n\r\n")
-		_ = conns[0].SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conns[0].SetDeadline(time.Now().Add(patience))
 		if _, err := conns[0].Read(make([]byte, 100)); !isReset(err) {
 			t.Errorf("a stray beside a frozen forwarder: %v, want a reset", err)
 		}

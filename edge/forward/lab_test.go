@@ -67,6 +67,7 @@ type agentStats struct {
 	Owned   map[string]int
 	CPU     time.Duration
 	Foreign int
+	Known   int // flows that the peer announced
 }
 
 // runAgent runs a forwarder until SIGTERM and obeys lines on standard input.
@@ -112,7 +113,7 @@ func obey(f *Forwarder, registry *prometheus.Registry, told chan struct{}) {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		case "stats":
-			s := agentStats{Metrics: gather(registry), Flows: f.Flows(), Owned: map[string]int{}, Foreign: len(told)}
+			s := agentStats{Metrics: gather(registry), Flows: f.Flows(), Owned: map[string]int{}, Foreign: len(told), Known: f.known()}
 			owned, err := f.Owned()
 			if err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -127,6 +128,17 @@ func obey(f *Forwarder, registry *prometheus.Registry, told chan struct{}) {
 			fmt.Println(string(b))
 		}
 	}
+}
+
+// known counts the flows which peers announced.
+func (f *Forwarder) known() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, p := range f.peers.Load().bySite {
+		n += len(p.digests)
+	}
+	return n
 }
 
 func gather(registry *prometheus.Registry) map[string]float64 {
@@ -211,7 +223,9 @@ func (s *space) start(t *testing.T, cmd *exec.Cmd) {
 
 // run runs a program inside the namespace to its end.
 func (s *space) run(name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	defer stop()
+	cmd := exec.CommandContext(ctx, name, args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := s.do(cmd.Start); err != nil {
@@ -224,7 +238,7 @@ func (s *space) run(name string, args ...string) (string, error) {
 func (s *space) dial(to netip.AddrPort) (net.Conn, error) {
 	var conn net.Conn
 	err := s.do(func() (err error) {
-		conn, err = net.DialTimeout("tcp", to.String(), 5*time.Second)
+		conn, err = net.DialTimeout("tcp", to.String(), patience)
 		return err
 	})
 	return conn, err
@@ -331,9 +345,11 @@ type lab struct {
 }
 
 const (
-	vip4    = "192.0.2.10"
-	vip6    = "2001:db8:100::10"
-	bigSize = 24 << 20
+	vip4 = "192.0.2.10"
+	vip6 = "2001:db8:100::10"
+
+	// smallSize is much more than the buffers on the way hold.
+	smallSize = 8 << 20
 )
 
 func vips() []netip.AddrPort {
@@ -343,7 +359,7 @@ func vips() []netip.AddrPort {
 // newLab builds the topology with nginx at both sites and the route at A.
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	return newLabWith(t, bigSize)
+	return newLabWith(t, 1<<20)
 }
 
 // newLabWith serves a big file of this size.
@@ -458,7 +474,7 @@ http {
 	cmd.Stderr = os.Stderr
 	s.start(t, cmd)
 	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 80)
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		conn, err := s.dial(local)
 		if err == nil {
 			_ = conn.Close()
@@ -524,10 +540,13 @@ func (l *lab) startAgent(t *testing.T, s, other *site, act bool) *agent {
 	return a
 }
 
-// tell sends a command and reads the answer.
+// tell sends a command and reads the answer. A forwarder that doesn't answer is
+// killed: its stack tells why.
 func (a *agent) tell(t *testing.T, command string) agentStats {
 	t.Helper()
 	var s agentStats
+	bound := time.AfterFunc(30*time.Second, func() { _ = a.cmd.Process.Signal(syscall.SIGABRT) })
+	defer bound.Stop()
 	if _, err := fmt.Fprintln(a.in, command); err != nil {
 		t.Fatalf("agent of site %s: %v", a.site.letter, err)
 	}
@@ -539,61 +558,4 @@ func (a *agent) tell(t *testing.T, command string) agentStats {
 		t.Fatalf("agent of site %s answers %q: %v", a.site.letter, line, err)
 	}
 	return s
-}
-
-// download fetches the big file with curl and checks it.
-type download struct {
-	cmd   *exec.Cmd
-	out   strings.Builder
-	path  string
-	start time.Time
-}
-
-func (l *lab) startDownload(t *testing.T, vip, limit string) *download {
-	t.Helper()
-	file, err := os.CreateTemp(l.dir, "got-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = file.Close()
-	d := &download{path: file.Name(), start: time.Now()}
-	host := vip
-	if strings.Contains(vip, ":") {
-		host = "[" + vip + "]"
-	}
-	d.cmd = exec.Command("curl", "-sS", "-g", "--limit-rate", limit, "--max-time", "25", "-o", d.path, "http://"+host+"/big.bin")
-	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.out
-	l.client.start(t, d.cmd)
-	return d
-}
-
-// reached waits until so many octets have come.
-func (d *download) reached(t *testing.T, size int64) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if info, err := os.Stat(d.path); err == nil && info.Size() >= size {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the download doesn't reach %d octets: %s", size, d.out.String())
-		}
-	}
-}
-
-// wait returns curl's error, or a wrong sum.
-func (d *download) wait(l *lab) (time.Duration, error) {
-	err := d.cmd.Wait()
-	took := time.Since(d.start)
-	if err != nil {
-		return took, fmt.Errorf("curl: %w: %s", err, d.out.String())
-	}
-	b, err := os.ReadFile(d.path)
-	if err != nil {
-		return took, err
-	}
-	_ = os.Remove(d.path)
-	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != l.sum {
-		return took, fmt.Errorf("%d octets with the wrong sum", len(b))
-	}
-	return took, nil
 }

@@ -34,11 +34,17 @@ func TestUserNamespace(t *testing.T) {
 	if err := copySelf(binary); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "-test.v", "-test.run", "^(TestDrainWithoutRulesResets|TestFlipForwarded|TestDrainForwarded|TestNobodyIsReset|TestKilledAgentLeavesKernel|TestUploadForwarded|TestStopRemovesAll)$")
+	// What depends on the namespace is how strays are read and given back, in
+	// either family, and how all of it ends; the rest is the same code.
+	tests := "^(TestDrainForwarded|TestStopRemovesAll)$|^TestNobodyIsReset$/^" + vip6 + "$"
+	if soak() {
+		tests = "^(TestDrainWithoutRulesResets|TestFlipForwarded|TestDrainForwarded|TestNobodyIsReset|TestKilledAgentLeavesKernel|TestUploadForwarded|TestStopRemovesAll)$"
+	}
+	cmd := exec.Command(binary, "-test.timeout", "4m", "-test.run", tests)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), userNSEnv+"=1", "TMPDIR="+dir, "HOME="+dir)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var results, log strings.Builder
+	cmd.Stdout, cmd.Stderr = &results, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobodyID, Size: 1}},
@@ -46,14 +52,19 @@ func TestUserNamespace(t *testing.T) {
 		Credential:  &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true},
 		Pdeathsig:   syscall.SIGKILL,
 	}
-	err = cmd.Run()
-	t.Log(out.String())
-	if err != nil {
-		t.Fatal(err)
+	// Without -test.v only what failed is told, and why: that comes last.
+	if err = cmd.Run(); err != nil {
+		t.Fatalf("inside the namespace, the log's end:\n%s\nand what failed:\n%s\n%v", tail(log.String(), 30), tail(results.String(), 60), err)
 	}
-	if !strings.Contains(out.String(), "tun=false") || strings.Contains(out.String(), "tun=true") {
-		t.Error("TUN was used: the test proves nothing")
+	if !strings.Contains(log.String(), "tun=false") || strings.Contains(log.String(), "tun=true") {
+		t.Errorf("TUN was used, the test proves nothing:\n%s", tail(log.String(), 10))
 	}
+}
+
+// tail is the last lines of a text.
+func tail(text string, lines int) string {
+	all := strings.SplitAfter(text, "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "")
 }
 
 // copySelf puts this binary where another user may run it.
