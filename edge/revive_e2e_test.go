@@ -44,12 +44,13 @@ func TestSiteLoss(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
 			x := w.object("film.mp4", 2<<20)
-			x.N, x.VIP, x.Pace, x.Buffer = 60, f.vip, 10*time.Millisecond, 16<<10
+			x.N, x.VIP, x.Pace, x.Buffer, x.Gated = 60, f.vip, 10*time.Millisecond, 16<<10, true
 			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
 			load := w.start("c", "load", x)
 			var word string
 			load.next(&word)
 			w.backed(a, x.N)
+			load.tell("go")
 			w.lose("a", a)
 			b.ask("down a", &word)
 			gaps := w.finish(load, x.N)
@@ -71,23 +72,23 @@ func TestAgentCrash(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
 			x := w.object("film.mp4", 2<<20)
-			x.N, x.VIP, x.Pace, x.Buffer = 60, f.vip, 10*time.Millisecond, 16<<10
-			args := func(x *agentArgs) { x.Backups = true }
-			a, b := w.sites(args)
+			x.N, x.VIP, x.Pace, x.Buffer, x.Gated = 60, f.vip, 10*time.Millisecond, 16<<10, true
+			a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
 			load := w.start("c", "load", x)
 			var word string
 			load.next(&word)
+			next := w.agent("a", "b", func(x *agentArgs) { x.Backups, x.Standby = true, true })
 			w.backed(a, x.N)
+			load.tell("go")
 			a.kill()
-			a = w.agent("a", "b", args)
+			next.tell("begin")
 			gaps := w.finish(load, x.N)
 			var r report
-			a.ask("state", &r)
+			next.ask("state", &r)
 			t.Logf("longest gap p50 %v p99 %v; revivals %v, answers %v", quantile(gaps, .5), quantile(gaps, .99), r.Revivals, r.Answers)
 			if r.Revivals[reviveOK] < float64(x.N) {
 				t.Errorf("revived %v of %d sessions", r.Revivals, x.N)
 			}
-			b.ask("state", &r)
 			w.noResets()
 		})
 	}
@@ -98,7 +99,7 @@ func TestAgentCrash(t *testing.T) {
 func TestAgentGone(t *testing.T) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 16<<20)
-	x.N, x.Pace, x.Buffer = 10, 10*time.Millisecond, 16<<10
+	x.N, x.Pace, x.Buffer, x.Gated = 10, 10*time.Millisecond, 16<<10, true
 	a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
 	var loads []*process
 	var word string
@@ -108,6 +109,9 @@ func TestAgentGone(t *testing.T) {
 		loads[len(loads)-1].next(&word)
 	}
 	w.backed(a, 2*x.N)
+	for _, load := range loads {
+		load.tell("go")
+	}
 	killed := time.Now()
 	a.kill()
 	for i, load := range loads {
@@ -141,8 +145,8 @@ func (r result) reason() string {
 // never continued wrongly.
 func TestStale(t *testing.T) {
 	w := newWorld(t)
-	x := w.object("film.mp4", 1<<20)
-	x.N, x.VIP, x.Piece, x.Pace = 10, vip4, 16<<10, 50*time.Millisecond
+	x := w.object("film.mp4", 4<<20)
+	x.N, x.VIP, x.Piece, x.Pace, x.Gated = 10, vip4, 16<<10, 50*time.Millisecond, true
 	a, b := w.sites(func(x *agentArgs) { x.Backups = true })
 	load := w.start("c", "load", x)
 	var word string
@@ -154,6 +158,7 @@ func TestStale(t *testing.T) {
 	var r report
 	a.ask("state", &r)
 	unheard := r.Requests + 3*int64(x.N)
+	load.tell("go")
 	w.await("requests that the backup does not hear of", func() bool { a.ask("state", &r); return r.Requests >= unheard })
 	w.lose("a", a)
 	b.ask("down a", &word)
@@ -180,7 +185,7 @@ func TestStale(t *testing.T) {
 func TestOldOwner(t *testing.T) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 2<<20)
-	x.N, x.VIP, x.Pace, x.Buffer = 20, vip6, 10*time.Millisecond, 16<<10
+	x.N, x.VIP, x.Pace, x.Buffer, x.Gated = 20, vip6, 10*time.Millisecond, 16<<10, true
 	a, b := w.sites(func(x *agentArgs) { x.Backups, x.PullAfter = true, time.Hour })
 	load := w.start("c", "load", x)
 	var word string
@@ -188,6 +193,7 @@ func TestOldOwner(t *testing.T) {
 	w.backed(a, x.N)
 	b.ask("down a", &word)
 	w.route("b")
+	load.tell("go")
 	w.finish(load, x.N)
 	var r report
 	w.await("silence of the old owner", func() bool { a.ask("state", &r); return r.Sessions == 0 })
@@ -204,7 +210,7 @@ func TestLatePackets(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
 			x := w.object("film.mp4", 24<<20)
-			x.N, x.VIP, x.Pace = 4, f.vip, 2*time.Millisecond
+			x.N, x.VIP, x.Pace, x.Gated = 4, f.vip, 2*time.Millisecond, true
 			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
 			p := w.through(pathArgs{Delay: 10 * time.Millisecond})
 			load := w.start("c", "load", x)
@@ -212,6 +218,7 @@ func TestLatePackets(t *testing.T) {
 			load.next(&word)
 			w.backed(a, x.N)
 			p.ask("late 300ms", &word)
+			load.tell("go")
 			// What A sends now is on its way when A is dead.
 			w.await("packets on their way", func() bool { var n int; p.ask("count", &n); return n > 100*x.N })
 			w.lose("a", a)

@@ -62,6 +62,7 @@ type agentArgs struct {
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
 	Freshness                      string
+	Standby                        bool // runs when it is told a line
 }
 
 func agentRole() error {
@@ -91,6 +92,10 @@ func agentRole() error {
 	if a, err = New(cfg); err != nil {
 		return err
 	}
+	in := bufio.NewScanner(os.Stdin)
+	if x.Standby && !in.Scan() {
+		return in.Err()
+	}
 	ended := make(chan error, 2)
 	for name, run := range map[string]func(context.Context) error{"forwarder": f.Run, "agent": a.Run} {
 		go func() {
@@ -101,7 +106,7 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(a, reg, &requests)
+	err = commands(in, a, reg, &requests)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
@@ -194,8 +199,8 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	return out
 }
 
-func commands(a *Agent, reg *prometheus.Registry, requests *atomic.Int64) error {
-	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
+func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64) error {
+	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
 		switch verb {
@@ -252,6 +257,8 @@ type loadArgs struct {
 	Pace    time.Duration // with Piece 0: pause between reads
 	Buffer  int           // receive buffer, 0: the default
 	HashHex string
+	Gated   bool // after its first byte a client reads on only when told "go"
+	gate    chan struct{}
 }
 
 // result is what one client saw.
@@ -269,6 +276,15 @@ func loadRole() error {
 		return err
 	}
 	results := make([]result, x.N)
+	x.gate = make(chan struct{})
+	if x.Gated {
+		go func() {
+			bufio.NewScanner(os.Stdin).Scan()
+			close(x.gate)
+		}()
+	} else {
+		close(x.gate)
+	}
 	var begun, ended sync.WaitGroup
 	for i := range results {
 		begun.Add(1)
@@ -302,7 +318,7 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 		return 0, err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(80 * time.Second))
+	c.SetDeadline(time.Now().Add(85 * time.Second))
 	h, r := sha256.New(), bufio.NewReaderSize(c, 32<<10)
 	piece := x.Piece
 	if piece == 0 {
@@ -355,6 +371,7 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 			return gap, fmt.Errorf("%d bytes short: %w", want, err)
 		}
 		first()
+		<-x.gate
 		if x.Piece == 0 {
 			time.Sleep(x.Pace)
 		}
