@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +20,8 @@ type pathArgs struct {
 }
 
 // pathRole delays and loses what is routed to a TUN device and gives it back to
-// the host. "late DURATION" delays more whatever comes from the sites from then
-// on, "early" ends that, and "count" tells how many were late.
+// the host. "hold" keeps the data that comes from the sites back, "flush" lets it
+// go; every line is answered by the count of what is held.
 func pathRole() error {
 	var x pathArgs
 	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
@@ -47,57 +45,57 @@ func pathRole() error {
 	out.Encode("there")
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
-		verb, arg, _ := strings.Cut(in.Text(), " ")
-		if verb == "count" {
-			out.Encode(p.held.Load())
-			continue
-		}
-		d := time.Duration(0)
-		if verb == "late" {
-			if d, err = time.ParseDuration(arg); err != nil {
-				return err
-			}
-		}
 		p.mu.Lock()
-		p.late = d
+		switch in.Text() {
+		case "hold":
+			p.holding = true
+		case "flush":
+			for _, b := range p.held {
+				p.tun.Write(b)
+			}
+			p.holding, p.held = false, nil
+		}
+		n := len(p.held)
 		p.mu.Unlock()
-		out.Encode(verb)
+		out.Encode(n)
 	}
 	return in.Err()
 }
 
-// track keeps packets for a while. Those of one delay leave in order.
+// track keeps packets for a while.
 type track struct {
 	pathArgs
-	tun  *os.File
-	mu   sync.Mutex
-	late time.Duration
-	held atomic.Int64 // packets that were made late
+	tun     *os.File
+	mu      sync.Mutex
+	holding bool
+	held    [][]byte // in order
+}
+
+// hold keeps the data of sites while it is told to. Small packets pass.
+func (p *track) hold(b []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.holding || len(b) < 200 || !fromSite(b) {
+		return false
+	}
+	p.held = append(p.held, append([]byte(nil), b...))
+	return true
 }
 
 func (p *track) read() {
-	plain, late := make(chan parcel, 1<<16), make(chan parcel, 1<<16)
-	go p.deliver(plain)
-	go p.deliver(late)
+	queue := make(chan parcel, 1<<16)
+	go p.deliver(queue)
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := p.tun.Read(buf)
 		if err != nil {
 			return
 		}
-		if rand.IntN(1000) < p.Loss {
+		if rand.IntN(1000) < p.Loss || p.hold(buf[:n]) {
 			continue
 		}
-		p.mu.Lock()
-		extra := p.late
-		p.mu.Unlock()
-		to, due := plain, time.Now().Add(p.Delay)
-		if extra > 0 && fromSite(buf[:n]) {
-			to, due = late, due.Add(extra)
-			p.held.Add(1)
-		}
 		select {
-		case to <- parcel{append([]byte(nil), buf[:n]...), due}:
+		case queue <- parcel{append([]byte(nil), buf[:n]...), time.Now().Add(p.Delay)}:
 		default: // a full queue
 		}
 	}

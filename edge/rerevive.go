@@ -8,40 +8,50 @@ import (
 	"rhumb/edge/tcprepair"
 )
 
-// watches is when, after its restore, a revived session is looked at. Packets
-// that the dead owner had on their way may have carried the client beyond the
-// position it told. Its kernel then acknowledges what the new socket has never
-// sent, which that ignores, and the session hangs for ever.
-func watches() []time.Duration {
-	return []time.Duration{250 * time.Millisecond, 600 * time.Millisecond, time.Second}
-}
+// A restored session is looked at watchMost times, each watchEvery longer after
+// each restore. Packets that the dead owner had on their way may carry the client
+// beyond the position it told. Its kernel then acknowledges what the new socket
+// has not sent, which that ignores, and the session hangs for ever; perhaps after
+// it has heard acknowledgements of the first of those packets.
+const (
+	watchEvery = 250 * time.Millisecond
+	watchMost  = 8
+)
 
-// watch begins the revival of a session anew if nothing of what it sent was
-// acknowledged. Where the cause is another, a lost segment or a
-// long path, that costs one probe and no byte.
-func (v *revival) watch(ctx context.Context, s *session) {
-	begun := time.Now()
-	for _, at := range watches() {
+// againMost bounds the restores of a session whose client answers probes and
+// acknowledges nothing, as behind a path that loses large packets.
+const againMost = 4
+
+// watch begins the revival of a session anew if it waits for an acknowledgement
+// and none came since the last look. Where the cause is another, a lost segment
+// or a long path, that costs one probe and no byte.
+func (v *revival) watch(ctx context.Context, s *session, n int) {
+	tick := time.NewTicker(watchEvery << n)
+	defer tick.Stop()
+	last := uint64(0)
+	for range watchMost {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.done:
 			return
-		case <-time.After(time.Until(begun.Add(at))):
+		case <-tick.C:
 		}
-		if deaf, err := tcprepair.Deaf(s.conn); err != nil || !deaf {
-			return
+		acked, waiting, err := tcprepair.Heard(s.conn)
+		if err != nil {
+			return // it has ended
 		}
-		if at < time.Second && v.again(ctx, s) {
+		if waiting && acked == last && n+1 < againMost && v.again(ctx, s, n+1) {
 			return // the next round has a watch of its own
 		}
+		last = acked
 	}
 }
 
 // again closes a session's socket without a packet and revives it from what its
 // client tells now. What was received and not answered would be lost: such a
 // session is left as it is.
-func (v *revival) again(ctx context.Context, s *session) bool {
+func (v *revival) again(ctx context.Context, s *session, n int) bool {
 	if !s.claim() {
 		return false
 	}
@@ -65,6 +75,7 @@ func (v *revival) again(ctx context.Context, s *session) bool {
 		_ = v.a.keep(s, d)
 		return false
 	}
+	rd.nth = n
 	rd.own = false // its socket ends here, and nobody else's is in the way
 	v.a.m.revivals.WithLabelValues(reviveAgain).Inc()
 	err = errors.Join(d.Close())

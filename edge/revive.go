@@ -67,6 +67,7 @@ type round struct {
 	begun  time.Time              // the verdict
 	until  time.Time              // no answer after this
 	own    bool                   // of an earlier process of this site
+	nth    int                    // restore of this session, from 0
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	over   chan struct{}          // closed by end
 	end    func()                 // the owner lives
@@ -242,7 +243,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		a.events.revived()
 		v.tellOwner(rd)
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
-		a.wg.Go(func() { v.watch(ctx, s) })
+		a.wg.Go(func() { v.watch(ctx, s, rd.nth) })
 		return
 	case reviveLost:
 		if rd.from != a.cfg.Site {

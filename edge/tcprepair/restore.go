@@ -122,11 +122,10 @@ func (s State) Stuck() bool {
 	return s.InFlight() > 0 && s.InFlight() >= room
 }
 
-// Deaf reports whether a restored connection has bytes on the wire and its peer
-// has acknowledged none since the restore.
-func Deaf(c *net.TCPConn) (bool, error) {
-	deaf := false
-	err := control(c, func(s sock) error {
+// Heard tells of a restored connection how many bytes its peer has acknowledged
+// since, and whether it waits for more.
+func Heard(c *net.TCPConn) (acked uint64, waiting bool, err error) {
+	err = control(c, func(s sock) error {
 		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
 		if err != nil {
 			return err
@@ -139,10 +138,10 @@ func Deaf(c *net.TCPConn) (bool, error) {
 		if err != nil {
 			return fmt.Errorf("get TCP_INFO: %w", err)
 		}
-		deaf = unacked > unsent && t.Bytes_acked == 0
+		acked, waiting = t.Bytes_acked, unacked > unsent
 		return nil
 	})
-	return deaf, err
+	return acked, waiting, err
 }
 
 // Hasten bounds what is left of a connection whose process dies: the kernel then
