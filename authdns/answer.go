@@ -33,6 +33,7 @@ func (v *visit) resolve() {
 		}
 		if hop == 0 {
 			v.reply.aa = res.Kind != zone.Delegation
+			v.out.wildcard = res.Wildcard || res.Kind == zone.DNAME
 		}
 		if name = v.step(name, res); name == "" {
 			return

@@ -1,6 +1,8 @@
 package authdns
 
 import (
+	"math"
+
 	"github.com/miekg/dns"
 )
 
@@ -40,7 +42,7 @@ func (s *state) snapshotName() string {
 
 // options are the same for every reply of a state.
 func (s *state) options() options {
-	o := options{ecsOff: s.ecs.Off, keepalive: uint16(idleTimeout.Milliseconds() / 100)}
+	o := options{ecsOff: s.ecs.Off, keepalive: uint16(min(s.self.Idle.Milliseconds()/100, math.MaxUint16))}
 	if !s.self.Hide {
 		o.nsid = s.nsid()
 	}

@@ -20,6 +20,8 @@ type identity struct {
 	Hide bool
 	// Mode of this node; Observe holds whatever the Inventory says.
 	Mode placement.Mode
+	// Idle is how long a TCP connection may idle, as keepalive tells it.
+	Idle time.Duration
 }
 
 // state is everything an answer depends on, compiled together and immutable.
@@ -28,6 +30,9 @@ type state struct {
 	snap     *placement.Snapshot // nil on a fresh node
 	ecs      placement.ECS
 	top, low forest
+	// marks and refer are what was laid over the zones, by zone; both are for views.
+	marks map[string][]zone.Mark
+	refer map[string]*delegation
 	// faults say by zone what could not be laid over it.
 	faults map[string]string
 	quick  *quick
@@ -40,6 +45,8 @@ type forest map[string]*served
 type served struct {
 	name string
 	zone *zone.Zone // nil until a first version was right
+	// unserved says why zone is nil, where it is so on purpose.
+	unserved string
 	// refer is set where the name servers are chosen per resolver.
 	refer *delegation
 	// blind is set while the names steered in the zone are not known.
@@ -82,7 +89,9 @@ type loaded struct {
 	zone    *zone.Zone // nil while none was
 	steered []string   // names known to be steered before any Snapshot says so
 	fault   string     // why the newest version is not served
-	at      time.Time  // when the version in force was loaded
+	// unserved says why no version is, although there may be one.
+	unserved string
+	at       time.Time // when the version in force was loaded
 }
 
 // on tells whether a level serves the zone. With name servers of its own it is
@@ -110,6 +119,7 @@ func compile(self identity, zones map[string]*loaded, snap *placement.Snapshot, 
 	for _, name := range slices.Sorted(maps.Keys(refer)) {
 		refer[name].child = c.state.low[name]
 	}
+	c.state.marks, c.state.refer = c.marks, refer
 	c.quicken(before)
 	return c.state
 }
@@ -282,7 +292,7 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		if !l.on(level) {
 			continue
 		}
-		s := &served{name: name, zone: l.zone, blind: c.snap == nil && l.meta.NameServers != ""}
+		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != ""}
 		if level == placement.LowLevel {
 			s.refer = refer[name]
 		}

@@ -167,7 +167,7 @@ func hexa(s string) string {
 func TestConformance(t *testing.T) {
 	s := compiled(t, fleet(t, plan{}), sources()...)
 	for _, c := range conformanceRows(t) {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(cited(c.name), func(t *testing.T) {
 			if got := show(s.reply(t, c.query, from(euResolver, placement.TopLevel))); got != c.want {
 				t.Errorf("\n got %s\nwant %s", got, c.want)
 			}

@@ -20,6 +20,8 @@
 //   - Fast path: replies that the slow path made ahead, for each name and type of
 //     the files and for each choice of a steered name, in the arena of package
 //     wire. It answers the common query over UDP in the slow path's own octets.
+//   - Shield: cookies, the limit on replies per network, the quarantine for kinds
+//     of query that do harm, and the black box in which one outlives the process.
 //   - Ledger: what a worker counts on the fast path; it is emptied into the
 //     metrics whenever those are read, and when the state changes.
 //
@@ -27,7 +29,7 @@
 //
 //	SetZones, Apply ── compile ──▶ state (one atomic pointer)
 //	                 ├─ quicken ──▶ finished replies (package wire)
-//	datagrams → wire.Query → index → Choose, if steered → patch → datagrams
+//	datagrams → quarantine → wire.Query → cookie → index → Choose, if steered → patch → limit → datagrams
 //	anything else → parse → class, type → zone of the level → look-up → steer or refer → pack
 //
 // state.answer is the whole path as a pure function of octets, asker and state.

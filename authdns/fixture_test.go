@@ -154,7 +154,7 @@ func sources() []Source {
 	}
 }
 
-var self = identity{Site: "ams1", Node: "ams1-a", Version: "1.2"}
+var self = identity{Site: "ams1", Node: "ams1-a", Version: "1.2", Idle: defaultIdle}
 
 // compiled makes a state of sources and a Snapshot, which may be nil.
 func compiled(t testing.TB, snap *placement.Snapshot, src ...Source) *state {
@@ -275,6 +275,10 @@ func showOPT(o *dns.OPT) string {
 			s += fmt.Sprintf(" ede=%d", e.InfoCode)
 		case *dns.EDNS0_NSID:
 			s += " nsid=" + e.Nsid
+		case *dns.EDNS0_COOKIE:
+			s += " cookie=" + e.Cookie
+		case *dns.EDNS0_PADDING:
+			s += fmt.Sprintf(" padding=%d", len(e.Padding))
 		case *dns.EDNS0_TCP_KEEPALIVE:
 			s += fmt.Sprintf(" keepalive=%d", e.Timeout)
 		default:

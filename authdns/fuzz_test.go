@@ -12,14 +12,14 @@ import (
 // FuzzAnswer holds for any octets: no panic, a reply within the limit which
 // parses and keeps ID and question, and the same reply every time.
 func FuzzAnswer(f *testing.F) {
-	for _, c := range conformanceRows(f) {
+	for _, c := range append(append(conformanceRows(f), moreRows(f)...), lowRows(f)...) {
 		f.Add(c.query, false, false)
 		f.Add(c.query, true, true)
 	}
 	for _, q := range []string{"www.cdn.demo.test. A", "cdn.demo.test. NS", "x.any.cdn.demo.test. AAAA"} {
 		f.Add(ask(f, q, edns0(ecs("203.0.113.0/24"))), false, true)
 	}
-	s := compiled(f, fleet(f, plan{}), sources()...)
+	s := compiled(f, fleet(f, plan{}), allSources()...)
 	f.Fuzz(func(t *testing.T, in []byte, tcp, below bool) {
 		a := asker{addr: netip.MustParseAddrPort("203.0.113.5:5353"), level: placement.TopLevel, tcp: tcp}
 		if below {

@@ -19,6 +19,7 @@ type ledger struct {
 	common []atomic.Pointer[commonCells]
 	// decisions count by service, site and reason; demand by service and row of its map.
 	decisions, demand []atomic.Uint64
+	cookies           [len(cookieUses)]atomic.Uint64
 }
 
 // commonCells count by type (commonTypes, others), ecsUse, RCODE and family.
@@ -91,6 +92,11 @@ func (l *ledger) fold(m *metrics, t *tally) {
 	}
 	for i := range q.services {
 		l.foldService(&q.services[i], m, t)
+	}
+	for i := range l.cookies {
+		if n := take(&l.cookies[i]); n > 0 {
+			m.cookies.WithLabelValues(cookieUses[i]).Add(float64(n))
+		}
 	}
 }
 

@@ -19,7 +19,8 @@ type metrics struct {
 	decisions, ecs      *prometheus.CounterVec
 	would, dropped      *prometheus.CounterVec
 	truncated, panics   prometheus.Counter
-	zones               zoneMetrics
+	guards
+	zones zoneMetrics
 
 	all []prometheus.Collector
 	// fresh brings the counts of the fast path up to date.
@@ -38,6 +39,23 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.fresh()
 	for _, c := range m.all {
 		c.Collect(ch)
+	}
+}
+
+// guards are the series of what keeps others from being flooded through us.
+type guards struct {
+	cookies *prometheus.CounterVec
+	limited [limitDrop + 1]prometheus.Counter // by verdict
+	// quarantined counts what was refused for the harm that its like has done.
+	quarantined prometheus.Counter
+}
+
+func newGuards(counter func(name, help string, labels ...string) *prometheus.CounterVec) guards {
+	limited := counter("rhumb_dns_limited_total", "Replies beyond the rate limit, by what became of them.", "action")
+	return guards{
+		quarantined: counter("rhumb_dns_quarantined_total", "Queries refused because their like panicked or ended the process.").WithLabelValues(),
+		cookies:     counter("rhumb_dns_cookies_total", "Queries by what their cookie was worth.", "cookie"),
+		limited:     [...]prometheus.Counter{limitSlip: limited.WithLabelValues("slip"), limitDrop: limited.WithLabelValues("drop")},
 	}
 }
 
@@ -72,6 +90,7 @@ func newMetrics(reg prometheus.Registerer, fresh func()) (*metrics, error) {
 		dropped:   counter("rhumb_dns_dropped_total", "Packets and connections without a reply.", "reason"),
 		truncated: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_truncated_total", Help: "Replies with TC set."}),
 		panics:    prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_panics_total", Help: "Queries that panicked; each cost one answer."}),
+		guards:    newGuards(counter),
 		zones: zoneMetrics{
 			serial:   gauge("rhumb_zone_serial", "Serial of the zone as served."),
 			records:  gauge("rhumb_zone_records", "Records of the zone as served."),
@@ -105,6 +124,7 @@ func (m *metrics) count(o *outcome, from asker, n int, took time.Duration) {
 	m.duration.observe(p, took.Seconds())
 	m.size.observe(p, float64(n))
 	m.ecs.WithLabelValues(string(o.ecs)).Inc()
+	m.cookies.WithLabelValues(cookieUses[o.cookie]).Inc()
 	if o.truncated {
 		m.truncated.Inc()
 	}

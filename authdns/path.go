@@ -13,6 +13,13 @@ type asker struct {
 	addr  netip.AddrPort
 	level placement.Level
 	tcp   bool
+	tls   bool // tcp, encrypted
+	// jar judges cookies at the time now, in seconds of Unix; nil: none are spoken.
+	jar *jar
+	now uint32
+	// pressed is set where there is more to do than can be done: whoever speaks
+	// cookies has to show a good one first (RFC 7873 section 5.2.3).
+	pressed bool
 }
 
 // outcome tells the Server what to count.
@@ -23,6 +30,8 @@ type outcome struct {
 	silent    bool
 	truncated bool
 	ecs       ecsUse
+	cookie    cookieUse
+	wildcard  bool // the name asked for is one of very many
 	decision  *decision
 }
 
@@ -47,9 +56,20 @@ func (s *state) answer(in, out []byte, from asker) (int, outcome) {
 		return 0, o
 	}
 	r := reply{q: &q, rcode: rcode, opts: s.options()}
-	if rcode == dns.RcodeSuccess {
+	var cookie [cookieLen]byte
+	if o.cookie = from.jar.judge(&cookie, q.edns.cookie, from.addr.Addr(), from.now); o.cookie != cookieNone {
+		r.cookie = cookie[:]
+	}
+	switch {
+	case rcode != dns.RcodeSuccess:
+	case q.question == nil && r.cookie == nil:
+		r.rcode = dns.RcodeFormatError
+	case from.pressed && !from.tcp && (o.cookie == cookieClient || o.cookie == cookieBad):
+		r.rcode = dns.RcodeBadCookie
+	case q.question != nil:
 		s.decide(&r, from, &o)
 	}
+	r.padded = from.tls && q.edns.padding
 	n, truncated := r.pack(out, r.limit(from.tcp))
 	o.rcode, o.truncated = r.rcode, truncated
 	if q.edns.ecs != nil && o.ecs == ecsNone {
@@ -85,6 +105,9 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 	o.zone = z.name
 	if z.zone == nil {
 		r.notReady("zone not loaded")
+		if z.unserved != "" { // RFC 8914 section 4.25
+			r.ede = &extended{edeInvalidData, z.unserved}
+		}
 		return
 	}
 	v := visit{state: s, zone: z, from: from, reply: r, out: o}

@@ -19,7 +19,9 @@ const (
 const (
 	optNSID      = 3
 	optECS       = 8
+	optCookie    = 10
 	optKeepalive = 11
+	optPadding   = 12
 	optEDE       = 15
 )
 
@@ -48,7 +50,9 @@ type edns struct {
 	size      uint16
 	nsid      bool
 	keepalive bool
+	padding   bool
 	ecs       *subnet
+	cookie    []byte // as it came; nil where none did
 }
 
 // parse reads a request and tells with which RCODE it is already decided:
@@ -65,9 +69,13 @@ func parse(in []byte, tcp bool) (q query, rcode int) {
 	q.opcode = int(flags>>11) & 0xf
 	q.rd = flags&0x0100 != 0
 	if q.opcode != dns.OpcodeQuery {
-		return q, dns.RcodeNotImplemented
+		return q, q.readOther(in, tcp)
 	}
-	if binary.BigEndian.Uint16(in[4:]) != 1 { // RFC 9619
+	switch binary.BigEndian.Uint16(in[4:]) { // RFC 9619
+	case 0:
+		return q, q.readCookieOnly(in, tcp)
+	case 1:
+	default:
 		return q, dns.RcodeFormatError
 	}
 	off, ok := q.readQuestion(in)
@@ -75,6 +83,36 @@ func parse(in []byte, tcp bool) (q query, rcode int) {
 		return q, dns.RcodeFormatError
 	}
 	return q, q.readRecords(in, off, tcp)
+}
+
+// readOther reads a request of another opcode as far as it looks like a query, since
+// an OPT record is answered by one whatever the rest may mean (RFC 6891 section 7).
+func (q *query) readOther(in []byte, tcp bool) int {
+	off, ok := headerLen, true
+	if binary.BigEndian.Uint16(in[4:]) == 1 {
+		off, ok = q.readQuestion(in)
+	}
+	rcode := dns.RcodeFormatError
+	if ok && binary.BigEndian.Uint16(in[4:]) <= 1 {
+		rcode = q.readRecords(in, off, tcp)
+	}
+	switch rcode {
+	case dns.RcodeBadVers:
+		return rcode
+	case dns.RcodeFormatError: // of our reading: it may well be right in its own way
+		q.question, q.edns = nil, edns{}
+	}
+	return dns.RcodeNotImplemented
+}
+
+// readCookieOnly reads a request without a question, by which a client asks for a
+// cookie and nothing else (RFC 7873 section 5.4).
+func (q *query) readCookieOnly(in []byte, tcp bool) int {
+	rcode := q.readRecords(in, headerLen, tcp)
+	if rcode == dns.RcodeSuccess && q.edns.cookie == nil {
+		return dns.RcodeFormatError
+	}
+	return rcode
 }
 
 // readQuestion reads the one question. A name there cannot be compressed: there
@@ -191,6 +229,8 @@ func (e *edns) option(code uint16, data []byte, tcp bool) bool {
 	switch code {
 	case optNSID:
 		e.nsid = true // whatever its payload (RFC 5001 section 2.1)
+	case optPadding:
+		e.padding = true // of any length and content (RFC 7830 section 3)
 	case optKeepalive:
 		// RFC 7828 section 3.2.2: ignored over UDP, empty from a client over TCP.
 		e.keepalive = tcp
@@ -199,6 +239,12 @@ func (e *edns) option(code uint16, data []byte, tcp bool) bool {
 		s, ok := parseSubnet(data)
 		if ok && e.ecs == nil {
 			e.ecs = &s // of two, the first counts
+		}
+		return ok
+	case optCookie:
+		ok := wellFormed(data)
+		if ok && e.cookie == nil {
+			e.cookie = data // of two, the first counts
 		}
 		return ok
 	}

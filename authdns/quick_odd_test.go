@@ -154,7 +154,7 @@ func TestQuickVotes(t *testing.T) {
 // FuzzQuick holds for any octets: where the fast path answers, it gives the slow
 // one's octets.
 func FuzzQuick(f *testing.F) {
-	for _, c := range conformanceRows(f) {
+	for _, c := range append(append(conformanceRows(f), moreRows(f)...), lowRows(f)...) {
 		f.Add(c.query, false, uint8(0))
 		f.Add(c.query, true, uint8(1))
 	}
@@ -167,7 +167,7 @@ func FuzzQuick(f *testing.F) {
 		f.Add(ask(f, q), i%2 == 1, uint8(i))
 	}
 	clients := []string{euResolver, usResolver, elsewhere, euResolverV6}
-	st := compiled(f, fleet(f, plan{}), sources()...)
+	st := compiled(f, fleet(f, plan{}), allSources()...)
 	at := map[bool]*paths{false: newPaths(f, st, top), true: newPaths(f, st, low)}
 	f.Fuzz(func(t *testing.T, in []byte, below bool, client uint8) {
 		at[below].compare(t, in, clients[int(client)%len(clients)])

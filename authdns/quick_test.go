@@ -20,13 +20,14 @@ import (
 // quickWorker answers from a state without a socket.
 func quickWorker(t testing.TB, st *state, l placement.Level) *worker {
 	t.Helper()
-	s, err := New(Config{Site: "ams1", Node: "ams1-a"})
+	s, err := New(Config{Site: "ams1", Node: "ams1-a", Now: testClock, Secrets: testSecrets()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.current.Store(st)
 	w := &worker{server: s, level: l, batch: wire.NewBatch(1), tally: s.tallies.worker()}
 	w.ledger.Store(newLedger(st))
+	w.guard.begin(s.shield.jar.Load(), testClock(), 1)
 	s.udpWorkers = append(s.udpWorkers, w)
 	return w
 }
@@ -62,7 +63,7 @@ func randomQuery(t testing.TB, r *rand.Rand) []byte {
 			opt.Option = append(opt.Option, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
 		}
 		if r.IntN(3) == 0 {
-			opt.Option = append(opt.Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0102030405060708"})
+			opt.Option = append(opt.Option, randomCookie(r))
 		}
 		if r.IntN(2) == 0 {
 			opt.Option = append(opt.Option, randomSubnet(r))
@@ -73,6 +74,20 @@ func randomQuery(t testing.TB, r *rand.Rand) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// randomCookie is one of every worth, or malformed.
+func randomCookie(r *rand.Rand) dns.EDNS0 {
+	client := []string{euResolver, usResolver, elsewhere, euResolverV6}[r.IntN(4)]
+	age := []int{0, 1799, 1801, 3601, -299, -301}[r.IntN(6)]
+	c := serverCookie(&testSecrets()[r.IntN(2)], client, uint32(int(testClock().Unix())-age))
+	switch r.IntN(4) {
+	case 0:
+		c = c[:8]
+	case 1:
+		c = c[:r.IntN(len(c)+1)]
+	}
+	return &dns.EDNS0_LOCAL{Code: optCookie, Data: c}
 }
 
 func randomSubnet(r *rand.Rand) dns.EDNS0 {
@@ -165,7 +180,7 @@ func (p *paths) compareCounts(t *testing.T) {
 	if got, want := p.fast.tally.queries, p.slow.tally.queries; got != want {
 		t.Errorf("%d queries, the slow path counts %d", got, want)
 	}
-	for _, family := range []string{"rhumb_dns_requests_total", "rhumb_dns_responses_total", "rhumb_dns_decisions_total", "rhumb_dns_ecs_total"} {
+	for _, family := range []string{"rhumb_dns_requests_total", "rhumb_dns_responses_total", "rhumb_dns_decisions_total", "rhumb_dns_ecs_total", "rhumb_dns_cookies_total"} {
 		if got, want := samples(t, p.fast.server, family), samples(t, p.slow.server, family); got != want {
 			t.Errorf("%s\nfast path:\n%s\nslow path:\n%s", family, got, want)
 		}
@@ -207,13 +222,18 @@ func TestQuickAllocations(t *testing.T) {
 	}{{"www.demo.test. A", placement.TopLevel}, {"www.cdn.demo.test. A", placement.LowLevel}, {"www.cdn.demo.test. AAAA", placement.LowLevel},
 		{"www.cdn.demo.test. A", placement.TopLevel}, {"nix.demo.test. A", placement.TopLevel}, {"x.sub.demo.test. A", placement.TopLevel}} {
 		w := quickWorker(t, st, c.level)
-		q, out, src := ask(t, c.question, edns0(ecs("203.0.113.0/24"))), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
-		if n := testing.AllocsPerRun(200, func() {
-			if w.quickly(st, q, out, src) == 0 {
-				t.Error("the slow path would answer")
+		out, src := make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
+		w.server.shield.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
+		good := &dns.EDNS0_LOCAL{Code: optCookie, Data: serverCookie(&testSecrets()[0], euResolver, uint32(testClock().Unix()))}
+		first := &dns.EDNS0_LOCAL{Code: optCookie, Data: make([]byte, 8)}
+		for i, q := range [][]byte{ask(t, c.question), ask(t, c.question, edns0(ecs("203.0.113.0/24"))), ask(t, c.question, edns0(good)), ask(t, c.question, edns0(first))} {
+			if n := testing.AllocsPerRun(200, func() {
+				if n := w.quickly(st, q, out, src); n == 0 || w.bound(st, q, out, n, src) == 0 {
+					t.Error("the slow path would answer, or nobody")
+				}
+			}); n != 0 {
+				t.Errorf("%s, %d: %v allocations", c.question, i, n)
 			}
-		}); n != 0 {
-			t.Errorf("%s: %v allocations", c.question, n)
 		}
 	}
 }
@@ -241,6 +261,18 @@ func BenchmarkQuick(b *testing.B) {
 			}
 		})
 	}
+	b.Run("static with a cookie, limited", func(b *testing.B) {
+		w := quickWorker(b, st, top)
+		w.server.shield.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
+		w.server.shield.limiter.step = 0 // nothing is ever beyond it
+		cookie := &dns.EDNS0_LOCAL{Code: optCookie, Data: serverCookie(&testSecrets()[0], euResolver, uint32(testClock().Unix()))}
+		cookie.Data[23]++ // a good one would not be limited
+		q, out, src := ask(b, "www.demo.test. A", edns0(ecs("203.0.113.0/24"), cookie)), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
+		b.ReportAllocs()
+		for b.Loop() {
+			w.bound(st, q, out, w.quickly(st, q, out, src), src)
+		}
+	})
 }
 
 // samples prints the samples of one metric of a Server.

@@ -35,6 +35,9 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 			ecs = countOff
 		}
 	}
+	if !w.guard.admit(q.EDNS.Cookie, src.Addr()) {
+		return 0
+	}
 	level := st.quickLevel(w.level)
 	if e := level.steered.Find(q); e != nil {
 		return w.choose(st, e, &sub, ecs, out, src.Addr())
@@ -46,6 +49,20 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 		return w.set(st, level.chosen, e, ecs, out, src.Addr())
 	}
 	return w.enclosed(st, level, ecs, out, src.Addr())
+}
+
+// admit judges the cookie of a query; false leaves the query to the slow path,
+// which says what is wrong with it, or wants a better one.
+func (g *guard) admit(cookie []byte, client netip.Addr) bool {
+	if cookie == nil {
+		g.use = cookieNone
+		return true
+	}
+	if !wellFormed(cookie) {
+		return false
+	}
+	g.use = g.jar.judge(&g.cookie, cookie, client, g.unix)
+	return !g.pressed() || g.use == cookieGood || g.use == cookieNone
 }
 
 // enclosed answers for a name that is not in a zone, or below a cut, by the
@@ -96,8 +113,13 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 	l := w.ledger.Load()
 	options := l.state.quick.options
 	options.Scope = scope
+	if w.guard.use != cookieNone {
+		options.Cookie = w.guard.cookie[:]
+	}
 	n := x.Reply(out, &w.query, b, &options)
 	if n > 0 {
+		w.guard.zone = zone
+		l.cookies[w.guard.use].Add(1)
 		l.countCommon(zone, w.query.Type, ecs, from, b.Rcode())
 	}
 	return n

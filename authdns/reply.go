@@ -26,9 +26,11 @@ type reply struct {
 	// left out, an RRset at a time.
 	glue, extra []dns.RR
 
-	scope int // of the ECS option
-	ede   *extended
-	opts  options
+	scope  int // of the ECS option
+	ede    *extended
+	cookie []byte // the client's and ours; nil where none was sent
+	opts   options
+	padded bool
 }
 
 // extended is an extended error (RFC 8914).
@@ -41,7 +43,9 @@ type extended struct {
 const (
 	edeOther            = 0
 	edeNotReady         = 14
+	edeBlocked          = 15
 	edeNotAuthoritative = 20
+	edeInvalidData      = 24
 )
 
 // options are the parts of the reply's OPT record which are the server's own.
@@ -82,16 +86,37 @@ func (r *reply) limit(tcp bool) int {
 // for the whole.
 func (r *reply) pack(out []byte, limit int) (n int, truncated bool) {
 	opt := r.opt()
+	if r.padded {
+		opt = appendOption(opt, optPadding, nil)
+	}
 	end, counts, fits := r.packSections(out[:limit-len(opt)])
 	if !fits {
 		end, counts = headerLen+len(r.q.question), [4]uint16{counts[0]}
 	}
 	if opt != nil {
+		at := end
 		end += copy(out[end:], opt)
+		if r.padded {
+			end = pad(out[:limit], at, end)
+		}
 		counts[3]++
 	}
 	r.packHeader(out, counts, !fits)
 	return end, !fits
+}
+
+// padBlock is what lengths of padded replies are multiples of (RFC 8467 section 4.1).
+const padBlock = 468
+
+// pad fills a message of end octets up to whole blocks, as far as there is room.
+// The OPT record at opt ends with an empty padding option.
+func pad(out []byte, opt, end int) int {
+	n := min((padBlock-end%padBlock)%padBlock, len(out)-end)
+	clear(out[end : end+n])
+	binary.BigEndian.PutUint16(out[end-2:], uint16(n))
+	end += n
+	binary.BigEndian.PutUint16(out[opt+9:], uint16(end-opt-11))
+	return end
 }
 
 // packHeader comes last, when the counts are known. RA, Z, AD and CD stay 0:
@@ -189,6 +214,9 @@ func (r *reply) opt() []byte {
 		d = append(d, byte(s.source), byte(r.scope))
 		b = appendOption(b, optECS, append(d, s.octets...))
 	}
+	if r.cookie != nil && r.rcode != dns.RcodeFormatError {
+		b = appendOption(b, optCookie, r.cookie)
+	}
 	if e.keepalive && r.rcode != dns.RcodeFormatError {
 		b = appendOption(b, optKeepalive, binary.BigEndian.AppendUint16(nil, r.opts.keepalive))
 	}
@@ -205,4 +233,37 @@ func appendOption(b []byte, code uint16, data []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, code)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(data)))
 	return append(b, data...)
+}
+
+// cutShort makes a finished reply a truncated one: question and OPT alone. It
+// returns the length that is left.
+func cutShort(out []byte) int {
+	end := headerLen
+	if binary.BigEndian.Uint16(out[4:]) == 1 {
+		end, _ = skipName(out, end)
+		end += 4
+	}
+	off, extra := end, 0
+	for range following(out) {
+		at := off
+		off, _ = skipName(out, off)
+		off += 10 + int(binary.BigEndian.Uint16(out[off+8:]))
+		if binary.BigEndian.Uint16(out[at+1:]) == dns.TypeOPT && out[at] == 0 {
+			end, extra = end+copy(out[end:], out[at:off]), 1
+			break // of ours it is the last
+		}
+	}
+	out[2] |= 0x02
+	clear(out[6:headerLen])
+	out[11] = byte(extra)
+	return end
+}
+
+// following is how many follow the question of a message.
+func following(msg []byte) int {
+	n := 0
+	for at := 6; at < headerLen; at += 2 {
+		n += int(binary.BigEndian.Uint16(msg[at:]))
+	}
+	return n
 }

@@ -2,12 +2,15 @@ package authdns
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/authdns/transfer"
 	"rhumb/placement"
 )
 
@@ -27,6 +31,8 @@ type Listener struct {
 	// lab); either may be nil. Run closes them.
 	Packet net.PacketConn
 	Stream net.Listener
+	// TLS makes it a listener for DNS over TLS (RFC 7858), of TCP alone; nil: in clear.
+	TLS *tls.Config
 }
 
 // Config is what a Server is made of. Zero values mean: no Snapshot yet, act as
@@ -42,8 +48,19 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// HideIdentity switches NSID and the CHAOS names off.
 	HideIdentity bool
-	Workers      int
-	Now          func() time.Time
+	// Transfers lets zones leave and come; nil: it is refused.
+	Transfers *transfer.Desk
+	Workers   int
+	Now       func() time.Time
+	// Limits bound what a client may have of the server.
+	Limits Limits
+	// Crashes is a directory in which a query that ends the process outlives it, so
+	// that it does not end the next one, too; empty: none.
+	Crashes string
+	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
+	Proxies []netip.Prefix
+	// Secrets make server cookies, see SetSecrets; none: one of this process alone.
+	Secrets []Secret
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -58,6 +75,7 @@ type Server struct {
 	buffers sync.Pool // of *tcpBuffer
 
 	current atomic.Pointer[state]
+	shield  shield
 
 	workersMu  sync.Mutex
 	udpWorkers []*worker
@@ -65,14 +83,30 @@ type Server struct {
 	mu    sync.Mutex // guards what the next state is made of
 	zones map[string]*loaded
 	snap  *placement.Snapshot
+
+	copies copies
+}
+
+// shield is what stands between a Server and those who would misuse it.
+type shield struct {
+	jar     atomic.Pointer[jar]
+	limiter *limiter // nil limits nothing
+	limits  Limits
+	proxies []netip.Prefix
+
+	quarantine quarantine
+	// crashes is the directory for what is left of a crash; empty: none is kept.
+	crashes string
+	tcp     *blackbox
 }
 
 // New opens the sockets and makes a Server, which answers once Run is called.
 // Until zones are set it refuses everything.
 func New(c Config) (*Server, error) {
 	s := &Server{
-		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode},
+		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode, Idle: c.Limits.idle()},
 		log:  c.Logger, now: c.Now, workers: c.Workers,
+		copies: copies{desk: c.Transfers},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -87,10 +121,16 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
+	if err := newTransferMetrics(c.Registerer, c.Transfers); err != nil {
+		return nil, fmt.Errorf("authdns: register metrics: %w", err)
+	}
 	s.metrics, s.tallies = m, newTallies(s.now(), s.fold)
+	s.SetSecrets(c.Secrets)
+	s.shield.limiter, s.shield.limits, s.shield.proxies = newLimiter(&c.Limits, s.now()), c.Limits, slices.Clone(c.Proxies)
 	if c.Current != nil {
 		s.snap = c.Current.Load()
 	}
+	s.salvage(c.Crashes)
 	s.publish(s.snap)
 	if s.sockets, err = open(c.Listeners, s.workers); err != nil {
 		return nil, fmt.Errorf("authdns: %w", err)
@@ -105,6 +145,18 @@ func (s *Server) Apply(_ context.Context, snap *placement.Snapshot) {
 	s.publish(snap)
 }
 
+// SetSecrets puts other secrets of cookies in force, from the next query on. With
+// none, one is drawn: cookies of this process are then its own, which is right for
+// a server that no other answers beside.
+func (s *Server) SetSecrets(secrets []Secret) {
+	if len(secrets) == 0 {
+		var own Secret
+		rand.Read(own[:]) // never fails (crypto/rand)
+		secrets = []Secret{own}
+	}
+	s.shield.jar.Store(&jar{slices.Clone(secrets)})
+}
+
 // publish makes the next state; mu is held, or nobody else has the Server yet.
 func (s *Server) publish(snap *placement.Snapshot) {
 	next := compile(s.self, s.zones, snap, s.current.Load())
@@ -116,6 +168,7 @@ func (s *Server) publish(snap *placement.Snapshot) {
 	s.snap = snap
 	s.current.Store(next)
 	s.renew()
+	s.leave(next)
 }
 
 // Addrs returns the addresses of the listeners in order, as opened: port 0 of
@@ -137,7 +190,7 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var group sync.WaitGroup
-	conns := newConns()
+	conns := newConns(&s.shield.limits)
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error
@@ -167,20 +220,38 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	start := s.now()
 	st := s.current.Load()
+	from.jar, from.now = s.shield.jar.Load(), uint32(start.Unix())
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
-			s.log.Error("query panicked", "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
+			kind, held := s.shield.quarantine.confine(glance(in).kind(in), start)
+			s.log.Error("query panicked: its kind is in quarantine", "query", kind.String(), "for", held, "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
 			n = servfail(in, out)
 		}
 	}()
+	if s.shield.quarantine.holds(in, start) {
+		return s.turnAway(in, out, from)
+	}
+	if n, ok := s.atDesk(in, out, from, t); ok {
+		return n
+	}
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))
 	t.count(&o)
+	n = s.bound(st, in, out, n, &o, from, start)
 	if d := o.decision; d != nil && d.observed {
 		s.log.Debug("would have answered", "zone", o.zone, "service", d.service,
 			"site", d.site, "reason", d.reason, "snapshot", st.snapshotName())
 	}
+	return n
+}
+
+// turnAway refuses a query in quarantine.
+func (s *Server) turnAway(in, out []byte, from asker) int {
+	n, g := refuse(in, out)
+	o := outcome{qtype: g.qtype, rcode: dns.RcodeRefused, silent: n == 0, ecs: ecsNone}
+	s.metrics.count(&o, from, n, 0)
+	s.metrics.quarantined.Inc()
 	return n
 }
 

@@ -2,6 +2,7 @@ package authdns
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ type socket struct {
 	level    placement.Level
 	packet   net.PacketConn
 	stream   net.Listener
+	tls      *tls.Config // of stream; nil: in clear
 }
 
 // addr is the local address, as the kernel knows it.
@@ -73,7 +75,7 @@ func open(listeners []Listener, workers int) ([]socket, error) {
 // ones already open come back too, for the caller to close.
 func (l *Listener) open(index, workers int) (out []socket, err error) {
 	add := func(p net.PacketConn, s net.Listener) {
-		out = append(out, socket{index, l.Level, p, s})
+		out = append(out, socket{index, l.Level, p, s, l.TLS})
 	}
 	if l.Packet != nil || l.Stream != nil {
 		if l.Packet != nil {
@@ -93,6 +95,13 @@ func (l *Listener) open(index, workers int) (out []socket, err error) {
 			add(nil, l.Stream)
 		}
 		return out, nil
+	}
+	if l.TLS != nil {
+		s, err := listenTCP(l.Addr)
+		if err == nil {
+			add(nil, s)
+		}
+		return out, err
 	}
 	return openBoth(index, l, workers, 8)
 }
@@ -122,7 +131,7 @@ func openBoth(index int, l *Listener, workers, tries int) ([]socket, error) {
 		if err != nil {
 			return out, err
 		}
-		out = append(out, socket{index, l.Level, p, nil})
+		out = append(out, socket{index, l.Level, p, nil, nil})
 		addr = addrPort(p.LocalAddr()) // the others share the port that 0 became
 	}
 	s, err := listenTCP(addr)
@@ -135,7 +144,7 @@ func openBoth(index int, l *Listener, workers, tries int) ([]socket, error) {
 	if err != nil {
 		return out, err
 	}
-	return append(out, socket{index, l.Level, nil, s}), nil
+	return append(out, socket{index, l.Level, nil, s, nil}), nil
 }
 
 // family returns the network name, since an IPv6 socket shall not take IPv4.

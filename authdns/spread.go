@@ -13,17 +13,17 @@ type spread struct {
 	bounds []float64
 	// unit is what one is counted as: sums are kept in whole units.
 	unit  float64
-	proto [2]spreadProto
+	proto [3]spreadProto
 }
 
-// spreadProto is the part of one transport: 0 is UDP, 1 is TCP.
+// spreadProto is the part of one transport: 0 is UDP, 1 TCP, 2 TLS.
 type spreadProto struct {
 	counts []atomic.Uint64 // by bound, and one beyond the last
 	sum    atomic.Uint64
 }
 
 // protoLabels are those that CoreDNS uses, so that its panels work here.
-var protoLabels = [2]string{"udp", "tcp"}
+var protoLabels = [3]string{"udp", "tcp", "tls"}
 
 func newSpread(name, help string, unit float64, bounds []float64) *spread {
 	s := &spread{desc: prometheus.NewDesc(name, help, []string{"proto"}, nil), bounds: bounds, unit: unit}

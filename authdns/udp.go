@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"rhumb/authdns/wire"
 	"rhumb/placement"
@@ -28,13 +30,50 @@ type worker struct {
 	ledger atomic.Pointer[ledger]
 	query  wire.Query
 	sizes  collected // of the fast path's replies in this batch
+	guard  guard
+	box    *blackbox // nil keeps nothing
 }
+
+// guard is what a worker holds against floods: of a batch, then of a query.
+type guard struct {
+	jar  *jar
+	now  time.Time
+	unix uint32 // now, as in cookies
+	// full counts batches in a row that came full: the socket does not run dry.
+	full int
+	// Of the query at hand: what its cookie is worth, the one for the reply, and the
+	// zone that answered on the fast path.
+	cookie [cookieLen]byte
+	use    cookieUse
+	zone   int
+}
+
+// pressedAfter is how many full batches in a row mean that queries come faster
+// than they are answered: more than a socket's buffer of default size holds.
+const pressedAfter = 8
+
+// begin sets what holds for a batch of n.
+func (g *guard) begin(j *jar, now time.Time, n int) {
+	g.jar, g.now, g.unix = j, now, uint32(now.Unix())
+	if n < batchSize {
+		g.full = 0
+	} else {
+		g.full++
+	}
+}
+
+func (g *guard) pressed() bool { return g.full >= pressedAfter }
 
 // worker makes one more, whose counts the metrics find.
 func (s *Server) worker(level placement.Level) *worker {
-	w := &worker{server: s, level: level, batch: wire.NewBatch(batchSize), tally: s.tallies.worker()}
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
+	w := &worker{server: s, level: level, tally: s.tallies.worker()}
+	if w.box = s.blackbox(len(s.udpWorkers)); w.box != nil {
+		w.batch = wire.NewBatchOver(w.box.buffers())
+	} else {
+		w.batch = wire.NewBatch(batchSize)
+	}
 	w.ledger.Store(newLedger(s.current.Load()))
 	s.udpWorkers = append(s.udpWorkers, w)
 	return w
@@ -132,6 +171,7 @@ func (w *worker) answer(n int) {
 		old.fold(m, w.tally)
 	}
 	began := w.server.now()
+	w.guard.begin(w.server.shield.jar.Load(), began, n)
 	quick := 0
 	for i := range n {
 		in, src := w.batch.Query(i), w.batch.Source(i)
@@ -139,21 +179,36 @@ func (w *worker) answer(n int) {
 			m.dropped.WithLabelValues("malformed").Inc()
 			continue
 		}
-		size := w.quickly(st, in, w.batch.Out(i), src)
+		w.box.begin(i, len(in))
+		size := 0
+		if !w.server.shield.quarantine.holds(in, began) {
+			size = w.quickly(st, in, w.batch.Out(i), src)
+		}
 		if size > 0 {
 			quick++
 			m.size.collect(&w.sizes, float64(size))
+			if w.server.shield.limiter != nil {
+				size = w.bound(st, in, w.batch.Out(i), size, src)
+			}
 		} else {
-			size = w.server.handle(in, w.batch.Out(i), asker{addr: src, level: w.level}, w.tally)
+			size = w.server.handle(in, w.batch.Out(i), asker{addr: src, level: w.level, pressed: w.guard.pressed()}, w.tally)
 		}
 		if size > 0 {
 			w.batch.Reply(i, size)
 		}
 	}
+	w.box.end()
 	if quick > 0 { // those of a batch are timed and counted together
 		m.size.add(0, &w.sizes)
 		m.duration.observeN(0, w.server.now().Sub(began).Seconds()/float64(n), uint64(quick))
 	}
+}
+
+// bound is Server.bound for a reply of the fast path.
+func (w *worker) bound(st *state, in, out []byte, n int, src netip.AddrPort) int {
+	g := &w.guard
+	o := outcome{zone: st.quick.zones[g.zone], cookie: g.use}
+	return w.server.bound(st, in, out, n, &o, asker{addr: src, level: w.level, jar: g.jar, now: g.unix}, g.now)
 }
 
 // transient tells whether a socket goes on after an error: the kernel reports
@@ -172,7 +227,10 @@ const dropSilent = "not_a_query"
 
 // proto is the transport's place in protoLabels.
 func proto(from asker) int {
-	if from.tcp {
+	switch {
+	case from.tls:
+		return 2
+	case from.tcp:
 		return 1
 	}
 	return 0

@@ -17,6 +17,9 @@ type Source struct {
 	// Snapshot knows them from here alone, and says "not ready" instead of
 	// denying them; with a Snapshot they are not looked at.
 	Steered []string
+	// Unserved says why the zone must not be answered, although it is ours: a copy
+	// that was never received, or has expired. Data is not looked at then.
+	Unserved string
 }
 
 // SetZones replaces the zones by these, atomically. Where a zone is wrong its
@@ -49,6 +52,10 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 	old := s.zones[name]
 	l := &loaded{meta: src.Zone, steered: src.Steered}
 	l.meta.Name = name
+	if src.Unserved != "" {
+		l.unserved, l.fault = src.Unserved, src.Unserved
+		return l, nil
+	}
 	if old != nil {
 		l.zone, l.at = old.zone, old.at
 		if old.fault == "" && src.Zone.SHA256 != "" && old.meta.SHA256 == src.Zone.SHA256 {

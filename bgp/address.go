@@ -130,7 +130,7 @@ func eachAddress(site *placement.Site, services []placement.Service, keep func(n
 // soon as it is known: health looks at them before anything is announced, and
 // without them it would find every cluster on them down.
 func (s *Speaker) expect(r *route) {
-	if r.expected || r.mode != placement.Act || s.cfg.Host == nil || r.want.Intent && r.want.Want == placement.Withdrawn {
+	if r.expected || r.mode != placement.Act || s.cfg.Host == nil || r.want.Intent && r.want.Want == placement.Withdrawn && !s.retired(r) {
 		return
 	}
 	r.expected = true
@@ -159,6 +159,9 @@ func (s *Speaker) prepare(r *route) string {
 func (s *Speaker) lacking(r *route) string {
 	if s.cfg.Host != nil && r.mode == placement.Act {
 		list := s.addresses(r)
+		if len(list) == 0 && r.gone && r.told < placement.Withdrawn {
+			return "" // the clusters were deleted with it: what is bound goes on, as it did
+		}
 		if len(list) == 0 {
 			return "no address of the prefix is known"
 		}
@@ -196,6 +199,36 @@ func (s *Speaker) unbind(r *route, keep bool) (kept bool) {
 		}
 	}
 	return kept
+}
+
+// retired tells whether a prefix is retired. Its addresses stay on lo for as long as a
+// cluster of the site has them: they are looked at all the while, and a cluster found
+// dead for want of one would take its other prefixes with it.
+func (s *Speaker) retired(r *route) bool {
+	return s.loop.now != nil && s.loop.now.snapshot.Inventory.Retired(r.prefix.Prefix) != nil
+}
+
+// retiredAddresses are those of silent prefixes which a new snapshot calls retired, by
+// the snapshot in force.
+func (s *Speaker) retiredAddresses(next *placement.Snapshot) (out []netip.Addr) {
+	for _, r := range s.loop.routes {
+		if s.loop.now != nil && r.told == placement.Withdrawn && r.mode == placement.Act && next.Inventory.Retired(r.prefix.Prefix) != nil {
+			out = append(out, s.addresses(r)...)
+		}
+	}
+	return out
+}
+
+// unbindLeft takes those off lo which no cluster has any more; those in use stay.
+func (s *Speaker) unbindLeft(before []netip.Addr) {
+	for _, a := range before {
+		needed := slices.ContainsFunc(s.loop.routes, func(r *route) bool {
+			return r.told < placement.Withdrawn && r.prefix.Prefix.Contains(a) || slices.Contains(s.addresses(r), a)
+		})
+		if s.cfg.Host != nil && !needed && !s.cfg.InUse(a) {
+			s.failed(a.String(), s.cfg.Host.Unbind(a))
+		}
+	}
 }
 
 // unbindAll is the end: nothing of ours stays on lo, but for what sessions of

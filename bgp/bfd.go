@@ -49,10 +49,24 @@ type Resetter interface {
 
 // BFDConfig is what a BFD is made of.
 type BFDConfig struct {
-	Peers      []Peer // those with a BFD timing are watched
-	Engine     Resetter
+	Peers  []Peer // those with a BFD timing are watched
+	Engine Resetter
+	// Events is called for each change of a session, from Run; it must not block. Nil:
+	// nobody is told.
+	Events     func(BFDEvent)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+}
+
+// BFDEvent is a change of a BFD session, with the states of RFC 5880.
+type BFDEvent struct {
+	At       time.Time
+	Peer     netip.Addr
+	From, To string
+	// Diag is the reason which this side or the other gives.
+	Diag string
+	// Failed is set where a session which was up has failed, and BGP is reset.
+	Failed bool
 }
 
 // BFD couples the BFD sessions with those of BGP: a session which was Up and
@@ -64,6 +78,7 @@ type BFDConfig struct {
 // nobody.
 type BFD struct {
 	engine  Resetter
+	told    func(BFDEvent)
 	log     *slog.Logger
 	watcher *bfd.Watcher
 	metrics *bfdMetrics
@@ -88,7 +103,10 @@ func NewBFD(c BFDConfig) (*BFD, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	b := &BFD{engine: c.Engine, log: c.Logger, wake: make(chan struct{}, 1), metrics: newBFDMetrics()}
+	if c.Events == nil {
+		c.Events = func(BFDEvent) {}
+	}
+	b := &BFD{engine: c.Engine, told: c.Events, log: c.Logger, wake: make(chan struct{}, 1), metrics: newBFDMetrics()}
 	var err error
 	b.watcher, err = bfd.New(bfd.Config{Targets: targets, Changed: b.changed, Trouble: b.trouble,
 		Sent: func(late time.Duration) { b.metrics.lateness.Observe(late.Seconds()) }})
@@ -192,10 +210,12 @@ func (b *BFD) handle(ctx context.Context, c bfd.Change) {
 	b.log.LogAttrs(ctx, level, "bgp: bfd", slog.String("peer", c.Peer.String()), slog.String("from", c.From.String()),
 		slog.String("to", c.To.String()), slog.String("diag", c.Diag.String()), slog.String("remote", c.Remote.String()),
 		slog.Uint64("run", c.Ups))
+	failed := c.Failure() && !b.outdated(c)
+	b.told(BFDEvent{At: time.Now(), Peer: c.Peer, From: c.From.String(), To: c.To.String(), Diag: c.Diag.String(), Failed: failed})
 	if !c.Failure() {
 		return
 	}
-	if b.outdated(c) {
+	if !failed {
 		b.log.Info("bgp: bfd failure is outdated; the session is kept", "peer", c.Peer, "run", c.Ups)
 		return
 	}
@@ -274,7 +294,7 @@ func (s *Speaker) followPeers(ctx context.Context) (func(), error) {
 		return func() {}, nil
 	}
 	var err error
-	s.bfd, err = NewBFD(BFDConfig{Peers: s.cfg.Peers, Engine: engine, Logger: s.log, Registerer: s.cfg.Registerer})
+	s.bfd, err = NewBFD(BFDConfig{Peers: s.cfg.Peers, Engine: engine, Events: s.cfg.BFDEvents, Logger: s.log, Registerer: s.cfg.Registerer})
 	if err != nil {
 		return nil, err
 	}

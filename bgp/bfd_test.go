@@ -98,7 +98,12 @@ func TestBFDResets(t *testing.T) {
 		if !c.change.Peer.IsValid() {
 			c.change.Peer = bfdThere
 		}
+		var told []BFDEvent
+		b.told = func(e BFDEvent) { told = append(told, e) }
 		b.handle(t.Context(), c.change)
+		if len(told) != 1 || told[0].Peer != c.change.Peer || told[0].To != c.change.To.String() || told[0].Diag != c.change.Diag.String() || told[0].Failed != (c.want != "") {
+			t.Errorf("%s: told %+v", c.name, told)
+		}
 		if got := strings.Join(engine.all(), ", "); got != c.want {
 			t.Errorf("%s: reset %q, want %q", c.name, got, c.want)
 		}

@@ -91,7 +91,9 @@ func (s *Speaker) refuse(r *route, no *placement.Refusal) {
 	}
 	s.metrics.refusals.WithLabelValues(string(no.Rule)).Inc()
 	e := s.event(r, r.ladder.At, r.ladder.At)
-	e.Rule = no.Rule
+	if e.Rule = no.Rule; no.Hint != "" {
+		e.Cause += "; " + no.Hint
+	}
 	s.write(slog.LevelWarn, "bgp: "+no.Error(), &e)
 	s.cfg.Events(e)
 }
@@ -180,7 +182,11 @@ func (m *metrics) observe(s *Speaker) {
 		if r.claim.slot != nil {
 			held = 1
 		}
-		m.announced.WithLabelValues(p).Set(up)
+		if r.told == placement.Withdrawn && s.retired(r) {
+			m.announced.DeleteLabelValues(p) // nobody shall miss it
+		} else {
+			m.announced.WithLabelValues(p).Set(up)
+		}
 		m.step.WithLabelValues(p).Set(float64(r.ladder.At))
 		m.slots.WithLabelValues(p, "all").Set(float64(r.prefix.Slots))
 		m.slots.WithLabelValues(p, "held").Set(held)

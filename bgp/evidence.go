@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -13,7 +14,11 @@ import (
 func (s *Speaker) presence(req *guard.Request, r *route, now time.Time) {
 	in := s.loop.now
 	inv := in.snapshot.Inventory
-	req.Lowered = in.lowered(s.loop.routes, s.cfg.Site)
+	req.Lowered = slices.DeleteFunc(in.lowered(s.loop.routes, s.cfg.Site), func(a placement.Announcement) bool {
+		// A retirement is an intent of its own: it is counted among others of its kind,
+		// and keeps nobody from draining a site, nor is it kept by that.
+		return (inv.Retired(a.Prefix) != nil) != (req.Order == guard.Retired)
+	})
 	req.Announcing = in.announcing(r, s.cfg.Site, s.cfg.Node)
 	req.StoreAway = math.MaxInt64
 	if s.cfg.Renewed != nil {
@@ -39,6 +44,48 @@ func (in *input) announcing(r *route, site, node string) int {
 	return guard.Announcing(in.live, r.prefix.Prefix, site)
 }
 
+// order says how the fleet stands to a prefix. One that is retired but shall wait until
+// the sites before this one are silent is not ordered to go yet.
+func (in *input) order(r *route) guard.Order {
+	inv := in.snapshot.Inventory
+	switch retired := inv.Retired(r.prefix.Prefix) != nil; {
+	case retired && r.want.Intent && r.want.Want == placement.Withdrawn:
+		return guard.Retired
+	case r.gone && !retired && inv.Prefix(r.prefix.Prefix) == nil:
+		return guard.Forgotten
+	}
+	return guard.Named
+}
+
+// retired tells whether a prefix was retired and is announced nowhere any more: it is
+// over, and nobody's lowering.
+func (in *input) retired(p netip.Prefix) bool {
+	return in.snapshot.Inventory.Retired(p) != nil && !slices.ContainsFunc(in.live, func(a placement.Announced) bool {
+		return a.Prefix == p && a.Step < placement.Withdrawn
+	})
+}
+
+// empties tells whether a snapshot has no announcements any more, and not because all
+// of them were retired.
+func (in *input) empties(old *input) bool {
+	return len(in.snapshot.Announcements) == 0 && slices.ContainsFunc(old.snapshot.Announcements, func(a placement.Announcement) bool {
+		return in.snapshot.Inventory.Retired(a.Prefix) == nil
+	})
+}
+
+// leaving is what is wanted of a prefix which no snapshot names for this site any more:
+// that it goes, unless it is retired and others go before it.
+func (in *input) leaving(p netip.Prefix, site string) (placement.Step, string) {
+	r := in.snapshot.Inventory.Retired(p)
+	if r == nil {
+		return placement.Withdrawn, "not configured here"
+	}
+	if plan := in.snapshot.Plan; plan != nil && plan.Step(p, site) == placement.GShut {
+		return placement.GShut, "retired by " + r.Who + ": " + r.Reason
+	}
+	return placement.Withdrawn, "retired by " + r.Who + ": " + r.Reason
+}
+
 // lowered returns the fleet's lowerings by intent: those which the snapshot names, and
 // those of announcements that live and which it does not name any more. A
 // configuration that forgets prefixes is an intent like any other.
@@ -47,7 +94,7 @@ func (in *input) lowered(routes []*route, site string) []placement.Announcement 
 	named := make(map[placement.Announcement]bool, len(in.snapshot.Announcements))
 	for _, a := range in.snapshot.Announcements {
 		named[placement.Announcement{Prefix: a.Prefix, Site: a.Site}] = true
-		if a.Intent && a.Want > placement.Announce {
+		if a.Intent && a.Want > placement.Announce && !in.retired(a.Prefix) {
 			out = append(out, a)
 		}
 	}
@@ -72,9 +119,13 @@ func (in *input) lowered(routes []*route, site string) []placement.Announcement 
 }
 
 // setAside returns the rules which the operator behind a lowering set aside: of the
-// apply which forgot the prefix, else of the drain and of the forces on this site.
+// retirement, of the apply which forgot the prefix, else of the drain and of the forces
+// on this site.
 func (s *Speaker) setAside(r *route) []string {
 	inv := s.loop.now.snapshot.Inventory
+	if s.loop.now.order(r) == guard.Retired {
+		return inv.Retired(r.prefix.Prefix).Override
+	}
 	if r.gone {
 		return inv.SetAside.Override
 	}

@@ -97,7 +97,7 @@ func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wi
 // that the store was asked and has not answered yet.
 func (s *Speaker) judge(ctx context.Context, r *route, at, to placement.Step, now time.Time) (placement.Step, *placement.Refusal, bool) {
 	req := s.request(r, at, to, now)
-	if to == placement.Withdrawn {
+	if to == placement.Withdrawn && req.Order != guard.Retired { // whose silence no Slot bounds
 		if step, no := guard.Lower(hopeful(req)); no != nil {
 			return step, no, false // not even a Slot would help, so none is taken
 		}
@@ -127,8 +127,8 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 		Fault: r.want.Fault, Intent: r.want.Intent,
 		Anchors: in.anchors(r), Sites: inv.AnnouncingSites(&r.prefix),
 		Prefixes: len(inv.Prefixes)}
-	if r.missing != "" {
-		req.Fault, req.Intent = placement.LocalFault, false
+	if req.Order = in.order(r); r.missing != "" && req.Order != guard.Retired {
+		req.Fault, req.Intent = placement.LocalFault, false // whoever retires may stop his servers first
 	}
 	req.MinSites, req.Overrides = inv.Safety.MinSites, s.setAside(r)
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))

@@ -73,7 +73,9 @@ type Config struct {
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
 	MaxAnnounced int
 	// Events is called for each transition from the loop; it must not block.
-	Events     func(Event)
+	Events func(Event)
+	// BFDEvents is called for each change of a BFD session; it must not block. Nil: nobody is told.
+	BFDEvents  func(BFDEvent)
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -357,20 +359,22 @@ func (s *Speaker) serve(ctx context.Context, changes <-chan Change, watched <-ch
 }
 
 // take adopts the newest input. A snapshot without any announcement, after one
-// with some, is a filter gone wrong: nothing was ever meant by it.
+// with some that nobody has retired, is a filter gone wrong: nothing was ever meant by it.
 func (s *Speaker) take() {
 	in := s.input.Load()
 	if in == nil || in == s.loop.now {
 		return
 	}
-	if old := s.loop.now; old != nil && len(in.snapshot.Announcements) == 0 && len(old.snapshot.Announcements) > 0 {
+	if old := s.loop.now; old != nil && in.empties(old) {
 		s.complain("snapshot", &placement.Refusal{Rule: placement.RuleEmptySelector, Object: in.snapshot.Name.String(),
 			Have: "no announcements", Limit: "an empty set matches nothing"})
 		return
 	}
 	delete(s.loop.errs, "snapshot")
+	left := s.retiredAddresses(in.snapshot)
 	s.loop.now = in
 	s.adopt(in.snapshot, time.Now())
+	s.unbindLeft(left)
 }
 
 // adopt brings the routes in line with a snapshot: own announcements are the
@@ -378,8 +382,8 @@ func (s *Speaker) take() {
 func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 	for _, r := range s.loop.routes {
 		r.gone = true
-		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Want: placement.Withdrawn,
-			Intent: true, Cause: "not configured here", Mode: r.mode}
+		r.want = placement.Announcement{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Intent: true, Mode: r.mode}
+		r.want.Want, r.want.Cause = s.loop.now.leaving(r.prefix.Prefix, s.cfg.Site)
 	}
 	for _, a := range snap.Announcements {
 		if a.Site == s.cfg.Site {

@@ -1,5 +1,7 @@
 package placement
 
+import "net/netip"
+
 // ForceState is the operator's word on a Site or Cluster. It stands beside the
 // measured state and never in its place: when it ends, what was measured all the
 // while holds at once.
@@ -47,6 +49,14 @@ type Drain struct {
 	Site string `json:"site"`
 	// Return "auto" opts in to coming back at Until, on green checks.
 	Return string `json:"return,omitempty"`
+	Audit
+}
+
+// Retirement takes a Prefix off the world for good, one Site after the other. It is
+// the one order by which a prefix may be silent everywhere, and it stands apart from
+// the configuration: a job which deletes prefixes by mistake cannot give it.
+type Retirement struct {
+	Prefix netip.Prefix `json:"prefix"`
 	Audit
 }
 

@@ -46,6 +46,8 @@ type Intents struct {
 	Dials  []Dial  `json:"dials,omitempty"`
 	Pins   []Pin   `json:"pins,omitempty"`
 	Freeze Freeze  `json:"freeze,omitzero"`
+	// Retirements outlive the prefixes they are about.
+	Retirements []Retirement `json:"retirements,omitempty"`
 }
 
 // Level says on which listeners a Zone is served.
@@ -68,6 +70,34 @@ type Zone struct {
 	// NameServers is the service whose clusters are the zone's name servers,
 	// chosen per resolver; empty for a zone with a static NS set.
 	NameServers string `json:"name_servers,omitempty"`
+	// Serial of the SOA, so that a change which secondaries would not see is noticed.
+	Serial uint32 `json:"serial,omitempty"`
+	// Transfer says who may copy the zone; nil: nobody.
+	Transfer *Transfer `json:"transfer,omitempty"`
+	// Secondary says where the zone is copied from; nil where it has a file. Then
+	// SHA256, Size, Names and Serial are those of the file.
+	Secondary *Secondary `json:"secondary,omitempty"`
+}
+
+// Transfer says who may copy a zone, and who is told when it changes. Keys are
+// names; the secrets lie on the nodes.
+type Transfer struct {
+	Allow []netip.Prefix `json:"allow,omitempty"`
+	Keys  []string       `json:"keys,omitempty"`
+	// Notify are secondaries, signed to with NotifyKey where that is set.
+	Notify    []netip.AddrPort `json:"notify,omitempty"`
+	NotifyKey string           `json:"notify_key,omitempty"`
+}
+
+// Secondary says where a zone is copied from.
+type Secondary struct {
+	// Primaries are asked in this order.
+	Primaries []netip.AddrPort `json:"primaries"`
+	Key       string           `json:"key,omitempty"`
+	// TLS is the name in the primaries' certificate (RFC 9103); empty: in clear.
+	TLS string `json:"tls,omitempty"`
+	// AllowShrink takes a version that loses more names than the fleet's rule allows.
+	AllowShrink bool `json:"allow_shrink,omitempty"`
 }
 
 // Override forces the location of a client prefix, or of the clients of an AS; it
@@ -215,6 +245,16 @@ func (i *Intents) Forced(id ClusterID) ForceState {
 		}
 	}
 	return out
+}
+
+// Retired returns the live retirement of a prefix, or nil.
+func (i *Intents) Retired(p netip.Prefix) *Retirement {
+	for k := range i.Retirements {
+		if r := &i.Retirements[k]; r.Prefix == p && r.Live() {
+			return r
+		}
+	}
+	return nil
 }
 
 // Frozen tells whether automatic decisions are stopped.

@@ -46,6 +46,10 @@ type ZoneStatus struct {
 	Names  int    `json:"names"`
 	Level  Level  `json:"level"`
 	Error  string `json:"error,omitempty"` // why the newest version is not served
+	// Primary sent the version, at Received; both are of a zone that is copied from
+	// elsewhere, and empty while it is served from disk.
+	Primary  string `json:"primary,omitempty"`
+	Received Time   `json:"received,omitzero"`
 }
 
 // BGPStatus is what a bgp role reports.

@@ -23,8 +23,10 @@ const (
 	RuleMinHeadroom   RuleName = "min-headroom"
 	RuleAnswerChange  RuleName = "max-answer-change"
 	RuleShrink        RuleName = "shrink"
+	RuleSerial        RuleName = "serial"
 	RuleRemovalCap    RuleName = "removal-cap"
 	RuleOneFate       RuleName = "one-fate"
+	RuleRetire        RuleName = "retire"
 )
 
 // Rule is a row of the one table of rules.
@@ -55,7 +57,9 @@ func Rules() []Rule {
 		{RuleMinHeadroom, "15 % of capacity left by the forecast", "apply, drain", true},
 		{RuleAnswerChange, "40 % of the answers change by one apply", "apply", true},
 		{RuleShrink, "a zone loses at most 30 % of its names by one apply", "apply", true},
+		{RuleSerial, "a changed zone that others copy has a later serial (RFC 1982)", "apply", true},
 		{RuleRemovalCap, "measurement removes at most max(1, 20 %) of a pool and 30 % of all capacity at once; one whole site always may; more than half dead keeps the last good answers", "decide.Fold", true},
+		{RuleRetire, "only rhumb prefixes retire takes a prefix off the world, one site after the other; one that is deleted before goes to gshut at most", "apply, bgp/guard", false},
 		{RuleOneFate, "name servers of a referral lie in at least two regions", "config, Snapshot.Check", false},
 	}
 }

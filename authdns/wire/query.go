@@ -12,8 +12,9 @@ const (
 	typeOPT = 41
 	classIN = 1
 
-	optNSID = 3
-	optECS  = 8
+	optNSID   = 3
+	optECS    = 8
+	optCookie = 10
 )
 
 // Query is a common request. Its slices point into the datagram it was parsed
@@ -39,6 +40,8 @@ type EDNS struct {
 	// Subnet is the data of the client subnet option (RFC 7871 section 6) as it
 	// came, nil where there is none. It is for the caller to check.
 	Subnet []byte
+	// Cookie is the data of the COOKIE option (RFC 7873 section 4) likewise.
+	Cookie []byte
 }
 
 // Name returns the name asked for in lower case, uncompressed.
@@ -161,6 +164,11 @@ func (e *EDNS) read(in []byte) bool {
 				return false
 			}
 			e.Subnet = data[4 : 4+n]
+		case optCookie:
+			if e.Cookie != nil || n == 0 {
+				return false
+			}
+			e.Cookie = data[4 : 4+n]
 		}
 		data = data[4+n:]
 	}

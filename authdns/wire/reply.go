@@ -15,6 +15,9 @@ type Options struct {
 	// Subnet tells whether the client subnet option is answered, with Scope bits.
 	Subnet bool
 	Scope  uint8
+	// Cookie is the client's cookie with ours behind it (RFC 7873 section 4); empty
+	// gives none.
+	Cookie []byte
 }
 
 // Reply writes the reply to a query into out, which holds MaxUDP octets, and
@@ -68,6 +71,9 @@ func (e *EDNS) replyLen(o *Options) int {
 	if e.Subnet != nil && o.Subnet {
 		n += 4 + len(e.Subnet)
 	}
+	if len(o.Cookie) > 0 {
+		n += 4 + len(o.Cookie)
+	}
 	return n
 }
 
@@ -92,5 +98,11 @@ func (e *EDNS) reply(out []byte, o *Options) {
 		binary.BigEndian.PutUint16(out[2:], uint16(len(e.Subnet)))
 		copy(out[4:], e.Subnet)
 		out[4+3] = o.Scope // family, source length, scope length, address
+		out = out[4+len(e.Subnet):]
+	}
+	if len(o.Cookie) > 0 {
+		binary.BigEndian.PutUint16(out, optCookie)
+		binary.BigEndian.PutUint16(out[2:], uint16(len(o.Cookie)))
+		copy(out[4:], o.Cookie)
 	}
 }

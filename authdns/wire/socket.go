@@ -36,12 +36,20 @@ type mmsghdr struct {
 	_   uint32
 }
 
+// InSize is the room for one datagram; a longer one is cut off.
+const InSize = inSize
+
 // NewBatch makes room for n datagrams.
-func NewBatch(n int) *Batch {
+func NewBatch(n int) *Batch { return NewBatchOver(make([]byte, n*inSize)) }
+
+// NewBatchOver makes a Batch that receives into given memory, InSize octets for
+// each datagram in order. It may lie outside of the heap, and must outlive the Batch.
+func NewBatchOver(in []byte) *Batch {
+	n := len(in) / inSize
 	b := &Batch{
 		recv: make([]mmsghdr, n), send: make([]mmsghdr, n), vectors: make([]unix.Iovec, 2*n),
 		from: make([]unix.RawSockaddrInet6, n), control: make([][controlSize]byte, n),
-		in: make([]byte, n*inSize), out: make([]byte, n*MaxUDP),
+		in: in, out: make([]byte, n*MaxUDP),
 	}
 	for i := range n {
 		in, out := &b.vectors[i], &b.vectors[n+i]

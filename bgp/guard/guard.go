@@ -35,6 +35,8 @@ type Request struct {
 	Node   string
 	// At is the rung in force, Want the one asked for.
 	At, Want placement.Step
+	// Order is how the fleet stands to the prefix.
+	Order Order
 	// Fault is the proof behind a lowering by health; with none, and no Intent,
 	// it is a quorum's verdict against a site whose own votes are up.
 	Fault  placement.Fault
@@ -52,6 +54,17 @@ type Request struct {
 	Overrides []string
 	Evidence
 }
+
+// Order is how the fleet stands to a prefix. A configuration can forget one by mistake;
+// a retirement is an order of its own, about that prefix and no other.
+type Order uint8
+
+// The orders.
+const (
+	Named     Order = iota // the fleet has the prefix
+	Forgotten              // no fleet names it any more, and nobody has retired it
+	Retired                // it is to go, and it is this site's turn
+)
 
 // Evidence is what stands for the last step.
 type Evidence struct {
@@ -107,8 +120,9 @@ type rule struct {
 }
 
 // lastStep returns the rules which judge the step to withdrawn.
-func lastStep() [6]rule {
+func lastStep() [7]rule {
 	return [...]rule{
+		{placement.RuleRetire, false, judgeRetire},
 		{placement.RuleFault, false, judgeFault},
 		{placement.RuleLastNode, false, judgeLastNode},
 		{placement.RuleAnchors, true, judgeAnchors},
@@ -160,6 +174,20 @@ func (r *Request) quorum() bool { return !r.Intent && r.Fault == placement.NoFau
 func (r *Request) refusal(rule placement.RuleName, have, limit, hint string) *placement.Refusal {
 	return &placement.Refusal{Rule: rule, Object: r.Prefix.Prefix.String() + " at " + r.Site,
 		Have: have, Limit: limit, Hint: hint}
+}
+
+// judgeRetire lets a retired prefix go, for which the other rules have nothing to keep,
+// and holds one that was deleted without that: a clean-up that deletes too much must
+// not be believed. What fails at this site is judged by the rules of failures.
+func judgeRetire(r *Request) (verdict, *placement.Refusal) {
+	switch {
+	case r.Intent && r.Order == Retired:
+		return permit, nil
+	case r.Intent && r.Order == Forgotten:
+		return refuse, r.refusal(placement.RuleRetire, "deleted, and not retired", "gshut at most",
+			"rhumb prefixes retire "+r.Prefix.Prefix.String()+" --reason …; or apply it again")
+	}
+	return pass, nil
 }
 
 // judgeFault stops what all sites share: a site which cannot reach it knows
@@ -225,13 +253,14 @@ func judgeSlot(r *Request) (verdict, *placement.Refusal) {
 }
 
 // blastRadius bounds what one intent may do: as many sites of a prefix as it
-// has Slots, and a twentieth of all prefixes, the drain of one whole site aside.
+// has Slots, unless it is retired, and a twentieth of all prefixes, the drain of one
+// whole site aside.
 func blastRadius(r *Request) *placement.Refusal {
 	if !r.Intent {
 		return nil
 	}
 	sites, prefixes, places := r.spread()
-	if k := r.budget(); len(sites) > k && !r.covered() {
+	if k := r.budget(); len(sites) > k && !r.covered() && r.Order != Retired {
 		return r.refusal(placement.RuleBlastRadius, fmt.Sprintf("%d sites lowered by intent", len(sites)),
 			fmt.Sprintf("%d", k), "undrain a site, or override the rule by its name")
 	}

@@ -54,6 +54,9 @@ func left(r *Request)      { r.Left = true }
 func counted(r *Request)   { r.StoreAway = StoreForgets - 1 }
 func covered(r *Request)   { r.Covered = true }
 func coverSeen(r *Request) { r.CoverSeen = true }
+func forgotten(r *Request) { r.Order = Forgotten }
+func retired(r *Request)   { r.Order = Retired }
+func few(r *Request)       { r.Prefixes = 2 }
 func lowered(prefixes ...placement.Announcement) func(*Request) {
 	return func(r *Request) { r.Lowered = prefixes }
 }
@@ -82,6 +85,16 @@ func TestLower(t *testing.T) {
 		{"quorum: slot and witness", mods{quorum, seen}, placement.Withdrawn, ""},
 		{"quorum: slot alone", mods{quorum}, placement.GShut, placement.RuleWitness},
 		{"quorum: witness alone", mods{quorum, seen, noSlot, longAt}, placement.GShut, placement.RuleSlots},
+
+		{"retire: deleted only, by intent", mods{intent, forgotten}, placement.GShut, placement.RuleRetire},
+		{"retire: deleted only, and every rule set aside", mods{intent, forgotten, override("anchors", "slots", "witness", "min-sites", "blast-radius", "retire")}, placement.GShut, placement.RuleRetire},
+		{"retire: deleted only, from announce", mods{intent, forgotten, from(placement.Announce)}, placement.GShut, placement.RuleRetire},
+		{"retire: deleted only, and its own server dead", mods{forgotten}, placement.Withdrawn, ""},
+		{"retire: the last one, an anchor, no slot, nobody left", mods{intent, retired, anchor, noSlot, alone}, placement.Withdrawn, ""},
+		{"retire: with the store away", mods{intent, retired, noSlot, func(r *Request) { r.StoreAway = time.Hour }}, placement.Withdrawn, ""},
+		{"retire: a failure of a retired prefix's site is still a failure", mods{retired, anchor}, placement.GShut, placement.RuleAnchors},
+		{"retire: at every site of the prefix", mods{intent, retired, from(placement.Announce), to(placement.Prepend), lowered(at(anycast, "fra"), at(anycast, "lon"))}, placement.Prepend, ""},
+		{"retire: one prefix, and not many", mods{intent, retired, few, from(placement.Announce), to(placement.Prepend), lowered(at(anycast, "fra"), at(second, "lon"))}, placement.Announce, placement.RuleBlastRadius},
 
 		{"anchors: own votes", mods{anchor, seen}, placement.GShut, placement.RuleAnchors},
 		{"anchors: a drain names another first", mods{anchor, intent}, placement.GShut, placement.RuleAnchors},

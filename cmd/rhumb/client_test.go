@@ -69,6 +69,12 @@ func (u *fakeUnit) Apply(_ context.Context, r api.ApplyRequest) (api.ApplyResult
 func (u *fakeUnit) FreeSlot(_ context.Context, f api.FreeSlot) (api.Outcome, error) {
 	return api.Outcome{Object: f.Prefix.String(), Text: "freed"}, u.err
 }
+func (u *fakeUnit) Retire(_ context.Context, r placement.Retirement, _ bool) (api.Outcome, error) {
+	return api.Outcome{Object: r.Prefix.String(), Text: "retires: " + r.Reason}, u.err
+}
+func (u *fakeUnit) Restore(_ context.Context, r api.Restore) (api.Outcome, error) {
+	return api.Outcome{Object: r.Prefix.String(), Text: "comes back: " + r.Reason}, u.err
+}
 func (u *fakeUnit) Simulate(_ context.Context, r api.SimulateRequest) (api.Forecast, error) {
 	after := int64(39000)
 	if len(r.Down) > 0 {
@@ -121,7 +127,7 @@ func startUnit(t *testing.T, script ...*api.State) *fakeUnit {
 	u := &fakeUnit{script: script}
 	u.state.Store(unitState())
 	s, err := api.New(api.Config{State: u.now, Events: u,
-		Ops:      api.Ops{Drainer: u, Setter: u, Freezer: u, Applier: u, Slots: u, Simulator: u},
+		Ops:      api.Ops{Drainer: u, Setter: u, Freezer: u, Applier: u, Slots: u, Retirer: u, Simulator: u},
 		Identity: api.Identity{Node: "ams1-a", Unit: "rhumb", Version: "v0"}})
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +337,7 @@ func TestChangesArrive(t *testing.T) {
 		{"dial", "ams1", "25%", "--reason", "heat"},
 		{"pin", "ams1", "1041", "--reason", "bug"}, {"pin", "ams1", "--release"},
 		{"freeze", "--reason", "exam"}, {"thaw"},
+		{"prefixes", "retire", "192.0.2.0/24", "--reason", "sold"}, {"prefixes", "restore", "192.0.2.0/24", "--reason", "not sold"}, {"prefixes"},
 	} {
 		if code, _, errs := cli(t.Context(), line...); code != exitOK {
 			t.Fatalf("%v: exit %d %s", line, code, errs)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -167,7 +168,7 @@ func setAside(fleet *placement.Fleet, f *applyFlags) error {
 		return nil
 	}
 	for _, name := range f.override {
-		if name != string(placement.RuleMaxAnnounced) && name != string(placement.RuleRPKIInvalid) {
+		if !slices.Contains([]placement.RuleName{placement.RuleMaxAnnounced, placement.RuleRPKIInvalid, placement.RuleSerial}, placement.RuleName(name)) {
 			return withCode(exitUsage, fmt.Errorf("--override %s means nothing with --store: no such rule judges a file of one node", name))
 		}
 	}
@@ -179,7 +180,8 @@ func setAside(fleet *placement.Fleet, f *applyFlags) error {
 }
 
 // applyToFile writes the store of a role that runs alone. Nothing but the file's
-// own checks judges it: there is one node, and no fleet whose load could shift.
+// own checks, and the serials of zones that others copy, judges it: there is one
+// node, and no fleet whose load could shift.
 func (a *app) applyToFile(ctx context.Context, fleet *config.Fleet, f *applyFlags) error {
 	if err := setAside(&fleet.Fleet, f); err != nil {
 		return err
@@ -196,6 +198,9 @@ func (a *app) applyToFile(ctx context.Context, fleet *config.Fleet, f *applyFlag
 		return err
 	}
 	defer st.Close()
+	if err := judgeSerials(ctx, st, fleet, f.override); err != nil {
+		return err
+	}
 	rev, err := st.PutFleet(ctx, &fleet.Fleet, fleet.Blobs, 0, localUser(), f.note)
 	if err != nil {
 		return fmt.Errorf("apply to %s: %w", f.store, err)

@@ -22,7 +22,8 @@ func (a *app) detectCommand() *cobra.Command {
 role health would have said, by the trace's clock. Rows are target,via,recv_ms,seq in
 order of arrival (via 0 is the direct path, seq the send slot), sync,,MS, (answered by
 sync,MS) and end,,MS, at the end. Printed is target,t_ms,state for each change; every
-target begins as up.
+target begins as up. A trace that begins with format,,2, may hold goodbyes,
+leave,target,recv_ms,within_ms: the state is left then, and down when that has passed.
 
 With --generate it prints a made-up trace, and what crashed when to standard error.`,
 		Example: "  rhumb detect --generate 1h --interval 100ms | rhumb detect --replay --interval 100ms",

@@ -123,13 +123,13 @@ func serials(z *api.Zone) string {
 }
 
 func zoneTable(s style, items []api.Zone) *table {
-	t := newTable(s, "ZONE", "LEVEL", "SERIAL", ">NAMES", ">STEERED", ">SERVED", "NAME SERVERS", "")
+	t := newTable(s, "ZONE", "LEVEL", "SERIAL", ">NAMES", ">STEERED", ">SERVED", "NAME SERVERS", "COPY OF", ">RECEIVED", "")
 	for _, z := range items {
 		var errs []string
 		for _, e := range z.Errors {
 			errs = append(errs, e.Unit+": "+e.Error)
 		}
-		t.add(z.Name, string(z.Level), serials(&z), z.Names, len(z.Steered), fmt.Sprintf("%d/%d", z.Served, z.Units), z.NameServers, cell{strings.Join(errs, "; "), red})
+		t.add(z.Name, string(z.Level), serials(&z), z.Names, len(z.Steered), fmt.Sprintf("%d/%d", z.Served, z.Units), z.NameServers, strings.Join(z.Primaries, " "), since(z.Received, time.Now()), cell{strings.Join(errs, "; "), red})
 	}
 	return t
 }
@@ -148,6 +148,10 @@ func (a *app) showZone(cmd *cobra.Command, name string) error {
 		zoneTable(s, []api.Zone{z}).write(w)
 		for _, n := range z.Steered {
 			fmt.Fprintf(w, "  steered  %s\n", n)
+		}
+		if len(z.Primaries) > 0 {
+			fmt.Fprintf(w, "  copy of  %s\n", strings.Join(z.Primaries, ", "))
+			return
 		}
 		fmt.Fprintf(w, "  file     %d bytes, sha256 %s\n", z.Size, z.SHA256)
 	}})

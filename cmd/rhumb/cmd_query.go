@@ -25,11 +25,12 @@ type question struct {
 	tcp    bool
 	dnssec bool
 	short  bool
+	edns   ednsWords
 }
 
 func (a *app) queryCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "query NAME [TYPE] [@SERVER[:PORT]] [+subnet=PREFIX] [+tcp] [+dnssec] [+short]",
+		Use:     "query NAME [TYPE] [@SERVER[:PORT]] [+subnet=PREFIX] [+tcp] [+tls] [+dnssec] [+cookie] [+padding] [+keepalive] [+short]",
 		Short:   "Ask a name server, as dig does; shows which site answered from which snapshot",
 		Example: "  rhumb query www.cdn.demo.test A +subnet=203.0.113.64/28 @127.0.0.1:5300",
 		Args:    args(cobra.MinimumNArgs(1)),
@@ -56,11 +57,12 @@ const labServer = "127.0.0.1:5300"
 // parseQuestion reads words in any order.
 func parseQuestion(words []string) (*question, error) {
 	q := &question{qtype: dns.TypeA, server: labServer}
+	asked := ""
 	for _, w := range words {
 		var err error
 		switch {
 		case strings.HasPrefix(w, "@"):
-			q.server, err = serverAddress(w[1:])
+			asked = w
 		case strings.HasPrefix(w, "+"):
 			err = q.option(w[1:])
 		default:
@@ -76,14 +78,20 @@ func parseQuestion(words []string) (*question, error) {
 			return nil, err
 		}
 	}
+	if asked != "" {
+		var err error
+		if q.server, err = serverAddress(asked[1:], q.edns.port()); err != nil {
+			return nil, err
+		}
+	}
 	if _, ok := dns.IsDomainName(q.name); q.name == "" || !ok {
 		return nil, fmt.Errorf("%q is no domain name", q.name)
 	}
 	return q, nil
 }
 
-// serverAddress adds port 53 where none is named.
-func serverAddress(s string) (string, error) {
+// serverAddress adds the port where none is named.
+func serverAddress(s, port string) (string, error) {
 	if _, _, err := net.SplitHostPort(s); err == nil {
 		return s, nil
 	}
@@ -91,7 +99,7 @@ func serverAddress(s string) (string, error) {
 	if s == "" {
 		return "", errors.New("@ names no server")
 	}
-	return net.JoinHostPort(s, "53"), nil
+	return net.JoinHostPort(s, port), nil
 }
 
 func (q *question) option(o string) error {
@@ -113,7 +121,7 @@ func (q *question) option(o string) error {
 		}
 		q.subnet = p.Masked()
 	default:
-		return fmt.Errorf("no option +%s; there are +subnet=PREFIX, +tcp, +dnssec, +short", name)
+		return q.edns.word(name, value)
 	}
 	return nil
 }
@@ -135,17 +143,21 @@ func (q *question) message() *dns.Msg {
 		opt.Option = append(opt.Option, &dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: family,
 			SourceNetmask: uint8(q.subnet.Bits()), Address: q.subnet.Addr().AsSlice()})
 	}
+	q.edns.add(opt)
 	return m
 }
 
 // ask asks over UDP, and again over TCP when the answer is truncated.
 func (q *question) ask(ctx context.Context) (*dns.Msg, time.Duration, error) {
 	transport := "udp"
-	if q.tcp {
+	switch {
+	case q.edns.tls:
+		transport = "tcp-tls"
+	case q.tcp:
 		transport = "tcp"
 	}
-	for {
-		c := &dns.Client{Net: transport}
+	for again := true; ; again = false {
+		c := &dns.Client{Net: transport, TLSConfig: q.edns.tlsConfig()}
 		if deadline, ok := ctx.Deadline(); ok {
 			c.Timeout = time.Until(deadline)
 		}
@@ -153,6 +165,9 @@ func (q *question) ask(ctx context.Context) (*dns.Msg, time.Duration, error) {
 		if err == nil && reply.Truncated && transport == "udp" {
 			transport = "tcp"
 			continue
+		}
+		if err == nil && reply.Rcode == dns.RcodeBadCookie && again && q.edns.learn(reply) {
+			continue // once, with the cookie that came along (RFC 7873 section 5.3)
 		}
 		return reply, took, err
 	}
@@ -168,7 +183,7 @@ func (a *app) showReply(q *question, m *dns.Msg, took time.Duration) error {
 		return err
 	}
 	raw, err := json.Marshal(map[string]any{"server": q.server, "rcode": dns.RcodeToString[m.Rcode], "authoritative": m.Authoritative,
-		"answer": texts(m.Answer), "authority": texts(m.Ns), "additional": texts(additional(m)), "nsid": nsid(m), "subnet": subnetText(m), "took_ms": float64(took.Microseconds()) / 1000})
+		"answer": texts(m.Answer), "authority": texts(m.Ns), "additional": texts(additional(m)), "nsid": nsid(m), "subnet": subnetText(m), "cookie": q.edns.cookieText(m), "errors": extendedErrors(m), "took_ms": float64(took.Microseconds()) / 1000})
 	if err != nil {
 		return err
 	}
@@ -223,6 +238,12 @@ func writeReply(w io.Writer, s style, q *question, m *dns.Msg, took time.Duratio
 	}
 	if sub := subnetText(m); sub != "" {
 		fmt.Fprintf(w, ";; client subnet %s\n", sub)
+	}
+	if c := q.edns.cookieText(m); c != "" {
+		fmt.Fprintf(w, ";; cookie %s\n", c)
+	}
+	for _, e := range extendedErrors(m) {
+		fmt.Fprintf(w, ";; error %s\n", e)
 	}
 	fmt.Fprintf(w, ";; %d bytes from %s in %.1f ms\n", m.Len(), q.server, float64(took.Microseconds())/1000)
 }

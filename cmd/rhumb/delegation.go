@@ -51,6 +51,9 @@ func (u *unit) delegation(ctx context.Context, name string) (*api.Delegation, er
 
 // zoneOf reads a zone of the fleet from the store.
 func (u *unit) zoneOf(ctx context.Context, meta *placement.Zone) (*zone.Zone, error) {
+	if meta.Secondary != nil {
+		return nil, fmt.Errorf("%w: zone %s is copied from its primaries, and this unit may not hold it", api.ErrNotFound, meta.Name)
+	}
 	data, err := u.store.Blob(ctx, meta.SHA256)
 	if err != nil {
 		return nil, storeError(fmt.Errorf("zone %s: %w", meta.Name, err))

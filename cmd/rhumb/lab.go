@@ -282,7 +282,7 @@ func readZone(origin, file string, data []byte) (config.ZoneInfo, error) {
 		}
 		return config.ZoneInfo{}, err
 	}
-	return config.ZoneInfo{Names: z.Names()}, nil
+	return config.ZoneInfo{Names: z.Names(), Serial: z.Serial()}, nil
 }
 
 // applyRoot writes the root server's fleet into its own file store.

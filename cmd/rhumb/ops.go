@@ -23,7 +23,7 @@ type ops struct{ u *unit }
 
 func newOps(u *unit) api.Ops {
 	o := ops{u}
-	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Simulator: o}
+	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Retirer: o, Simulator: o}
 }
 
 // basis is the state upon which an operator's wish is judged.
@@ -346,7 +346,7 @@ func (o ops) judge(v *store.View, next *placement.Fleet, override []string) ([]p
 		return nil, 0, err
 	}
 	answers, _ := decide.AnswerChange(before, after)
-	return decide.JudgeApply(v.Inventory, &inv, before, after, override), answers, nil
+	return append(decide.JudgeDeletions(v.Inventory, &inv, v.Announced), decide.JudgeApply(v.Inventory, &inv, before, after, override)...), answers, nil
 }
 
 // whatIf is the snapshot which an inventory would give with the present votes. It

@@ -79,7 +79,8 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	b := u.cfg.BGP
 	c := bgp.Config{Site: site.Name, SiteNumber: site.Number, Node: u.cfg.Node.Name, ASN: b.ASN, MarkerASN: b.MarkerASN, RouterID: b.RouterID,
 		Port: b.Port, Mode: u.cfg.Mode, Host: bgp.NewLoopback(), NextHop4: b.NextHop4, NextHop6: b.NextHop6,
-		InUse: u.inUse, Events: func(e bgp.Event) { u.event(routeEvent(e)) }, Logger: u.log, Registerer: u.metrics}
+		InUse: u.inUse, Events: func(e bgp.Event) { u.event(routeEvent(e)) }, BFDEvents: func(e bgp.BFDEvent) { tellBFD(u.event, e) },
+		Logger: u.log, Registerer: u.metrics}
 	for _, a := range u.cfg.Listen.Top {
 		c.Addresses = append(c.Addresses, a.Addr())
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -19,23 +20,28 @@ import (
 // clients make a query stand for many requests, and by queries every cluster would
 // look idle, to a drain that asks for headroom as well.
 func addDNS(u *unit) error {
-	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
-		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics}
-	for _, a := range u.cfg.Listen.Top {
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.TopLevel, Addr: a})
+	c, err := dnsConfig(u)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
 	}
-	for _, a := range u.cfg.Listen.Low {
-		c.Listeners = append(c.Listeners, authdns.Listener{Level: placement.LowLevel, Addr: a})
+	x, err := newTransfers(u)
+	if err != nil {
+		return err
+	}
+	c.Transfers = x.desk
+	if err := x.listenTLS(u, &c); err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	srv, err := authdns.New(c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	first := make(chan struct{})
-	z := &zoneKeeper{zones: srv, blob: u.store.Blob, log: u.log, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
+		x.report(st.Zones)
 		n.DNS = &st
 	})
 	u.add("authdns", func(ctx context.Context) error {
@@ -48,6 +54,11 @@ func addDNS(u *unit) error {
 		return srv.Run(ctx)
 	})
 	u.add("zones", z.run)
+	u.add("notify", x.notifier.Run)
+	u.add("secondaries", x.in.Run)
+	if file := u.cfg.DNS.Cookies; file != "" {
+		u.add("cookies", func(ctx context.Context) error { return followSecrets(ctx, file, c.Secrets, srv.SetSecrets, u.log) })
+	}
 	return nil
 }
 
@@ -64,12 +75,17 @@ type zoneServer interface {
 type zoneKeeper struct {
 	zones zoneServer
 	blob  func(ctx context.Context, sha string) ([]byte, error)
-	log   *slog.Logger
+	// copies holds the zones that come from primaries; nil: there are none.
+	copies copies
+	// changed tells of a copy which is new, or may no longer be served.
+	changed <-chan struct{}
+	log     *slog.Logger
 	// wanted is the newest inventory; Apply puts it, run takes it.
 	wanted box[*placement.Inventory]
 	// held are the sources in the server, by name of zone; owned by run.
 	held map[string]authdns.Source
-	// complete and steered are what the sources in the server were made from; owned by run.
+	// complete and steered are what the sources in the server were made from, copies
+	// as they were held; owned by run.
 	complete []placement.Zone
 	steered  []string
 	// ready is called each time that the server has all zones it shall have; may be nil.
@@ -98,6 +114,11 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case inv = <-z.wanted:
+			z.want(inv)
+		case <-z.changed:
+			if inv == nil {
+				continue
+			}
 		case <-retry:
 		}
 		retry = nil
@@ -123,7 +144,7 @@ func (z *zoneKeeper) tellReady() {
 // serves tells whether the server has what the inventory wants. The steered names
 // count as well: a name that only a service has must not be denied.
 func (z *zoneKeeper) serves(inv *placement.Inventory) bool {
-	return z.held != nil && slices.Equal(z.complete, inv.Zones) && slices.Equal(z.steered, steeredNames(inv))
+	return z.held != nil && reflect.DeepEqual(z.complete, z.asHeld(inv.Zones)) && slices.Equal(z.steered, steeredNames(inv))
 }
 
 // load fetches every zone by its digest and hands all over. The error names the
@@ -135,7 +156,14 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 	held := make(map[string]authdns.Source)
 	var sources []authdns.Source
 	var errs []error
-	for _, zone := range inv.Zones {
+	zones := z.asHeld(inv.Zones)
+	for i, zone := range inv.Zones {
+		if zone.Secondary != nil {
+			src := z.copySource(zones[i])
+			src.Steered = steered
+			sources, held[zone.Name] = append(sources, src), src
+			continue
+		}
 		src := authdns.Source{Zone: zone}
 		data, err := z.blob(ctx, zone.SHA256)
 		if err == nil {
@@ -160,7 +188,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 		z.complete = nil
 		return errors.Join(errs...)
 	}
-	z.complete, z.steered = slices.Clone(inv.Zones), steered
+	z.complete, z.steered = zones, steered
 	return nil
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"rhumb/authdns"
+	"rhumb/authdns/transfer"
 	"rhumb/placement"
 )
 
@@ -23,7 +26,7 @@ func (f *fakeZones) SetZones(sources []authdns.Source) []error {
 	var out []string
 	var steered []string
 	for _, s := range sources {
-		out = append(out, s.Zone.Name+" "+string(s.Data))
+		out = append(out, strings.Join(strings.Fields(s.Zone.Name+" "+string(s.Data)+" "+s.Unserved), " "))
 		steered = s.Steered
 	}
 	f.set = append(f.set, strings.Join(out, ", ")+" | "+strings.Join(steered, " "))
@@ -92,6 +95,81 @@ func TestZoneKeeper(t *testing.T) {
 		time.Sleep(10 * zoneRetry)
 		synctest.Wait()
 		want("and then no more")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fakeCopies holds what a test says of each zone.
+type fakeCopies struct {
+	wanted []string
+	held   map[string]transfer.Held
+}
+
+func (f *fakeCopies) Set(zones []transfer.Incoming) {
+	f.wanted = nil
+	for _, z := range zones {
+		f.wanted = append(f.wanted, fmt.Sprintf("%s %v %s %g", z.Name, z.Primaries, z.Key, z.KeepNames))
+	}
+}
+
+func (f *fakeCopies) Held(zone string) (transfer.Held, bool) {
+	h, ok := f.held[zone]
+	return h, ok
+}
+
+// TestZoneKeeperCopies: zones that come from primaries reach the server as they are
+// held, and keep no other zone waiting.
+func TestZoneKeeperCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zones, held := &fakeZones{}, &fakeCopies{held: map[string]transfer.Held{"c.test": {Unserved: "not received yet"}}}
+		changed := make(chan struct{}, 1)
+		z := &zoneKeeper{zones: zones, copies: held, changed: changed, log: slog.New(slog.DiscardHandler), wanted: newBox[*placement.Inventory](),
+			blob: func(_ context.Context, sha string) ([]byte, error) { return []byte(sha), nil }}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- z.run(ctx) }()
+		want := func(step string, sets ...string) {
+			t.Helper()
+			synctest.Wait()
+			if !slices.Equal(zones.set, sets) {
+				t.Errorf("%s: the server was given %q, want %q", step, zones.set, sets)
+			}
+			zones.set = nil
+		}
+		changed <- struct{}{}
+		want("nothing is known yet")
+		s := zoneInv("w", "a.test 1", "c.test")
+		s.Inventory.Safety.KeepNames = 0.7
+		s.Inventory.Zones[1].Secondary = &placement.Secondary{Primaries: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}, Key: "k."}
+		z.Apply(ctx, s)
+		want("never received", "a.test 1, c.test not received yet | w")
+		if got := strings.Join(held.wanted, ", "); got != "c.test [192.0.2.1:53] k. 0.7" {
+			t.Errorf("to be copied: %s", got)
+		}
+		for _, h := range []transfer.Held{{Data: []byte("v1"), SHA256: "1", Serial: 1}, {Data: []byte("v2"), SHA256: "2", Serial: 2}} {
+			held.held["c.test"] = h
+			changed <- struct{}{}
+			want("received", "a.test 1, c.test "+string(h.Data)+" | w")
+		}
+		changed <- struct{}{}
+		want("told, and nothing is new")
+		held.held["c.test"] = transfer.Held{Data: []byte("v2"), SHA256: "2", Serial: 2, Unserved: "expired"}
+		changed <- struct{}{}
+		want("expired", "a.test 1, c.test v2 expired | w")
+
+		shrinks := *s.Inventory.Zones[1].Secondary
+		shrinks.AllowShrink = true
+		next := zoneInv("w", "a.test 1", "c.test")
+		next.Inventory.Safety.KeepNames = 0.7
+		next.Inventory.Zones[1].Secondary = &shrinks
+		z.Apply(ctx, next)
+		synctest.Wait()
+		if got := strings.Join(held.wanted, ", "); got != "c.test [192.0.2.1:53] k. 0" {
+			t.Errorf("to be copied with allow_shrink: %s", got)
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

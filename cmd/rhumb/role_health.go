@@ -24,7 +24,7 @@ func addHealth(u *unit) {
 	units := health.NewUnits(u.socket(aliveSocket), u.log)
 	u.add("units", units.Run)
 	snaps := newSnapshotBox()
-	u.appliers = append(u.appliers, snaps)
+	u.appliers = append(u.appliers, snaps, newCappedCounter(u.metrics))
 	var agent atomic.Pointer[health.Agent]
 	u.reports = append(u.reports, func(n *placement.Node) {
 		if a := agent.Load(); a != nil {

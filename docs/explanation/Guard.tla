@@ -2,6 +2,8 @@
 (* Who may take one global prefix off the world: Anchors, Slots and witness.  *)
 (* anchors-slots-witness.md tells the same in words; bgp/guard/spec_test.go   *)
 (* walks through every state of small fleets by these very actions.           *)
+(* A retirement is no part of it: from that order on nothing is promised of   *)
+(* the prefix, and without it no configuration takes the last step.           *)
 EXTENDS Naturals, FiniteSets
 CONSTANTS Sites, K, Min      \* sites of the prefix, its slots, its anchors
 ASSUME Min >= 1 /\ K <= Cardinality(Sites) - Min

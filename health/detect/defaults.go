@@ -18,9 +18,11 @@ type Config struct {
 	Early int
 	// MaxHold ends a hold at last, lest the true loss of most sites be hidden.
 	MaxHold time.Duration
-	// LeaveFor is how long a subject may stay away after it said goodbye (an
-	// upgrade, a restart) before it counts as down.
+	// LeaveFor is how long a subject may stay away at the most after it said goodbye
+	// (an upgrade, a restart) before it counts as down, whatever it said itself.
 	LeaveFor time.Duration
+	// BackWithin is what this node says of itself when it leaves.
+	BackWithin time.Duration
 }
 
 // Defaults returns the times for a beat interval.
@@ -51,6 +53,6 @@ func Defaults(interval time.Duration) Config {
 	many := 2*interval + 100*time.Millisecond
 	one := max(2*time.Second, 6*interval)
 	between := func(part time.Duration) time.Duration { return many + (one-many)*part/100 }
-	return Config{Interval: interval, MaxHold: 25 * time.Second, LeaveFor: 30 * time.Second, Early: 4,
+	return Config{Interval: interval, MaxHold: 25 * time.Second, LeaveFor: 30 * time.Second, BackWithin: 15 * time.Second, Early: 4,
 		Timeouts: [manyPaths]time.Duration{one, between(40), between(20), between(8), many}}
 }

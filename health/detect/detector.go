@@ -96,14 +96,14 @@ func (d *Detector) Report(id, by uint32, slot uint64, heard, at time.Duration) (
 	d.advance(at - 1)
 	v := s.via(by, at)
 	switch {
-	case v.slot > 0 && slot == v.slot, s.state == Left && slot <= s.slot:
+	case v.slot > 0 && slot == v.slot, s.state == Left && slot <= s.slot, heard < s.reborn:
 		return false
 	case v.slot > 0 && slot < v.slot, s.implausible(slot, at, d.cfg.Interval):
 		again := v.odd > 0 && slot > v.odd && slot-v.odd <= restartSlots
 		if v.odd = slot; !again {
 			return false
 		}
-		d.Restart(id) // it has begun to count anew, and we did not hear it say so
+		d.Restart(id, heard) // it has begun to count anew, and we did not hear it say so
 	}
 	v.report(slot, min(heard, at))
 	d.heard(s, v, at)
@@ -151,10 +151,12 @@ func (d *Detector) Next() time.Duration {
 	return min(d.queue[0].key, d.nextTick())
 }
 
-// Restart forgets the slots of a subject: it has begun to count anew.
-func (d *Detector) Restart(id uint32) {
+// Restart forgets the slots of a subject: it has begun to count anew. What relays have
+// heard of it before is of another life; taken for news of this one, it would be old
+// enough to look like its end.
+func (d *Detector) Restart(id uint32, at time.Duration) {
 	if s := d.subjects[id]; s != nil {
-		s.slot = 0
+		s.slot, s.reborn = 0, at
 		for i := range s.vias {
 			v := &s.vias[i]
 			*v = via{id: v.id, at: v.at}
@@ -162,14 +164,27 @@ func (d *Detector) Restart(id uint32) {
 	}
 }
 
-// Leave takes a goodbye: the subject may stay away for a while from now on.
-func (d *Detector) Leave(id uint32, slot uint64, at time.Duration) {
-	if s := d.subjects[id]; s != nil {
-		at = max(at, d.now)
-		d.advance(at - 1)
-		s.slot, s.heard = max(s.slot, slot), at
-		d.set(s, Left, at)
+// Leave takes a goodbye: the subject expects to be back within a time (0: it does not
+// say), and is no failure until then, or until LeaveFor. Whoever says so again and again
+// is not believed: a process which ends in order at each start serves nobody.
+func (d *Detector) Leave(id uint32, slot uint64, within, at time.Duration) {
+	s := d.subjects[id]
+	if s == nil {
+		return
 	}
+	at = max(at, d.now)
+	d.advance(at - 1)
+	if s.state != Left && !s.goodbye(at) {
+		return
+	}
+	if within <= 0 || within > d.cfg.LeaveFor {
+		within = d.cfg.LeaveFor
+	}
+	if s.state != Left {
+		s.till = at + within
+	}
+	s.slot, s.heard = max(s.slot, slot), at
+	d.set(s, Left, at)
 }
 
 // heard notes evidence of life, and what follows from it.

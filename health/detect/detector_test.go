@@ -217,7 +217,7 @@ func TestPauseOfTheObserver(t *testing.T) {
 func TestLeave(t *testing.T) {
 	w := newWorld(t, 2, 3)
 	w.run(2*time.Second, 2, 3)
-	w.d.Leave(2, w.slot, w.now)
+	w.d.Leave(2, w.slot, 0, w.now)
 	if w.d.Report(2, 1, w.slot, w.now, w.now) {
 		t.Error("a beat before the goodbye counted")
 	}
@@ -225,6 +225,75 @@ func TestLeave(t *testing.T) {
 	w.expect(2, Left)
 	w.run(25*time.Second, 3)
 	w.expect(2, Down)
+}
+
+// TestLeaveWithin: the subject says when it expects to be back, up to a cap. What another
+// observer thinks of it is not asked here; its silence without a word is a failure as ever.
+func TestLeaveWithin(t *testing.T) {
+	for _, c := range []struct {
+		within, downIn time.Duration
+	}{{4 * time.Second, 4 * time.Second}, {0, 30 * time.Second}, {time.Hour, 30 * time.Second}} {
+		w := newWorld(t, 2, 3)
+		w.run(2*time.Second, 2, 3)
+		left := w.now + 10*ms // until there all is judged
+		w.d.Leave(2, w.slot, c.within, left)
+		w.run(c.downIn+time.Second, 3)
+		if last := w.last(); last.Subject != 2 || last.State != Down || last.At != left+c.downIn {
+			t.Errorf("back within %v: %+v, want down after %v", c.within, last, c.downIn)
+		}
+	}
+}
+
+// TestGoodbyesWearOut: a process that ends in order at each start is not held up for ever.
+func TestGoodbyesWearOut(t *testing.T) {
+	w := newWorld(t, 2, 3)
+	for i := range maxByes + 1 {
+		w.run(2*time.Second, 2, 3)
+		w.d.Leave(2, w.slot, 10*time.Second, w.now)
+		w.d.Leave(2, w.slot+1, 10*time.Second, w.now) // said again, since datagrams get lost
+		w.slot++
+		w.run(3*time.Second, 3)
+		w.expect(2, map[bool]State{true: Left, false: Down}[i < maxByes])
+	}
+	w.run(time.Second, 2, 3)
+	w.expect(2, Up)
+	w.run(byesIn, 2, 3)
+	w.d.Leave(2, w.slot, 10*time.Second, w.now)
+	w.run(3*time.Second, 3)
+	w.expect(2, Left) // and is believed again
+}
+
+// TestReturnIsNotJudgedByOldWords: when a subject that left has started anew, relays
+// still say for a moment when they heard it in its last life. That is no sign of this
+// one, nor of its end.
+func TestReturnIsNotJudgedByOldWords(t *testing.T) {
+	for name, before := range map[string]func(*world){
+		"after a goodbye": func(w *world) { w.d.Leave(2, w.slot, 10*time.Second, w.now) },
+		"after a pause":   func(*world) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2, 3)
+			w.run(2*time.Second, 2, 102, 3)
+			old, heard := w.slot+1, w.now+30*ms // a beat that only the relay has heard
+			before(w)
+			w.run(900*ms, 3)
+			w.d.Restart(2, w.now) // by its votes, before its first beat
+			if w.d.Report(2, 1, old, heard, w.now) {
+				t.Error("the word of another life counted")
+			}
+			w.slot = 0
+			for i := range 30 {
+				w.now += 100 * ms
+				w.slot++
+				w.d.Hear(2, 0, w.slot, w.now)
+				w.d.Hear(3, 0, 1000+w.slot, w.now)
+				w.d.Due(w.now)
+				if s := w.d.State(2); s != Up {
+					t.Fatalf("beat %d: %s", i, s)
+				}
+			}
+		})
+	}
 }
 
 // TestOldBeatsAreNoEvidence: on each path the slot must rise.
@@ -244,7 +313,7 @@ func TestOldBeatsAreNoEvidence(t *testing.T) {
 			t.Errorf("slot %d by %d: want fresh %v", c.slot, c.via, c.fresh)
 		}
 	}
-	w.d.Restart(2)
+	w.d.Restart(2, w.now)
 	if !w.d.Hear(2, 0, 1, w.now) {
 		t.Error("a subject that started anew is not heard")
 	}

@@ -3,7 +3,9 @@ package detect
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
+	"time"
 )
 
 // take handles datagrams that were read.
@@ -34,7 +36,7 @@ func (l *Link) hear(data []byte) {
 	p.in[OK].Add(1)
 	p.heard.Store(int64(l.now))
 	if restarted {
-		l.d.Restart(uint32(p.Node))
+		l.d.Restart(uint32(p.Node), l.now)
 	}
 	switch b.Kind {
 	case KindBeat, KindVector:
@@ -49,8 +51,22 @@ func (l *Link) hear(data []byte) {
 	case KindReply:
 		l.hearReply(p, b.Body)
 	case KindLeave:
-		l.d.Leave(uint32(p.Node), uint64(b.Seq), l.now)
+		l.d.Leave(uint32(p.Node), uint64(b.Seq), within(b.Body), l.now)
 	}
+}
+
+// appendWithin writes when the sender of a goodbye expects to be back: milliseconds, in
+// two bytes. Releases before sent no body; what stands behind is for later ones.
+func appendWithin(buf []byte, d time.Duration) []byte {
+	return binary.BigEndian.AppendUint16(buf, uint16(min(max(d.Milliseconds(), 0), math.MaxUint16)))
+}
+
+// within reads it; 0 where the sender does not say.
+func within(body []byte) time.Duration {
+	if len(body) < 2 {
+		return 0
+	}
+	return time.Duration(binary.BigEndian.Uint16(body)) * time.Millisecond
 }
 
 // sender finds out who sent a datagram, and whether it is in his hand.

@@ -107,9 +107,23 @@ func (l *Link) Run(ctx context.Context) error {
 		}
 	}
 	l.takeMail()
-	l.send(KindLeave, l.leaveSlot(), nil)
-	l.out.flush()
+	l.leave()
 	return nil
+}
+
+// goodbyes is how often a goodbye is said, within one interval: whoever misses it takes
+// the restart for a death, and datagrams get lost.
+const goodbyes = 3
+
+// leave says goodbye, and when this node expects to be back.
+func (l *Link) leave() {
+	for i := range goodbyes {
+		if i > 0 {
+			time.Sleep(l.cfg.Times.Interval / goodbyes)
+		}
+		l.send(KindLeave, l.leaveSlot()+uint32(i), func(buf []byte, _ *peer) []byte { return appendWithin(buf, l.cfg.Times.BackWithin) })
+		l.out.flush()
+	}
 }
 
 const (

@@ -16,10 +16,13 @@ import (
 //	target,via,recv_ms,seq   a beat: seq is its send slot, via 0 the direct path
 //	sync,,MS,                the time is MS, and all beats up to it have been given
 //	end,,MS,                 run the clock out to MS and end
+//	format,,2,               first of all: there are goodbyes in it
+//	leave,target,recv_ms,ms  a goodbye, with the time within which it means to be back
 //
 // Out come `target,t_ms,state` for each change (every target begins as up), and
-// `sync,MS` as the answer to a sync, behind all changes up to MS. It returns at
-// the end row, or where the input ends. Nothing printed is ever revised.
+// `sync,MS` as the answer to a sync, behind all changes up to MS. The state left is
+// printed for traces of format 2 alone, so that readers of the first know all that there
+// are. It returns at the end row, or where the input ends. Nothing printed is ever revised.
 //
 // Memory grows with targets and paths, not with the length of the trace.
 func Replay(in io.Reader, out io.Writer, cfg Config) error {
@@ -37,7 +40,10 @@ type replay struct {
 	out   *bufio.Writer
 	shown map[uint32]State // last printed, by target
 	now   time.Duration
-	line  []byte // room for one line of output
+	lines int
+	// format of the trace, 1 unless it says so.
+	format time.Duration
+	line   []byte // room for one line of output
 }
 
 func (r *replay) run(in *bufio.Reader) error {
@@ -80,6 +86,9 @@ func (r *replay) take(line []byte) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if r.lines++; w.kind == rowFormat {
+		return false, r.setFormat(w.at / time.Millisecond)
+	}
 	if w.at < r.now {
 		return false, fmt.Errorf("the time falls from %d to %d ms", r.now.Milliseconds(), w.at.Milliseconds())
 	}
@@ -97,8 +106,11 @@ func (r *replay) take(line []byte) (done bool, err error) {
 		}
 		return false, r.out.Flush()
 	}
-	if limit := uint64(maxAge / r.d.cfg.Interval); w.slot > limit {
+	if limit := uint64(maxAge / r.d.cfg.Interval); w.kind == rowBeat && w.slot > limit {
 		return false, fmt.Errorf("seq %d: above %d", w.slot, limit)
+	}
+	if w.kind == rowLeave {
+		return false, r.leave(w)
 	}
 	if r.d.subjects[w.target] == nil {
 		r.d.Add(w.target)
@@ -106,6 +118,25 @@ func (r *replay) take(line []byte) (done bool, err error) {
 	r.d.Hear(w.target, w.via, w.slot, w.at)
 	r.print()
 	return false, nil
+}
+
+// setFormat takes the row which says what is to come.
+func (r *replay) setFormat(n time.Duration) error {
+	if r.lines > 1 || n < 1 || n > traceFormat {
+		return fmt.Errorf("format %d in row %d: want 1 to %d, in the first row", n, r.lines, traceFormat)
+	}
+	r.format = n
+	return nil
+}
+
+// leave takes a goodbye; of one that was never heard there is nothing to hold.
+func (r *replay) leave(w row) error {
+	if r.format < traceFormat {
+		return fmt.Errorf("a goodbye in a trace which does not begin with format,,%d,", traceFormat)
+	}
+	r.d.Leave(w.target, r.d.Slot(w.target), time.Duration(w.slot)*time.Millisecond, w.at)
+	r.print()
+	return nil
 }
 
 // finish judges everything up to a time.

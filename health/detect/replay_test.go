@@ -42,6 +42,11 @@ func TestReplayContract(t *testing.T) {
 		{"the clock runs out at end", dead + "end,,31595,", "7,31595,down\n"},
 		{"a beat at the due time is there", dead + "7,0,31595,105\nend,,31700,\n", ""},
 		{"rows behind end are not read", "end,,1,\nnonsense\n", ""},
+		{"a goodbye, and it does not come back", "format,,2,\n" + dead + "leave,7,29750,5000\nend,,40000,\n", "7,29750,left\n7,34750,down\n"},
+		{"a goodbye, and back in time", "format,,2,\n" + dead + "leave,7,29750,5000\n7,0,33020,110\nend,,33020,\n", "7,29750,left\n7,33020,up\n"},
+		{"a goodbye twice is one", "format,,2,\n" + dead + "leave,7,29750,5000\nleave,7,29800,5000\nend,,40000,\n", "7,29750,left\n7,34750,down\n"},
+		{"a goodbye of one never heard", "format,,2,\nleave,7,29750,5000\nend,,40000,\n", ""},
+		{"the first format may be named", "format,,1,\n" + dead + "end,,31595,", "7,31595,down\n"},
 		{"CRLF", "sync,,1,\r\nend,,2,\r\n", "sync,1\n"},
 		{"years of silence", dead + "end,,900000000000,\n", "7,31595,down\n"},
 	} {
@@ -67,6 +72,9 @@ func TestReplayBadInput(t *testing.T) {
 		{"a blank line", "\n", "line 1"},
 		{"too large", "0,0,99999999999999999999,0\n", "above"},
 		{"a slot that overflows", "0,0,1,999999999999\n", "seq"},
+		{"a goodbye in the first format", "leave,7,10,1\n", "format,,2,"},
+		{"a format of later", "format,,3,\n", "want 1 to 2"},
+		{"a format too late", "0,0,10,0\nformat,,2,\n", "in the first row"},
 		{"an endless line", strings.Repeat("1", 1<<17), "line 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,7 +182,7 @@ func changes(out string) string {
 }
 
 func FuzzParseRow(f *testing.F) {
-	for _, s := range []string{"0,0,10,0", "sync,,5,", "end,,5,", "1,2,3", ",,,", "a,b,c,d", "18446744073709551616,0,0,0"} {
+	for _, s := range []string{"0,0,10,0", "sync,,5,", "end,,5,", "leave,1,5,1000", "format,,2,", "1,2,3", ",,,", "a,b,c,d", "18446744073709551616,0,0,0"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
@@ -186,6 +194,7 @@ func FuzzParseRow(f *testing.F) {
 }
 
 func FuzzReplay(f *testing.F) {
+	f.Add([]byte("format,,2,\n0,0,10,0\nleave,0,20,3000\n0,0,900,8\nend,,9000,\n"))
 	f.Add([]byte("0,0,10,0\n0,1,12,0\nsync,,500,\n1,0,600,2\nend,,90000,\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var out strings.Builder

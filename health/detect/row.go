@@ -14,7 +14,13 @@ const (
 	rowBeat rowKind = iota
 	rowSync         // the time is now at, and every beat up to it has been given
 	rowEnd
+	rowLeave  // target says goodbye, and is back within slot milliseconds
+	rowFormat // the first row: which rows are to be expected
 )
+
+// traceFormat is the newest format of traces: 1 has beats, sync and end, and needs no
+// row that says so; 2 has goodbyes, too.
+const traceFormat = 2
 
 // row is one line of a trace.
 type row struct {
@@ -34,7 +40,7 @@ const (
 )
 
 var (
-	errFields = errors.New("want target,via,recv_ms,seq or sync,,MS, or end,,MS,")
+	errFields = errors.New("want target,via,recv_ms,seq or sync,,MS, or end,,MS, or leave,target,recv_ms,within_ms or format,,N,")
 	errNumber = errors.New("want a non-negative integer")
 )
 
@@ -55,10 +61,14 @@ func parseRow(line []byte) (r row, err error) {
 		r.kind = rowSync
 	case "end":
 		r.kind = rowEnd
+	case "format":
+		r.kind = rowFormat
+	case "leave": // as a beat, with the target where that has its path
+		r.kind, f[0], f[1] = rowLeave, f[1], []byte("0")
 	}
 	ms, err := number("recv_ms", f[2], maxMs)
 	r.at = time.Duration(ms) * time.Millisecond
-	if r.kind != rowBeat {
+	if r.kind != rowBeat && r.kind != rowLeave {
 		if err == nil && len(f[1])+len(f[3]) > 0 {
 			err = errFields
 		}

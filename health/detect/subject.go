@@ -29,8 +29,35 @@ type subject struct {
 	// missed. Both say something about the observer, too.
 	fresh, run time.Duration
 	retry      time.Duration // an early verdict lacked proof: look again then
-	key        time.Duration // when to look at it next, at the latest
-	place      int           // in the queue
+	life
+	key   time.Duration // when to look at it next, at the latest
+	place int           // in the queue
+}
+
+// life is when a subject came and went, by its own word.
+type life struct {
+	reborn time.Duration          // when it was first known to have started anew
+	till   time.Duration          // having left, until when it is expected back
+	byes   [maxByes]time.Duration // its last goodbyes, by turns
+	said   int                    // how many there were
+}
+
+// maxByes goodbyes within byesIn are believed. Two restarts in a row happen to any
+// operator; whoever leaves at once after each start is broken.
+const (
+	maxByes = 3
+	byesIn  = time.Minute
+)
+
+// goodbye notes one and tells whether it is believed.
+func (l *life) goodbye(at time.Duration) bool {
+	oldest := l.byes[l.said%maxByes]
+	if l.said >= maxByes && at-oldest < byesIn {
+		return false
+	}
+	l.byes[l.said%maxByes] = at
+	l.said++
+	return true
 }
 
 // alive tells whether the observer takes the subject for living.
@@ -83,7 +110,7 @@ func (s *subject) timeout(c *Config) time.Duration {
 func (s *subject) due(c *Config) time.Duration {
 	switch s.state {
 	case Left:
-		return wholeMs(s.heard + c.LeaveFor)
+		return wholeMs(s.till)
 	case Up, Path:
 	default:
 		return never

@@ -77,6 +77,12 @@ type Zone struct {
 	Size        int             `json:"size"`
 	Names       int             `json:"names"`
 	NameServers string          `json:"name_servers,omitempty"`
+	// Primaries are those that the zone is copied from; empty where it has a file.
+	Primaries []string `json:"primaries,omitempty"`
+	// Copied tells that others may copy the zone.
+	Copied bool `json:"copied,omitempty"`
+	// Received is when the last unit has received the version that it serves.
+	Received placement.Time `json:"received,omitzero"`
 	// Serials from lowest to highest as served; one when all agree.
 	Serials []uint32 `json:"serials"`
 	// Served by so many units, of Units which answer DNS at all.
@@ -99,7 +105,7 @@ func ZonesOf(s State) []Zone {
 	out := make([]Zone, 0, len(inv.Zones))
 	for _, z := range inv.Zones {
 		view := Zone{Name: z.Name, Level: z.Level, SHA256: z.SHA256, Size: z.Size, Names: z.Names,
-			NameServers: z.NameServers, Serials: []uint32{}, Steered: steered(inv, z.Name)}
+			NameServers: z.NameServers, Primaries: primaries(z.Secondary), Copied: z.Transfer != nil, Serials: []uint32{}, Steered: steered(inv, z.Name)}
 		for i := range s.Nodes {
 			view.serve(&s.Nodes[i])
 		}
@@ -113,6 +119,18 @@ func ZonesOf(s State) []Zone {
 	return out
 }
 
+// primaries are the addresses that a zone is copied from, in order.
+func primaries(s *placement.Secondary) []string {
+	if s == nil {
+		return nil
+	}
+	var out []string
+	for _, a := range s.Primaries {
+		out = append(out, a.String())
+	}
+	return out
+}
+
 func (z *Zone) serve(n *placement.Node) {
 	if n.DNS == nil {
 		return
@@ -123,6 +141,12 @@ func (z *Zone) serve(n *placement.Node) {
 			continue
 		}
 		z.Served++
+		if len(z.Primaries) > 0 {
+			z.Names = max(z.Names, st.Names) // the fleet has no file to count
+		}
+		if st.Received.After(z.Received) {
+			z.Received = st.Received
+		}
 		z.Serials = append(z.Serials, st.Serial)
 		if st.Error != "" {
 			z.Errors = append(z.Errors, ZoneError{Unit: n.Name + "/" + n.Unit, Error: st.Error})

@@ -18,6 +18,7 @@ type Ops struct {
 	Applier   Applier
 	History   Historian
 	Slots     SlotFreer
+	Retirer   Retirer
 	Simulator Simulator
 }
 

@@ -55,6 +55,7 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/sessions", roleRead, "Client sessions by node; ?site= &state=", nil, List[Sessions]{}, s.getSessions},
 		{"GET", "/nodes", roleRead, "Units as they report themselves", nil, List[placement.Node]{}, s.getNodes},
 		{"GET", "/slots", roleRead, "Slots and anchors of each prefix", nil, List[Slot]{}, s.getSlots},
+		{"GET", "/prefixes", roleRead, "Anycast prefixes: who announces them, and which go for good", nil, List[Prefix]{}, s.getPrefixes},
 		{"GET", "/checks", roleRead, "The last look of each check, failed ones first; ?site=", nil, List[Check]{}, s.getChecks},
 		{"GET", "/availability", roleRead, "Servers, sites and services: how much of the time each vantage saw them work; ?site=", nil, List[Figure]{}, s.getAvailability},
 		{"GET", "/rules", roleRead, "The one table of rules", nil, List[placement.Rule]{}, s.getRules},
@@ -81,6 +82,8 @@ func (s *Server) changeEndpoints() []endpoint {
 		{"POST", "/freeze", roleOperate, "Decide nothing by itself any more", ReasonRequest{}, Outcome{}, s.postFreeze},
 		{"POST", "/thaw", roleOperate, "Decide again", nil, Outcome{}, s.postThaw},
 		{"POST", "/slots/free", roleOperate, "Take a slot from a site that cannot give it back", FreeSlot{}, Outcome{}, s.postFreeSlot},
+		{"POST", "/prefixes/retire", roleOperate, "Withdraw a prefix for good, one site after the other", RetireRequest{}, Outcome{}, s.postRetire},
+		{"POST", "/prefixes/restore", roleOperate, "Take a retirement back", Restore{}, Outcome{}, s.postRestore},
 	}
 }
 

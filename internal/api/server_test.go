@@ -27,6 +27,7 @@ type fakeOps struct {
 	dial   placement.Dial
 	freeze placement.Freeze
 	apply  ApplyRequest
+	retire placement.Retirement
 	dry    bool
 }
 
@@ -76,6 +77,13 @@ func (f *fakeOps) Compare(from, to *placement.Fleet) []Change {
 func (f *fakeOps) FreeSlot(_ context.Context, s FreeSlot) (Outcome, error) {
 	return Outcome{Object: s.Prefix.String()}, f.err
 }
+func (f *fakeOps) Retire(_ context.Context, r placement.Retirement, dry bool) (Outcome, error) {
+	f.retire, f.dry = r, dry
+	return Outcome{Object: r.Prefix.String()}, f.err
+}
+func (f *fakeOps) Restore(_ context.Context, r Restore) (Outcome, error) {
+	return Outcome{Object: r.Prefix.String(), Text: "asked by " + r.Who}, f.err
+}
 func (f *fakeOps) Simulate(context.Context, SimulateRequest) (Forecast, error) {
 	return Forecast{Anycast: "unknown"}, f.err
 }
@@ -85,7 +93,7 @@ func testServer(t *testing.T, ops *fakeOps) *Server {
 	st, reg := testState(t), prometheus.NewRegistry()
 	s, err := New(Config{State: func() State { return st }, Gatherer: reg, Registerer: reg,
 		Events:   memoryLog{{ID: 1, At: ago(1e12), Kind: "bgp", Text: "one"}, {ID: 2, At: ago(1e9), Kind: "health", Site: "ams1", Text: "two"}},
-		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, History: ops, Slots: ops, Simulator: ops},
+		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, History: ops, Slots: ops, Retirer: ops, Simulator: ops},
 		Assets:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path) }),
 		Identity: Identity{Node: "ams1-a", Unit: "rhumb-dns", Version: "v0"}})
 	if err != nil {
@@ -110,7 +118,7 @@ func TestEveryReadAnswers(t *testing.T) {
 	for path, want := range map[string]string{
 		"/api/v1/status": `"healthy":true`, "/api/v1/sites": `"kind":"SiteList"`, "/api/v1/sites/ams1": `"name":"ams1"`,
 		"/api/v1/peers": `"kind":"PeerList"`, "/api/v1/peers/tyo1/routes": `"announced":"gshut"`, "/api/v1/zones/demo.test": `"serials":[1041]`,
-		"/api/v1/sessions?state=moving": `"moving":3`, "/api/v1/nodes": `"rhumb-director"`, "/api/v1/slots": `"free":false`,
+		"/api/v1/sessions?state=moving": `"moving":3`, "/api/v1/nodes": `"rhumb-director"`, "/api/v1/slots": `"free":false`, "/api/v1/prefixes": `"state":"announced"`,
 		"/api/v1/rules": `"max-drains"`, "/api/v1/config": `"revision":900`, "/api/v1/events?kind=health": `"items":[{"id":2`,
 		"/api/v1/config/history": `"revision":800,"who":"ann"`, "/api/v1/config/800": `"mode":"act"`, "/api/v1/config/diff?from=800": `"text":"act to "`,
 		"/api/v1/openapi.json": `"openapi":"3.1.0"`, "/livez": "ok", "/readyz?verbose": "[+] snapshot 1042.17",
@@ -146,6 +154,10 @@ func TestProblems(t *testing.T) {
 		"a field misspelt": {nil, "POST", "/api/v1/sites/ams1/drain", `{"raeson":"x"}`, 400, "raeson"},
 		"dial over all":    {nil, "POST", "/api/v1/sites/ams1/dial", `{"percent":101,"reason":"x"}`, 400, "not within"},
 		"force sideways":   {nil, "POST", "/api/v1/sites/ams1/force", `{"state":"left","reason":"x"}`, 400, "none of up"},
+		"retire nothing":   {nil, "POST", "/api/v1/prefixes/retire", `{"reason":"x"}`, 400, "is no prefix"},
+		"retire a host":    {nil, "POST", "/api/v1/prefixes/retire", `{"prefix":"192.0.2.1/24","reason":"x"}`, 400, "is no prefix"},
+		"retire past it":   {nil, "POST", "/api/v1/prefixes/retire", `{"prefix":"192.0.2.0/24","reason":"x","override":["retire"]}`, 400, "can be overridden"},
+		"restore for fun":  {nil, "POST", "/api/v1/prefixes/restore", `{"prefix":"192.0.2.0/24"}`, 400, "give a reason"},
 		"events of never":  {nil, "GET", "/api/v1/events?since=never", "", 400, "RFC 3339"},
 	}
 	for name, tt := range tests {
@@ -170,6 +182,8 @@ func TestChangesReachTheOps(t *testing.T) {
 		{"POST", "/api/v1/sites/ams1/dial", `{"percent":33.3,"reason":"heat"}`},
 		{"PUT", "/api/v1/pins/ams1", `{"revision":1041,"reason":"bug"}`},
 		{"POST", "/api/v1/freeze", `{"reason":"exam"}`},
+		{"POST", "/api/v1/prefixes/retire", `{"prefix":"192.0.2.0/24","reason":"sold","override":["blast-radius"]}`},
+		{"POST", "/api/v1/prefixes/restore", `{"prefix":"192.0.2.0/24","reason":"not sold"}`},
 		{"PUT", "/api/v1/config?dry_run=true", `{"fleet":{"version":1},"expect":1}`},
 	} {
 		if w := as(s, operator(), c.method, c.path, c.body); w.Code != 200 {
@@ -182,6 +196,9 @@ func TestChangesReachTheOps(t *testing.T) {
 	}
 	if ops.force.Object.String() != "ams1/web" || ops.force.State != placement.ForceDown || ops.dial.PerMille != 333 || ops.pin.Revision != 1041 || ops.freeze.Who != "eve" {
 		t.Errorf("force %+v, dial %+v, pin %+v, freeze %+v", ops.force, ops.dial, ops.pin, ops.freeze)
+	}
+	if r := ops.retire; r.Prefix.String() != "192.0.2.0/24" || r.Who != "eve" || r.Reason != "sold" || len(r.Override) != 1 || r.Since.IsZero() {
+		t.Errorf("retirement: %+v", r)
 	}
 	if !ops.apply.DryRun || ops.apply.Expect != 1 || ops.apply.Who != "eve" {
 		t.Errorf("apply: %+v", ops.apply)

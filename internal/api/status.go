@@ -151,7 +151,7 @@ func Notices(s State, sites []Site) []Notice {
 	n.intents(&s)
 	n.modes(s.inventory())
 	n.verdicts(&s)
-	n.routes(sites)
+	n.routes(sites, s.inventory())
 	n.zones(&s)
 	n.alarms(&s)
 	n.skew(&s)
@@ -248,14 +248,19 @@ func (n *notices) verdicts(s *State) {
 	}
 }
 
-// routes finds prefixes which nobody announces, and lowerings which were refused.
-func (n *notices) routes(sites []Site) {
+// routes finds prefixes which nobody announces, though nobody has retired them, and
+// lowerings which were refused.
+func (n *notices) routes(sites []Site, inv *placement.Inventory) {
 	heard, loud := make(map[string]bool), make(map[string]bool)
 	for _, site := range sites {
 		for _, r := range site.Routes {
 			p := r.Prefix.String()
 			if r.Refusal != nil {
-				n.add(Warn, "RouteRefused", site.Name+" "+p, "%s stays at %s at %s: %v", p, r.Announced, site.Name, r.Refusal)
+				hint := ""
+				if r.Refusal.Hint != "" {
+					hint = "; " + r.Refusal.Hint
+				}
+				n.add(Warn, "RouteRefused", site.Name+" "+p, "%s stays at %s at %s: %v%s", p, r.Announced, site.Name, r.Refusal, hint)
 			}
 			if r.Origin == "invalid" {
 				n.add(Page, "OriginInvalid", site.Name+" "+p, "the RPKI calls our origin of %s at %s invalid (%s); announced: %s", p, site.Name, r.OriginText, r.Announced)
@@ -268,7 +273,7 @@ func (n *notices) routes(sites []Site) {
 	}
 	for _, site := range sites {
 		for _, r := range site.Routes {
-			if p := r.Prefix.String(); heard[p] && !loud[p] {
+			if p := r.Prefix.String(); heard[p] && !loud[p] && inv.Retired(r.Prefix) == nil {
 				n.add(Page, "PrefixNowhereAnnounced", p, "%s is announced nowhere", p)
 			}
 		}

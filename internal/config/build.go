@@ -331,23 +331,13 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	if out.Level != placement.TopLevel && out.Level != placement.LowLevel {
 		d.fail(append(at, "level"), "%q: want top or low", z.Level)
 	}
-	file := resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone"))
-	data, err := b.read(file)
-	if err != nil {
-		d.fail(at, "%s: %s", file, rootCause(err))
+	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
+	switch {
+	case out.Secondary == nil && !b.zoneFile(d, at, &out, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
 		return
+	case out.Secondary != nil && z.File != "":
+		d.fail(append(at, "file"), "a secondary has no file: its primaries send it")
 	}
-	info, err := read(out.Name, file, data)
-	if err != nil {
-		d.errs = append(d.errs, err)
-		return
-	}
-	sum := sha256.Sum256(data)
-	out.SHA256, out.Size, out.Names = hex.EncodeToString(sum[:]), len(data), len(info.Names)
-	for _, n := range info.Names {
-		b.zoneOf[n] = out.Name
-	}
-	b.out.Blobs[out.SHA256] = data
 	if ns := z.NameServers; ns != nil {
 		out.NameServers = "ns/" + strings.TrimSuffix(out.Name, ".")
 		b.out.Services = append(b.out.Services, placement.Service{Name: out.NameServers, Zone: out.Name,
@@ -355,6 +345,27 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 		b.checkNameServers(d, append(at, "name_servers"), ns)
 	}
 	b.out.Zones = append(b.out.Zones, out)
+}
+
+// zoneFile reads a zone's master file; false where it is wrong.
+func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, file string, read ZoneReader) bool {
+	data, err := b.read(file)
+	if err != nil {
+		d.fail(at, "%s: %s", file, rootCause(err))
+		return false
+	}
+	info, err := read(out.Name, file, data)
+	if err != nil {
+		d.errs = append(d.errs, err)
+		return false
+	}
+	sum := sha256.Sum256(data)
+	out.SHA256, out.Size, out.Names, out.Serial = hex.EncodeToString(sum[:]), len(data), len(info.Names), info.Serial
+	for _, n := range info.Names {
+		b.zoneOf[n] = out.Name
+	}
+	b.out.Blobs[out.SHA256] = data
+	return true
 }
 
 // checkNameServers holds the rules of a steered NS set at the earliest point: a

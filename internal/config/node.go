@@ -42,7 +42,9 @@ type Node struct {
 		// TLS and Tokens guard HTTP; beyond loopback it is not served without.
 		TLS    TLS    `yaml:"tls"`
 		Tokens string `yaml:"tokens"` // file with names, roles and hashes of tokens
+		DoT    DoT    `yaml:"dot"`
 	} `yaml:"listen"`
+	DNS   DNS   `yaml:"dns"`
 	Store Store `yaml:"store"`
 	// Identity is the directory made by `rhumb identity join`; empty in a
 	// fleet of one site.
@@ -53,6 +55,7 @@ type Node struct {
 		// Routes are routing tables (MRT) by which clients are grouped.
 		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
+	Transfers Transfers `yaml:"transfers"`
 	// Scripts is the directory whose programs checks may run; empty: none. Who
 	// may change the fleet must not thereby run programs of his choice here.
 	Scripts string `yaml:"scripts"`
@@ -194,11 +197,17 @@ func (n *Node) defaults(dir string) {
 			*file = resolve(dir, *file)
 		}
 	}
+	for _, file := range []*string{&n.Transfers.Keys, &n.Transfers.CA, &n.Transfers.TLS.Cert, &n.Transfers.TLS.Key} {
+		if *file != "" {
+			*file = resolve(dir, *file)
+		}
+	}
 	for _, files := range [][]string{n.Geo.Databases, n.Geo.Routes} {
 		for i := range files {
 			files[i] = resolve(dir, files[i])
 		}
 	}
+	n.resolveDNS(dir)
 	if e := n.Store.Etcd; e != nil {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
 	}
@@ -239,7 +248,9 @@ func (n *Node) check(src *source) {
 		src.fail([]string{"node", "roles"}, "a role stands twice")
 	}
 	n.checkStore(src)
+	n.Transfers.check(src, n)
 	n.checkListen(src)
+	n.checkDNS(src)
 	n.checkBGP(src)
 }
 

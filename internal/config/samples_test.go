@@ -17,7 +17,7 @@ func readZone(origin, file string, data []byte) (ZoneInfo, error) {
 	if err != nil {
 		return ZoneInfo{}, err
 	}
-	return ZoneInfo{Names: z.Names()}, nil
+	return ZoneInfo{Names: z.Names(), Serial: z.Serial()}, nil
 }
 
 // TestGoodSamples: what is right loads.

@@ -51,10 +51,13 @@ func TestE2EOperator(t *testing.T) {
 	l := startLab(t)
 	l.owners()
 	l.awaitSettled()
+	r := retire(t, l) // it takes some seconds, in which there is something else to do
 	t.Run("exit codes", func(t *testing.T) { testExitCodes(t, l) })
 	t.Run("wrong files", func(t *testing.T) { testWrongFiles(t, l) })
 	t.Run("slots", func(t *testing.T) { testSlots(t, l) })
+	t.Run("retire", r.silent)
 	t.Run("dial", func(t *testing.T) { testDial(t, l) })
+	t.Run("restore", r.back)
 	t.Run("pin", func(t *testing.T) { testPin(t, l) })
 	t.Run("freeze", func(t *testing.T) { testFreeze(t, l) })
 	t.Run("force", func(t *testing.T) { testForce(t, l) })

@@ -26,6 +26,7 @@ func TestE2EUnits(t *testing.T) {
 		for _, site := range sites() {
 			t.Run("bgp restarted at "+site, func(t *testing.T) { testRestartBGP(t, l, w, site) })
 		}
+		t.Run("bgp restarted in order at nyc1", func(t *testing.T) { testPlannedRestart(t, l, w, "nyc1") })
 		t.Run("director", func(t *testing.T) { testKillDirector(t, l, w) })
 		t.Run("dns", func(t *testing.T) { testKillDNS(t, l, w, "nyc1") })
 		t.Run("edge", func(t *testing.T) { testKillEdge(t, l, w, "tyo1") })
@@ -174,6 +175,40 @@ func testRestartBGP(t *testing.T, l *lab, w *watchers, site string) {
 		}
 		return nil
 	})
+}
+
+// testPlannedRestart: a speaker which is stopped and comes back seconds later has said
+// goodbye: its end alone takes longer than any silence that is forgiven to one which says
+// nothing. Its routes go and come, but nobody calls the site dead, and no answer moves.
+func testPlannedRestart(t *testing.T, l *lab, w *watchers, site string) {
+	const roles = "bgp,health"
+	left := time.Now()
+	l.signal(t, l.unitPID(t, site, roles), syscall.SIGTERM, site+" "+roles)
+	l.await(20*time.Second, "it has left", func() error {
+		if pid := l.findUnit(site, roles); pid != 0 {
+			return fmt.Errorf("process %d", pid)
+		}
+		return nil
+	})
+	l.healUnit(t, site, "rhumb-bgp", w)
+	for _, at := range sites() {
+		checkServing(t, w, at, left)
+		checkUnmoved(t, w, at, left)
+		if at == site {
+			continue
+		}
+		goodbye := false
+		for _, v := range l.votes(t, at, left) {
+			goodbye = goodbye || v.object == site+"/-" && v.to == "unknown"
+			if v.object == site+"/-" && v.to == "down" {
+				t.Errorf("%s voted %s down, %.2f s after it left: %s", at, site, v.at.Sub(left).Seconds(), v.cause)
+			}
+		}
+		if !goodbye {
+			t.Errorf("%s heard no goodbye of %s: %v", at, site, l.votes(t, at, left))
+		}
+	}
+	checkAnycast(t, l, w, left, left, routesWithin)
 }
 
 // routesBackWithin covers the start of a process, the connection to the store, the

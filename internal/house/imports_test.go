@@ -56,7 +56,7 @@ func isPart(dir string) bool {
 
 // doors says which packages may import a library; a prefix of the import path.
 var doors = map[string][]string{
-	"github.com/miekg/dns":                     {"authdns", "authdns/zone", "health", "internal/netlab", "cmd/rhumb"},
+	"github.com/miekg/dns":                     {"authdns", "authdns/zone", "authdns/transfer", "health", "internal/netlab", "cmd/rhumb"},
 	"github.com/osrg/gobgp":                    {"bgp"},
 	"go.etcd.io/":                              {"placement/store"},
 	"github.com/oschwald/":                     {"placement/geo"},

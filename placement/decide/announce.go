@@ -12,7 +12,7 @@ import (
 // be done; here are only the causes, of which the lowest wins:
 //
 //	cause                                                fault    step
-//	the plan's intents (drain, return)                   -        as planned
+//	the plan's intents (drain, return, retirement)       -        as planned
 //	operator's force on the site or a gating cluster     -        withdrawn
 //	the site's own votes, all local                      local    withdrawn
 //	the site's own votes, otherwise                      shared   gshut
@@ -54,7 +54,9 @@ func intended(inv *placement.Inventory, plan *placement.Plan, p *placement.Prefi
 		return a
 	}
 	a.Intent, a.Cause = true, "by plan"
-	if d := inv.Drained(site); d != nil {
+	if r := inv.Retired(p.Prefix); r != nil {
+		a.Cause = retiredBy(r)
+	} else if d := inv.Drained(site); d != nil {
 		a.Cause = fmt.Sprintf("drained by %s: %s", d.Who, d.Reason)
 	}
 	return a

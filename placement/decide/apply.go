@@ -22,6 +22,7 @@ func JudgeApply(oldInv, newInv *placement.Inventory, oldSnap, newSnap *placement
 	all = append(all, newSnap.Check())
 	all = append(all, blast(oldInv, newInv, oldSnap, newSnap)...)
 	all = append(all, l.shrink(oldInv, newInv)...)
+	all = append(all, serials(oldInv, newInv)...)
 	if on := sitesOn(newInv, newSnap, ""); len(on) < l.MinSites && len(on) < len(sitesOn(oldInv, oldSnap, "")) {
 		all = append(all, &placement.Refusal{Rule: placement.RuleMinSites, Object: "fleet", Have: fmt.Sprintf("%d sites would stay on", len(on)), Limit: fmt.Sprint(l.MinSites)})
 	}
@@ -103,8 +104,8 @@ func blast(oldInv, newInv *placement.Inventory, oldSnap, newSnap *placement.Snap
 func lower(p *placement.Prefix, newInv *placement.Inventory, oldSnap, newSnap *placement.Snapshot) lowered {
 	l := lowered{prefix: p.Prefix, slots: p.Slots}
 	for _, a := range oldSnap.Announcements {
-		if a.Prefix != p.Prefix {
-			continue
+		if a.Prefix != p.Prefix || a.Want == placement.Withdrawn {
+			continue // lower than that it cannot go
 		}
 		i := slices.IndexFunc(newSnap.Announcements, func(b placement.Announcement) bool { return b.Prefix == a.Prefix && b.Site == a.Site })
 		if i < 0 || newInv.Site(a.Site) == nil || newSnap.Announcements[i].Want > a.Want {
@@ -121,6 +122,9 @@ func (l *limits) shrink(oldInv, newInv *placement.Inventory) []*placement.Refusa
 		was, is := &oldInv.Zones[i], 0
 		if z := newInv.Zone(was.Name); z != nil {
 			is = z.Names
+			if z.Secondary != nil {
+				continue // what its primaries send is judged where it arrives
+			}
 		}
 		if float64(is) < l.KeepNames*float64(was.Names) {
 			out = append(out, &placement.Refusal{Rule: placement.RuleShrink, Object: was.Name,

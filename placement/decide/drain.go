@@ -165,6 +165,7 @@ func steps(in *PlanInput, plan *placement.Plan) []placement.Announcement {
 				Cause: "drain: " + string(d.Phase), Mode: p.Mode.Or(in.Inventory.RoleMode("bgp"))})
 		}
 	}
+	out = retiring(in, out)
 	slices.SortStableFunc(out, compareAnnouncements)
 	return out
 }

@@ -91,6 +91,7 @@ type stage struct {
 	now      time.Time
 	sessions map[string]int
 	out      strings.Builder
+	live     []placement.Announced // what the sites say that they announce
 	// algorithm is the version of the binary that makes the plans.
 	algorithm int
 }
@@ -109,6 +110,7 @@ func (s *stage) do(f []string) {
 		"plan": s.makePlan, "drain": s.drain, "undrain": s.undrain, "dial": s.dial, "force": s.force, "policy": s.policy,
 		"hear": s.hear, "arrive": s.arrive, "expire": s.expire, "hold": s.hold, "release": s.release, "at": s.from,
 		"domain": s.domain, "recovery": s.recovery, "closed": s.closed, "binary": s.binary, "same": s.same,
+		"announced": s.says, "retire": s.retire, "restore": s.restore, "delete": s.forget, "judge-deletion": s.judgeDeletion,
 		"demand": s.demand, "capacity": s.capacity, "sessions": s.setSessions, "show": s.show, "judge": s.judge, "simulate": s.simulate, "losses": s.losses,
 	}
 	do := commands[f[0]]
@@ -289,7 +291,7 @@ func (s *stage) tick(f []string) {
 
 func (s *stage) makePlan([]string) {
 	plan, refusals := Plan(PlanInput{Inventory: s.inv, Classes: s.ct, Votes: s.votes, VotesRevision: s.rev, Prev: s.plan,
-		Sessions: s.sessions, Now: s.now, By: "director"})
+		Sessions: s.sessions, Announced: s.live, Now: s.now, By: "director"})
 	plan.Inputs.Algorithm = s.algorithm
 	same := Same(plan, s.plan)
 	if !same {
@@ -323,6 +325,7 @@ func (s *stage) makePlan([]string) {
 func (s *stage) change(f func(inv *placement.Inventory)) {
 	c := *s.inv
 	c.Revision++
+	c.Prefixes, c.Retirements = slices.Clone(c.Prefixes), slices.Clone(c.Retirements)
 	c.Drains, c.Dials, c.Forces = slices.Clone(c.Drains), slices.Clone(c.Dials), slices.Clone(c.Forces)
 	c.Policies, c.Services, c.Sites = slices.Clone(c.Policies), slices.Clone(c.Services), slices.Clone(c.Sites)
 	f(&c)

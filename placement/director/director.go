@@ -319,9 +319,10 @@ func (d *Director) make(now time.Time) (*placement.Plan, error) {
 }
 
 // frozen tells whether decisions stand still. What an operator does meanwhile
-// goes on: a change of the inventory, and a drain which is under way.
+// goes on: a change of the inventory, and a drain or a retirement which is under way.
 func (d *Director) frozen(inv *placement.Inventory, prev *placement.Plan) bool {
-	return inv.Frozen() && prev != nil && prev.Inputs.Inventory == inv.Revision && !draining(prev)
+	return inv.Frozen() && prev != nil && prev.Inputs.Inventory == inv.Revision && !draining(prev) &&
+		!decide.Retiring(inv, d.view.Announced)
 }
 
 func draining(plan *placement.Plan) bool {

@@ -102,6 +102,8 @@ type intentTables struct {
 	dials  *table[placement.Dial]
 	pins   *table[placement.Pin]
 	freeze *table[placement.Freeze]
+	// retired are of prefixes which are gone, or going.
+	retired *table[placement.Retirement]
 }
 
 func newContent(log *slog.Logger) *content {
@@ -123,11 +125,12 @@ func newContent(log *slog.Logger) *content {
 			demand: newTable(dirDemand, func(a, b []placement.Demand) int { return 0 }),
 		},
 		orders: &intentTables{
-			drains: newTable(dirDrains, func(a, b placement.Drain) int { return strings.Compare(a.Site, b.Site) }),
-			forces: newTable(dirForces, func(a, b placement.Force) int { return a.Object.Compare(b.Object) }),
-			dials:  newTable(dirDials, func(a, b placement.Dial) int { return strings.Compare(a.Site, b.Site) }),
-			pins:   newTable(dirPins, func(a, b placement.Pin) int { return strings.Compare(a.Site, b.Site) }),
-			freeze: newTable(keyFreeze, func(a, b placement.Freeze) int { return 0 }),
+			drains:  newTable(dirDrains, func(a, b placement.Drain) int { return strings.Compare(a.Site, b.Site) }),
+			forces:  newTable(dirForces, func(a, b placement.Force) int { return a.Object.Compare(b.Object) }),
+			dials:   newTable(dirDials, func(a, b placement.Dial) int { return strings.Compare(a.Site, b.Site) }),
+			pins:    newTable(dirPins, func(a, b placement.Pin) int { return strings.Compare(a.Site, b.Site) }),
+			freeze:  newTable(keyFreeze, func(a, b placement.Freeze) int { return 0 }),
+			retired: newTable(dirRetired, func(a, b placement.Retirement) int { return a.Prefix.Compare(b.Prefix) }),
 		},
 	}
 	c.state.announced.stamp = func(a *placement.Announced, mod int64) { a.Revision = mod }
@@ -151,7 +154,7 @@ func listed() []span {
 
 // intentSpans are the spans of which an Inventory is made.
 func intentSpans() []span {
-	return []span{only(keyConfig), under(dirDrains), under(dirForces), under(dirDials), under(dirPins), only(keyFreeze)}
+	return []span{only(keyConfig), under(dirDrains), under(dirForces), under(dirDials), under(dirPins), under(dirRetired), only(keyFreeze)}
 }
 
 func queries(spans []span) []query {
@@ -165,7 +168,7 @@ func queries(spans []span) []query {
 // tablesInOrder returns all tables, the intents first.
 func (c *content) tablesInOrder() (orders, state []rows) {
 	o, s := c.orders, c.state
-	return []rows{o.drains, o.forces, o.dials, o.pins, o.freeze},
+	return []rows{o.drains, o.forces, o.dials, o.pins, o.retired, o.freeze},
 		[]rows{s.votes, s.announced, s.slots, s.nodes, s.loads, s.demand}
 }
 
@@ -263,7 +266,7 @@ func (c *content) inventoryRevision() int64 {
 func (c *content) intents() placement.Intents {
 	o := c.orders
 	out := placement.Intents{Drains: o.drains.sorted(), Forces: o.forces.sorted(),
-		Dials: o.dials.sorted(), Pins: o.pins.sorted()}
+		Dials: o.dials.sorted(), Pins: o.pins.sorted(), Retirements: o.retired.sorted()}
 	if f := o.freeze.sorted(); len(f) > 0 {
 		out.Freeze = f[0]
 	}

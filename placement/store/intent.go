@@ -39,6 +39,11 @@ func (j Judged) PutDial(ctx context.Context, d placement.Dial) (int64, error) {
 	return j.put(ctx, dirDials+segment(d.Site), seal(d))
 }
 
+// PutRetirement stores that a prefix goes for good, or its end.
+func (j Judged) PutRetirement(ctx context.Context, r placement.Retirement) (int64, error) {
+	return j.put(ctx, dirRetired+segment(r.Prefix.String()), seal(r))
+}
+
 func (j Judged) put(ctx context.Context, key string, value []byte) (int64, error) {
 	found, _, err := j.s.read(ctx, query{span: only(keyConfig)}, query{span: only(keyIntents)})
 	if err != nil {

@@ -42,6 +42,7 @@ const (
 	dirForces      = root + "force/"
 	dirDials       = root + "dial/"
 	dirPins        = root + "pin/"
+	dirRetired     = root + "retire/"
 	keyFreeze      = root + "freeze"
 )
 

@@ -45,6 +45,9 @@ func (m *model) want(n *modelNode, r *modelRoute) {
 	inv := n.state.inv
 	r.gone = true
 	r.want = placement.Announcement{Prefix: r.p.Prefix, Site: n.site, Want: placement.Withdrawn, Intent: true}
+	if inv.Retired(r.p.Prefix) != nil && n.state.plan.Step(r.p.Prefix, n.site) == placement.GShut {
+		r.want.Want = placement.GShut // others go first
+	}
 	for i := range inv.Prefixes {
 		if p := &inv.Prefixes[i]; p.Prefix == r.p.Prefix {
 			r.p = p
@@ -164,7 +167,7 @@ func (m *model) siblings(n *modelNode, r *modelRoute) (count int) {
 // judge asks the guard, and the store before, where even the best answer could help.
 func (m *model) judge(n *modelNode, r *modelRoute, at, to placement.Step) (placement.Step, guard.Request, *placement.Refusal) {
 	req := m.request(n, r, at, to)
-	if to == placement.Withdrawn {
+	if to == placement.Withdrawn && req.Order != guard.Retired {
 		hopeful := req
 		hopeful.Slot, hopeful.Left, hopeful.Seen = &placement.Slot{Site: n.site}, true, true
 		if step, no := guard.Lower(hopeful); no != nil {
@@ -202,8 +205,15 @@ func (m *model) request(n *modelNode, r *modelRoute, at, to placement.Step) guar
 	if q.Intent { // nobody else is asked about them
 		q.Lowered = m.intents(n, m.off != "the forgotten count")
 	}
+	q.Order = m.orderOf(n, r)
 	if d := m.drains[n.site]; d != nil {
 		q.Overrides = d.Override
+	}
+	switch {
+	case q.Order == guard.Retired:
+		q.Overrides = n.state.inv.Retired(r.p.Prefix).Override
+	case r.gone:
+		q.Overrides = n.state.inv.SetAside.Override
 	}
 	q.Others, q.Announcing = m.siblings(n, r), -1
 	if slices.ContainsFunc(n.live, func(a placement.Announced) bool { return a.Prefix == r.p.Prefix && a.Node == n.name }) {
@@ -224,6 +234,18 @@ func (m *model) request(n *modelNode, r *modelRoute, at, to placement.Step) guar
 	}
 	m.blind(&q)
 	return q
+}
+
+// orderOf is how the fleet stands to a prefix, as a node knows it.
+func (m *model) orderOf(n *modelNode, r *modelRoute) guard.Order {
+	inv := n.state.inv
+	switch retired := inv.Retired(r.p.Prefix) != nil; {
+	case retired && r.want.Intent && r.want.Want == placement.Withdrawn:
+		return guard.Retired
+	case inv.Prefix(r.p.Prefix) == nil && !retired && m.off != "retire":
+		return guard.Forgotten
+	}
+	return guard.Named
 }
 
 // blind switches a rule off by showing it what satisfies it.
@@ -262,7 +284,7 @@ func (m *model) intents(n *modelNode, forgotten bool) (out []placement.Announcem
 	}
 	for _, a := range n.live {
 		i := slices.IndexFunc(n.state.inv.Prefixes, func(p placement.Prefix) bool { return p.Prefix == a.Prefix })
-		if a.Step < placement.Withdrawn && !slices.Contains(n.state.inv.Prefixes[i].Sites, a.Site) {
+		if a.Step < placement.Withdrawn && (i < 0 || !slices.Contains(n.state.inv.Prefixes[i].Sites, a.Site)) {
 			out = append(out, placement.Announcement{Prefix: a.Prefix, Site: a.Site, Want: placement.Withdrawn, Intent: true})
 		}
 	}

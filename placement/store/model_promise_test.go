@@ -44,13 +44,20 @@ func (m *model) silenced(n *modelNode, r *modelRoute, q *guard.Request) {
 		if s != n.site && m.announces(s, r.p.Prefix) {
 			others++
 		}
-		cover = cover || r.p.Reach == placement.Local && m.announces(s, m.inv.Prefixes[0].Prefix)
+		cover = cover || r.p.Reach == placement.Local && m.announces(s, m.nets[0].Prefix)
 	}
 	if m.tracing {
 		m.say("%s: %s is silent; slot %v, %d others, covered %v", n.site, r.p.Prefix, r.slot != nil, others, cover)
 	}
 	quorum := !r.want.Intent && r.want.Fault == placement.NoFault
 	switch {
+	case m.orderOf(n, r) == guard.Retired:
+		m.seen.retired++
+		return // by the operator's own word, as far as this node has heard
+	case r.want.Intent && n.state.inv.Prefix(r.p.Prefix) == nil:
+		m.fail("%s was deleted, and not retired, and %s is silent", r.p.Prefix, n.site)
+	case m.lateRetired() && (others == 0 || r.slot == nil && n.present) && !cover:
+		return
 	case others == 0 && !cover:
 		m.fail("%s is announced nowhere: %s was the last, and went by will", r.p.Prefix, n.site)
 	case m.anchor(n, r) && !cover:
@@ -80,6 +87,13 @@ func (m *model) silenced(n *modelNode, r *modelRoute, q *guard.Request) {
 	}
 }
 
+// lateRetired tells whether the prefixes are retired, or were a moment ago. Who goes by a
+// retirement asks nobody, and one that is cut off just then is counted until its lease
+// ends: whoever takes a retirement back at that moment may find that others relied on it.
+func (m *model) lateRetired() bool {
+	return len(m.inv.Retirements) > 0 || m.now-m.unretired < 25*time.Second
+}
+
 // lowered is asked before an intent lowers a route: how many sites does it take?
 func (m *model) lowered(n *modelNode, r *modelRoute, to placement.Step) {
 	if !r.want.Intent || to > placement.Prepend && m.off == "" {
@@ -91,6 +105,9 @@ func (m *model) lowered(n *modelNode, r *modelRoute, to placement.Step) {
 			sites = append(sites, a.Site)
 		}
 	}
+	if m.orderOf(n, r) == guard.Retired || r.gone && len(n.state.inv.SetAside.Override) > 0 {
+		return // all of them shall go, or somebody has taken it upon himself
+	}
 	covered := r.p.Reach == placement.Local // may all go where the cover stays
 	if limit := max(1, min(r.p.Slots, len(r.p.Sites)-r.p.MinAnchors(len(r.p.Sites)))); len(sites) > limit && !covered {
 		m.fail("%s goes to %s with %s by intent, though intents lower it at %v, more than %d", n.name, to, r.p.Prefix, sites, limit)
@@ -101,7 +118,7 @@ func (m *model) lowered(n *modelNode, r *modelRoute, to placement.Step) {
 func (m *model) check() {
 	held := map[string]bool{}
 	for _, s := range m.slots() {
-		if s.Prefix == m.inv.Prefixes[0].Prefix {
+		if s.Prefix == m.nets[0].Prefix {
 			held[s.Site] = true
 		}
 	}
@@ -120,7 +137,7 @@ func (m *model) check() {
 			// death. How long it may go on is asked below.
 			deceived := len(m.nodesOf(n.site)) > 1 && !m.holds(n.site, r.p.Prefix)
 			silent[n.site] = silent[n.site] || r.slot != nil && !deceived
-			switch right := !r.silent || n.cut || m.holds(n.site, r.p.Prefix); {
+			switch right := !r.silent || n.cut || m.holds(n.site, r.p.Prefix) || n.state != nil && n.state.inv.Retired(r.p.Prefix) != nil; {
 			case right:
 				r.bare = 0
 			case r.bare == 0:
@@ -142,6 +159,7 @@ func (m *model) heal() {
 	clear(m.force)
 	clear(m.blamed)
 	m.noPlans, m.changed = false, true
+	m.order(modelEvent{kind: "unretire"}, "")
 	m.order(modelEvent{kind: "restore sites"}, "")
 	for _, n := range m.nodes {
 		if n.cut, n.sick, n.old = false, false, false; n.dead {

@@ -25,7 +25,8 @@ import (
 //   - never more sites hold the right to be silent than the prefix has Slots;
 //   - an anchor, by its own Snapshot, is never silent; nor is anybody for a shared fault;
 //   - a Slot's holder is never named an anchor;
-//   - one intent never lowers more sites than there are Slots;
+//   - one intent never lowers more sites than there are Slots, unless it retires the prefix;
+//   - a mistake may delete, only a retirement may silence;
 //   - after all is well again, all is announced, and every Slot is back.
 
 // modelEvent is one line of a schedule.
@@ -39,7 +40,7 @@ type modelEvent struct {
 func modelKinds() []string {
 	return []string{"sick", "sick", "sick", "sick everywhere", "blamed", "well", "well", "well", "crash", "start", "start from old disk",
 		"cut", "cut", "mend", "mend", "drain", "drain", "drain two", "undrain", "undrain", "force down", "force all down", "unforce",
-		"forget sites", "restore sites", "director dies", "director back", "slot freed by hand", "wait", "wait"}
+		"forget sites", "restore sites", "delete prefixes", "retire", "unretire", "director dies", "director back", "slot freed by hand", "wait", "wait"}
 }
 
 // modelSchedule draws a schedule from a seed.
@@ -102,27 +103,29 @@ type modelNode struct {
 }
 
 // modelCount counts what was seen, so that a model in which nothing happens fails.
-type modelCount struct{ slot, witness, left, cover, refused, raced, quorum int }
+type modelCount struct{ slot, witness, left, cover, refused, raced, quorum, retired int }
 
 type model struct {
-	store   *Store
-	gate    *modelGate
-	asker   *modelNode
-	off     string // the rule or mechanism which is switched off
-	now     time.Duration
-	inv     *placement.Inventory
-	full    []string // sites of the configuration before any mistake
-	sites   []string
-	nodes   []*modelNode
-	drains  map[string]*placement.Drain
-	force   map[string]bool
-	blamed  map[string]bool // by a quorum
-	state   *modelState
-	noPlans bool
-	k       int
-	byHand  int
-	live    []placement.Announced // mirror of the store's
-	held    []placement.Slot      // likewise, unless slotsOld
+	store     *Store
+	gate      *modelGate
+	asker     *modelNode
+	off       string // the rule or mechanism which is switched off
+	now       time.Duration
+	inv       *placement.Inventory
+	nets      []placement.Prefix // what there is to announce, whatever the configuration says
+	unretired time.Duration      // when a retirement was last taken back
+	full      []string           // sites of the configuration before any mistake
+	sites     []string
+	nodes     []*modelNode
+	drains    map[string]*placement.Drain
+	force     map[string]bool
+	blamed    map[string]bool // by a quorum
+	state     *modelState
+	noPlans   bool
+	k         int
+	byHand    int
+	live      []placement.Announced // mirror of the store's
+	held      []placement.Slot      // likewise, unless slotsOld
 	// slotsOld is set when the store's slots may have changed since, changed when
 	// anything may have that a plan is made from.
 	slotsOld, changed bool
@@ -203,7 +206,7 @@ func newModel(seed uint64, off string) *model {
 		local.Prefix, local.Reach = netip.MustParsePrefix("192.0.2.0/25"), placement.Local
 		inv.Prefixes = append(inv.Prefixes, local)
 	}
-	m.inv, m.full = inv, m.sites
+	m.inv, m.full, m.nets, m.unretired = inv, m.sites, inv.Prefixes, -time.Hour
 	m.k = max(0, min(global.Slots, len(m.sites)-global.MinAnchors(len(m.sites))))
 	for _, n := range m.nodes {
 		m.boot(n, nil)
@@ -247,9 +250,9 @@ func (m *model) boot(n *modelNode, disk *modelState) {
 		n.before = n.renewed + 10*time.Second
 	}
 	n.renewed, n.present, n.booted = 0, false, m.now
-	for i := range m.inv.Prefixes {
-		n.routes = append(n.routes, &modelRoute{p: &m.inv.Prefixes[i], ladder: guard.Start(m.time(n)), owed: true, shown: placement.Withdrawn,
-			want: placement.Announcement{Prefix: m.inv.Prefixes[i].Prefix, Site: n.site}})
+	for i := range m.nets {
+		n.routes = append(n.routes, &modelRoute{p: &m.nets[i], ladder: guard.Start(m.time(n)), owed: true, shown: placement.Withdrawn,
+			want: placement.Announcement{Prefix: m.nets[i].Prefix, Site: n.site}})
 	}
 }
 
@@ -316,7 +319,7 @@ func (m *model) start(n *modelNode, e modelEvent) {
 // staleDisks counts the other nodes which run on an older state than they had: one
 // anchor may forget itself, for a prefix has two; not all of them at once.
 func (m *model) staleDisks(but *modelNode) (count int) {
-	if m.inv.Prefixes[0].MinAnchors(len(m.full)) < 2 {
+	if m.nets[0].MinAnchors(len(m.full)) < 2 {
 		return 1
 	}
 	for _, n := range m.nodes {
@@ -356,11 +359,51 @@ func (m *model) order(e modelEvent, site string) {
 				keep = []string{m.full[int(e.a)%len(m.full)]}
 			}
 		}
-		inv := *m.inv
-		inv.Revision++
-		inv.Prefixes = slices.Clone(inv.Prefixes)
-		inv.Prefixes[0].Sites = keep
-		m.inv = &inv
+		m.change(func(inv *placement.Inventory) {
+			inv.Prefixes, inv.SetAside = slices.Clone(m.nets), placement.Audit{}
+			inv.Prefixes[0].Sites = keep
+		})
+	default:
+		m.orderPrefixes(e)
+	}
+}
+
+// change makes the next configuration.
+func (m *model) change(f func(*placement.Inventory)) {
+	inv := *m.inv
+	inv.Revision++
+	f(&inv)
+	m.inv = &inv
+}
+
+// orderPrefixes deletes and retires. A clean-up which deletes all that there is may have
+// been told to set aside whatever stands in its way.
+func (m *model) orderPrefixes(e modelEvent) {
+	switch e.kind {
+	case "delete prefixes":
+		m.change(func(inv *placement.Inventory) {
+			inv.Prefixes, inv.SetAside = nil, placement.Audit{}
+			if e.b%2 == 0 {
+				inv.SetAside.Override = []string{"anchors", "slots", "witness", "min-sites", "blast-radius", "retire"}
+			}
+		})
+	case "retire":
+		m.change(func(inv *placement.Inventory) {
+			inv.Retirements = nil
+			for i := range m.nets {
+				inv.Retirements = append(inv.Retirements, placement.Retirement{Prefix: m.nets[i].Prefix, Audit: placement.Audit{Who: "op", Reason: "sold", Override: []string{"blast-radius"}}})
+			}
+		})
+	case "unretire": // of what was deleted, only together with an apply which names it again
+		if len(m.inv.Retirements) > 0 {
+			m.unretired = m.now
+			m.change(func(inv *placement.Inventory) {
+				inv.Retirements = nil
+				if len(inv.Prefixes) == 0 {
+					inv.Prefixes, inv.SetAside = slices.Clone(m.nets), placement.Audit{}
+				}
+			})
+		}
 	}
 }
 
@@ -425,8 +468,8 @@ func (m *model) leases() {
 }
 
 func (m *model) expire(n *modelNode) {
-	for i := range m.inv.Prefixes {
-		p := m.inv.Prefixes[i].Prefix
+	for i := range m.nets {
+		p := m.nets[i].Prefix
 		m.store.write(m.ctx(), nil, []op{{key: announceKey(p, n.name), del: true}})
 		if m.off == "slots are held" {
 			for _, s := range m.slots() {
@@ -548,7 +591,10 @@ func (m *model) checkMove(next *placement.Plan) {
 		return
 	}
 	for i, a := range m.state.plan.Anchors {
-		p := m.inv.Prefixes[i]
+		p := m.inv.Prefix(a.Prefix)
+		if p == nil || i >= len(next.Anchors) {
+			continue // deleted: it is not the plan that keeps it up
+		}
 		gone := slices.ContainsFunc(a.Sites, func(s string) bool { return !slices.Contains(next.Anchors[i].Sites, s) })
 		know := 0
 		for _, s := range next.Anchors[i].Sites {

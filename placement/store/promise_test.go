@@ -83,6 +83,7 @@ func playAll(first, end uint64, off string) (seed uint64, found bool, seen model
 func (c *modelCount) add(o modelCount) {
 	c.slot, c.witness, c.left, c.cover = c.slot+o.slot, c.witness+o.witness, c.left+o.left, c.cover+o.cover
 	c.refused, c.raced, c.quorum = c.refused+o.refused, c.raced+o.raced, c.quorum+o.quorum
+	c.retired += o.retired
 }
 
 // TestPromisesHold plays random schedules on the real rules; none breaks a promise, and
@@ -94,10 +95,10 @@ func TestPromisesHold(t *testing.T) {
 	if found {
 		t.Fatal(story(seed, ""))
 	}
-	t.Logf("%d schedules: silent by slot %d, by quorum %d, by witness %d, under a cover %d; left a sibling %d; refused %d; lost races %d",
-		n, seen.slot, seen.quorum, seen.witness, seen.cover, seen.left, seen.refused, seen.raced)
+	t.Logf("%d schedules: silent by slot %d, by quorum %d, by witness %d, under a cover %d; left a sibling %d; refused %d; lost races %d; retired %d",
+		n, seen.slot, seen.quorum, seen.witness, seen.cover, seen.left, seen.refused, seen.raced, seen.retired)
 	for what, count := range map[string]int{"by slot": seen.slot, "by quorum": seen.quorum, "by witness": seen.witness, "under a cover": seen.cover,
-		"left": seen.left, "refused": seen.refused, "raced": seen.raced} {
+		"left": seen.left, "refused": seen.refused, "raced": seen.raced, "retired": seen.retired} {
 		if uint64(count) < n/1000 {
 			t.Errorf("%s: only %d times in %d schedules", what, count, n)
 		}
@@ -107,7 +108,7 @@ func TestPromisesHold(t *testing.T) {
 // TestEachRuleIsNeeded switches the rules, and the mechanisms below them, off in turn:
 // some schedule must then break a promise, or the rule, or the model, is good for nothing.
 func TestEachRuleIsNeeded(t *testing.T) {
-	for _, off := range []string{"anchors", "slots", "witness", "fault", "last-node", "blast-radius", "min-sites",
+	for _, off := range []string{"anchors", "slots", "witness", "fault", "last-node", "blast-radius", "min-sites", "retire",
 		"the store compares", "slots are held", "anchors acknowledge", "holders are not named", "the store forgets first",
 		"a witness is asked again", "a slot is counted anew", "a lost slot is noticed", "the forgotten count", "covers are asked"} {
 		t.Run(off, func(t *testing.T) {

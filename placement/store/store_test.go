@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -114,6 +115,13 @@ func TestIntents(t *testing.T) {
 			last = rev
 		}
 	}
+	retired := placement.Retirement{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Audit: audit}
+	if _, err := s.Expecting(last-1).PutRetirement(ctx, retired); !errors.Is(err, ErrConflict) {
+		t.Errorf("a retirement judged by an old inventory: %v", err)
+	}
+	if _, err := s.Expecting(last).PutRetirement(ctx, retired); err != nil {
+		t.Fatal(err)
+	}
 	ended := audit
 	ended.Ended = time.Unix(1000, 0).UTC()
 	last, err := s.PutDrain(ctx, placement.Drain{Site: "lhr1", Audit: ended})
@@ -130,6 +138,9 @@ func TestIntents(t *testing.T) {
 	}
 	if in.Drained("ams1") == nil || in.Drained("lhr1") != nil {
 		t.Error("an ended drain goes on, or a live one does not")
+	}
+	if in.Retired(retired.Prefix) == nil || in.Retired(netip.MustParsePrefix("192.0.2.0/25")) != nil {
+		t.Errorf("retired are %+v", in.Retirements)
 	}
 }
 

@@ -1,0 +1,246 @@
+package authdns
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"rhumb/authdns/wire"
+)
+
+// blackbox is a worker's receive buffers in a file that is mapped and shared: what
+// lies there, and which of it is being answered, outlives the process, whatever
+// ends it, and costs no more than memory does. It survives no crash of the machine,
+// nor need it.
+type blackbox struct {
+	mem []byte
+	// taken are the places that TCP has claimed, a bit for each.
+	taken atomic.Uint32
+}
+
+// A file begins with a page of words which say what is at hand: a place, counted
+// from 1, in the upper half, a length in the lower. A worker, which answers one
+// query after another, writes the first of them; for TCP each place has its own.
+const (
+	boxHeader = 4096
+	boxSize   = boxHeader + batchSize*wire.InSize
+	boxPrefix = "recv-"
+	boxTCP    = -1 // in place of a worker's number
+	// suspectsFile lists the kinds of query that were at hand when a process ended.
+	suspectsFile = "suspects.json"
+	// suspectFor is how long one is remembered.
+	suspectFor = time.Hour
+)
+
+// blackbox makes that of a worker, or the one of TCP; nil where none is kept, or can be.
+func (s *Server) blackbox(worker int) *blackbox {
+	if s.shield.crashes == "" {
+		return nil
+	}
+	name := boxPrefix + "tcp"
+	if worker != boxTCP {
+		name = boxPrefix + strconv.Itoa(worker)
+	}
+	b, err := openBlackbox(filepath.Join(s.shield.crashes, name))
+	if err != nil {
+		s.log.Warn("a query that ends this process will not be known afterwards", "err", err)
+		return nil
+	}
+	return b
+}
+
+// openBlackbox makes a file anew and maps it. The mapping stays until the process
+// ends: the kernel may write to it as long as the socket is open.
+func openBlackbox(file string) (*blackbox, error) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// Blocks are taken now: on a full disk a mapping without them kills who writes.
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, boxSize); err != nil {
+		return nil, fmt.Errorf("allocate %s: %w", file, err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, boxSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", file, err)
+	}
+	return &blackbox{mem: mem}, nil
+}
+
+// buffers are for the datagrams of a batch.
+func (b *blackbox) buffers() []byte { return b.mem[boxHeader:] }
+
+// hand is a word that says what is at hand.
+func (b *blackbox) hand(word int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&b.mem[8*word]))
+}
+
+// begin notes that a datagram of n octets is being answered.
+func (b *blackbox) begin(place, n int) {
+	if b != nil {
+		b.hand(0).Store(uint64(place+1)<<32 | uint64(n))
+	}
+}
+
+// end notes that none is.
+func (b *blackbox) end() {
+	if b != nil {
+		b.hand(0).Store(0)
+	}
+}
+
+// keep copies a query that came over TCP, until release of the place returned. With
+// all places taken it keeps nothing: by then the others tell enough.
+func (b *blackbox) keep(query []byte) (place int) {
+	if b == nil {
+		return -1
+	}
+	for {
+		taken := b.taken.Load()
+		place = bits.TrailingZeros32(^taken)
+		if place >= batchSize {
+			return -1
+		}
+		if b.taken.CompareAndSwap(taken, taken|1<<place) {
+			n := copy(b.mem[boxHeader+place*wire.InSize:][:wire.InSize], query)
+			b.hand(place).Store(uint64(place+1)<<32 | uint64(n))
+			return place
+		}
+	}
+}
+
+func (b *blackbox) release(place int) {
+	if place < 0 {
+		return
+	}
+	b.hand(place).Store(0)
+	b.taken.And(^(uint32(1) << place))
+}
+
+// atHand returns the queries that were being answered when a file was left behind.
+func atHand(file []byte) (out [][]byte) {
+	if len(file) != boxSize {
+		return nil
+	}
+	for word := range batchSize {
+		w := binary.NativeEndian.Uint64(file[8*word:])
+		place, n := int(w>>32), int(w&0xffffffff)
+		if place >= 1 && place <= batchSize && n <= wire.InSize {
+			out = append(out, file[boxHeader+(place-1)*wire.InSize:][:n])
+		}
+	}
+	return out
+}
+
+// suspect is a kind of query that was at hand when a process ended, and how often.
+type suspect struct {
+	Suffix []byte // octets are no text
+	Type   uint16
+	Shape  uint32
+	Times  int
+	Last   time.Time
+}
+
+func (x *suspect) kind() queryKind { return queryKind{string(x.Suffix), x.Type, x.Shape} }
+
+// salvage looks at what the process before has left. Whatever was at hand when it
+// ended is a suspect: it may be innocent, if the process was killed or the memory
+// ran out. What was at hand twice is put into quarantine.
+func (s *Server) salvage(dir string) {
+	if dir == "" {
+		return
+	}
+	if err := s.salvageFrom(dir); err != nil {
+		s.log.Warn("what a crash may have left cannot be read", "err", err)
+	}
+	s.shield.crashes = dir
+	s.shield.tcp = s.blackbox(boxTCP)
+}
+
+func (s *Server) salvageFrom(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	suspects, err := readSuspects(filepath.Join(dir, suspectsFile))
+	if err != nil {
+		s.log.Warn("suspects of earlier crashes are forgotten", "err", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	now, changed := s.now(), false
+	suspects = slices.DeleteFunc(suspects, func(x suspect) bool { return now.Sub(x.Last) > suspectFor })
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), boxPrefix) {
+			continue
+		}
+		file, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		for _, in := range atHand(file) {
+			suspects, changed = s.accuse(suspects, glance(in).kind(in), now), true
+		}
+		if err := errors.Join(err, os.Remove(filepath.Join(dir, e.Name()))); err != nil {
+			return err
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return writeSuspects(filepath.Join(dir, suspectsFile), suspects)
+}
+
+// accuse counts a kind that was at hand, and confines it from the second time on.
+func (s *Server) accuse(suspects []suspect, kind queryKind, now time.Time) []suspect {
+	at := slices.IndexFunc(suspects, func(x suspect) bool { return x.kind() == kind })
+	if at < 0 {
+		at, suspects = len(suspects), append(suspects, suspect{Suffix: []byte(kind.suffix), Type: kind.qtype, Shape: kind.shape})
+	}
+	x := &suspects[at]
+	x.Times, x.Last = x.Times+1, now
+	if x.Times < 2 {
+		s.log.Warn("the last process ended over a query: it is suspected", "query", kind.String())
+	}
+	for i := 2; i <= x.Times; i++ { // as long as if this process had lived all the time
+		if _, held := s.shield.quarantine.confine(kind, now); i == x.Times {
+			s.log.Error("processes have ended over this kind of query: it is in quarantine", "query", kind.String(), "times", x.Times, "for", held)
+		}
+	}
+	return suspects
+}
+
+func readSuspects(file string) (out []suspect, err error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &out)
+	}
+	return out, err
+}
+
+// writeSuspects replaces the file whole.
+func writeSuspects(file string, suspects []suspect) error {
+	data, err := json.Marshal(suspects)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file+".tmp", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".tmp", file)
+}

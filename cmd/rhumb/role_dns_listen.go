@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"rhumb/authdns"
+	"rhumb/internal/api"
+	"rhumb/internal/config"
+	"rhumb/placement"
+)
+
+// dnsConfig is what the node file says of the name server. Its files are read here;
+// those that may be renewed are followed.
+func dnsConfig(u *unit) (authdns.Config, error) {
+	d := &u.cfg.DNS
+	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
+		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics, HideIdentity: d.HideIdentity, Proxies: d.Proxies, Crashes: filepath.Join(u.cfg.Node.DataDir, "authdns"),
+		Limits: authdns.Limits{Rate: d.Limit.Rate, Slip: d.Limit.Slip, Exempt: d.Limit.Exempt,
+			Idle: d.TCP.Idle.D(), Connections: d.TCP.Connections, PerClient: d.TCP.PerClient}}
+	listen(&c, placement.TopLevel, u.cfg.Listen.Top, nil)
+	listen(&c, placement.LowLevel, u.cfg.Listen.Low, nil)
+	if d.Cookies != "" {
+		secrets, err := readSecrets(d.Cookies)
+		if err != nil {
+			return c, err
+		}
+		c.Secrets = secrets
+	}
+	return c, listenDoT(&c, &u.cfg.Listen.DoT)
+}
+
+func listen(c *authdns.Config, level placement.Level, addrs []netip.AddrPort, conf *tls.Config) {
+	for _, a := range addrs {
+		c.Listeners = append(c.Listeners, authdns.Listener{Level: level, Addr: a, TLS: conf})
+	}
+}
+
+// listenDoT adds the listeners of DNS over TLS. A renewed certificate is shown to
+// the next who connects; one that does not fit its key leaves the last good pair.
+func listenDoT(c *authdns.Config, d *config.DoT) error {
+	if len(d.Top)+len(d.Low) == 0 {
+		return nil
+	}
+	conf, err := api.TLS(api.TLSFiles{Cert: d.Cert, Key: d.Key})
+	if err != nil {
+		return fmt.Errorf("listen.dot: %w", err)
+	}
+	conf.NextProtos = []string{"dot"} // the protocol's ALPN token (RFC 7858, IANA)
+	listen(c, placement.TopLevel, d.Top, conf)
+	listen(c, placement.LowLevel, d.Low, conf)
+	return nil
+}
+
+// readSecrets reads a file of cookie secrets. Whoever can read it can make cookies,
+// and pass for any address.
+func readSecrets(file string) ([]authdns.Secret, error) {
+	fi, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("dns.cookies: %w", err)
+	}
+	if fi.Mode().Perm()&0o007 != 0 {
+		return nil, fmt.Errorf("dns.cookies: %s: mode %s: everybody can read it; chmod o-rwx", file, fi.Mode().Perm())
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("dns.cookies: %w", err)
+	}
+	secrets, err := authdns.ParseSecrets(data)
+	if err != nil {
+		return nil, fmt.Errorf("dns.cookies: %s: %w", file, err)
+	}
+	return secrets, nil
+}
+
+// secretPace is how often the file of cookie secrets is looked at.
+const secretPace = 5 * time.Second
+
+// followSecrets gives the server the secrets of a file whenever they have changed.
+// A file that is wrong leaves the last ones in force, and is told once.
+func followSecrets(ctx context.Context, file string, held []authdns.Secret, set func([]authdns.Secret), log *slog.Logger) error {
+	var last fileStamp
+	tick := time.NewTicker(secretPace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := stampOf(file)
+		if now == last {
+			continue
+		}
+		last = now
+		secrets, err := readSecrets(file)
+		if err != nil {
+			log.Error("cookie secrets: the last good ones stay", "err", err)
+			continue
+		}
+		if slices.Equal(secrets, held) {
+			continue
+		}
+		held = secrets
+		set(secrets)
+		log.Info("cookie secrets taken in", "secrets", len(secrets))
+	}
+}
+
+// fileStamp is what of a file changes when it is replaced.
+type fileStamp struct {
+	size     int64
+	modified time.Time
+	mode     os.FileMode
+}
+
+// stampOf is the zero value for a file that is not there.
+func stampOf(file string) fileStamp {
+	fi, err := os.Stat(file)
+	if err != nil {
+		return fileStamp{}
+	}
+	return fileStamp{fi.Size(), fi.ModTime(), fi.Mode()}
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"rhumb/authdns"
+	"rhumb/internal/config"
+	"rhumb/placement"
+)
+
+// TestFollowSecrets: new secrets are taken in while running, wrong ones are told
+// once and change nothing.
+func TestFollowSecrets(t *testing.T) {
+	const a, b = "000102030405060708090a0b0c0d0e0f", "f0e0d0c0b0a090807060504030201000"
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "cookies")
+		write := func(text string, mode os.FileMode) {
+			t.Helper()
+			os.Remove(file)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(file, mode); err != nil { // whatever the umask
+				t.Fatal(err)
+			}
+			time.Sleep(2 * secretPace)
+			synctest.Wait()
+		}
+		if err := os.WriteFile(file, []byte(a), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		held, err := readSecrets(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		var set [][]authdns.Secret
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			done <- followSecrets(ctx, file, held, func(s []authdns.Secret) { set = append(set, s) }, slog.New(slog.NewTextHandler(&log, nil)))
+		}()
+		time.Sleep(2 * secretPace)
+		synctest.Wait()
+		if len(set) != 0 {
+			t.Errorf("set without a change: %v", set)
+		}
+		write(b+"\n"+a+"\n", 0o600)
+		if len(set) != 1 || len(set[0]) != 2 || set[0][1] != held[0] {
+			t.Errorf("after the roll: %v", set)
+		}
+		write("nonsense", 0o600)
+		time.Sleep(time.Minute)
+		write(b+"\n#\n", 0o644)
+		if n := strings.Count(log.String(), "last good ones stay"); len(set) != 1 || n != 2 {
+			t.Errorf("%d sets, %d complaints:\n%s", len(set), n, log.String())
+		}
+		if !strings.Contains(log.String(), "line 1") || !strings.Contains(log.String(), "everybody can read it") || strings.Contains(log.String(), "nonsense") {
+			t.Errorf("complaints:\n%s", log.String())
+		}
+		write(b, 0o600)
+		if len(set) != 2 || len(set[1]) != 1 {
+			t.Errorf("in the end: %v", set)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// writePair writes a certificate of its own with a serial number, and its key.
+func writePair(t *testing.T, dir string, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"dot.crt": {Type: "CERTIFICATE", Bytes: der}, "dot.key": {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stamp := time.Unix(1_700_000_000+serial, 0) // whatever the clock of the file system
+		if err := os.Chtimes(filepath.Join(dir, name), stamp, stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDoTListener: a node file's words become listeners of the right level, and a
+// renewed certificate is shown to the next who asks, by `rhumb query` for one.
+func TestDoTListener(t *testing.T) {
+	dir := t.TempDir()
+	writePair(t, dir, 1)
+	var c authdns.Config
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	low := []netip.AddrPort{netip.MustParseAddrPort(free.Addr().String())}
+	if err := listenDoT(&c, &config.DoT{Low: low, Cert: filepath.Join(dir, "dot.crt"), Key: filepath.Join(dir, "dot.key")}); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Listeners) != 1 || c.Listeners[0].Level != placement.LowLevel || c.Listeners[0].Addr != low[0] || c.Listeners[0].TLS == nil {
+		t.Fatalf("%+v", c.Listeners)
+	}
+	c.Listeners[0].Stream = free // its port is known to be free
+	srv, err := authdns.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	zone := []byte("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")
+	if errs := srv.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test."}, Data: zone}}); errs != nil {
+		t.Fatal(errs)
+	}
+	code, out, errs := cli(t.Context(), "query", "ns.demo.test", "+tls", "+cookie=0102030405060708", "+padding", "@"+low[0].String())
+	if code != exitOK || !strings.Contains(out, "192.0.2.1") || !strings.Contains(out, ";; cookie 010203040506070801000000") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	for serial := int64(1); serial < 3; serial++ {
+		writePair(t, dir, serial)
+		conn, err := tls.Dial("tcp", low[0].String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"dot"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState(); got.PeerCertificates[0].SerialNumber.Int64() != serial || got.NegotiatedProtocol != "dot" {
+			t.Errorf("certificate %d, want %d; %q", got.PeerCertificates[0].SerialNumber, serial, got.NegotiatedProtocol)
+		}
+		conn.Close()
+	}
+	if err := listenDoT(&c, &config.DoT{Low: low, Cert: filepath.Join(dir, "none"), Key: filepath.Join(dir, "dot.key")}); err == nil || !strings.Contains(err.Error(), "listen.dot") {
+		t.Errorf("a missing certificate: %v", err)
+	}
+}
+
+func TestQueryEDNSWords(t *testing.T) {
+	for line, want := range map[string]string{
+		"www.test +cookie=zz": "+cookie=zz", "www.test +cookie=0102": "8 to 40", "www.test +tls @192.0.2.1": "", "www.test @192.0.2.1:5300 +tls": "", "www.test +cookie +padding +keepalive": "",
+	} {
+		q, err := parseQuestion(strings.Fields(line))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", line, err, want)
+		}
+		if err == nil && strings.Contains(line, "@") && !slices.Contains([]string{"192.0.2.1:853", "192.0.2.1:5300"}, q.server) {
+			t.Errorf("%q asks %s", line, q.server)
+		}
+	}
+}
+
+// TestQueryLearns: asked for a cookie, query asks again with the one it was given.
+func TestQueryLearns(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan struct{})
+	const given = "1112131415161718"
+	s := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(started) }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		c := replyCookie(q)
+		if !strings.HasSuffix(c, given) {
+			m.Rcode = dns.RcodeBadCookie
+			c = c[:16] + given
+		}
+		m.SetEdns0(1232, false)
+		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: c},
+			&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "a test"})
+		_ = w.WriteMsg(m) // the test sees what is missing
+	})}
+	go s.ActivateAndServe()
+	<-started
+	defer s.Shutdown()
+	_, out, errs := cli(t.Context(), "query", "www.test", "+cookie", "@"+pc.LocalAddr().String())
+	if !strings.Contains(out, "NOERROR") || !strings.Contains(out, given) || !strings.Contains(out, ";; error 0 Other: a test") {
+		t.Errorf("%s%s", out, errs)
+	}
+}

@@ -1,0 +1,134 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"rhumb/placement"
+)
+
+// DNS is the name server's part of a node file; all of it may be left out.
+type DNS struct {
+	// Cookies is a file with the secrets of server cookies, the same on all nodes
+	// that answer on one address (RFC 9018); none: one of this process alone.
+	Cookies string `yaml:"cookies"`
+	// HideIdentity switches NSID, id.server and version.server off.
+	HideIdentity bool     `yaml:"hide_identity"`
+	Limit        DNSLimit `yaml:"limit"`
+	TCP          DNSTCP   `yaml:"tcp"`
+	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
+	Proxies []netip.Prefix `yaml:"proxies"`
+}
+
+// DNSLimit bounds the replies that a client's network gets over UDP.
+type DNSLimit struct {
+	Rate   int            `yaml:"rate"` // of one kind, a second; 0 is no limit
+	Slip   int            `yaml:"slip"` // of so many beyond it one is truncated, the others are dropped
+	Exempt []netip.Prefix `yaml:"exempt"`
+}
+
+// DNSTCP bounds connections; 0 is the default of each.
+type DNSTCP struct {
+	Idle        placement.Duration `yaml:"idle"`
+	Connections int                `yaml:"connections"`
+	PerClient   int                `yaml:"per_client"`
+}
+
+// DoT are the listeners of DNS over TLS (RFC 7858) and their certificate.
+type DoT struct {
+	Top  []netip.AddrPort `yaml:"top"`
+	Low  []netip.AddrPort `yaml:"low"`
+	Cert string           `yaml:"cert"`
+	Key  string           `yaml:"key"`
+}
+
+// The bounds of what may be set: a tick of the limiter's clock, the longest time
+// that a keepalive option holds (RFC 7828 section 3.1).
+const (
+	maxRate = 100_000
+	maxSlip = 10
+	maxIdle = 65535 * 100 * time.Millisecond
+)
+
+// resolve makes the paths of the name server's files relative to a directory.
+func (n *Node) resolveDNS(dir string) {
+	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key} {
+		if *file != "" {
+			*file = resolve(dir, *file)
+		}
+	}
+}
+
+// checkDNS checks the name server's part.
+func (n *Node) checkDNS(src *source) {
+	d := &n.DNS
+	at := func(keys ...string) []string { return append([]string{"dns"}, keys...) }
+	if d.Limit.Rate < 0 || d.Limit.Rate > maxRate {
+		src.fail(at("limit", "rate"), "%d: want 1 to %d replies a second, or 0 for no limit", d.Limit.Rate, maxRate)
+	}
+	if d.Limit.Slip < 0 || d.Limit.Slip > maxSlip {
+		src.fail(at("limit", "slip"), "%d: want 1 (every reply beyond the rate is truncated) to %d", d.Limit.Slip, maxSlip)
+	}
+	if d.Limit.Rate == 0 && (d.Limit.Slip > 0 || len(d.Limit.Exempt) > 0) {
+		src.fail(at("limit"), "slip and exempt say what a rate does, which is missing")
+	}
+	checkNetworks(src, at("limit", "exempt"), d.Limit.Exempt)
+	checkNetworks(src, at("proxies"), d.Proxies)
+	if i := d.TCP.Idle.D(); i != 0 && (i < time.Second || i > maxIdle) {
+		src.fail(at("tcp", "idle"), "%s: want 1s to %s (RFC 7828, 3.1)", d.TCP.Idle, maxIdle)
+	}
+	if d.TCP.Connections < 0 {
+		src.fail(at("tcp", "connections"), "%d: want a number of connections, or 0 for the default", d.TCP.Connections)
+	}
+	if d.TCP.PerClient < 0 || d.TCP.Connections > 0 && d.TCP.PerClient > d.TCP.Connections {
+		src.fail(at("tcp", "per_client"), "%d: want no more than tcp.connections, or 0 for the default", d.TCP.PerClient)
+	}
+	n.checkDoT(src)
+}
+
+// checkNetworks refuses a network with host bits, which means less or more than
+// its writer thought, and one that is everybody.
+func checkNetworks(src *source, at []string, list []netip.Prefix) {
+	for _, p := range list {
+		switch {
+		case !p.IsValid() || p.Masked() != p:
+			src.fail(at, "%s is no network: want %s", p, p.Masked())
+		case p.Bits() == 0:
+			src.fail(at, "%s is everybody", p)
+		}
+	}
+}
+
+// checkDoT checks the listeners of DNS over TLS. Their level is that of their
+// address, so each stands beside one in clear.
+func (n *Node) checkDoT(src *source) {
+	d := &n.Listen.DoT
+	at := func(key string) []string { return []string{"listen", "dot", key} }
+	var seen []netip.AddrPort
+	for _, set := range []struct {
+		key         string
+		list, clear []netip.AddrPort
+	}{{"top", d.Top, n.Listen.Top}, {"low", d.Low, n.Listen.Low}} {
+		for _, a := range set.list {
+			same := func(c netip.AddrPort) bool { return c.Addr() == a.Addr() }
+			switch {
+			case !a.IsValid() || a.Port() == 0 || slices.Contains(seen, a):
+				src.fail(at(set.key), "%s stands twice, or is not ADDRESS:PORT", a)
+			case !slices.ContainsFunc(set.clear, same):
+				src.fail(at(set.key), "%s is no address of listen.%s: the level belongs to the address", a, set.key)
+			case slices.Contains(set.clear, a):
+				src.fail(at(set.key), "%s is served in clear: DNS over TLS has port 853 (RFC 7858, 3.1)", a)
+			}
+			seen = append(seen, a)
+		}
+	}
+	switch {
+	case (d.Cert == "") != (d.Key == ""):
+		src.fail([]string{"listen", "dot"}, "want cert and key, both")
+	case len(seen) > 0 && d.Cert == "":
+		src.fail([]string{"listen", "dot"}, "an address for TLS needs cert and key")
+	case len(seen) == 0 && d.Cert != "":
+		src.fail([]string{"listen", "dot"}, "cert and key are for top or low addresses, which are missing")
+	}
+}
