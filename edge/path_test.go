@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ type pathArgs struct {
 
 // pathRole delays and loses what is routed to a TUN device and gives it back to
 // the host. "hold" keeps the data that comes from the sites back, "flush" lets it
-// go; every line is answered by the count of what is held.
+// go, what came before "mark" in reverse: its receiver acknowledges all at once. Every line is answered by the count of what came.
 func pathRole() error {
 	var x pathArgs
 	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
@@ -49,13 +50,16 @@ func pathRole() error {
 		switch in.Text() {
 		case "hold":
 			p.holding = true
+		case "mark":
+			p.mark = len(p.held)
 		case "flush":
+			slices.Reverse(p.held[:p.mark])
 			for _, b := range p.held {
 				p.tun.Write(b)
 			}
 			p.holding, p.held = false, nil
 		}
-		n := len(p.held)
+		n := p.seen
 		p.mu.Unlock()
 		out.Encode(n)
 	}
@@ -69,13 +73,19 @@ type track struct {
 	mu      sync.Mutex
 	holding bool
 	held    [][]byte // in order
+	seen    int      // packets with data from sites, held or not
+	mark    int      // what is held up to here leaves in reverse
 }
 
 // hold keeps the data of sites while it is told to. Small packets pass.
 func (p *track) hold(b []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.holding || len(b) < 200 || !fromSite(b) {
+	if len(b) < 200 || !fromSite(b) {
+		return false
+	}
+	p.seen++
+	if !p.holding {
 		return false
 	}
 	p.held = append(p.held, append([]byte(nil), b...))

@@ -123,14 +123,12 @@ func (s State) Stuck() bool {
 }
 
 // Heard tells of a restored connection how many bytes its peer has acknowledged
-// since, and whether it waits for more.
+// since, and whether it waits for more. It does, too, while nothing is in flight
+// and a closed window keeps it from sending: the peer's word that the window is
+// open counts only with an acknowledgement of what was sent.
 func Heard(c *net.TCPConn) (acked uint64, waiting bool, err error) {
 	err = control(c, func(s sock) error {
 		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
-		if err != nil {
-			return err
-		}
-		unsent, err := s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
 		if err != nil {
 			return err
 		}
@@ -138,7 +136,7 @@ func Heard(c *net.TCPConn) (acked uint64, waiting bool, err error) {
 		if err != nil {
 			return fmt.Errorf("get TCP_INFO: %w", err)
 		}
-		acked, waiting = t.Bytes_acked, unacked > unsent
+		acked, waiting = t.Bytes_acked, unacked > 0
 		return nil
 	})
 	return acked, waiting, err
