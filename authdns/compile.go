@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"rhumb/authdns/dnssec"
 	"rhumb/authdns/zone"
 	"rhumb/placement"
 )
@@ -51,6 +52,7 @@ type served struct {
 	refer *delegation
 	// blind is set while the names steered in the zone are not known.
 	blind bool
+	sign  *signing // nil for a zone that is not signed here
 }
 
 // forest returns the zones of a level. A listener without one is low, as a lone
@@ -87,8 +89,11 @@ func (f forest) find(name string, qtype uint16) *served {
 type loaded struct {
 	meta    placement.Zone
 	zone    *zone.Zone // nil while none was
-	steered []string   // names known to be steered before any Snapshot says so
-	fault   string     // why the newest version is not served
+	file    *zone.Zone // as it was parsed, without what its keys add
+	keys    []*dnssec.Key
+	sign    *signing
+	steered []string // names known to be steered before any Snapshot says so
+	fault   string   // why the newest version is not served
 	// unserved says why no version is, although there may be one.
 	unserved string
 	at       time.Time // when the version in force was loaded
@@ -292,7 +297,7 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		if !l.on(level) {
 			continue
 		}
-		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != ""}
+		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != "", sign: l.sign}
 		if level == placement.LowLevel {
 			s.refer = refer[name]
 		}
@@ -310,6 +315,7 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		if marks := slices.Concat(c.marks[name], cuts[name]); s.zone != nil && len(marks) > 0 {
 			s.zone = s.zone.With(marks)
 		}
+		c.entrust(s, cuts[name])
 		c.checkApex(s)
 	}
 	return f

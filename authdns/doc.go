@@ -20,6 +20,9 @@
 //   - Fast path: replies that the slow path made ahead, for each name and type of
 //     the files and for each choice of a steered name, in the arena of package
 //     wire. It answers the common query over UDP in the slow path's own octets.
+//   - Signing: the keys of a zone in one hour. Each RRset is signed once, when it is
+//     first needed or before, and found again by what was signed, whichever state
+//     wants it (package dnssec).
 //   - Shield: cookies, the limit on replies per network, the quarantine for kinds
 //     of query that do harm, and the black box in which one outlives the process.
 //   - Ledger: what a worker counts on the fast path; it is emptied into the
@@ -30,9 +33,11 @@
 //	SetZones, Apply ── compile ──▶ state (one atomic pointer)
 //	                 ├─ quicken ──▶ finished replies (package wire)
 //	datagrams → quarantine → wire.Query → cookie → index → Choose, if steered → patch → limit → datagrams
-//	anything else → parse → class, type → zone of the level → look-up → steer or refer → pack
+//	anything else → parse → class, type → zone of the level → look-up → steer or refer → secure → pack
+//	an hour later ── turn ──▶ sign what is due ── compile
 //
-// state.answer is the whole path as a pure function of octets, asker and state.
+// state.answer is the whole path as a pure function of octets, asker and state; what
+// it signs on the way is the same whenever it does so, unless the budget is spent.
 // TCP, tests, fuzzers and quicken call this same one; sockets, clocks and counters
 // stay in the Server around it. A wrong zone keeps its previous version, a panic
 // costs one answer.

@@ -67,8 +67,7 @@ type zoneMetrics struct {
 
 // newMetrics makes the series and registers them; a nil Registerer keeps them
 // to ourselves.
-func newMetrics(reg prometheus.Registerer, fresh func()) (*metrics, error) {
-	var all []prometheus.Collector
+func newMetrics(reg prometheus.Registerer, fresh func(), all ...prometheus.Collector) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		all = append(all, v)

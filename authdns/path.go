@@ -33,6 +33,10 @@ type outcome struct {
 	cookie    cookieUse
 	wildcard  bool // the name asked for is one of very many
 	decision  *decision
+	// personal is set where the reply depends on the resolver's address.
+	personal bool
+	// unsigned is set where a proof was not made, as the budget is spent.
+	unsigned bool
 }
 
 // ecsUse is what became of a client subnet option.
@@ -93,7 +97,7 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 		return
 	}
 	if rcode := refusedType(r.q.qtype); rcode != dns.RcodeSuccess {
-		r.rcode = rcode
+		r.rcode, r.ede = rcode, refusedText(r.q.qtype)
 		return
 	}
 	z := s.forest(from.level).find(r.q.canon, r.q.qtype)
@@ -112,6 +116,7 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 	}
 	v := visit{state: s, zone: z, from: from, reply: r, out: o}
 	v.resolve()
+	v.secure()
 }
 
 // refusedType says with which RCODE a type is turned away whatever the name.
@@ -119,7 +124,7 @@ func refusedType(t uint16) int {
 	switch t {
 	case dns.TypeAXFR, dns.TypeIXFR:
 		return dns.RcodeRefused
-	case dns.TypeOPT, dns.TypeTSIG, dns.TypeTKEY:
+	case dns.TypeOPT, dns.TypeTSIG, dns.TypeTKEY, dns.TypeNXNAME:
 		return dns.RcodeFormatError
 	case dns.TypeMAILA, dns.TypeMAILB:
 		return dns.RcodeNotImplemented

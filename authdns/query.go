@@ -46,7 +46,7 @@ type query struct {
 type edns struct {
 	present   bool
 	version   uint8
-	do        bool
+	do, co    bool // co: Compact Answers OK (RFC 9824 section 5.1)
 	size      uint16
 	nsid      bool
 	keepalive bool
@@ -204,7 +204,7 @@ func (e *edns) read(h, rdata []byte, tcp bool) int {
 	e.present = true
 	e.size = binary.BigEndian.Uint16(h[2:])
 	e.version = h[5]
-	e.do = h[6]&0x80 != 0
+	e.do, e.co = h[6]&0x80 != 0, h[6]&0x40 != 0
 	if e.version != 0 {
 		return dns.RcodeBadVers
 	}

@@ -20,6 +20,7 @@ import (
 type quick struct {
 	options wire.Options
 	zones   []string // by the number that counts go by
+	signed  []bool   // of the zones
 	// services hold what steered names need beside their bodies.
 	services []quickService
 	// cuts are those of the top level, and the apexes of the low one.
@@ -36,6 +37,9 @@ type quickLevel struct {
 	// chosen holds what depends on the resolver: cuts of the top level, and NS sets
 	// of the apexes that they lead to.
 	chosen *wire.Index
+	// kept and keptSteered hold signed replies of the same kinds, made at their first
+	// query; they live as long.
+	kept, keptSteered *wire.Kept
 	// static depends on this: zones, marks and hosts, in text.
 	key string
 }
@@ -46,6 +50,8 @@ type quickCut struct {
 	zone    int
 	// bodies by row of the service's map, counted from the entry's first.
 	bodies []uint32
+	// signed is how many bodies further on the signed ones begin.
+	signed uint32
 }
 
 // quickService is a service, in one zone, whose names are answered from its map.
@@ -79,11 +85,15 @@ func (c *compiler) quicken(before *state) {
 		q.options.NSID = s.nsid()
 	}
 	q.zones = slices.Sorted(maps.Keys(c.zones))
+	for _, name := range q.zones {
+		q.signed = append(q.signed, c.zones[name].sign != nil)
+	}
 	for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
 		lv := q.level(l)
 		lv.key = c.staticKey(l)
+		lv.kept = newKept(q)
 		if old := before.quickLevel(l); old != nil && old.key == lv.key {
-			lv.static = old.static
+			lv.static, lv.kept = old.static, old.kept
 		} else {
 			lv.static = c.quickStatic(q, l)
 		}
@@ -115,7 +125,7 @@ func (c *compiler) staticKey(l placement.Level) string {
 	for _, name := range slices.Sorted(maps.Keys(c.zones)) {
 		z := c.zones[name]
 		// Pointers are good names: the zones of the state before were held until now.
-		fmt.Fprintf(&b, "%s %p %v %v %q\n", name, z.zone, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
+		fmt.Fprintf(&b, "%s %p %p %v %v %q\n", name, z.zone, z.sign, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
 		for _, m := range c.marks[name] {
 			fmt.Fprintf(&b, " %s", m.Name)
 			switch v := m.Value.(type) {
@@ -130,12 +140,15 @@ func (c *compiler) staticKey(l placement.Level) string {
 	return b.String()
 }
 
-// quickChoice packs what the slow path writes about one choice.
-func (c *compiler) quickChoice(z *served, name string, qtype uint16, write func(*visit)) []byte {
+// quickChoice packs what the slow path writes about one choice, signed or not.
+func (c *compiler) quickChoice(z *served, name string, qtype uint16, signed bool, write func(*visit)) []byte {
 	question := append(wireName(name), byte(qtype>>8), byte(qtype), 0, dns.ClassINET)
 	q := query{question: question, name: name, canon: zone.Canonical(name), qtype: qtype, qclass: dns.ClassINET}
+	q.edns.do = signed
 	r := reply{q: &q, aa: true}
-	write(&visit{state: c.state, zone: z, reply: &r, out: &outcome{}})
+	v := visit{state: c.state, zone: z, reply: &r, out: &outcome{}}
+	write(&v)
+	v.secure()
 	out := make([]byte, maxUDP)
 	n, truncated := r.pack(out, maxUDP)
 	if r.rcode != dns.RcodeSuccess && r.rcode != dns.RcodeNameError || truncated {

@@ -38,17 +38,26 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 	if !w.guard.admit(q.EDNS.Cookie, src.Addr()) {
 		return 0
 	}
-	level := st.quickLevel(w.level)
+	w.in, w.guard.many = in, false
+	if n = w.ready(st, &sub, ecs, out, src.Addr()); n == 0 && q.EDNS.DO {
+		n = w.kept(st, ecs, out, src.Addr())
+	}
+	return n
+}
+
+// ready writes what was made ahead for the query read last.
+func (w *worker) ready(st *state, sub *subnet, ecs int, out []byte, resolver netip.Addr) int {
+	q, level := &w.query, st.quickLevel(w.level)
 	if e := level.steered.Find(q); e != nil {
-		return w.choose(st, e, &sub, ecs, out, src.Addr())
+		return w.choose(st, e, sub, ecs, out, resolver)
 	}
 	if e := level.static.Find(q); e != nil {
-		return w.write(level.static, level.static.Body(e.First), out, int(e.Tag), ecs, src.Addr(), 0)
+		return w.write(level.static, level.static.Body(w.pick(e)), out, int(e.Tag), ecs, resolver, 0)
 	}
 	if e := level.chosen.Find(q); e != nil {
-		return w.set(st, level.chosen, e, ecs, out, src.Addr())
+		return w.set(st, level.chosen, e, ecs, out, resolver)
 	}
-	return w.enclosed(st, level, ecs, out, src.Addr())
+	return w.enclosed(st, level, ecs, out, resolver)
 }
 
 // admit judges the cookie of a query; false leaves the query to the slow path,
@@ -78,7 +87,7 @@ func (w *worker) enclosed(st *state, level *quickLevel, ecs int, out []byte, res
 			return w.set(st, level.chosen, e, ecs, out, resolver)
 		}
 		if e := level.static.Suffix(q, without); e != nil {
-			b := level.static.Body(e.First)
+			b := level.static.Body(w.pick(e))
 			if b == nil || without == 0 && b.Rcode() == dns.RcodeNameError {
 				return 0 // the name exists, and has not the type
 			}
@@ -101,8 +110,11 @@ func (w *worker) set(st *state, x *wire.Index, e *wire.Entry, ecs int, out []byt
 	if !ok {
 		return 0
 	}
-	row := min(int(c.Class), len(cut.bodies)-1)
-	return w.write(x, x.Body(e.First+cut.bodies[row]), out, cut.zone, ecs, resolver, 0)
+	body := e.First + cut.bodies[min(int(c.Class), len(cut.bodies)-1)]
+	if w.query.EDNS.DO && st.quick.signed[cut.zone] {
+		body += cut.signed
+	}
+	return w.write(x, x.Body(body), out, cut.zone, ecs, resolver, 0)
 }
 
 // write finishes a reply and counts it; 0 leaves it to the slow path.
@@ -113,6 +125,7 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 	l := w.ledger.Load()
 	options := l.state.quick.options
 	options.Scope = scope
+	options.Compact = w.query.EDNS.DO && l.state.quick.signed[zone]
 	if w.guard.use != cookieNone {
 		options.Cookie = w.guard.cookie[:]
 	}
@@ -154,7 +167,11 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	if used > 0 {
 		ecs, scope = countUsed, uint8(sub.scope(c.Scope, used, st.ecs))
 	}
-	n := w.write(level.steered, level.steered.Body(body), out, svc.zone, ecs, resolver, scope)
+	x, b := level.steered, level.steered.Body(body)
+	if q.EDNS.DO && st.quick.signed[svc.zone] {
+		x, b = w.variant(st, level, body, svc.zone, resolver)
+	}
+	n := w.write(x, b, out, svc.zone, ecs, resolver, scope)
 	if n > 0 {
 		w.ledger.Load().countChoice(svc, site, why, c.Class)
 	}

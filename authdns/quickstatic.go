@@ -52,13 +52,19 @@ func (c *compiler) quickZone(b *wire.Builder, f forest, z *served, l placement.L
 			for _, rr := range z.zone.RRset(owner, dns.TypeNS) {
 				targets.add(rr.(*dns.NS).Ns)
 			}
-			b.Reply(c.quickReferral(z, owner, targets.below1()))
+			b.Reply(c.quickReferral(z, owner, targets.below1(), false))
+			if z.sign != nil {
+				b.Reply(c.quickReferral(z, owner, targets.below1(), true))
+			}
 			targets.leave(b, tag, own)
 			return
 		case shape == zone.Plain && !spelt.takes(owner) && z.denies(owner):
 			b.Reply(denial)
 		default:
 			b.Reply(nil)
+		}
+		if z.sign != nil && shape != zone.Cut {
+			b.Reply(nil) // the signed one is of each name
 		}
 		c.state.quickTypes(b, z, owner, types, l, tag)
 	})
@@ -142,26 +148,29 @@ func (s *state) quickTypes(b *wire.Builder, z *served, owner string, types []uin
 		if chosen && (t == dns.TypeA || t == dns.TypeAAAA) {
 			continue // per client
 		}
-		if msg := s.quickReply(owner, t, l); msg != nil {
+		if msg := s.quickReply(owner, t, l, false); msg != nil {
 			b.Add(wireName(owner), t, tag)
 			b.Reply(msg)
+			if z.sign != nil {
+				b.Reply(s.quickReply(owner, t, l, true))
+			}
 		}
 	}
 }
 
 // quickDenial is what a zone says of names that do not exist, for one of them.
 func (c *compiler) quickDenial(z *served, name string) []byte {
-	return c.quickChoice(z, name, dns.TypeNone, func(v *visit) { v.negative(zone.NXDomain) })
+	return c.quickChoice(z, name, dns.TypeNone, false, func(v *visit) { v.negative(zone.NXDomain) })
 }
 
 // quickReferral is what is said of a name below a cut where it is the same for
 // everybody, else nil.
-func (c *compiler) quickReferral(z *served, cut, name string) []byte {
+func (c *compiler) quickReferral(z *served, cut, name string, signed bool) []byte {
 	res := z.zone.Lookup(name, dns.TypeNone)
 	if _, ok := res.Mark.(*delegation); ok || res.Kind != zone.Delegation || res.Owner != cut {
 		return nil
 	}
-	return c.quickChoice(z, name, dns.TypeNone, func(v *visit) {
+	return c.quickChoice(z, name, dns.TypeNone, signed, func(v *visit) {
 		v.reply.aa = false
 		v.referral(res)
 	})
@@ -175,14 +184,14 @@ func askedTypes(types []uint16) []uint16 {
 }
 
 // quickReply is the slow path's reply where it is the same for everybody, else nil.
-func (s *state) quickReply(name string, qtype uint16, l placement.Level) []byte {
+func (s *state) quickReply(name string, qtype uint16, l placement.Level, signed bool) []byte {
 	in := make([]byte, headerLen, headerLen+260)
 	in[5] = 1
 	in = append(in, wireName(name)...)
 	in = append(in, byte(qtype>>8), byte(qtype), 0, dns.ClassINET)
 	out := make([]byte, maxTCP)
 	nobody := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-	n, o := s.answer(in, out, asker{addr: nobody, level: l, tcp: true})
+	n, o := s.bare(in, out, asker{addr: nobody, level: l, tcp: true}, signed, false)
 	authoritative := n > headerLen && out[2]&0x04 != 0
 	if o.decision != nil || o.rcode != dns.RcodeSuccess || !authoritative || n > wire.MaxUDP {
 		return nil

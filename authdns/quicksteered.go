@@ -21,9 +21,10 @@ func (c *compiler) quickSteered(q *quick, before *state) {
 	names := c.quickServices(q)
 	if c.sameSteered(q, before) {
 		q.low.steered, q.top.steered = before.quick.low.steered, before.quick.top.steered
+		q.low.keptSteered, q.top.keptSteered = before.quick.low.keptSteered, before.quick.top.keptSteered
 	} else {
 		for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
-			q.level(l).steered = c.quickNames(q, l, names)
+			q.level(l).steered, q.level(l).keptSteered = c.quickNames(q, l, names), newKept(q)
 		}
 	}
 	q.low.chosen, q.top.chosen = c.quickApexes(q), c.quickCuts(q)
@@ -129,6 +130,7 @@ func (c *compiler) quickSets(q *quick, b *wire.Builder, d *delegation, z *served
 	cut := quickCut{service: d.service, zone: zoneAt}
 	m := c.snap.Map(d.service)
 	made := map[string]uint32{}
+	var signed [][]byte
 	for i := range rowsOf(m) {
 		hosts, ttl := d.chooseRow(c.snap, &placement.Choice{Map: m, Row: m.Rows[i]})
 		key := fmt.Sprint(ttl)
@@ -139,9 +141,16 @@ func (c *compiler) quickSets(q *quick, b *wire.Builder, d *delegation, z *served
 		if !ok {
 			at = uint32(len(made))
 			made[key] = at
-			b.Reply(c.quickSet(z, d, asked, hosts, ttl, write))
+			b.Reply(c.quickSet(z, d, asked, hosts, ttl, false, write))
+			if z.sign != nil {
+				signed = append(signed, c.quickSet(z, d, asked, hosts, ttl, true, write))
+			}
 		}
 		cut.bodies = append(cut.bodies, at)
+	}
+	cut.signed = uint32(len(made))
+	for _, msg := range signed {
+		b.Reply(msg)
 	}
 	if len(cut.bodies) == 0 || d.observe {
 		b.Reply(nil)
@@ -158,11 +167,11 @@ func rowsOf(m *placement.ServiceMap) []*placement.Row {
 }
 
 // quickSet packs one set of name servers; nil where the generic one is to be given.
-func (c *compiler) quickSet(z *served, d *delegation, asked string, hosts []*host, ttl uint32, write func(v *visit, ns, glue []dns.RR)) []byte {
+func (c *compiler) quickSet(z *served, d *delegation, asked string, hosts []*host, ttl uint32, signed bool, write func(v *visit, ns, glue []dns.RR)) []byte {
 	if len(hosts) == 0 {
 		return nil
 	}
-	return c.quickChoice(z, asked, dns.TypeNS, func(v *visit) {
+	return c.quickChoice(z, asked, dns.TypeNS, signed, func(v *visit) {
 		ns, glue := d.records(v.reply, hosts, ttl)
 		write(v, ns, glue)
 	})
@@ -222,14 +231,14 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 // to choose.
 func (c *compiler) quickBodies(svc *quickService, z *served, name string, family int, add func(msg []byte)) {
 	t := []uint16{dns.TypeA, dns.TypeAAAA}[family]
-	add(c.quickChoice(z, name, t, func(v *visit) {
+	add(c.quickChoice(z, name, t, false, func(v *visit) {
 		v.out.decision = &decision{}
 		v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
 	}))
 	for k, id := range svc.m.Clusters {
 		all := c.snap.Inventory.Addresses(id, family == 1)
 		for by := range svc.turns[family][k].count {
-			add(c.quickChoice(z, name, t, func(v *visit) {
+			add(c.quickChoice(z, name, t, false, func(v *visit) {
 				v.addresses(name, hosts(placement.Rotated(all, by, svc.steered.pick)), svc.steered.ttl)
 			}))
 		}

@@ -72,6 +72,7 @@ func (d *delegation) chooseRow(snap *placement.Snapshot, c *placement.Choice) (o
 func (v *visit) referral(res zone.Result) {
 	r := v.reply
 	if d, ok := res.Mark.(*delegation); ok {
+		v.out.personal = true
 		if hosts, ttl := d.choose(v.state.snap, v.resolver()); len(hosts) > 0 {
 			r.authority, r.glue = d.records(r, hosts, ttl)
 			return
@@ -113,6 +114,7 @@ func (v *visit) staticReferral(from *served, cut string, ns []dns.RR) {
 // gives this resolver, no longer to be kept than that one.
 func (v *visit) apexNS() {
 	r, d := v.reply, v.zone.refer
+	v.out.personal = true
 	if hosts, ttl := d.choose(v.state.snap, v.resolver()); len(hosts) > 0 {
 		r.answer, r.extra = d.records(r, hosts, ttl)
 		return

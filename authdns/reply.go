@@ -31,6 +31,7 @@ type reply struct {
 	cookie []byte // the client's and ours; nil where none was sent
 	opts   options
 	padded bool
+	proof  proof
 }
 
 // extended is an extended error (RFC 8914).
@@ -90,6 +91,7 @@ func (r *reply) pack(out []byte, limit int) (n int, truncated bool) {
 		opt = appendOption(opt, optPadding, nil)
 	}
 	end, counts, fits := r.packSections(out[:limit-len(opt)])
+	fits = fits && r.proof != proofLater
 	if !fits {
 		end, counts = headerLen+len(r.q.question), [4]uint16{counts[0]}
 	}
@@ -205,6 +207,9 @@ func (r *reply) opt() []byte {
 	b[5] = byte(r.rcode >> 4)
 	if e.do {
 		b[7] = 0x80
+	}
+	if e.co && r.proof == proofCompact {
+		b[7] |= 0x40
 	}
 	if e.nsid && r.opts.nsid != "" {
 		b = appendOption(b, optNSID, []byte(r.opts.nsid))

@@ -61,6 +61,9 @@ type Config struct {
 	Proxies []netip.Prefix
 	// Secrets make server cookies, see SetSecrets; none: one of this process alone.
 	Secrets []Secret
+	// SignBudget is how many RRsets of names that do not exist are signed in a second,
+	// for each transport; 0 means 4000.
+	SignBudget int
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -76,6 +79,11 @@ type Server struct {
 
 	current atomic.Pointer[state]
 	shield  shield
+
+	// loading is held while zones are read and signed, which may take seconds; what
+	// answers depend on is changed under mu alone.
+	loading sync.Mutex
+	signs   *signatures
 
 	workersMu  sync.Mutex
 	udpWorkers []*worker
@@ -117,7 +125,9 @@ func New(c Config) (*Server, error) {
 	if s.workers == 0 {
 		s.workers = runtime.GOMAXPROCS(0)
 	}
-	m, err := newMetrics(c.Registerer, s.fold)
+	s.signs = newSignatures(c.SignBudget, s.now)
+	s.setHour()
+	m, err := newMetrics(c.Registerer, s.fold, s.signs.metrics.all()...)
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
@@ -145,6 +155,21 @@ func (s *Server) Apply(_ context.Context, snap *placement.Snapshot) {
 	s.publish(snap)
 }
 
+// publishZones puts zones in force; loading is held. What takes long is made before
+// mu is taken: a vote must not wait for the replies of a large zone.
+func (s *Server) publishZones(zones map[string]*loaded) {
+	s.mu.Lock()
+	snap := s.snap
+	s.mu.Unlock()
+	ahead := compile(s.self, zones, snap, s.current.Load())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.zones = zones
+	s.publishAfter(s.snap, ahead)
+	s.metrics.setZones(zones)
+	s.signs.metrics.setZones(zones)
+}
+
 // SetSecrets puts other secrets of cookies in force, from the next query on. With
 // none, one is drawn: cookies of this process are then its own, which is right for
 // a server that no other answers beside.
@@ -158,8 +183,11 @@ func (s *Server) SetSecrets(secrets []Secret) {
 }
 
 // publish makes the next state; mu is held, or nobody else has the Server yet.
-func (s *Server) publish(snap *placement.Snapshot) {
-	next := compile(s.self, s.zones, snap, s.current.Load())
+func (s *Server) publish(snap *placement.Snapshot) { s.publishAfter(snap, s.current.Load()) }
+
+// publishAfter is publish with a state to take over from, which need not have been in force.
+func (s *Server) publishAfter(snap *placement.Snapshot, like *state) {
+	next := compile(s.self, s.zones, snap, like)
 	for _, name := range sortedKeys(next.faults) {
 		if before := s.current.Load(); before == nil || before.faults[name] != next.faults[name] {
 			s.log.Warn("zone cannot be served as meant", "zone", name, "snapshot", next.snapshotName(), "err", next.faults[name])
@@ -191,6 +219,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var group sync.WaitGroup
 	conns := newConns(&s.shield.limits)
+	group.Go(func() { s.resign(ctx) })
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error
@@ -237,6 +266,9 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 	}
 	n, o := st.answer(in, out, from)
 	s.metrics.count(&o, from, n, s.now().Sub(start))
+	if o.unsigned {
+		s.signs.metrics.refused.Inc()
+	}
 	t.count(&o)
 	n = s.bound(st, in, out, n, &o, from, start)
 	if d := o.decision; d != nil && d.observed {

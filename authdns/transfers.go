@@ -45,7 +45,7 @@ func (s *Server) leave(st *state) {
 			// the serial of the whole zone, and stay.
 			continue
 		}
-		v := s.copies.views[name].renew(l.zone, st.standIns(name))
+		v := s.copies.views[name].renew(l.plain(), st.standIns(name))
 		views[name] = v
 		out = append(out, transfer.Outgoing{Name: name, Zone: v.zone, Rules: rules(l.meta.Transfer),
 			Diff: func(old transfer.Zone) (removed, added []dns.RR) { return zone.Changes(old.(*zone.Zone), v.zone) }})

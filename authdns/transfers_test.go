@@ -333,3 +333,51 @@ func TestUnserved(t *testing.T) {
 		}
 	}
 }
+
+// TestTransferAmongQueries: a zone leaves between pipelined queries, each in its
+// turn (RFC 7766 section 6.2.1).
+func TestTransferAmongQueries(t *testing.T) {
+	s := start(t, Config{Listeners: []Listener{loopback(top, "127.0.0.1:0")}, Transfers: desk(t)})
+	if errs := s.SetZones(leaving(demoZone + "$GENERATE 1-900 big$ TXT \"0123456789012345678901234567890123456789\"\n")); errs != nil {
+		t.Fatal(errs)
+	}
+	s.Apply(t.Context(), fleet(t, plan{}))
+	c, err := net.Dial("tcp", s.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	m := axfr("demo.test.")
+	m.SetTsig(xfrKey, dns.HmacSHA256, 300, time.Now().Unix())
+	transfer, _, err := dns.TsigGenerate(m, xfrSecret, "", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	www := framed(ask(t, "www.demo.test. A"))
+	if _, err := c.Write(slices.Concat(www, framed(transfer), www)); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	soas := 0
+	for range 200 {
+		reply := readTCP(t, c)
+		if reply.Id != m.Id || len(reply.Question) > 0 && reply.Question[0].Qtype == dns.TypeA {
+			if seen = append(seen, show(reply)); len(seen) == 2 {
+				break
+			}
+			continue
+		}
+		if len(seen) != 1 {
+			t.Fatalf("a message of the transfer after %d answers", len(seen))
+		}
+		for _, rr := range reply.Answer {
+			if rr.Header().Rrtype == dns.TypeSOA {
+				soas++
+			}
+		}
+	}
+	if want := "NOERROR aa | " + wwwA; soas != 2 || len(seen) != 2 || seen[0] != want || seen[1] != want {
+		t.Errorf("%d SOA, answers %q", soas, seen)
+	}
+}

@@ -29,6 +29,8 @@ type worker struct {
 	busy   sync.Mutex
 	ledger atomic.Pointer[ledger]
 	query  wire.Query
+	in     []byte    // what query was read from
+	bare   []byte    // where a signed reply is made
 	sizes  collected // of the fast path's replies in this batch
 	guard  guard
 	box    *blackbox // nil keeps nothing
@@ -46,6 +48,8 @@ type guard struct {
 	cookie [cookieLen]byte
 	use    cookieUse
 	zone   int
+	// many is set where the reply is of one of very many names.
+	many bool
 }
 
 // pressedAfter is how many full batches in a row mean that queries come faster
@@ -207,7 +211,7 @@ func (w *worker) answer(n int) {
 // bound is Server.bound for a reply of the fast path.
 func (w *worker) bound(st *state, in, out []byte, n int, src netip.AddrPort) int {
 	g := &w.guard
-	o := outcome{zone: st.quick.zones[g.zone], cookie: g.use}
+	o := outcome{zone: st.quick.zones[g.zone], cookie: g.use, wildcard: g.many}
 	return w.server.bound(st, in, out, n, &o, asker{addr: src, level: w.level, jar: g.jar, now: g.unix}, g.now)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"rhumb/authdns/dnssec"
 	"rhumb/authdns/zone"
 	"rhumb/placement"
 )
@@ -17,6 +18,8 @@ type Source struct {
 	// Snapshot knows them from here alone, and says "not ready" instead of
 	// denying them; with a Snapshot they are not looked at.
 	Steered []string
+	// Keys sign the zone where its Inventory says so.
+	Keys []*dnssec.Key
 	// Unserved says why the zone must not be answered, although it is ours: a copy
 	// that was never received, or has expired. Data is not looked at then.
 	Unserved string
@@ -27,8 +30,9 @@ type Source struct {
 // of the sources, each a *zone.Error) and shown by Status. A zone not among the
 // sources is no longer served.
 func (s *Server) SetZones(sources []Source) []error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.setHour()
 	next := make(map[string]*loaded, len(sources))
 	var errs []error
 	for i := range sources {
@@ -40,9 +44,7 @@ func (s *Server) SetZones(sources []Source) []error {
 		}
 		next[name] = l
 	}
-	s.zones = next
-	s.publish(s.snap)
-	s.metrics.setZones(s.zones)
+	s.publishZones(next)
 	return errs
 }
 
@@ -50,16 +52,16 @@ func (s *Server) SetZones(sources []Source) []error {
 // the same, the new one where it is right, else the previous one with the fault.
 func (s *Server) load(name string, src *Source) (*loaded, error) {
 	old := s.zones[name]
-	l := &loaded{meta: src.Zone, steered: src.Steered}
+	l := &loaded{meta: src.Zone, steered: src.Steered, keys: src.Keys}
 	l.meta.Name = name
 	if src.Unserved != "" {
 		l.unserved, l.fault = src.Unserved, src.Unserved
 		return l, nil
 	}
 	if old != nil {
-		l.zone, l.at = old.zone, old.at
+		l.zone, l.file, l.sign, l.at = old.zone, old.file, old.sign, old.at
 		if old.fault == "" && src.Zone.SHA256 != "" && old.meta.SHA256 == src.Zone.SHA256 {
-			return l, nil
+			return l, s.signed(l, old)
 		}
 	}
 	z, err := zone.Parse(fmt.Sprintf("%szone", name), name, bytes.NewReader(src.Data))
@@ -68,9 +70,28 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 		s.metrics.zoneFailed(name)
 		return l, err
 	}
-	s.logChange(name, l.zone, z)
-	l.zone, l.at = z, s.now()
-	return l, nil
+	next := *l
+	next.file = z
+	if err := s.signed(&next, old); err != nil {
+		l.fault, l.keys = next.fault, next.keys
+		return l, err
+	}
+	s.logChange(name, l.file, z)
+	next.at = s.now()
+	return &next, nil
+}
+
+// signed signs a zone that was loaded and notes why it could not be.
+func (s *Server) signed(l, old *loaded) error {
+	err := s.sign(l, old)
+	if err != nil {
+		l.fault, l.keys = err.Error(), nil
+		if old != nil {
+			l.keys = old.keys // what is served has to be signed anew in time
+		}
+		s.metrics.zoneFailed(l.meta.Name)
+	}
+	return err
 }
 
 // logChange tells what a new version changes, and what an operator would

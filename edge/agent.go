@@ -183,12 +183,15 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	if err == nil && a.cfg.Met != nil {
 		svc.source = &metered{svc.source, func(ok bool) { a.cfg.Met(s.Name, ok) }}
 	}
+	if err == nil && s.Cert != "" {
+		svc.tls, err = newTerminator(svc, a.m.tls, a.log.With("service", s.Name))
+	}
 	return svc, err
 }
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Freshness == b.Freshness
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Freshness == b.Freshness
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.

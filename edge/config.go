@@ -42,6 +42,9 @@ type Service struct {
 	Spool  string // directory for copies of the origin's objects
 	// Freshness is FreshL0 or FreshL1; empty is FreshL0.
 	Freshness string
+	Cert      string // file of the certificate chain, and
+	Key       string // of its key, PEM; both empty: in clear
+	Export    string // ExportNone, ExportSite or ExportGroup; empty: none
 }
 
 // Peer is another site of the group.
@@ -176,10 +179,25 @@ func (s Service) check() error {
 	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1:
 		return fmt.Errorf("freshness %q is neither L0 nor L1", s.Freshness)
 	}
+	if err := s.checkTLS(); err != nil {
+		return err
+	}
 	for _, v := range s.VIPs {
 		if !v.IsValid() || v.Port() == 0 || v.Addr().Is4In6() || v.Addr().Zone() != "" {
 			return fmt.Errorf("VIP %s", v)
 		}
+	}
+	return nil
+}
+
+func (s Service) checkTLS() error {
+	switch {
+	case (s.Cert == "") != (s.Key == ""):
+		return errors.New("TLS needs a certificate and a key")
+	case s.Export != "" && s.Export != ExportNone && s.Export != ExportSite && s.Export != ExportGroup:
+		return fmt.Errorf("export %q is neither none, site nor group", s.Export)
+	case s.Cert == "" && s.Export != "" && s.Export != ExportNone:
+		return errors.New("there are no secrets to export without TLS")
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ type service struct {
 	id     uint32
 	source source
 	limits Limits
+	tls    *terminator // nil: in clear
 }
 
 // port is where one listener stands: the wildcard of a family. A listener on
@@ -85,6 +86,10 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	s.done = make(chan struct{})
 	limitUnsent(c)
+	if svc.tls != nil {
+		a.greet(ctx, s)
+		return
+	}
 	t := idleTurn(svc.id)
 	if a.moves.Backups && !s.local {
 		var err error
@@ -122,7 +127,7 @@ func (a *Agent) run(ctx context.Context, s *session) {
 		refuse(s.conn)
 		return
 	}
-	if s.changed != nil && s.svc.Mode == ModeAct {
+	if s.unquiet != nil && s.svc.Mode == ModeAct {
 		// Older kernels refuse; there the end of an abandoned session comes later.
 		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
 	}
@@ -153,6 +158,7 @@ func (a *Agent) end(s *session, err error) {
 		s.unquiet()
 	}
 	s.conn.Close() // a second time if it was handed off; then without effect
+	s.cover.wipe()
 	defer close(s.done)
 	a.m.sessions.Dec()
 	if s.changed != nil {

@@ -34,6 +34,8 @@
 //	             A: close, silent; before commit either side may call it off
 //	pull.go      strays for long enough → pull; drain.go  deadline → push
 //	replica.go   records to Backups
+//	tls.go       handshake → crypto/tls goes on and the session stays (tls_web.go),
+//	             or its secrets → a record layer of our own (tls_cover.go, seal)
 //	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go
 //	recall.go    process died → silence → records back → the same
 //

@@ -12,7 +12,7 @@ import (
 // floor is the part of Run that keeps addresses, listeners and sources equal
 // to the view. One goroutine.
 func (a *Agent) floor(ctx context.Context) error {
-	f := &shop{a: a, addrs: addresses{put: map[netip.Addr]bool{}}, open: map[port]net.Listener{}, running: map[source]context.CancelFunc{}}
+	f := &shop{a: a, addrs: addresses{put: map[netip.Addr]bool{}}, open: map[port]net.Listener{}, running: map[runner]context.CancelFunc{}}
 	defer f.close()
 	if err := f.apply(ctx); err != nil {
 		return err
@@ -39,7 +39,20 @@ type shop struct {
 	a       *Agent
 	addrs   addresses
 	open    map[port]net.Listener
-	running map[source]context.CancelFunc
+	running map[runner]context.CancelFunc
+}
+
+// runner is the upkeep of something that services have.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// keeps lists what of a service needs upkeep.
+func (s *service) keeps() []runner {
+	if s.tls != nil {
+		return []runner{s.source, s.tls}
+	}
+	return []runner{s.source}
 }
 
 // apply opens what the view wants and then closes what it does not. VIPs come
@@ -88,22 +101,24 @@ func (f *shop) listen(ctx context.Context, p port) error {
 	return nil
 }
 
-// sources starts the upkeep of new services' objects and stops that of
-// services which went.
+// sources starts the upkeep of new services' objects and certificates, and
+// stops that of services which went.
 func (f *shop) sources(ctx context.Context, v *view) {
-	wanted := map[source]bool{}
+	wanted := map[runner]bool{}
 	for _, s := range v.services {
-		wanted[s.source] = true
-		if f.running[s.source] != nil {
-			continue
-		}
-		sctx, cancel := context.WithCancel(ctx)
-		f.running[s.source] = cancel
-		f.a.wg.Go(func() {
-			if err := s.source.Run(sctx); err != nil {
-				f.a.log.Error("objects", "service", s.Name, "err", err)
+		for _, r := range s.keeps() {
+			wanted[r] = true
+			if f.running[r] != nil {
+				continue
 			}
-		})
+			sctx, cancel := context.WithCancel(ctx)
+			f.running[r] = cancel
+			f.a.wg.Go(func() {
+				if err := r.Run(sctx); err != nil {
+					f.a.log.Error("upkeep", "service", s.Name, "err", err)
+				}
+			})
+		}
 	}
 	for src, cancel := range f.running {
 		if !wanted[src] {

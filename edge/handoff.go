@@ -169,7 +169,9 @@ func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, 
 	}
 	msg.Type, msg.Payload = frame.OfferSession, frame.AppendOffer(nil, o)
 	a.m.bytes.Add(float64(len(msg.Payload)))
-	if err := l.send(msg); err != nil {
+	err = l.send(msg)
+	clear(msg.Payload) // secrets, perhaps; the link has its own copy until it is sent
+	if err != nil {
 		return err
 	}
 	f, err := await(box, msg.Generation, readyLimit, l.done)
@@ -259,18 +261,21 @@ func (s *session) offer(st tcprepair.State, gen uint32) (frame.Offer, error) {
 	if off < int64(st.WriteSeq-st.SndUna) {
 		return frame.Offer{}, errEarlier
 	}
-	if len(s.input)+len(st.Input) > frame.MaxInput || len(t.name) > frame.MaxName {
+	unread := s.unread()
+	if len(unread)+len(st.Input) > frame.MaxInput || len(t.name) > frame.MaxName {
 		return frame.Offer{}, tcprepair.ErrInput
 	}
 	rec := t.rec
 	rec.Key, rec.Epoch, rec.Generation, rec.Base = s.key, s.epoch, gen, st.WriteSeq-uint32(off)
 	rec.Offset = uint64(off)
-	rec.RcvNxt = st.RcvNxt - uint32(len(s.input)+len(st.Input))
+	rec.RcvNxt = st.RcvNxt - uint32(s.ahead()+len(st.Input))
 	describe(&rec, st.Options, st.TSVal, time.Now())
 	w := st.Window
-	return frame.Offer{Record: rec, SndUna: st.SndUna, SndNxt: st.SndNxt, WriteSeq: st.WriteSeq, RcvNxt: st.RcvNxt,
+	o := frame.Offer{Record: rec, SndUna: st.SndUna, SndNxt: st.SndNxt, WriteSeq: st.WriteSeq, RcvNxt: st.RcvNxt,
 		Window: [5]uint32{w.SndWl1, w.SndWnd, w.MaxWindow, w.RcvWnd, w.RcvWup}, RTT: st.RTT,
-		Name: t.name, Input: append(append([]byte(nil), s.input...), st.Input...)}, nil
+		Name: t.name, Input: append(unread, st.Input...)}
+	s.cover.offer(&o, t, len(s.input))
+	return o, nil
 }
 
 // Bits of Record.Options.

@@ -16,6 +16,7 @@ type metrics struct {
 	mismatch  prometheus.Counter
 	revivals  *prometheus.CounterVec // result
 	answers   *prometheus.CounterVec // result
+	tls       *tlsMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -52,10 +53,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_probe_answers_total",
 			Help: "Segments of clients whose session is being revived, by what they told."}, []string{"result"}),
 	}
+	m.tls = newTLSMetrics(self)
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers} {
+	for _, c := range append(m.tls.collectors(), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

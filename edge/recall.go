@@ -62,9 +62,13 @@ func (a *Agent) openRevival(g *errgroup.Group, ctx context.Context) []frame.Key 
 }
 
 // protect gives a session a Backup, and silence once that knows of it. It is
-// called before the session is served.
+// called before the session is served. Sessions over TLS are not revived yet, so
+// their end is not held back.
 func (a *Agent) protect(s *session) {
 	s.changed = a.replica.changed
+	if s.cover != nil {
+		return
+	}
 	s.unquiet = sync.OnceFunc(func() {
 		s.closing.Store(true)
 		a.quiet.Remove(flowOf(s.key))
@@ -73,7 +77,7 @@ func (a *Agent) protect(s *session) {
 
 // hush silences the end of a session whose record is at its Backup.
 func (a *Agent) hush(s *session) {
-	if s.svc.Mode != ModeAct || s.closing.Load() {
+	if s.unquiet == nil || s.svc.Mode != ModeAct || s.closing.Load() {
 		return
 	}
 	a.quiet.Add(flowOf(s.key))

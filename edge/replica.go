@@ -163,6 +163,7 @@ func (s *session) record(t *turn) frame.Record {
 	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
 	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
 	describe(&rec, s.reg.Options, s.reg.TSVal, s.started)
+	s.cover.describe(&rec, t)
 	return rec
 }
 
@@ -226,7 +227,7 @@ func (r *replica) expire(now time.Time) map[string]int {
 	counts := map[string]int{}
 	for k, st := range r.store {
 		if now.Sub(st.at) > recordLife {
-			delete(r.store, k)
+			r.drop(k)
 			continue
 		}
 		counts[st.from]++
@@ -271,6 +272,7 @@ func (r *replica) broken(l *link, err error) {
 // keep stores a record unless a newer one is there or there is no room.
 func (r *replica) keep(l *link, f frame.Frame) error {
 	rec, err := frame.DecodeRecord(f.Payload)
+	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		return err
 	}
@@ -309,7 +311,7 @@ func (r *replica) forget(peer string, f frame.Frame) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old, ok := r.store[f.Key]; ok && old.from == peer && old.rec.Epoch <= f.Epoch {
-		delete(r.store, f.Key)
+		r.drop(f.Key)
 	}
 }
 
@@ -346,7 +348,7 @@ func (r *replica) recall(site string) []frame.Record {
 	defer r.mu.Unlock()
 	var out []frame.Record
 	for k, st := range r.store {
-		if st.from == site {
+		if st.from == site && st.rec.Cover.Suite == 0 {
 			st.rec.Epoch++
 			st.at = time.Now()
 			r.store[k] = st
@@ -357,10 +359,17 @@ func (r *replica) recall(site string) []frame.Record {
 	return out
 }
 
-// has reports whether there is a record of a session.
+// has reports whether there is a record of a session that could be revived.
 func (r *replica) has(k frame.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.store[k]
-	return ok
+	st, ok := r.store[k]
+	return ok && st.rec.Cover.Suite == 0
+}
+
+// drop overwrites a record where it stands, since it may hold secrets, and
+// forgets it. The caller holds mu.
+func (r *replica) drop(k frame.Key) {
+	r.store[k] = stored{}
+	delete(r.store, k)
 }

@@ -81,14 +81,25 @@ func (r *request) requestLine(line string) {
 	}
 	r.method = part[0]
 	u, err := url.ParseRequestURI(part[1])
-	if err != nil || !strings.HasPrefix(u.Path, "/") || strings.ContainsRune(u.Path, 0) {
+	if err != nil {
 		r.status = http.StatusBadRequest
 		return
 	}
-	r.name = path.Clean(u.Path)
-	if strings.HasSuffix(u.Path, "/") {
-		r.name = path.Join(r.name, "index.html")
+	ok := false
+	if r.name, ok = nameOf(u.Path); !ok {
+		r.status = http.StatusBadRequest
 	}
+}
+
+// nameOf is the object that a path asks for, false if it cannot be one.
+func nameOf(p string) (string, bool) {
+	if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
+		return "", false
+	}
+	if name := path.Clean(p); !strings.HasSuffix(p, "/") {
+		return name, true
+	}
+	return path.Join(path.Clean(p), "index.html"), true
 }
 
 // fields reads the header section. Folded lines, blanks before the colon and

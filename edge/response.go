@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/seal"
 )
 
 // template is the version of the response head below. Its bytes are part of
@@ -195,7 +196,8 @@ type wire struct {
 	head   []byte
 	body   body // nil if there is none
 	start  int64
-	length int64 // of the body part
+	length int64        // of the body part
+	sealed *seal.Stream // the same as TLS records; nil: in clear
 }
 
 func newWire(rec frame.Record, b body) (wire, error) {
@@ -207,12 +209,19 @@ func newWire(rec frame.Record, b body) (wire, error) {
 	return w, err
 }
 
-func (w wire) size() int64 { return int64(len(w.head)) + w.length }
+func (w wire) size() int64 {
+	if w.sealed != nil {
+		return w.sealed.Len()
+	}
+	return int64(len(w.head)) + w.length
+}
 
 // at returns bytes from offset off on, as many as lie together; io.EOF behind
 // the last.
 func (w wire) at(off int64) ([]byte, error) {
 	switch {
+	case w.sealed != nil:
+		return w.sealed.At(off)
 	case off < 0:
 		return nil, fmt.Errorf("wire offset %d", off)
 	case off < int64(len(w.head)):

@@ -182,9 +182,13 @@ func (v *revival) lost(ctx context.Context, site string) {
 	}
 }
 
-// mayRevive leaves the records of services that only observe where they are.
+// mayRevive leaves the records of services that only observe where they are, and
+// of sessions over TLS.
 func (a *Agent) mayRevive(rec frame.Record) bool {
 	svc := a.view.Load().vips[rec.Key.VIP]
+	if rec.Cover.Suite != 0 {
+		return false
+	}
 	if svc != nil && svc.Mode != ModeAct {
 		a.m.revivals.WithLabelValues(reviveObserve).Inc()
 	}

@@ -62,7 +62,8 @@ type agentArgs struct {
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
 	Freshness                      string
-	Standby                        bool // runs when it is told a line
+	Standby                        bool   // runs when it is told a line
+	Export                         string // of a service over TLS; empty: in clear
 }
 
 func agentRole() error {
@@ -124,6 +125,9 @@ func (x agentArgs) config() (Config, error) {
 	pool.AppendCertsFromPEM(ca)
 	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Export != "" {
+		svc.Export, svc.Cert, svc.Key = x.Export, filepath.Join(x.Dir, "video.test.crt"), filepath.Join(x.Dir, "video.test.key")
+	}
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
@@ -259,6 +263,7 @@ type loadArgs struct {
 	HashHex string
 	Gated   bool // after its first byte a client reads on only when told "go"
 	gate    chan struct{}
+	CA      string // file; not empty: TLS 1.3
 }
 
 // result is what one client saw.
@@ -319,6 +324,11 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(85 * time.Second))
+	if x.CA != "" {
+		if c, err = clientTLS(c, x.CA); err != nil {
+			return 0, err
+		}
+	}
 	h, r := sha256.New(), bufio.NewReaderSize(c, 32<<10)
 	piece := x.Piece
 	if piece == 0 {

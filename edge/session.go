@@ -56,6 +56,7 @@ type session struct {
 	input   []byte       // received, not answered
 	stuck   int          // bytes in flight when it came, if only an ACK lets it go on
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
+	cover   *cover       // TLS of our own record layer; nil without
 	protection
 }
 
@@ -76,6 +77,7 @@ type turn struct {
 	wire wire
 	base uint32       // sequence number of wire offset 0, if the session is shadowed
 	rcv  uint32       // next sequence number after the request, if shadowed
+	seat seat         // among the records of the connection, if it is under cover
 	off  atomic.Int64 // bytes of wire the kernel has taken
 	// fresh is kept when the Backup has this turn's record; nil with L0.
 	fresh *pledge
@@ -109,7 +111,7 @@ func (s *session) release() {
 
 // resting is the state of a session that nobody has claimed.
 func (s *session) resting() State {
-	if s.local || s.turn.Load().rec.Flags&frame.Pinned != 0 {
+	if s.local || s.turn.Load().rec.Flags&frame.Pinned != 0 || s.cover != nil && !s.cover.moves {
 		return Pinned
 	}
 	return Active
@@ -217,8 +219,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if s.changed != nil && s.svc.Freshness == FreshL1 {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
-		got, err := s.conn.Read(buf)
-		s.input = append(s.input, buf[:got]...)
+		_, err := s.read(buf)
 		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
 		case err == nil, late && time.Now().Before(until): // a stop's deadline
 		case late && begun:
@@ -237,11 +238,20 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 	}
 	rec := answer(req, e.found, time.Now())
 	rec.Service = s.svc.id
+	if s.cover.worn() {
+		rec.Flags |= frame.Close
+	}
 	next, err := newTurn(rec, req.name, e.body)
+	if err == nil {
+		err = s.cover.wrap(next)
+	}
 	if err != nil {
 		return err
 	}
 	last := s.turn.Load()
+	if s.cover != nil {
+		n, next.seat = s.cover.consume(len(s.input) - n)
+	}
 	next.base, next.rcv = last.base+uint32(last.wire.size()), last.rcv+uint32(n)
 	if s.changed != nil && s.svc.Freshness == FreshL1 {
 		next.fresh = newPledge()
@@ -292,11 +302,8 @@ func (s *session) setTurn(t *turn) {
 // moment, since a close over unread bytes would be a reset and could cost
 // the client the end of the response.
 func (s *session) bye() error {
-	for s.state.Load() != int32(Pinned) && !s.state.CompareAndSwap(int32(Active), int32(Pinned)) {
-		if !s.gate.pass() { // claimed at the last moment
-			return errGone
-		}
-		runtime.Gosched()
+	if err := s.pin(); err != nil {
+		return err
 	}
 	if s.unquiet != nil {
 		s.unquiet()
@@ -310,6 +317,17 @@ func (s *session) bye() error {
 		return nil
 	}
 	return err
+}
+
+// pin keeps the session here from now on.
+func (s *session) pin() error {
+	for s.state.Load() != int32(Pinned) && !s.state.CompareAndSwap(int32(Active), int32(Pinned)) {
+		if !s.gate.pass() { // claimed at the last moment
+			return errGone
+		}
+		runtime.Gosched()
+	}
+	return nil
 }
 
 // Limits of bye.

@@ -44,6 +44,16 @@ func (t *table) add(s *session, limit int) bool {
 	return true
 }
 
+// replace puts a session in the place of another of the same key, unless that
+// has left.
+func (t *table) replace(old, next *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.live[old.key] == old {
+		t.live[old.key] = next
+	}
+}
+
 func (t *table) remove(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -37,6 +37,7 @@ func (a *Agent) take(ctx context.Context, l *link, f frame.Frame, box <-chan fra
 	if err == nil {
 		err = a.takeBoxed(ctx, l, o, box, got)
 	}
+	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		answer.Payload = []byte(err.Error())
 		_ = l.send(answer) // a dead link has told the giver
@@ -53,6 +54,7 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 	}
 	a.strays.Hold(s.key)
 	if err := a.takeHeld(ctx, l, s, o, box, got); err != nil {
+		s.cover.wipe()
 		a.strays.Moved(s.key, l.peer)
 		return err
 	}
@@ -83,7 +85,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	if s.changed == nil || s.svc.Mode != ModeAct {
+	if s.unquiet == nil || s.svc.Mode != ModeAct {
 		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	}
 	ready.Type = frame.Active
@@ -138,11 +140,16 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 	case !a.bucket.take(time.Now()):
 		return nil, errRate
 	}
-	s := &session{key: rec.Key, started: time.Now(), epoch: rec.Epoch, svc: svc, input: o.Input}
+	c, err := coverOf(svc, &o)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{key: rec.Key, started: time.Now(), epoch: rec.Epoch, svc: svc, input: o.Input, cover: c}
 	s.done = make(chan struct{})
 	s.gen.Store(rec.Generation)
-	t, err := turnOf(svc, o)
+	t, err := turnOf(svc, o, c)
 	if err != nil {
+		c.wipe()
 		return nil, err
 	}
 	s.turn.Store(t)
@@ -155,7 +162,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 
 // turnOf rebuilds the response in progress. Its bytes must cover everything
 // that is in flight.
-func turnOf(svc *service, o frame.Offer) (*turn, error) {
+func turnOf(svc *service, o frame.Offer, c *cover) (*turn, error) {
 	rec := o.Record
 	var b body
 	if rec.Object != ([32]byte{}) && rec.Length > 0 && rec.Flags&frame.Head == 0 {
@@ -165,7 +172,14 @@ func turnOf(svc *service, o frame.Offer) (*turn, error) {
 		}
 		b = obj
 	}
+	rec.Cover = frame.Cover{} // c has it; a turn is kept for longer
 	t, err := newTurn(rec, o.Name, b)
+	if err == nil {
+		err = c.wrap(t)
+	}
+	if err == nil {
+		err = c.match(t, &o)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -37,10 +37,7 @@ func TestSerialTime(t *testing.T) {
 // dnsServer answers with f over UDP, and over TCP unless udpOnly.
 func dnsServer(t *testing.T, udpOnly bool, f func(network string, m *dns.Msg)) string {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothPorts(t, udpOnly)
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg)
 		m.SetReply(q)
@@ -49,11 +46,7 @@ func dnsServer(t *testing.T, udpOnly bool, f func(network string, m *dns.Msg)) s
 		w.WriteMsg(m)
 	})
 	servers := []*dns.Server{{PacketConn: pc, Handler: handler}}
-	if !udpOnly {
-		l, err := net.Listen("tcp", pc.LocalAddr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+	if l != nil {
 		servers = append(servers, &dns.Server{Listener: l, Handler: handler})
 	}
 	for _, s := range servers {
@@ -64,6 +57,27 @@ func dnsServer(t *testing.T, udpOnly bool, f func(network string, m *dns.Msg)) s
 		t.Cleanup(func() { s.Shutdown() })
 	}
 	return pc.LocalAddr().String()
+}
+
+// bothPorts opens one port over UDP and, unless told otherwise, over TCP. What is free
+// over UDP may be somebody's over TCP.
+func bothPorts(t *testing.T, udpOnly bool) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if udpOnly {
+			return pc, nil
+		}
+		if l, err := net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, l
+		}
+		pc.Close()
+	}
+	t.Fatal("no port is free over UDP and TCP")
+	return nil, nil
 }
 
 func soaRecord(name string, serial uint32) dns.RR {

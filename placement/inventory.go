@@ -70,6 +70,8 @@ type Zone struct {
 	// NameServers is the service whose clusters are the zone's name servers,
 	// chosen per resolver; empty for a zone with a static NS set.
 	NameServers string `json:"name_servers,omitempty"`
+	// DNSSEC says who signs the zone: nobody, or the nodes as they answer.
+	DNSSEC DNSSEC `json:"dnssec,omitempty"`
 	// Serial of the SOA, so that a change which secondaries would not see is noticed.
 	Serial uint32 `json:"serial,omitempty"`
 	// Transfer says who may copy the zone; nil: nobody.
@@ -99,6 +101,12 @@ type Secondary struct {
 	// AllowShrink takes a version that loses more names than the fleet's rule allows.
 	AllowShrink bool `json:"allow_shrink,omitempty"`
 }
+
+// DNSSEC is how a zone is signed; empty: not at all.
+type DNSSEC string
+
+// Online: each node signs with the keys that it holds.
+const Online DNSSEC = "online"
 
 // Override forces the location of a client prefix, or of the clients of an AS; it
 // beats every data set, since whoever runs a network knows better where it is.

@@ -98,4 +98,22 @@ type EdgeStats struct {
 	MovedOut  int64 `json:"moved_out"`
 	MovedIn   int64 `json:"moved_in"`
 	Failed    int64 `json:"failed"`
+	// Away counts the sessions served here whose packets arrive at other sites
+	// and come by tunnel, within the last minute: what a leaving site still
+	// serves. AwaySince is when the first packet of the longest came, AwayRate
+	// the octets a second.
+	Away      int   `json:"away,omitempty"`
+	AwaySince Time  `json:"away_since,omitzero"`
+	AwayRate  int64 `json:"away_rate,omitempty"`
+	// Listeners are those of our own server.
+	Listeners []EdgeListener `json:"listeners,omitempty"`
+}
+
+// EdgeListener is one address of our own server and what is spoken there.
+type EdgeListener struct {
+	Service string         `json:"service"`
+	VIP     netip.AddrPort `json:"vip"`
+	Speaks  string         `json:"speaks"`            // protocols, and whether sessions can move
+	Expires Time           `json:"expires,omitzero"`  // of the certificate in service
+	Refused string         `json:"refused,omitempty"` // why the certificate's files are not
 }

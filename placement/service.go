@@ -40,12 +40,40 @@ type Edge struct {
 	Kind EdgeKind         `json:"kind"`
 	Mode Mode             `json:"mode"`
 	VIPs []netip.AddrPort `json:"vips"`
+	// QUIC says how the owner of a QUIC connection to the VIPs is found; empty:
+	// UDP is left to the kernel. Kind forward only.
+	QUIC QUICOwner `json:"quic,omitempty"`
 	// Root is a directory and Origin an HTTP URL; content has exactly one.
 	Root   string `json:"root,omitempty"`
 	Origin string `json:"origin,omitempty"`
 	// Freshness of the record at a session's Backup, L0 or L1; empty is L0.
 	Freshness Freshness `json:"freshness,omitempty"`
+	// Cert and Key are files on each of the service's nodes; content without them
+	// is served in clear.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+	// ExportSecrets is how far the TLS secrets of sessions may go; empty: nowhere.
+	ExportSecrets Export `json:"export_secrets,omitempty"`
 }
+
+// QUICOwner is how the owner of a QUIC connection is found.
+type QUICOwner string
+
+// The ways to find it.
+const (
+	QUICByFlow QUICOwner = "flow" // the site that saw it begin
+	QUICByID   QUICOwner = "cid"  // the site which its connection id names
+)
+
+// Export is how far a secret may travel.
+type Export string
+
+// The reaches of a secret.
+const (
+	ExportNone  Export = "none"
+	ExportSite  Export = "site"  // the machines of one site
+	ExportGroup Export = "group" // the sites that take a session over
+)
 
 // Freshness is how much of a content session a crash may cost.
 type Freshness string

@@ -33,6 +33,9 @@ type Site struct {
 	Beat netip.AddrPort `json:"beat"`
 	// Edge is the unicast address for session control and the tunnel.
 	Edge netip.AddrPort `json:"edge"`
+	// QUICID is the server id, in hexadecimal digits, that the site's QUIC servers
+	// write into their connection ids (draft-ietf-quic-load-balancers).
+	QUICID string `json:"quic_id,omitempty"`
 	// Identity is the site's certificate (PEM), signed by the offline group key;
 	// it carries the public key from which pair keys for beats and tunnel come.
 	Identity string    `json:"identity,omitempty"`

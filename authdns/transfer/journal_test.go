@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -152,6 +154,36 @@ func TestPermit(t *testing.T) {
 		if got := c.rules.permit(c.from, c.key); got != c.want {
 			t.Errorf("%s: %t", c.why, got)
 		}
+	}
+}
+
+// TestLargestRecord: a record as large as a zone may hold fills a message of its
+// own, signed, whatever the buffer; no message is longer than its length can say.
+func TestLargestRecord(t *testing.T) {
+	big := &dns.TXT{Hdr: dns.RR_Header{Name: "big.demo.test.", Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 300}}
+	for len(big.Txt) < 250 { // 64,000 octets
+		big.Txt = append(big.Txt, strings.Repeat("x", 255))
+	}
+	z := makeZone(t, 1, hosts(3)...)
+	z.rrs = append(z.rrs, big)
+	ask := &chain{key: ring(t).Find("one.test"), now: time.Now}
+	r, _ := (&Desk{Keys: ring(t), Now: time.Now}).Read(ask.sign(query(t, "demo.test.", dns.TypeAXFR)))
+	p := &published{zone: z}
+	rrs, _ := p.records(false, 0)
+	got := 0
+	err := stream(rrs, r, make([]byte, 3*dns.MaxMsgSize), func(msg []byte) error {
+		if len(msg) > dns.MaxMsgSize {
+			t.Errorf("a message of %d octets", len(msg))
+		}
+		var m dns.Msg
+		if err := m.Unpack(msg); err != nil {
+			return err
+		}
+		got += len(m.Answer)
+		return nil
+	})
+	if want := z.Size() + 1; err != nil || got != want {
+		t.Errorf("%d records, want %d; %v", got, want, err)
 	}
 }
 

@@ -251,7 +251,8 @@ type packer struct {
 // newPacker begins a message with the question, which RFC 5936 section 2.2.1 lets
 // stand in each. Room for a signature is left at the end of the buffer.
 func newPacker(r *Request, buf []byte) *packer {
-	m := &packer{buf: buf[:len(buf)-maxSignature], names: make(map[string]int)}
+	// Two octets say how long a message is, however large the buffer (RFC 1035 section 4.2.2).
+	m := &packer{buf: buf[:min(len(buf), dns.MaxMsgSize)-maxSignature], names: make(map[string]int)}
 	m.end = answerTo(buf, r.msg, r.q, dns.RcodeSuccess, true)
 	return m
 }

@@ -36,7 +36,9 @@ type Query struct {
 // EDNS is what the OPT record of a request asks for (RFC 6891).
 type EDNS struct {
 	Present, DO, NSID bool
-	Size              uint16
+	// CO is Compact Answers OK (RFC 9824 section 5.1).
+	CO   bool
+	Size uint16
 	// Subnet is the data of the client subnet option (RFC 7871 section 6) as it
 	// came, nil where there is none. It is for the caller to check.
 	Subnet []byte
@@ -143,7 +145,7 @@ func (e *EDNS) read(in []byte) bool {
 	}
 	e.Present = true
 	e.Size = binary.BigEndian.Uint16(in[3:])
-	e.DO = in[7]&0x80 != 0
+	e.DO, e.CO = in[7]&0x80 != 0, in[7]&0x40 != 0
 	n := int(binary.BigEndian.Uint16(in[9:]))
 	if 11+n > len(in) {
 		return false

@@ -15,6 +15,9 @@ type Options struct {
 	// Subnet tells whether the client subnet option is answered, with Scope bits.
 	Subnet bool
 	Scope  uint8
+	// Compact tells that the reply is of a zone with compact denial, so that CO is
+	// returned where it was sent.
+	Compact bool
 	// Cookie is the client's cookie with ours behind it (RFC 7873 section 4); empty
 	// gives none.
 	Cookie []byte
@@ -85,6 +88,9 @@ func (e *EDNS) reply(out []byte, o *Options) {
 	out[5], out[6], out[7], out[8] = 0, 0, 0, 0
 	if e.DO {
 		out[7] = 0x80
+	}
+	if e.CO && o.Compact {
+		out[7] |= 0x40
 	}
 	binary.BigEndian.PutUint16(out[9:], uint16(len(out)-11))
 	out = out[11:]

@@ -242,7 +242,7 @@ func TestBenchLoss(t *testing.T) {
 }
 
 func TestBenchText(t *testing.T) {
-	code, out, errs := cli(t.Context(), "bench", strings.TrimPrefix(startServer(t), "@"), "--zone", "demo.test", "--duration", "50ms", "--patience", "10s")
+	code, out, errs := cli(t.Context(), "bench", strings.TrimPrefix(startServer(t), "@"), "--zone", "demo.test", "--duration", "1s", "--patience", "10s")
 	for _, want := range []string{"closed, 64 outstanding", "lost      0 of", "NOERROR", "p99.9", "#"} {
 		if code != exitOK || !strings.Contains(out, want) {
 			t.Errorf("exit %d, no %q in\n%s%s", code, want, out, errs)

@@ -426,7 +426,7 @@ func TestDrainWaitEndsInTime(t *testing.T) {
 	if code != exitTimeout || !strings.Contains(errs, "rhumb undrain nyc1") {
 		t.Errorf("exit %d %s", code, errs)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	code, _, errs = cli(ctx, "drain", "nyc1", "--reason", "x", "--wait")
 	if code != exitInterrupted || !strings.Contains(errs, "To reverse it: rhumb undrain nyc1") {

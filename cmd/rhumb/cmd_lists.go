@@ -110,7 +110,7 @@ func (a *app) zonesCommand() *cobra.Command {
 			}
 			return listing(a, cmd, "/zones", func(z *api.Zone) string { return z.Name }, zoneTable, "no zones yet; name them in the fleet file and say: rhumb apply FILE")
 		}}
-	cmd.AddCommand(a.delegationCommand())
+	cmd.AddCommand(append(a.keyCommands(), a.delegationCommand())...)
 	return cmd
 }
 
@@ -174,18 +174,18 @@ func (a *app) sessionsCommand() *cobra.Command {
 			return listing(a, cmd, path, func(s *api.Sessions) string { return s.Site + "/" + s.Node }, sessionTable, "no edge role reports sessions")
 		}}
 	cmd.Flags().StringVar(&site, "site", "", "this site only")
-	cmd.Flags().StringVar(&state, "state", "", "nodes with sessions in this state: own, foreign, forwarded, moving")
+	cmd.Flags().StringVar(&state, "state", "", "nodes with sessions in this state: own, foreign, forwarded, away, moving")
 	return cmd
 }
 
 func sessionTable(s style, items []api.Sessions) *table {
-	t := newTable(s, "SITE", "NODE", ">TOTAL", ">OWN", ">FOREIGN", ">FORWARDED", ">MOVING", ">MOVED OUT", ">MOVED IN", ">FAILED", "BACKUPS", ">EPOCH")
+	t := newTable(s, "SITE", "NODE", ">TOTAL", ">OWN", ">FOREIGN", ">FORWARDED", ">AWAY", ">OLDEST", ">MB/S", ">MOVING", ">MOVED OUT", ">MOVED IN", ">FAILED", "BACKUPS", ">EPOCH")
 	for _, r := range items {
 		failed := plain(count(r.Failed))
 		if r.Failed > 0 {
 			failed.color = red
 		}
-		t.add(r.Site, r.Node, count(r.Total), count(r.Own), count(r.Foreign), count(r.Forwarded), count(r.Moving), count(r.MovedOut), count(r.MovedIn), failed, strings.Join(r.Backups, " "), r.Epoch)
+		t.add(r.Site, r.Node, count(r.Total), count(r.Own), count(r.Foreign), count(r.Forwarded), count(r.Away), since(r.AwaySince, time.Now()), fmt.Sprintf("%.1f", float64(r.AwayRate)/1e6), count(r.Moving), count(r.MovedOut), count(r.MovedIn), failed, strings.Join(r.Backups, " "), r.Epoch)
 	}
 	return t
 }

@@ -14,17 +14,28 @@ import (
 // UDP it truncates names that begin with "big.".
 func startServer(t *testing.T) string { return startServerFor(t, -1) }
 
+// bothPorts opens one port over UDP and TCP. What is free over UDP may be somebody's
+// over TCP.
+func bothPorts(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, l
+		}
+		pc.Close()
+	}
+	t.Fatal("no port is free over UDP and TCP")
+	return nil, nil
+}
+
 // startServerFor closes a connection after some queries; -1 is never.
 func startServerFor(t *testing.T, tcpQueries int) string {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothPorts(t)
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
 		m.Authoritative = true

@@ -95,7 +95,7 @@ func still(n *placement.Node) placement.Node {
 	}
 	if n.Edge != nil {
 		out.Edge = &placement.EdgeStats{Sessions: min(n.Edge.Sessions, 1), Foreign: min(n.Edge.Foreign, 1),
-			Moving: n.Edge.Moving, Failed: n.Edge.Failed}
+			Away: min(n.Edge.Away, 1), Moving: n.Edge.Moving, Failed: n.Edge.Failed}
 	}
 	return out
 }

@@ -37,7 +37,7 @@ func addDNS(u *unit) error {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	first := make(chan struct{})
-	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
@@ -88,6 +88,7 @@ type zoneKeeper struct {
 	// as they were held; owned by run.
 	complete []placement.Zone
 	steered  []string
+	keys     keyDir
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
 }
@@ -109,6 +110,8 @@ const (
 func (z *zoneKeeper) run(ctx context.Context) error {
 	var inv *placement.Inventory
 	var retry <-chan time.Time
+	look := time.NewTicker(keyEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,6 +122,11 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 			if inv == nil {
 				continue
 			}
+		case <-look.C:
+			if inv == nil || !signs(inv) || !z.keys.changed() {
+				continue
+			}
+			z.complete = nil
 		case <-retry:
 		}
 		retry = nil
@@ -160,7 +168,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 	for i, zone := range inv.Zones {
 		if zone.Secondary != nil {
 			src := z.copySource(zones[i])
-			src.Steered = steered
+			src.Steered, src.Keys = steered, z.keys.load(zone, z.log)
 			sources, held[zone.Name] = append(sources, src), src
 			continue
 		}
@@ -168,6 +176,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 		data, err := z.blob(ctx, zone.SHA256)
 		if err == nil {
 			src.Data = data
+			src.Keys = z.keys.load(zone, z.log)
 		} else {
 			errs = append(errs, fmt.Errorf("zone %s: %w", zone.Name, err))
 			last, ok := z.held[zone.Name]

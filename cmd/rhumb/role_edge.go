@@ -47,6 +47,7 @@ type edgeRole struct {
 	ready     chan struct{}
 	// encounters tells the role health how requests end.
 	encounters *encounters
+	away       awayMeter
 	// leaving tells that the agent was told to let its sessions go, and down which
 	// sites it was told are lost; owned by run.
 	leaving bool
@@ -88,7 +89,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if err != nil {
 		return err
 	}
-	if err := fwd.SetVIPs(vipModes(snap.Inventory, u.cfg.Mode)); err != nil {
+	if err := errors.Join(fwd.SetVIPs(vipModes(snap.Inventory, u.cfg.Mode)), fwd.SetQUIC(quicVIPs(snap.Inventory, u.cfg.Mode))); err != nil {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
@@ -115,7 +116,7 @@ const pushAfter = 8 * time.Second
 // good state when the new one is wrong.
 func (e *edgeRole) apply(s *placement.Snapshot) {
 	u, inv := e.unit, s.Inventory
-	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)),
+	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)), e.forwarder.SetQUIC(quicVIPs(inv, u.cfg.Mode)),
 		e.agent.SetPeers(edgePeers(inv, u.cfg.Node.Site)), e.agent.SetServices(contentServices(inv, u)))
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
@@ -197,6 +198,7 @@ func (e *edgeRole) report(n *placement.Node) {
 			st.Forwarded++
 		}
 	}
+	e.away.fill(st, time.Now(), e.forwarder.Arrivals())
 	st.Foreign = e.unit.sessionsOf(func(s *placement.Service) bool { return s.Edge.Kind != placement.Content })
 	// What the kernel still delivers of responses that our server has done with
 	// goes on as other servers' sessions do.
@@ -204,6 +206,8 @@ func (e *edgeRole) report(n *placement.Node) {
 	st.Foreign += max(0, content-st.Sessions)
 	t := e.agent.Totals()
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
+	st.Listeners = e.listeners()
+	n.Alarms = append(n.Alarms, certificateAlarms(st.Listeners)...)
 	n.Edge = st
 }
 
@@ -322,7 +326,7 @@ func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 		}
 		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
 			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name),
-			Freshness: string(s.Edge.Freshness)})
+			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets), Freshness: string(s.Edge.Freshness)})
 	}
 	return out
 }

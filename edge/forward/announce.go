@@ -17,16 +17,16 @@ const (
 // It returns how many flows there are. What gets lost on the way is asked for.
 func (f *Forwarder) Announce() (int, error) {
 	// All at once, so that the sockets' list isn't held while we send.
-	var own []Flow
-	if err := f.eachOwned(func(flow Flow) { own = append(own, flow) }); err != nil {
+	var own []session
+	if err := f.eachOwned(func(s session) { own = append(own, s) }); err != nil {
 		return 0, err
 	}
 	set := f.peers.Load()
 	for _, site := range set.sites {
 		p := set.bySite[site]
 		body := make([]byte, 0, digestsEach*digestSize)
-		for i, flow := range own {
-			body = binary.BigEndian.AppendUint64(body, p.digest(f.site, flow))
+		for i, s := range own {
+			body = binary.BigEndian.AppendUint64(body, p.digest(f.site, s))
 			if len(body) < cap(body) && i < len(own)-1 {
 				continue
 			}
@@ -63,8 +63,8 @@ func (s *peerState) forget(now time.Time) {
 	}
 }
 
-// announcedBy returns the peer that announced a flow, or "". Under the lock.
-func (f *Forwarder) announcedBy(flow Flow) string {
+// announcedBy returns the peer that announced a session, or "". Under the lock.
+func (f *Forwarder) announcedBy(s session) string {
 	set := f.peers.Load()
 	now := f.now()
 	for _, site := range set.sites {
@@ -72,16 +72,17 @@ func (f *Forwarder) announcedBy(flow Flow) string {
 		if len(p.digests) == 0 {
 			continue
 		}
-		if until, ok := p.digests[p.digest(site, flow)]; ok && now.Before(until) {
+		if until, ok := p.digests[p.digest(site, s)]; ok && now.Before(until) {
 			return site
 		}
 	}
 	return ""
 }
 
-// retire drops a peer's announcement of a flow it no longer has. Under the lock.
-func (f *Forwarder) retire(site string, flow Flow) {
+// retire drops a peer's announcement of a session it no longer has. Under the
+// lock.
+func (f *Forwarder) retire(site string, s session) {
 	if p := f.peers.Load().find(site); p != nil && len(p.digests) > 0 {
-		delete(p.digests, p.digest(site, flow))
+		delete(p.digests, p.digest(site, s))
 	}
 }

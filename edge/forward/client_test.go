@@ -211,13 +211,18 @@ func (l *lab) put(conn net.Conn, g *gate) error {
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent {
 		return fmt.Errorf("response: %s", resp.Status)
 	}
-	b, err := os.ReadFile(filepath.Join(l.dir, "put", "up.bin"))
+	return l.same(filepath.Join(l.dir, "put", "up.bin"))
+}
+
+// same tells whether a file is a copy of the big one, and removes it.
+func (l *lab) same(path string) error {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(filepath.Join(l.dir, "put", "up.bin"))
+	_ = os.Remove(path)
 	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != l.sum {
-		return fmt.Errorf("the server has %d octets with the wrong sum", len(b))
+		return fmt.Errorf("%s has %d octets with the wrong sum", filepath.Base(path), len(b))
 	}
 	return nil
 }

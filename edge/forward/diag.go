@@ -80,7 +80,7 @@ func (d *diag) owned(f Flow) (bool, error) {
 		return false, fmt.Errorf("forward: ask inet_diag about %s: %w", f, err)
 	}
 	for {
-		n, _, err := unix.Recvfrom(d.fd, d.buf[:], 0)
+		n, err := receive(d.fd, d.buf[:])
 		if err != nil {
 			return false, fmt.Errorf("forward: read inet_diag about %s: %w", f, err)
 		}
@@ -92,6 +92,17 @@ func (d *diag) owned(f Flow) (bool, error) {
 			return false, fmt.Errorf("forward: inet_diag about %s: %w", f, err)
 		}
 		return state != 0 && state != tcpListen && state != tcpClose, nil
+	}
+}
+
+// receive reads one netlink datagram. A signal may end a read that has a limit,
+// whatever the signal's handler says (signal(7)).
+func receive(fd int, b []byte) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, b, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
 	}
 }
 
@@ -159,7 +170,7 @@ func (d *diag) dump(port uint16, family netip.Addr, visit func(Flow)) error {
 		return fmt.Errorf("forward: dump sockets of port %d: %w", port, err)
 	}
 	for {
-		n, _, err := unix.Recvfrom(d.fd, d.buf[:], 0)
+		n, err := receive(d.fd, d.buf[:])
 		if err != nil {
 			return fmt.Errorf("forward: dump sockets of port %d: %w", port, err)
 		}

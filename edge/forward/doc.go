@@ -34,10 +34,25 @@
 // only what clients send makes the detour. What came by tunnel is never
 // tunnelled again.
 //
+// # QUIC, ICMP
+//
+// A server's UDP socket is unconnected, so no socket tells whose a QUIC packet
+// is. A set in nftables does (rules_quic.go): it learns a flow from the Initial
+// packet of a connection, renews it with each packet, and answers asks
+// (flowset.go). For as long as an idle connection lives, all flows are learnt
+// after a start. Where the servers' connection ids name their site (quic.go),
+// there is nothing to learn and nobody to ask.
+//
+// An ICMP error is treated as a packet of the session that it quotes
+// (rules_icmp.go).
+//
+// # What is given back
+//
 // If nobody owns the flow, or there are more questions than 2,000 a second,
 // the packet is given back by the device rhumb1, and the kernel judges it as
 // without us. The third packet of a handshake with SYN cookies (RFC 4987
-// section 3.6) belongs to no socket and takes the same way.
+// section 3.6) belongs to no socket and takes the same way, until cookies are
+// seen to be in use (cookies.go): then SYNs are remembered.
 //
 // # When the process dies
 //
@@ -79,11 +94,13 @@
 //
 // # Bounds
 //
-// TCP over IPv4 and IPv6. Left to the kernel, as if this package weren't
-// there: UDP and QUIC, ICMP errors about foreign sessions, and fragments. A
-// relay of broken paths through a third site isn't here either. The server's
-// listener must be a wildcard: the kernel can't tell one bound to the VIP from
-// a session. The wall clock must not be set back while the process is down for
+// TCP and QUIC over IPv4 and IPv6. Left to the kernel, as if this package
+// weren't there: other UDP, fragments, and ICMP errors about QUIC whose owner is
+// found by connection id: the packet they quote has the client's. An Initial
+// packet repeated after a flip begins a second handshake; the client's timeout
+// mends it. A relay of broken paths through a third site isn't here. A TCP
+// server's listener must be a wildcard: the kernel can't tell one bound to the
+// VIP from a session. The wall clock must not be set back while the process is down for
 // a moment, or peers refuse its datagrams as replays until the clock has
 // caught up.
 package forward

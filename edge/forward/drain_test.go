@@ -292,31 +292,49 @@ func TestObserveNamesOwner(t *testing.T) {
 }
 
 // TestSYNCookies: with cookies for every SYN no handshake's last packet has a
-// socket. It must not be kept from the kernel.
+// socket. It must not be kept from the kernel; and once the forwarder has seen
+// that cookies are in use, nobody is asked about it.
 func TestSYNCookies(t *testing.T) {
 	families(t, func(t *testing.T, vip string) {
 		l := newLab(t)
 		l.a.sysctl(t, "ipv4/tcp_syncookies", "2")
 		l.startAgents(t, true)
-		var all sync.WaitGroup
-		for range 20 {
-			conn, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
-			if err != nil {
-				t.Fatal(err)
-			}
-			all.Go(func() {
-				defer conn.Close()
-				if got := get(t, conn, "/site"); got != "a" {
-					t.Errorf("served by %q, want a", got)
-				}
-			})
+		nobody := func() float64 { return l.a.agent.tell(t, "stats").Metrics["strays_total nobody"] }
+		l.connectMany(t, vip, 20)
+		if nobody() == 0 {
+			t.Error("before cookies were noticed nobody was asked: the test proves nothing")
 		}
-		all.Wait()
-		if n := l.a.counter(t, "netstat", "TcpExt", "SyncookiesRecv"); n < 20 {
+		// A machine that stands still for seconds lets the rules' elements end.
+		if !l.poll(func() bool {
+			before := nobody()
+			l.connectMany(t, vip, 20)
+			return nobody() == before
+		}) {
+			t.Errorf("others are still asked about handshakes: %v", l.a.agent.tell(t, "stats").Metrics)
+		}
+		if n := l.a.counter(t, "netstat", "TcpExt", "SyncookiesRecv"); n < 40 {
 			t.Errorf("%d cookies came back: the test proves nothing", n)
 		}
-		t.Log(l.a.agent.tell(t, "stats").Metrics)
 	})
+}
+
+// connectMany opens connections at A and makes a request on each.
+func (l *lab) connectMany(t *testing.T, vip string, n int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		conn, err := l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() {
+			defer conn.Close()
+			if got := get(t, conn, "/site"); got != "a" {
+				t.Errorf("served by %q, want a", got)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestHalfOpenIsOwned moves the route between the SYN and the last packet of

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,6 +71,9 @@ type Config struct {
 	VIPs []netip.AddrPort
 	Mode Mode
 
+	// QUICIdle is how long a QUIC flow whose client sends nothing is known: as
+	// long as the servers keep a connection, or longer. 0 means 90 s.
+	QUICIdle time.Duration
 	// PathMTU is that of the paths between sites; 0 means 1,500.
 	PathMTU int
 	// OnForeign is told while strays of a flow owned elsewhere arrive here,
@@ -106,12 +107,20 @@ type Forwarder struct {
 	onHeld    func(Flow, []byte)
 	metrics   *metrics
 	peers     atomic.Pointer[peerSet]
-	vips      atomic.Pointer[map[netip.AddrPort]Mode]
-	renewNow  chan struct{}
-	ends      atomic.Pointer[ends]
+	targets
+	ends atomic.Pointer[ends]
 
-	mu     sync.Mutex // guards owners and the marked fields of peerState
-	owners *owners
+	mu       sync.Mutex // guards the tables and the marked fields of peerState
+	owners   *owners    // of TCP
+	udp      *owners    // of QUIC
+	arrivals arrivals
+}
+
+// targets are the addresses and ports whose packets we judge.
+type targets struct {
+	vips     atomic.Pointer[map[netip.AddrPort]Mode]
+	quic     atomic.Pointer[QUIC]
+	renewNow chan struct{} // the rules' sets are out of date
 }
 
 // identity is what this site is to its peers; it never changes.
@@ -120,6 +129,7 @@ type identity struct {
 	id    siteID
 	local netip.AddrPort
 	mtu   int // of the paths to peers
+	idle  time.Duration
 }
 
 // ends are the sockets and devices that exist while Run does.
@@ -127,6 +137,7 @@ type ends struct {
 	rim    *rim
 	tunnel *tunnelSocket
 	diag   *diag
+	flows  *flowSet
 }
 
 // New checks the configuration. Nothing is opened before Run.
@@ -140,6 +151,9 @@ func New(c Config) (*Forwarder, error) {
 	if c.PathMTU == 0 {
 		c.PathMTU = defaultMTU
 	}
+	if c.QUICIdle == 0 {
+		c.QUICIdle = quicIdle
+	}
 	if c.Pair == nil {
 		c.Pair = func(netip.Addr) string { return "" }
 	}
@@ -149,12 +163,12 @@ func New(c Config) (*Forwarder, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU},
+	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU, idle: c.QUICIdle},
 		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, metrics: newMetrics(),
-		renewNow: make(chan struct{}, 1)}
+		targets: targets{renewNow: make(chan struct{}, 1)}, arrivals: newArrivals()}
 	f.log.Logger = c.Logger
-	f.owners = newOwners(hooks{peers: f.sites, announced: f.announcedBy, pair: c.Pair, shadowed: c.Shadowed,
-		count: f.countStrays, retire: f.retire}, askRate, leastWait)
+	f.quic.Store(&QUIC{})
+	f.owners, f.udp = f.newTable(protoTCP, c.Pair, c.Shadowed), f.newTable(protoUDP, c.Pair, func(Flow) bool { return false })
 	vips := make(map[netip.AddrPort]Mode)
 	for _, vip := range c.VIPs {
 		vips[vip] = c.Mode
@@ -166,6 +180,14 @@ func New(c Config) (*Forwarder, error) {
 		return nil, err
 	}
 	return f, f.metrics.register(c.Registerer, f.heldPackets)
+}
+
+// newTable makes the table for the foreign flows of a protocol. Each has its own
+// budget of questions, so that a flood of one doesn't end the other.
+func (f *Forwarder) newTable(proto byte, pair func(netip.Addr) string, shadowed func(Flow) bool) *owners {
+	return newOwners(proto, hooks{peers: f.sites, pair: pair, shadowed: shadowed, count: f.countStrays,
+		announced: func(flow Flow) string { return f.announcedBy(session{proto, flow}) },
+		retire:    func(site string, flow Flow) { f.retire(site, session{proto, flow}) }}, askRate, leastWait)
 }
 
 // check refuses what can't work.
@@ -202,11 +224,16 @@ func (f *Forwarder) SetVIPs(vips map[netip.AddrPort]Mode) error {
 		set[netip.AddrPortFrom(vip.Addr().Unmap(), vip.Port())] = mode
 	}
 	f.vips.Store(&set)
+	f.renewSoon()
+	return nil
+}
+
+// renewSoon lets the rules learn of new targets.
+func (t *targets) renewSoon() {
 	select {
-	case f.renewNow <- struct{}{}:
+	case t.renewNow <- struct{}{}:
 	default: // one is due already
 	}
-	return nil
 }
 
 // Run opens devices, rules and tunnel, forwards until ctx ends, and removes
@@ -217,7 +244,7 @@ func (f *Forwarder) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer e.close()
-	rules, err := loadRules(e.rim.strays.index, e.rim.v6)
+	rules, err := loadRules(e.rim.strays.index, e.rim.v6, f.idle)
 	if err != nil {
 		return err
 	}
@@ -226,7 +253,7 @@ func (f *Forwarder) Run(ctx context.Context) (err error) {
 			err = gone
 		}
 	}()
-	if err := rules.renew(*f.vips.Load()); err != nil {
+	if err := rules.renew(f.now(), f.wanted(false)); err != nil {
 		return err
 	}
 	f.ends.Store(e)
@@ -260,13 +287,20 @@ func (f *Forwarder) open() (*ends, error) {
 		diag.close()
 		return nil, err
 	}
-	rim, err := openRim()
+	flows, err := openFlowSet()
 	if err != nil {
 		diag.close()
 		tunnel.close()
 		return nil, err
 	}
-	return &ends{rim: rim, tunnel: tunnel, diag: diag}, nil
+	rim, err := openRim()
+	if err != nil {
+		diag.close()
+		tunnel.close()
+		flows.close()
+		return nil, err
+	}
+	return &ends{rim: rim, tunnel: tunnel, diag: diag, flows: flows}, nil
 }
 
 // interrupt ends reads in progress, so that Run's loops see the end of ctx.
@@ -281,6 +315,7 @@ func (e *ends) close() {
 	e.tunnel.close()
 	e.rim.close()
 	e.diag.close()
+	e.flows.close()
 }
 
 // renewVIPs keeps the rules alive. A failure is logged and tried again: until
@@ -288,6 +323,7 @@ func (e *ends) close() {
 func (f *Forwarder) renewVIPs(ctx context.Context, rules *rules) error {
 	ticker := time.NewTicker(renewEvery)
 	defer ticker.Stop()
+	var cookies cookieWatch
 	for {
 		select {
 		case <-ctx.Done():
@@ -295,13 +331,19 @@ func (f *Forwarder) renewVIPs(ctx context.Context, rules *rules) error {
 		case <-ticker.C:
 		case <-f.renewNow:
 		}
-		again, err := rules.keep(*f.vips.Load())
+		now := f.now()
+		again, err := rules.keep(now, f.wanted(cookies.sent(now)))
 		if err != nil {
 			f.complain(err)
 		} else if again {
 			f.log.Warn("somebody removed our nftables rules; they are back", "site", f.site)
 		}
 	}
+}
+
+// wanted is what the rules shall hold now.
+func (f *Forwarder) wanted(cookies bool) wanted {
+	return wanted{vips: *f.vips.Load(), quic: f.quic.Load(), cookies: cookies, self: f.site}
 }
 
 // tick drives what waits for time to pass.
@@ -317,14 +359,20 @@ func (f *Forwarder) tick(ctx context.Context) error {
 		case <-ticker.C:
 		}
 		now := f.now()
-		f.mu.Lock()
-		steps = f.owners.tick(now, steps[:0])
-		if now.Sub(swept) >= sweepEvery {
+		sweep := now.Sub(swept) >= sweepEvery
+		if sweep {
 			swept = now
-			steps = f.owners.sweep(now, steps)
 		}
-		f.mu.Unlock()
-		f.run(now, steps)
+		for _, table := range []*owners{f.owners, f.udp} {
+			f.mu.Lock()
+			steps = table.tick(now, steps[:0])
+			if sweep {
+				steps = table.sweep(now, steps)
+				f.arrivals.sweep(now)
+			}
+			f.mu.Unlock()
+			f.run(now, table, steps)
+		}
 	}
 }
 
@@ -342,7 +390,7 @@ func (f *Forwarder) Claim(flow Flow) {
 	f.mu.Lock()
 	f.owners.claim(f.now(), flow)
 	f.mu.Unlock()
-	body := appendFlow(nil, flow)
+	body := appendSession(nil, session{proto: protoTCP, flow: flow})
 	set := f.peers.Load()
 	for _, site := range set.sites {
 		p := set.bySite[site]
@@ -358,6 +406,7 @@ func (f *Forwarder) Lost(site string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.owners.lost(site)
+	f.udp.lost(site)
 }
 
 // Release gives the packets of a held flow to the kernel, in the order they
@@ -366,7 +415,7 @@ func (f *Forwarder) Release(flow Flow) {
 	f.mu.Lock()
 	steps := f.owners.release(flow, nil)
 	f.mu.Unlock()
-	f.run(f.now(), steps)
+	f.run(f.now(), f.owners, steps)
 }
 
 // Moved records that this site gave a session to another: packets that still
@@ -377,48 +426,7 @@ func (f *Forwarder) Moved(flow Flow, to string) {
 	f.mu.Lock()
 	steps := f.owners.move(now, flow, to, nil)
 	f.mu.Unlock()
-	f.run(now, steps)
-}
-
-// Forwarded is a flow whose packets arrive here and belong elsewhere.
-type Forwarded struct {
-	Flow  Flow
-	Owner string
-	// Observed means: named only; the kernel reset it.
-	Observed       bool
-	Packets, Bytes uint64
-	Since          time.Time
-}
-
-// Flows lists the forwarded flows, in order of client and VIP.
-func (f *Forwarder) Flows() []Forwarded {
-	f.mu.Lock()
-	var list []Forwarded
-	for flow, r := range f.owners.flows {
-		if r.is == foreign && r.tally.packets > 0 {
-			list = append(list, Forwarded{Flow: flow, Owner: r.owner, Observed: r.watch,
-				Packets: r.tally.packets, Bytes: r.tally.bytes, Since: r.since})
-		}
-	}
-	f.mu.Unlock()
-	slices.SortFunc(list, func(a, b Forwarded) int { return a.Flow.compare(b.Flow) })
-	return list
-}
-
-// Owned counts the connections which this site's servers have on each VIP,
-// those of the host itself included.
-func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
-	counts := make(map[netip.AddrPort]int)
-	for vip := range *f.vips.Load() {
-		counts[vip] = 0
-	}
-	err := f.eachOwned(func(flow Flow) { counts[flow.VIP]++ })
-	return counts, err
-}
-
-// eachOwned visits the live local connections on all VIPs.
-func (f *Forwarder) eachOwned(visit func(Flow)) error {
-	return eachSession(slices.Collect(maps.Keys(*f.vips.Load())), visit)
+	f.run(now, f.owners, steps)
 }
 
 // sites lists whom to ask; for the table of owners.
@@ -431,7 +439,7 @@ func (f *Forwarder) countStrays(how result, n int) { f.metrics.byResult[how].Add
 func (f *Forwarder) heldPackets() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return float64(f.owners.heldNow)
+	return float64(f.owners.heldNow + f.udp.heldNow)
 }
 
 // journal is the log, with a limit for errors that may repeat with each packet.

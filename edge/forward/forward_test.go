@@ -49,6 +49,9 @@ func newHalf(t *testing.T, c Config) *half {
 	if e.diag, err = openDiag(); err != nil {
 		t.Fatal(err)
 	}
+	if e.flows, err = openFlowSet(); err != nil {
+		t.Fatal(err)
+	}
 	f.ends.Store(e)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 3)
@@ -64,6 +67,7 @@ func newHalf(t *testing.T, c Config) *half {
 			}
 		}
 		e.diag.close()
+		e.flows.close()
 		_ = e.rim.giveBack.file.Close()
 		_ = h.strays.Close()
 		_ = h.kernel.Close()
@@ -224,7 +228,7 @@ func TestAnnounced(t *testing.T) {
 		known := func() bool {
 			p.ingress.mu.Lock()
 			defer p.ingress.mu.Unlock()
-			return p.ingress.announcedBy(p.flow) == "own"
+			return p.ingress.announcedBy(session{protoTCP, p.flow}) == "own"
 		}
 		for deadline := time.Now().Add(5 * time.Second); !known(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
@@ -236,7 +240,7 @@ func TestAnnounced(t *testing.T) {
 			t.Fatal("the stray doesn't arrive")
 		}
 		p.ingress.mu.Lock()
-		p.ingress.retire("own", p.flow)
+		p.ingress.retire("own", session{protoTCP, p.flow})
 		p.ingress.mu.Unlock()
 		if known() {
 			t.Error("the announcement outlives its retirement")

@@ -39,6 +39,13 @@ const agentEnv = "RHUMB_FORWARD_TEST_AGENT"
 
 // TestMain runs the tests, or, started by them with agentEnv set, a forwarder.
 func TestMain(m *testing.M) {
+	if site := os.Getenv(quicEnv); site != "" {
+		if err := serveQUIC(site); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if config := os.Getenv(agentEnv); config != "" {
 		if err := runAgent(config); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -58,6 +65,7 @@ type agentConfig struct {
 	VIPs    []netip.AddrPort
 	Act     bool
 	PathMTU int
+	QUIC    QUIC
 }
 
 // agentStats is its answer to "stats".
@@ -87,6 +95,9 @@ func runAgent(text string) error {
 		OnForeign: func(Flow, string, time.Time) { told <- struct{}{} },
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
+		return err
+	}
+	if err := f.SetQUIC(c.QUIC); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -295,7 +306,7 @@ func (s *space) sysctl(t *testing.T, path, value string) {
 	s.must(t, func() error { return os.WriteFile("/proc/sys/net/"+path, []byte(value), 0) })
 }
 
-// counter reads a value of /proc/net/snmp or netstat inside the namespace.
+// counter reads a value of /proc/net/snmp, snmp6 or netstat inside the namespace.
 func (s *space) counter(t *testing.T, file, group, name string) int {
 	t.Helper()
 	var text []byte
@@ -306,6 +317,10 @@ func (s *space) counter(t *testing.T, file, group, name string) int {
 	var names []string
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
+		if group == "" && len(fields) == 2 && fields[0] == name { // snmp6 has a line for each
+			v, _ := strconv.Atoi(fields[1])
+			return v
+		}
 		if len(fields) == 0 || fields[0] != group+":" {
 			continue
 		}
@@ -338,6 +353,9 @@ type site struct {
 type lab struct {
 	dir            string
 	pathMTU        int // told to the forwarders; 0 for their default
+	quic           QUIC
+	more           []netip.AddrPort // VIPs beside vips()
+	nginxMore      string           // in the http block of its configuration
 	client, router *space
 	a, b           *site
 	sum            string // SHA-256 of the big file
@@ -365,12 +383,20 @@ func newLab(t *testing.T) *lab {
 // newLabWith serves a big file of this size.
 func newLabWith(t *testing.T, size int64) *lab {
 	t.Helper()
+	return buildLab(t, &lab{size: size}, func() {})
+}
+
+// buildLab makes the topology around what is set in l already. Before the
+// servers start it calls prepare.
+func buildLab(t *testing.T, l *lab, prepare func()) *lab {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rhumb-forward-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l := &lab{dir: dir, client: newSpace(t, "client"), router: newSpace(t, "router"), size: size}
+	l.dir, l.client, l.router = dir, newSpace(t, "client"), newSpace(t, "router")
+	prepare()
 	l.a = &site{space: newSpace(t, "a"), letter: "a", via4: "203.0.113.2", via6: "2001:db8:a::2"}
 	l.b = &site{space: newSpace(t, "b"), letter: "b", via4: "203.0.113.10", via6: "2001:db8:b::2"}
 	join(t, l.client, l.router, []string{"198.51.100.2/24", "2001:db8:1::2/64"}, []string{"198.51.100.1/24", "2001:db8:1::1/64"})
@@ -462,9 +488,11 @@ http {
     location /put/ { dav_methods PUT; }
     location = /site { return 200 "%[3]s"; }
     location = /idle { return 200 "ok"; }
-    keepalive_timeout 60s;
+    keepalive_timeout 60s; keepalive_requests 1000000;
+    add_header X-Site %[3]s always;
   }
-}`, prefix, l.dir, s.letter)
+  %[4]s
+}`, prefix, l.dir, s.letter, l.nginxMore)
 	path := filepath.Join(prefix, "nginx.conf")
 	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
@@ -515,7 +543,7 @@ func (l *lab) startAgents(t *testing.T, act bool) {
 
 func (l *lab) startAgent(t *testing.T, s, other *site, act bool) *agent {
 	t.Helper()
-	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: vips(), Act: act, PathMTU: l.pathMTU})
+	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: append(vips(), l.more...), Act: act, PathMTU: l.pathMTU, QUIC: l.quic})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,7 @@ const (
 	byAnnounced result = "announced"
 	byPair      result = "pair"
 	byGroup     result = "group"
+	byCID       result = "cid"
 	byNobody    result = "nobody"
 	overBudget  result = "over_budget"
 	observed    result = "observed"
@@ -74,7 +75,8 @@ const (
 	doHeld                 // tell OnHeld: packet is one of flow
 )
 
-// step is one thing to do, with what it needs. The steps of one call are done
+// step is one thing to do, with what it needs. Which protocol its flow speaks
+// says the table it comes from. The steps of one call are done
 // in order, outside the lock, before the caller's packet buffer is used again.
 type step struct {
 	do     deed
@@ -116,7 +118,7 @@ type near struct {
 	until time.Time
 }
 
-// owners is the table of foreign flows: values in, steps out. It knows neither
+// owners is the table of foreign flows of one protocol: values in, steps out. It knows neither
 // clocks nor sockets; one lock of its holder serialises all calls.
 type owners struct {
 	flows   map[Flow]*record
@@ -124,6 +126,7 @@ type owners struct {
 	near    map[netip.Prefix]near
 	held    int // octets that wait in all records
 	heldNow int // packets that wait in all records
+	proto   byte
 	budget  bucket
 	wait    time.Duration // how long the packets of an undecided flow wait
 	hooks
@@ -139,8 +142,9 @@ type hooks struct {
 	retire    func(site string, f Flow) // site's announcement of f is stale
 }
 
-func newOwners(h hooks, askRate float64, wait time.Duration) *owners {
+func newOwners(proto byte, h hooks, askRate float64, wait time.Duration) *owners {
 	return &owners{
+		proto:  proto,
 		flows:  make(map[Flow]*record),
 		near:   make(map[netip.Prefix]near),
 		budget: bucket{rate: askRate, left: askRate},
@@ -225,6 +229,28 @@ func (o *owners) whom(now time.Time, f Flow, peers []string) question {
 		return question{open: []string{likely}, later: rest, how: byPair}
 	}
 	return question{open: slices.Clone(peers), how: byGroup}
+}
+
+// routed handles a packet which names its owner itself: nobody is asked, and
+// what was believed of its flow doesn't count.
+func (o *owners) routed(now time.Time, f Flow, site string, p []byte, watch bool, steps []step) []step {
+	r := o.flows[f]
+	if r == nil {
+		r = &record{since: now}
+		if len(o.flows) < maxRecords { // else sent, and not remembered
+			o.flows[f] = r
+		}
+	}
+	if r.is == asking {
+		o.asking = without(o.asking, f)
+	}
+	r.is, r.waiting = foreign, question{}
+	for _, waiting := range o.drain(r) {
+		steps = append(steps, step{do: doTunnel, flow: f, site: site, packet: waiting})
+	}
+	r.owner, r.watch, r.asked, r.until = site, watch, now, now.Add(hintLife)
+	o.countOne(r, byCID)
+	return o.toOwner(now, f, r, p, steps)
 }
 
 // toOwner sends a packet of a foreign flow on its way, and asks the owner from
@@ -434,7 +460,7 @@ func (o *owners) remember(now time.Time, f Flow, site string) {
 // countOne counts a stray by how its owner was found; in mode observe only
 // that it was.
 func (o *owners) countOne(r *record, how result) {
-	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup) {
+	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup || how == byCID) {
 		how = observed
 	}
 	o.count(how, 1)

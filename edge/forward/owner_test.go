@@ -23,7 +23,7 @@ type bench struct {
 
 func newBench(peers ...string) *bench {
 	b := &bench{now: time.Unix(1000, 0), announces: map[Flow]string{}, counts: map[result]int{}}
-	b.owners = newOwners(hooks{
+	b.owners = newOwners(protoTCP, hooks{
 		shadowed:  func(f Flow) bool { return b.shadows[f] },
 		peers:     func() []string { return peers },
 		announced: func(f Flow) string { return b.announces[f] },

@@ -30,9 +30,13 @@ type Peer struct {
 
 const (
 	// smallMTU is what every IPv6 path carries (RFC 8200 section 5); it is
-	// used for a while after a path refused more.
-	smallMTU  = 1280
-	smallLife = 10 * time.Minute
+	// used where a path refused more and the kernel doesn't say how much it
+	// takes. leastMTU is what we believe of no path (RFC 791 section 3.2).
+	smallMTU = 1280
+	leastMTU = 576
+	// pathLife is how long the kernel itself keeps what it learnt (RFC 1191
+	// section 6.3).
+	pathLife = 10 * time.Minute
 
 	// digestLife is how long an announced flow is believed, and maxDigests
 	// how many of one peer.
@@ -56,9 +60,8 @@ type peerState struct {
 	salt  [4]byte
 	seq   atomic.Uint64
 	parts atomic.Uint32
-	// smallUntil ends the time, in Unix nanoseconds, for which the path is
-	// held to be small.
-	smallUntil atomic.Int64
+	// path is what was learnt of the path, nil before anything was.
+	path atomic.Pointer[path]
 
 	// These are the tunnel reader's.
 	window window
@@ -69,13 +72,20 @@ type peerState struct {
 	digests map[uint64]time.Time
 	sample  sample
 
-	packets, octets prometheus.Counter
+	packets, octets, arrivals prometheus.Counter
 }
 
-// sample times one question at a time: flow is the one being timed, sent is
+// path is the largest packet that reached a site lately, and the end of that
+// belief: paths grow again without a word.
+type path struct {
+	mtu   int
+	until time.Time
+}
+
+// sample times one question at a time: of is the one being timed, sent is
 // zero when none is, rtt is the smoothed result.
 type sample struct {
-	flow Flow
+	of   session
 	sent time.Time
 	rtt  time.Duration
 }
@@ -163,6 +173,7 @@ func (f *Forwarder) newPeerState(site string) *peerState {
 	s.seq.Store(uint64(f.now().UnixNano()))
 	s.packets = f.metrics.forwarded.WithLabelValues(site)
 	s.octets = f.metrics.octets.WithLabelValues(site)
+	s.arrivals = f.metrics.arrivals.WithLabelValues(site)
 	return s
 }
 
@@ -194,8 +205,8 @@ var errReplay = errors.New("seen before, or too old")
 
 // room is the size of the largest body that the path carries in one datagram.
 func (p *peer) room(now time.Time, mtu int) int {
-	if now.UnixNano() < p.smallUntil.Load() {
-		mtu = min(mtu, smallMTU)
+	if learnt := p.path.Load(); learnt != nil && now.Before(learnt.until) {
+		mtu = min(mtu, learnt.mtu)
 	}
 	udpIP := 8 + 20
 	if p.Addr.Addr().Is6() {
@@ -204,11 +215,11 @@ func (p *peer) room(now time.Time, mtu int) int {
 	return mtu - udpIP - overhead
 }
 
-// digest names a flow in announcements from owner. Only the pair can compute
+// digest names a session in announcements from owner. Only the pair can compute
 // it, so whoever reads along learns nothing about clients.
-func (p *peer) digest(owner string, f Flow) uint64 {
+func (p *peer) digest(owner string, s session) uint64 {
 	mac := hmac.New(sha256.New, p.Key[:])
 	fmt.Fprintf(mac, "rhumb digest 1\x00%s\x00", owner)
-	mac.Write(appendFlow(nil, f))
+	mac.Write(appendSession(nil, s))
 	return binary.BigEndian.Uint64(mac.Sum(nil))
 }

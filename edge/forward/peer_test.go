@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/google/nftables"
 )
 
 func testForwarder(t *testing.T, now func() time.Time, peers ...Peer) *Forwarder {
@@ -38,11 +40,11 @@ func TestRoomFitsPath(t *testing.T) {
 		if largest := clampMSS + e.ip + 20; largest > e.p.room(now, 1500) {
 			t.Errorf("%s: a clamped packet of %d octets needs parts: room for %d", e.name, largest, e.p.room(now, 1500))
 		}
-		e.p.smallUntil.Store(now.Add(smallLife).UnixNano())
+		e.p.path.Store(&path{mtu: smallMTU, until: now.Add(pathLife)})
 		if got := e.p.room(now, 1500) + e.ip + 8 + overhead; got != smallMTU {
 			t.Errorf("%s: on a small path %d octets, want %d", e.name, got, smallMTU)
 		}
-		if got := e.p.room(now.Add(smallLife), 1500) + e.ip + 8 + overhead; got != 1500 {
+		if got := e.p.room(now.Add(pathLife), 1500) + e.ip + 8 + overhead; got != 1500 {
 			t.Errorf("%s: when that has passed %d octets, want 1500", e.name, got)
 		}
 	}
@@ -70,8 +72,8 @@ func TestDigestIsThePairs(t *testing.T) {
 	c.Key = [32]byte{2}
 	seen := map[uint64]string{}
 	for name, digest := range map[string]uint64{
-		"b": b.digest("b", flow4(1)), "other pair": c.digest("b", flow4(1)), "other owner": b.digest("a", flow4(1)),
-		"other flow": b.digest("b", flow4(2)), "other family": b.digest("b", flow6(1)),
+		"b": b.digest("b", session{protoTCP, flow4(1)}), "other pair": c.digest("b", session{protoTCP, flow4(1)}), "other owner": b.digest("a", session{protoTCP, flow4(1)}),
+		"other flow": b.digest("b", session{protoTCP, flow4(2)}), "other family": b.digest("b", session{protoTCP, flow6(1)}),
 	} {
 		if other, twice := seen[digest]; twice {
 			t.Errorf("%s and %s have the same digest", name, other)
@@ -79,7 +81,7 @@ func TestDigestIsThePairs(t *testing.T) {
 		seen[digest] = name
 	}
 	far := &peer{Peer: testPeer("a")} // the same pair, from its other end
-	if far.digest("b", flow4(1)) != b.digest("b", flow4(1)) {
+	if far.digest("b", session{protoTCP, flow4(1)}) != b.digest("b", session{protoTCP, flow4(1)}) {
 		t.Error("the two ends of a pair compute different digests")
 	}
 }
@@ -100,9 +102,9 @@ func TestWaitFollowsSlowestPeer(t *testing.T) {
 		{"c", 16 * time.Second, mostWait},
 	} {
 		p := f.peers.Load().find(e.site)
-		p.sample.flow, p.sample.sent = flow4(1), now
-		r.timeAnswer(now.Add(e.took/2), p, flow4(2)) // the answer to another question
-		r.timeAnswer(now.Add(e.took), p, flow4(1))
+		p.sample.of, p.sample.sent = session{protoTCP, flow4(1)}, now
+		r.timeAnswer(now.Add(e.took/2), p, session{protoTCP, flow4(2)}) // the answer to another question
+		r.timeAnswer(now.Add(e.took), p, session{protoTCP, flow4(1)})
 		if f.owners.wait != e.want {
 			t.Errorf("after an answer of %s in %v packets wait %v, want %v", e.site, e.took, f.owners.wait, e.want)
 		}
@@ -116,19 +118,19 @@ func TestDigestsExpire(t *testing.T) {
 	p := f.peers.Load().find("b")
 	body := make([]byte, 0, 3*digestSize)
 	for _, flow := range []Flow{flow4(1), flow6(2)} {
-		d := p.digest("b", flow)
+		d := p.digest("b", session{protoTCP, flow})
 		for shift := 56; shift >= 0; shift -= 8 {
 			body = append(body, byte(d>>shift))
 		}
 	}
 	f.learn(now, p, append(body, 1, 2, 3)) // and half a digest
 	for flow, want := range map[Flow]string{flow4(1): "b", flow6(2): "b", flow4(3): ""} {
-		if got := f.announcedBy(flow); got != want {
+		if got := f.announcedBy(session{protoTCP, flow}); got != want {
 			t.Errorf("%v announced by %q, want %q", flow, got, want)
 		}
 	}
 	now = now.Add(digestLife)
-	if got := f.announcedBy(flow4(1)); got != "" {
+	if got := f.announcedBy(session{protoTCP, flow4(1)}); got != "" {
 		t.Errorf("after %v still announced by %q", digestLife, got)
 	}
 	p.forget(now)
@@ -150,7 +152,12 @@ func TestSetVIPs(t *testing.T) {
 	if err := f.SetVIPs(vips); err != nil {
 		t.Fatal(err)
 	}
-	act, watch := (&familyTable{}).elements(*f.vips.Load())
+	split := func(v6 bool) (act, watch []nftables.SetElement) {
+		table := &familyTable{v6: v6}
+		list := table.fillings(f.wanted(false))
+		return table.elements(list[0].vips), table.elements(list[1].vips)
+	}
+	act, watch := split(false)
 	want := []string{"\xc0\x00\x02\x0a\x00\x50\x00\x00", "\xc0\x00\x02\x0b\x01\xbb\x00\x00", "\xc0\x00\x02\x0c\x20\xfb\x00\x00"}
 	if len(act) != len(want) || len(watch) != 1 || string(watch[0].Key) != "\xc0\x00\x02\x0a\x01\xbb\x00\x00" {
 		t.Fatalf("%d act, %d watch: %v, %v", len(act), len(watch), act, watch)
@@ -160,7 +167,7 @@ func TestSetVIPs(t *testing.T) {
 			t.Errorf("element %d: % x, want % x", i, e.Key, want[i])
 		}
 	}
-	if act, watch = (&familyTable{v6: true}).elements(*f.vips.Load()); len(act) != 1 || len(watch) != 0 || len(act[0].Key) != 20 {
+	if act, watch = split(true); len(act) != 1 || len(watch) != 0 || len(act[0].Key) != 20 {
 		t.Errorf("IPv6: %d act, %d watch", len(act), len(watch))
 	}
 	if err := f.SetVIPs(map[netip.AddrPort]Mode{{}: Act}); err == nil || len(*f.vips.Load()) != 5 {

@@ -65,27 +65,42 @@ func (f *Forwarder) readStrays(ctx context.Context, e *ends) error {
 // judge handles one stray. What isn't to a VIP didn't come from our rules, but
 // from the host's own chatter on the device.
 func (f *Forwarder) judge(now time.Time, packet []byte, steps []step) []step {
-	flow, packet, err := parseFlow(packet)
+	s, err := parsePacket(packet)
 	if err != nil {
 		if errors.Is(err, errFragment) {
 			f.giveBack(packet)
 		}
 		return steps
 	}
-	mode, ours := (*f.vips.Load())[flow.VIP]
+	mode, table, ours := f.treat(s.session)
 	if !ours {
 		return steps
 	}
-	f.mu.Lock()
-	steps = f.owners.packet(now, flow, packet, mode == Observe, steps)
-	f.mu.Unlock()
-	f.run(now, steps)
+	if q := f.quic.Load(); s.proto == protoUDP && q.VIPs[s.flow.VIP].Owner == ByConnectionID {
+		steps = f.judgeQUIC(now, s, q, steps)
+	} else {
+		f.mu.Lock()
+		steps = table.packet(now, s.flow, s.packet, mode == Observe, steps)
+		f.mu.Unlock()
+	}
+	f.run(now, table, steps)
 	return steps
+}
+
+// treat returns how packets of a session are treated, and the table for its
+// foreign ones; not ours are those to other addresses than the VIPs.
+func (f *Forwarder) treat(s session) (mode Mode, table *owners, ours bool) {
+	if s.proto == protoUDP {
+		v, ours := f.quic.Load().VIPs[s.flow.VIP]
+		return v.Mode, f.udp, ours
+	}
+	mode, ours = (*f.vips.Load())[s.flow.VIP]
+	return mode, f.owners, ours
 }
 
 // run does what was decided, in order and without the lock: sending may block,
 // and OnForeign may call us.
-func (f *Forwarder) run(now time.Time, steps []step) {
+func (f *Forwarder) run(now time.Time, table *owners, steps []step) {
 	for i := range steps {
 		s := &steps[i]
 		switch s.do {
@@ -94,13 +109,14 @@ func (f *Forwarder) run(now time.Time, steps []step) {
 		case doGiveBack:
 			f.giveBack(s.packet)
 		case doAsk:
-			f.ask(now, s.site, s.flow)
+			f.ask(now, s.site, session{proto: table.proto, flow: s.flow})
 		case doHeld:
 			if f.onHeld != nil {
 				f.onHeld(s.flow, s.packet)
 			}
 		case doForeign:
-			if f.onForeign != nil {
+			// Only TCP sessions can be moved.
+			if f.onForeign != nil && table.proto == protoTCP {
 				f.onForeign(s.flow, s.site, s.since)
 			}
 		}
@@ -129,7 +145,7 @@ func (f *Forwarder) tunnel(now time.Time, site string, packet []byte) {
 	// The kernel knows from a router's ICMP error that the path is smaller
 	// than was said (RFC 1191, RFC 8201).
 	if errors.Is(err, unix.EMSGSIZE) {
-		p.smallUntil.Store(now.Add(smallLife).UnixNano())
+		p.path.Store(&path{mtu: pathMTU(p.Addr), until: now.Add(pathLife)})
 		err = f.sendPacket(now, p, packet)
 	}
 	if err != nil {
@@ -170,18 +186,42 @@ func (f *Forwarder) send(p *peer, k kind, body []byte) error {
 	return err
 }
 
+// pathMTU asks the kernel what it has learnt of the path to a site.
+func pathMTU(to netip.AddrPort) int {
+	network, level, option := "udp4", unix.IPPROTO_IP, unix.IP_MTU
+	if to.Addr().Is6() {
+		network, level, option = "udp6", unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	// A connected socket has a path; nothing is sent.
+	conn, err := net.DialUDP(network, nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		return smallMTU
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return smallMTU
+	}
+	mtu := 0
+	_ = raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), level, option) })
+	if err != nil || mtu < leastMTU {
+		return smallMTU
+	}
+	return mtu
+}
+
 // ask sends a question, and times it if no other is being timed.
-func (f *Forwarder) ask(now time.Time, site string, flow Flow) {
+func (f *Forwarder) ask(now time.Time, site string, s session) {
 	p := f.peers.Load().find(site)
 	if p == nil {
 		return
 	}
 	f.mu.Lock()
 	if p.sample.sent.IsZero() || now.Sub(p.sample.sent) > time.Second {
-		p.sample.flow, p.sample.sent = flow, now
+		p.sample.of, p.sample.sent = s, now
 	}
 	f.mu.Unlock()
-	if err := f.send(p, kindAsk, appendFlow(nil, flow)); err != nil {
+	if err := f.send(p, kindAsk, appendSession(nil, s)); err != nil {
 		f.complain(fmt.Errorf("forward: ask %s: %w", site, err))
 	}
 }

@@ -16,8 +16,8 @@ const (
 	maxServed  = 1 << 16
 )
 
-// served is the tunnel reader's memory of which flows have a socket here.
-type served map[Flow]servedEntry
+// served is the tunnel reader's memory of which sessions are served here.
+type served map[session]servedEntry
 
 type servedEntry struct {
 	ok    bool
@@ -102,41 +102,42 @@ func (r *receiver) receive(now time.Time, b []byte) error {
 	return r.word(now, p, h.kind, body)
 }
 
-// word handles a question or an answer about a flow.
+// word handles a question or an answer about a session.
 func (r *receiver) word(now time.Time, p *peer, k kind, body []byte) error {
-	flow, rest, err := readFlow(body)
+	about, rest, err := readSession(body)
 	if err != nil {
 		return err
 	}
 	if k == kindAsk {
-		r.answer(now, p, flow)
+		r.answer(now, p, about)
 		return nil
 	}
+	_, table, _ := r.treat(about)
 	r.mu.Lock()
-	r.timeAnswer(now, p, flow)
-	r.steps = r.heed(now, p, k, flow, rest, r.steps[:0])
+	r.timeAnswer(now, p, about)
+	r.steps = r.heed(now, p, table, k, about.flow, rest, r.steps[:0])
 	r.mu.Unlock()
-	r.run(now, r.steps)
+	r.run(now, table, r.steps)
 	return nil
 }
 
-// heed passes an answer on to the table of owners, under the lock.
-func (r *receiver) heed(now time.Time, p *peer, k kind, flow Flow, rest []byte, steps []step) []step {
+// heed passes an answer on to a table of owners, under the lock.
+func (r *receiver) heed(now time.Time, p *peer, table *owners, k kind, flow Flow, rest []byte, steps []step) []step {
 	switch k {
 	case kindMine:
-		return r.owners.mine(now, flow, p.Site, steps)
+		return table.mine(now, flow, p.Site, steps)
 	case kindNotMine, kindGone:
-		return r.owners.notMine(now, flow, p.Site, steps)
+		return table.notMine(now, flow, p.Site, steps)
 	case kindMoved:
 		if len(rest) < len(siteID{}) {
 			return steps
 		}
 		id := siteID(rest[:4])
 		if id == r.id {
-			return r.owners.home(now, flow, steps)
+			return table.home(now, flow, steps)
 		}
 		if to := r.peers.Load().byID[id]; to != nil {
-			return r.owners.movedTo(now, flow, p.Site, to.Site, steps)
+			return table.movedTo(now, flow, p.Site, to.Site, steps)
 		}
 	}
 	return steps
@@ -144,8 +145,8 @@ func (r *receiver) heed(now time.Time, p *peer, k kind, flow Flow, rest []byte, 
 
 // timeAnswer learns how long a peer takes to answer, and lets packets wait
 // twice as long for the slowest. Under the lock.
-func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
-	if p.sample.sent.IsZero() || p.sample.flow != flow {
+func (r *receiver) timeAnswer(now time.Time, p *peer, about session) {
+	if p.sample.sent.IsZero() || p.sample.of != about {
 		return
 	}
 	took := now.Sub(p.sample.sent)
@@ -160,43 +161,53 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, flow Flow) {
 		wait = max(wait, 2*set.bySite[site].sample.rtt)
 	}
 	r.owners.wait = min(wait, mostWait)
+	r.udp.wait = r.owners.wait
 }
 
-// answer says whether this site owns a flow. It is the kernel's word, so it is
-// never stale; or where this site moved it.
-func (r *receiver) answer(now time.Time, p *peer, flow Flow) {
+// answer says whether this site owns a session. It is the kernel's word, so it
+// is never stale; or where this site moved it.
+func (r *receiver) answer(now time.Time, p *peer, about session) {
+	_, table, ours := r.treat(about)
 	r.mu.Lock()
-	to, claimed := r.owners.wentTo(now, flow), r.owners.claims(flow)
+	to, claimed := table.wentTo(now, about.flow), table.claims(about.flow)
 	r.mu.Unlock()
 	if to != "" {
-		r.say(p, kindMoved, flow, to)
+		r.say(p, kindMoved, about, to)
 		return
 	}
 	if claimed { // it will be in the kernel, and is nowhere else
-		r.say(p, kindMine, flow, "")
+		r.say(p, kindMine, about, "")
 		return
 	}
 	// Peers may ask about VIPs only, not about whatever else this host is
 	// connected to.
-	if _, ours := (*r.vips.Load())[flow.VIP]; !ours {
-		r.say(p, kindNotMine, flow, "")
+	if !ours {
+		r.say(p, kindNotMine, about, "")
 		return
 	}
-	owned, err := r.ends.diag.owned(flow)
+	owned, err := r.ends.owns(about)
 	if err != nil {
 		r.complain(err)
 		return // silence: the asker goes by the others
 	}
 	if owned {
-		r.say(p, kindMine, flow, "")
+		r.say(p, kindMine, about, "")
 	} else {
-		r.say(p, kindNotMine, flow, "")
+		r.say(p, kindNotMine, about, "")
 	}
 }
 
-// say sends an answer about a flow.
-func (r *receiver) say(p *peer, k kind, flow Flow, to string) {
-	r.reply = appendFlow(r.reply[:0], flow)
+// owns tells whether the kernel of this host knows a session.
+func (e *ends) owns(s session) (bool, error) {
+	if s.proto == protoUDP {
+		return e.flows.has(s.flow)
+	}
+	return e.diag.owned(s.flow)
+}
+
+// say sends an answer about a session.
+func (r *receiver) say(p *peer, k kind, about session, to string) {
+	r.reply = appendSession(r.reply[:0], about)
 	if k == kindMoved {
 		id := idOf(to)
 		r.reply = append(r.reply, id[:]...)
@@ -206,56 +217,66 @@ func (r *receiver) say(p *peer, k kind, flow Flow, to string) {
 	}
 }
 
-// deliver lets a tunnelled packet enter this host if its flow is one of ours.
+// deliver lets a tunnelled packet enter this host if its session is one of
+// ours.
 func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
-	flow, packet, err := parseFlow(packet)
+	s, err := parsePacket(packet)
 	if err != nil {
 		return err
 	}
+	_, table, ours := r.treat(s.session)
 	r.mu.Lock()
-	held, to, claimed := r.owners.holds(flow, packet), r.owners.wentTo(now, flow), r.owners.claims(flow)
+	held, to, claimed := false, table.wentTo(now, s.flow), false
+	if !s.quoted {
+		held, claimed = table.holds(s.flow, s.packet), table.claims(s.flow)
+	}
 	r.mu.Unlock()
 	switch {
 	case claimed:
 		if r.onHeld != nil {
-			r.onHeld(flow, packet)
+			r.onHeld(s.flow, s.packet)
 		}
 	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet
 		// is sent again by its client.
-		r.say(p, kindMoved, flow, to)
-	case r.has(now, p, flow):
-		if err := r.ends.rim.strays.write(packet); err != nil {
+		r.say(p, kindMoved, s.session, to)
+	// A peer may reach VIPs only, not this host's other services.
+	case r.has(now, p, s, ours):
+		r.arrived(now, p, s)
+		if err := r.ends.rim.strays.write(s.packet); err != nil {
 			r.complain(fmt.Errorf("forward: deliver from %s: %w", p.Site, err))
 		}
 	}
 	return nil
 }
 
-// has tells whether a tunnelled flow is served here, and tells the sender,
+// has tells whether a tunnelled session is served here, and tells the sender,
 // once in absentLife, if it isn't.
-func (r *receiver) has(now time.Time, p *peer, flow Flow) bool {
-	if e, ok := r.served[flow]; ok && now.Before(e.until) {
+func (r *receiver) has(now time.Time, p *peer, s stray, ours bool) bool {
+	q := r.quic.Load()
+	if ours && s.proto == protoUDP && q.VIPs[s.flow.VIP].Owner == ByConnectionID {
+		return q.siteOf(s.datagram) == r.site // its id says so, or the sender erred
+	}
+	if e, ok := r.served[s.session]; ok && now.Before(e.until) {
 		return e.ok
 	}
 	if len(r.served) >= maxServed {
 		clear(r.served) // each costs a look-up to learn again
 	}
-	// A peer may reach VIPs only, not this host's other services.
 	owned := false
-	if _, ours := (*r.vips.Load())[flow.VIP]; ours {
+	if ours {
 		var err error
-		if owned, err = r.ends.diag.owned(flow); err != nil {
+		if owned, err = r.ends.owns(s.session); err != nil {
 			r.complain(err)
 			return false
 		}
 	}
 	if owned {
-		r.served[flow] = servedEntry{ok: true, until: now.Add(servedLife)}
+		r.served[s.session] = servedEntry{ok: true, until: now.Add(servedLife)}
 		return true
 	}
-	r.served[flow] = servedEntry{until: now.Add(absentLife)}
-	r.say(p, kindGone, flow, "")
+	r.served[s.session] = servedEntry{until: now.Add(absentLife)}
+	r.say(p, kindGone, s.session, "")
 	return false
 }

@@ -32,6 +32,12 @@ const (
 	// tunnel over a path of 1,500 octets in either family: 1,360 + 60
 	// octets of IPv6 and TCP headers + 80 octets of tunnel = 1,500.
 	clampMSS = 1360
+
+	// synLife is how long after its SYN a handshake may end by a cookie, and
+	// maxSYNs bounds what a flood makes us remember. What isn't remembered is
+	// asked about.
+	synLife = 10 * time.Second
+	maxSYNs = 1 << 16
 )
 
 // rules is the kernel's half of the forwarder: one table for each family.
@@ -40,21 +46,37 @@ type rules struct {
 	conn   *nftables.Conn
 	strays uint32 // index of the strays device
 	v6     bool
+	idle   time.Duration // how long a QUIC flow is known
 	tables []*familyTable
+
+	renewed time.Time
+	// learning are the VIPs whose flows are being, or were, learnt.
+	learning map[netip.AddrPort]bool
+	ids      string // the server ids in the rules, as text
 }
 
-// familyTable is the table of one family with its two sets of VIPs.
+// wanted is what the sets shall hold.
+type wanted struct {
+	vips    map[netip.AddrPort]Mode
+	quic    *QUIC
+	cookies bool   // the kernel answers SYNs with cookies
+	self    string // this site
+}
+
+// familyTable is the table of one family with its sets of VIPs.
 type familyTable struct {
 	v6         bool
 	table      *nftables.Table
-	act, watch *nftables.Set
+	act, watch *nftables.Set // of TCP
+	cookies    *nftables.Set
+	quic       quicTable
 }
 
 // loadRules puts the tables into the kernel. The strays device must exist
 // already: dup keeps the index of the device, not its name, and would copy to
 // nowhere if that were made anew.
-func loadRules(strays uint32, v6 bool) (*rules, error) {
-	r := &rules{strays: strays, v6: v6}
+func loadRules(strays uint32, v6 bool, idle time.Duration) (*rules, error) {
+	r := &rules{strays: strays, v6: v6, idle: idle}
 	if err := r.load(); err != nil {
 		return nil, err
 	}
@@ -68,49 +90,71 @@ func (r *rules) load() error {
 		_ = r.conn.CloseLasting()
 	}
 	var err error
-	if r.conn, err = nftables.New(nftables.AsLasting()); err != nil {
+	if r.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForAcks)); err != nil {
 		return fmt.Errorf("forward: open nftables: %w", err)
 	}
-	r.tables = []*familyTable{addFamily(r.conn, r.strays, false)}
-	if r.v6 {
-		r.tables = append(r.tables, addFamily(r.conn, r.strays, true))
-	}
-	if err := r.conn.Flush(); err != nil {
-		return fmt.Errorf("forward: load nftables rules (the kernel needs nft_socket and nft_dup): %w", err)
+	r.learning, r.ids, r.tables = make(map[netip.AddrPort]bool), "", nil
+	for _, v6 := range []bool{false, true} {
+		if v6 && !r.v6 {
+			continue
+		}
+		// A batch each: the kernel acknowledges every message of one before
+		// we read the first, and drops what doesn't fit.
+		r.tables = append(r.tables, r.addFamily(v6))
+		if err := r.conn.Flush(); err != nil {
+			return fmt.Errorf("forward: load nftables rules (the kernel needs nft_socket and nft_dup): %w", err)
+		}
 	}
 	return nil
 }
 
+// roomForAcks lets a socket hold the acknowledgements of a large batch.
+func roomForAcks[T interface{ SetReadBuffer(int) error }](socket T) error {
+	return socket.SetReadBuffer(4 << 20)
+}
+
 // keep renews the VIPs. If that fails, somebody has removed our tables, as a
 // firewall does that flushes the ruleset to load its own: they are made anew.
-func (r *rules) keep(vips map[netip.AddrPort]Mode) (again bool, err error) {
-	if r.renew(vips) == nil {
+func (r *rules) keep(now time.Time, w wanted) (again bool, err error) {
+	if r.renew(now, w) == nil {
 		return false, nil
 	}
 	if err := r.load(); err != nil {
 		return true, err
 	}
-	return true, r.renew(vips)
+	return true, r.renew(now, w)
 }
 
-// renew makes the two sets hold exactly these VIPs for the next elementLife.
-// Adding an element that is there doesn't renew it, so a batch empties the set
+// renew makes the sets hold exactly these VIPs for the next elementLife.
+// Adding an element that is there doesn't renew it, so a batch empties a set
 // and fills it again; packets see the set before it or after it.
-func (r *rules) renew(vips map[netip.AddrPort]Mode) error {
+func (r *rules) renew(now time.Time, w wanted) error {
+	if now.Sub(r.renewed) > elementLife {
+		// We stood still, and connections began that nobody saw.
+		clear(r.learning)
+	}
+	ids := r.idsOf(w)
 	for _, t := range r.tables {
-		act, watch := t.elements(vips)
-		r.conn.FlushSet(t.act)
-		r.conn.FlushSet(t.watch)
-		if err := r.conn.SetAddElements(t.act, act); err != nil {
+		for _, f := range append(t.fillings(w), t.quic.fillings(w)...) {
+			r.conn.FlushSet(f.set)
+			if err := r.conn.SetAddElements(f.set, t.elements(f.vips)); err != nil {
+				return fmt.Errorf("forward: renew VIPs: %w", err)
+			}
+		}
+		if err := r.conn.SetAddElements(t.quic.learn, t.elements(r.unlearnt(w))); err != nil {
 			return fmt.Errorf("forward: renew VIPs: %w", err)
 		}
-		if err := r.conn.SetAddElements(t.watch, watch); err != nil {
+		if ids != r.ids {
+			t.replaceIDs(r.conn, w)
+		}
+		if err := r.conn.Flush(); err != nil {
 			return fmt.Errorf("forward: renew VIPs: %w", err)
 		}
 	}
-	if err := r.conn.Flush(); err != nil {
-		return fmt.Errorf("forward: renew VIPs: %w", err)
+	for _, vip := range r.unlearnt(w) {
+		r.learning[vip] = true
 	}
+	r.renewed, r.ids = now, ids
 	return nil
 }
 
@@ -128,69 +172,84 @@ func (r *rules) remove() error {
 	return nil
 }
 
-// elements splits the VIPs of this family by mode.
-func (t *familyTable) elements(vips map[netip.AddrPort]Mode) (act, watch []nftables.SetElement) {
-	// In order, so that equal sets make equal batches.
-	list := make([]netip.AddrPort, 0, len(vips))
-	for vip := range vips {
-		if vip.Addr().Is6() == t.v6 {
-			list = append(list, vip)
+// filling is a set and what it shall hold.
+type filling struct {
+	set  *nftables.Set
+	vips []netip.AddrPort
+}
+
+// fillings splits the VIPs of TCP by mode.
+func (t *familyTable) fillings(w wanted) []filling {
+	act, watch, cookies := filling{set: t.act}, filling{set: t.watch}, filling{set: t.cookies}
+	for vip, mode := range w.vips {
+		if mode == Act {
+			act.vips = append(act.vips, vip)
+		} else {
+			watch.vips = append(watch.vips, vip)
+		}
+		if w.cookies {
+			cookies.vips = append(cookies.vips, vip)
 		}
 	}
-	slices.SortFunc(list, netip.AddrPort.Compare)
-	for _, vip := range list {
+	return []filling{act, watch, cookies}
+}
+
+// elements are the keys of the VIPs of this family.
+func (t *familyTable) elements(vips []netip.AddrPort) []nftables.SetElement {
+	// In order, so that equal sets make equal batches.
+	slices.SortFunc(vips, netip.AddrPort.Compare)
+	var list []nftables.SetElement
+	for _, vip := range vips {
+		if vip.Addr().Is6() != t.v6 {
+			continue
+		}
 		key := vip.Addr().AsSlice()
 		key = binary.BigEndian.AppendUint16(key, vip.Port())
 		key = append(key, 0, 0) // each part of a key is padded to 4 octets
-		if vips[vip] == Act {
-			act = append(act, nftables.SetElement{Key: key})
-		} else {
-			watch = append(watch, nftables.SetElement{Key: key})
-		}
+		list = append(list, nftables.SetElement{Key: key})
 	}
-	return act, watch
+	return list
 }
 
 // addFamily queues one family's table:
 //
-//	prerouting  tcp to @act goto act; to @watch goto watch
+//	prerouting  tcp to @act goto act; to @watch goto watch; QUIC; ICMP errors
 //	act         what is new or has a socket here: accept; else goto stray
 //	stray       dup to the strays device; drop
 //	watch       as act, but a stray is copied and then left to the kernel
 //	inner       what came by tunnel: to its socket, or dropped
 //	output      SYN-ACK from @act: clamp the MSS
-func addFamily(conn *nftables.Conn, strays uint32, v6 bool) *familyTable {
-	family, addr := nftables.TableFamilyIPv4, nftables.TypeIPAddr
+func (r *rules) addFamily(v6 bool) *familyTable {
+	family := nftables.TableFamilyIPv4
 	if v6 {
-		family, addr = nftables.TableFamilyIPv6, nftables.TypeIP6Addr
+		family = nftables.TableFamilyIPv6
 	}
 	// One batch, so there is no moment with half a table.
 	old := &nftables.Table{Family: family, Name: tableName}
-	conn.AddTable(old) // so that the delete finds one
-	conn.DelTable(old)
-	t := &familyTable{v6: v6, table: conn.AddTable(&nftables.Table{Family: family, Name: tableName})}
-	set := func(name string) *nftables.Set {
-		s := &nftables.Set{Table: t.table, Name: name, HasTimeout: true, Timeout: elementLife,
-			KeyType: nftables.MustConcatSetType(addr, nftables.TypeInetService)}
-		_ = conn.AddSet(s, nil) // fails for maps and anonymous sets only
-		return s
-	}
-	t.act, t.watch = set("act"), set("watch")
+	r.conn.AddTable(old) // so that the delete finds one
+	r.conn.DelTable(old)
+	t := &familyTable{v6: v6, table: r.conn.AddTable(&nftables.Table{Family: family, Name: tableName})}
+	b := &builder{conn: r.conn, table: t.table, v6: v6}
+	t.act, t.watch, t.cookies = b.vipSet("act", elementLife), b.vipSet("watch", elementLife), b.vipSet("cookies", elementLife)
+	syns := b.flowSet("syns", synLife, maxSYNs)
 
-	b := &builder{conn: conn, table: t.table, v6: v6}
 	inner, stray, seen := b.chain("inner"), b.chain("stray"), b.chain("seen")
 	b.addInner(inner)
-	b.rule(stray, counted(), dupTo(strays, v6), verdict(expr.VerdictDrop))
-	b.rule(seen, counted(), dupTo(strays, v6), verdict(expr.VerdictAccept))
+	b.rule(stray, counted(), dupTo(r.strays, v6), verdict(expr.VerdictDrop))
+	b.rule(seen, counted(), dupTo(r.strays, v6), verdict(expr.VerdictAccept))
 	act, watch := b.chain("act"), b.chain("watch")
-	b.addJudge(act, inner, stray)
-	b.addJudge(watch, inner, seen)
+	b.addJudge(act, inner, stray, t.cookies, syns)
+	b.addJudge(watch, inner, seen, t.cookies, syns)
+	t.quic = b.addQUIC(stray, seen, r.idle)
+	errors := b.addErrors(t, inner, stray)
 
 	pre := b.base("prerouting", nftables.ChainHookPrerouting, priority)
-	b.rule(pre, b.vipMatch(t.act, true), jumpTo(act))
-	b.rule(pre, b.vipMatch(t.watch, true), jumpTo(watch))
+	b.rule(pre, b.vipMatch(protoTCP, t.act, true), jumpTo(act))
+	b.rule(pre, b.vipMatch(protoTCP, t.watch, true), jumpTo(watch))
+	t.quic.enter(b, pre)
+	b.enterErrors(pre, errors)
 	out := b.base("output", nftables.ChainHookOutput, int(*nftables.ChainPriorityMangle))
-	b.rule(out, b.vipMatch(t.act, false), flagsAre(synAck, synAck), setMSS(clampMSS))
+	b.rule(out, b.vipMatch(protoTCP, t.act, false), flagsAre(synAck, synAck), setMSS(clampMSS))
 	return t
 }
 
@@ -206,12 +265,24 @@ func addFamily(conn *nftables.Conn, strays uint32, v6 bool) *familyTable {
 //   - Half-open connections and TIME_WAIT have no answer to "wildcard" of
 //     either value, but are sockets: "transparent" finds them.
 //   - Nothing at all, not even a listener: foreign too.
-func (b *builder) addJudge(judge, inner, stray *nftables.Chain) {
+//
+// While the kernel answers SYNs with cookies, the packet that ends a handshake
+// has no socket at all, and a listener besides. It isn't a stray if its SYN came
+// here: only then are SYNs remembered.
+func (b *builder) addJudge(judge, inner, stray *nftables.Chain, cookies, syns *nftables.Set) {
 	b.rule(judge, fromDevice(giveBackDevice), verdict(expr.VerdictAccept))
 	b.rule(judge, fromDevice(straysDevice), jumpTo(inner))
 	b.rule(judge, fromDevice("lo"), verdict(expr.VerdictAccept))
-	b.rule(judge, flagsAre(synAck|finRst, flagSYN), verdict(expr.VerdictAccept))
+	isSYN := func() []expr.Any { return flagsAre(synAck|finRst, flagSYN) }
+	b.rule(judge, isSYN(), b.vipMatch(protoTCP, cookies, true), b.flowKey(), remember(syns))
+	b.rule(judge, isSYN(), verdict(expr.VerdictAccept))
 	b.rule(judge, socketIs(expr.SocketKeyWildcard, expr.CmpOpEq, 0), verdict(expr.VerdictAccept))
+	b.rule(judge, b.vipMatch(protoTCP, cookies, true), b.flowKey(), inSet(syns), verdict(expr.VerdictAccept))
+	b.addRest(judge, stray)
+}
+
+// addRest ends a judgement, with what isn't established here.
+func (b *builder) addRest(judge, stray *nftables.Chain) {
 	b.rule(judge, socketIs(expr.SocketKeyWildcard, expr.CmpOpEq, 1), jumpTo(stray))
 	b.rule(judge, socketIs(expr.SocketKeyTransparent, expr.CmpOpLte, 1), verdict(expr.VerdictAccept))
 	b.rule(judge, jumpTo(stray))
@@ -238,6 +309,29 @@ type builder struct {
 // chain queues a chain that others go to.
 func (b *builder) chain(name string) *nftables.Chain {
 	return b.conn.AddChain(&nftables.Chain{Table: b.table, Name: name})
+}
+
+// vipSet queues a set of addresses with ports.
+func (b *builder) vipSet(name string, life time.Duration) *nftables.Set {
+	s := &nftables.Set{Table: b.table, Name: name, HasTimeout: true, Timeout: life,
+		KeyType: nftables.MustConcatSetType(b.addrType(), nftables.TypeInetService)}
+	_ = b.conn.AddSet(s, nil) // fails for maps and anonymous sets only
+	return s
+}
+
+// flowSet queues a set of flows, filled by rules.
+func (b *builder) flowSet(name string, life time.Duration, size uint32) *nftables.Set {
+	s := &nftables.Set{Table: b.table, Name: name, HasTimeout: true, Timeout: life, Dynamic: true, Size: size,
+		KeyType: nftables.MustConcatSetType(b.addrType(), nftables.TypeInetService, b.addrType(), nftables.TypeInetService)}
+	_ = b.conn.AddSet(s, nil)
+	return s
+}
+
+func (b *builder) addrType() nftables.SetDatatype {
+	if b.v6 {
+		return nftables.TypeIP6Addr
+	}
+	return nftables.TypeIPAddr
 }
 
 // base queues a chain at a hook of the kernel. It accepts what no rule judges,

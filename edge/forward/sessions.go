@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Sessions counts the live connections which clients have to servers of this
+// Sessions counts the live connections, QUIC among them, which clients have to servers of this
 // host, on each of the addresses and ports: when all are 0, a draining site may go.
 // Connections from the host itself are left out: health checks are no clients, and
 // no route takes them away.
@@ -26,7 +26,14 @@ func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
 			counts[flow.VIP]++
 		}
 	})
-	return counts, err
+	if err != nil {
+		return nil, err
+	}
+	return counts, eachQUIC(func(flow Flow) {
+		if _, wanted := counts[flow.VIP]; wanted && !own[flow.Client.Addr()] {
+			counts[flow.VIP]++
+		}
+	})
 }
 
 // eachSession visits the live connections to the addresses and ports.

@@ -95,7 +95,7 @@ func TestReadHeadRefuses(t *testing.T) {
 func FuzzTunnel(f *testing.F) {
 	s := testSeal(f, 1, "a", "b")
 	f.Add(sealed(s, kindPacket, string(tcpPacket(flow4(1), flagACK, "x")), 1), true)
-	f.Add(sealed(s, kindAsk, string(appendFlow(nil, flow6(2))), 2), false)
+	f.Add(sealed(s, kindAsk, string(appendSession(nil, session{protoTCP, flow6(2)})), 2), false)
 	f.Add(sealed(s, kindAnnounce, "12345678", 3), true)
 	f.Fuzz(func(t *testing.T, b []byte, reseal bool) {
 		h, err := readHead(b)
@@ -115,7 +115,7 @@ func FuzzTunnel(f *testing.F) {
 		if err != nil || !bytes.Equal(opened, body) {
 			t.Fatalf("sealed and opened: %v", err)
 		}
-		_, _, _ = readFlow(opened)
+		_, _, _ = readSession(opened)
 		var j joiner
 		if p, err := j.add(time.Unix(1, 0), opened); err == nil && p != nil && len(p) != len(opened)-partHeader {
 			t.Fatalf("one part of %d octets gave %d", len(opened), len(p))

@@ -5,7 +5,8 @@
 //   - Key names a session: the client's address and port, the VIP and its port.
 //   - Record is the soft state from which any site with the same object can go
 //     on with a session: what is being answered, since when, and where the
-//     byte stream stood. 128 bytes for IPv4, 152 for IPv6.
+//     byte stream stood. 128 bytes for IPv4, 152 for IPv6; over
+//     TLS up to 256, with the secrets of the connection.
 //   - Offer is a Record with the state of a silenced connection: what a
 //     planned hand-off ships.
 //   - Frame is one message between two sites: a type, the session it is about

@@ -25,6 +25,16 @@ type Offer struct {
 	RTT      time.Duration
 	Name     string // the object's, so that a site which lacks it can fetch it
 	Input    []byte // requests received and not answered
+	Bound    Bound  // of a session over TLS
+}
+
+// Bound is what an Offer over TLS says beyond its record.
+type Bound struct {
+	// Plain counts the bytes of Input that were opened; records follow them.
+	Plain uint32
+	// Text is a digest of everything the records of the response depend on. A site
+	// that would seal another text under the same numbers gives the secrets away.
+	Text [16]byte
 }
 
 // AppendOffer encodes o behind b.
@@ -41,7 +51,11 @@ func AppendOffer(b []byte, o Offer) []byte {
 	b = be.AppendUint16(b, uint16(len(o.Name)))
 	b = append(b, o.Name...)
 	b = be.AppendUint32(b, uint32(len(o.Input)))
-	return append(b, o.Input...)
+	b = append(b, o.Input...)
+	if o.Record.Cover.Suite != suiteNone {
+		b = append(be.AppendUint32(b, o.Bound.Plain), o.Bound.Text[:]...)
+	}
+	return b
 }
 
 // DecodeOffer reads what AppendOffer wrote. The result shares no memory
@@ -55,6 +69,13 @@ func DecodeOffer(b []byte) (Offer, error) {
 	o.RTT = time.Duration(r.u32()) * time.Microsecond
 	o.Name = string(r.bytes(r.count(int(r.u16()), MaxName)))
 	o.Input = append([]byte(nil), r.bytes(r.count(int(r.u32()), MaxInput))...)
+	if o.Record.Cover.Suite != suiteNone {
+		o.Bound.Plain = r.u32()
+		copy(o.Bound.Text[:], r.bytes(len(o.Bound.Text)))
+		if uint64(o.Bound.Plain) > uint64(len(o.Input)) {
+			r.fail(fmt.Errorf("%d opened bytes of %d", o.Bound.Plain, len(o.Input)))
+		}
+	}
 	// una ≤ nxt ≤ write, each within half the space of the next.
 	if int32(o.SndNxt-o.SndUna) < 0 || int32(o.WriteSeq-o.SndNxt) < 0 {
 		r.fail(fmt.Errorf("send positions %d %d %d out of order", o.SndUna, o.SndNxt, o.WriteSeq))

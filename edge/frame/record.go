@@ -52,15 +52,16 @@ type Record struct {
 	Length     uint64   // count of bytes of the object that are sent
 	Offset     uint64   // bytes of the response that had been written
 	Date       uint32   // Unix second printed in Date
+	Cover      Cover    // of a session over TLS
 }
 
-// MaxRecord is the size of the largest encoded Record.
-const MaxRecord = 152
+// MaxRecord is the size of the largest encoded Record: IPv6, secrets of SHA-384.
+const MaxRecord = 256
 
 // AppendRecord encodes rec behind b. The key must be Valid.
 func AppendRecord(b []byte, rec Record) []byte {
 	be := binary.BigEndian
-	b = append(b, recordVersion, rec.Key.family(), byte(rec.Flags), rec.Template)
+	b = append(b, recordVersion, rec.Key.family()|rec.Cover.Suite<<4, byte(rec.Flags), rec.Template)
 	b = be.AppendUint32(b, rec.Service)
 	b = be.AppendUint16(b, rec.Status)
 	b = be.AppendUint16(b, rec.Media)
@@ -78,7 +79,8 @@ func AppendRecord(b []byte, rec Record) []byte {
 	b = be.AppendUint64(b, rec.Start)
 	b = be.AppendUint64(b, rec.Length)
 	b = be.AppendUint64(b, rec.Offset)
-	return be.AppendUint32(b, rec.Date)
+	b = be.AppendUint32(b, rec.Date)
+	return appendCover(b, &rec.Cover)
 }
 
 // DecodeRecord reads what AppendRecord wrote, and nothing else.
@@ -96,6 +98,8 @@ func (r *reader) record() Record {
 		r.fail(fmt.Errorf("record layout %d, this site knows %d", v, recordVersion))
 	}
 	family := r.u8()
+	suite := family >> 4
+	family &= 15
 	rec := Record{
 		Flags: Flags(r.u8()), Template: r.u8(), Service: r.u32(), Status: r.u16(), Media: r.u16(),
 		Key: r.key(family), Epoch: r.u64(), Generation: r.u32(), Base: r.u32(), RcvNxt: r.u32(),
@@ -103,6 +107,7 @@ func (r *reader) record() Record {
 	}
 	copy(rec.Object[:], r.bytes(len(rec.Object)))
 	rec.Size, rec.Start, rec.Length, rec.Offset, rec.Date = r.u64(), r.u64(), r.u64(), r.u64(), r.u32()
+	rec.Cover = r.cover(suite)
 	switch {
 	case family == familyNone:
 		r.fail(fmt.Errorf("record without a key"))

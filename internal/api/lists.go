@@ -195,13 +195,18 @@ type Sessions struct {
 	Node  string `json:"node"`
 	Total int    `json:"total"`
 	SiteEdge
+	// Away are those whose packets arrive at other sites and come by tunnel; the
+	// longest since AwaySince, all together AwayRate octets a second.
+	Away      int            `json:"away"`
+	AwaySince placement.Time `json:"away_since,omitzero"`
+	AwayRate  int64          `json:"away_rate"`
 	// Backups are the sites which shadow them, nearest in failure first.
 	Backups []string `json:"backups,omitempty"`
 	Epoch   uint64   `json:"epoch,omitempty"`
 }
 
 // SessionsOf lists client sessions by node; site "" means every site. state
-// leaves nodes out which have none in that state (own, foreign, forwarded, moving).
+// leaves nodes out which have none in that state (own, foreign, forwarded, away, moving).
 func SessionsOf(s State, site, state string) []Sessions {
 	out := []Sessions{}
 	for i := range s.Nodes {
@@ -209,7 +214,8 @@ func SessionsOf(s State, site, state string) []Sessions {
 		if n.Edge == nil || site != "" && n.Site != site {
 			continue
 		}
-		row := Sessions{Site: n.Site, Node: n.Name, Total: n.Edge.Sessions + n.Edge.Foreign}
+		row := Sessions{Site: n.Site, Node: n.Name, Total: n.Edge.Sessions + n.Edge.Foreign,
+			Away: n.Edge.Away, AwaySince: n.Edge.AwaySince, AwayRate: n.Edge.AwayRate}
 		row.add(n.Edge)
 		if s.Snapshot != nil {
 			row.Backups, row.Epoch = s.Snapshot.BackupOrder(n.Site)
@@ -232,6 +238,8 @@ func (s *Sessions) in(state string) bool {
 		return s.Foreign > 0
 	case "forwarded":
 		return s.Forwarded > 0
+	case "away":
+		return s.Away > 0
 	case "moving":
 		return s.Moving > 0
 	}

@@ -104,6 +104,8 @@ type SiteEdge struct {
 	MovedIn   int64 `json:"moved_in"`
 	MovedOut  int64 `json:"moved_out"`
 	Failed    int64 `json:"failed"`
+	// Listeners are those of our own server.
+	Listeners []placement.EdgeListener `json:"listeners,omitempty"`
 }
 
 // SiteIntent is the operator's word on a site.
@@ -247,6 +249,7 @@ func (e *SiteEdge) add(n *placement.EdgeStats) {
 	e.MovedIn += n.MovedIn
 	e.MovedOut += n.MovedOut
 	e.Failed += n.Failed
+	e.Listeners = append(e.Listeners, n.Listeners...)
 }
 
 // routes lists the prefixes which the site may announce: what is wanted, and

@@ -189,7 +189,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}
 	out := placement.Site{Name: name, City: s.City, Region: or(s.Region, name), Number: s.Number,
-		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge}
+		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge, QUICID: s.QUICID}
 	if s.At == nil {
 		d.fail(at, "needs a position: at: [latitude, longitude]")
 	} else {
@@ -331,6 +331,13 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	if out.Level != placement.TopLevel && out.Level != placement.LowLevel {
 		d.fail(append(at, "level"), "%q: want top or low", z.Level)
 	}
+	switch z.DNSSEC {
+	case "", "off":
+	case "on":
+		out.DNSSEC = placement.Online
+	default:
+		d.fail(append(at, "dnssec"), "%q: want on or off", z.DNSSEC)
+	}
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
 	switch {
 	case out.Secondary == nil && !b.zoneFile(d, at, &out, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
@@ -411,8 +418,14 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 		}
 	}
 	if e := s.Edge; e != nil {
-		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root, Freshness: e.Freshness}
+		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root, Freshness: e.Freshness,
+			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export}
 		d.checkEdge(append(at, "edge"), e)
+		if e.QUIC != nil {
+			out.Edge.QUIC = e.QUIC.Owner
+			d.checkQUIC(append(at, "edge"), e)
+		}
+		d.checkEdgeTLS(append(at, "edge"), e)
 	}
 	b.out.Services = append(b.out.Services, out)
 }
@@ -433,6 +446,21 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 	}
 	if len(e.VIPs) == 0 {
 		d.refuse(placement.RuleEmptySelector, append(at, "vips"), "names no address")
+	}
+}
+
+// checkEdgeTLS checks what a service says of its TLS. Only our own server ends any.
+func (d *document) checkEdgeTLS(at []string, e *edgeFile) {
+	has := e.TLS.Cert != "" || e.TLS.Key != ""
+	switch {
+	case e.Kind == placement.Forward && (has || e.Export != ""):
+		d.fail(at, "kind forward ends no TLS: tls and export_secrets are for content")
+	case (e.TLS.Cert == "") != (e.TLS.Key == ""):
+		d.fail(append(at, "tls"), "want cert and key, both")
+	case e.Export != "" && e.Export != placement.ExportNone && e.Export != placement.ExportSite && e.Export != placement.ExportGroup:
+		d.fail(append(at, "export_secrets"), "%q: want none, site or group", e.Export)
+	case e.Export != "" && e.Export != placement.ExportNone && !has:
+		d.fail(append(at, "export_secrets"), "there are no secrets without tls (cert, key)")
 	}
 }
 

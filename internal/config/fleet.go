@@ -50,8 +50,10 @@ type zoneFile struct {
 	File        string           `yaml:"file"`
 	Level       placement.Level  `yaml:"level"`
 	NameServers *nameServersFile `yaml:"name_servers"`
-	Transfer    *transferFile    `yaml:"transfer"`
-	Secondary   *secondaryFile   `yaml:"secondary"`
+	// DNSSEC: on, each node signs with the keys in its directory; off by default.
+	DNSSEC    string         `yaml:"dnssec"`
+	Transfer  *transferFile  `yaml:"transfer"`
+	Secondary *secondaryFile `yaml:"secondary"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a
@@ -73,6 +75,7 @@ type siteFile struct {
 	// Beat and Edge are unicast: on an anycast address a site would hear itself.
 	Beat     netip.AddrPort         `yaml:"beat"`
 	Edge     netip.AddrPort         `yaml:"edge"`
+	QUICID   string                 `yaml:"quic_id"`
 	Identity string                 `yaml:"identity"` // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
@@ -128,10 +131,19 @@ type edgeFile struct {
 	Kind   placement.EdgeKind `yaml:"kind"`
 	Mode   placement.Mode     `yaml:"mode"`
 	VIPs   []netip.AddrPort   `yaml:"vips"`
+	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
 	// Freshness is checked by hand: an empty one is L0.
 	Freshness placement.Freshness `yaml:"freshness"`
+	TLS       edgeTLSFile         `yaml:"tls"`
+	Export    placement.Export    `yaml:"export_secrets"`
+}
+
+// edgeTLSFile names two PEM files on each node of the service.
+type edgeTLSFile struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // prefixFile is an anycast net. Slots is a pointer, since 0 is a choice: nobody

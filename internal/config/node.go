@@ -55,6 +55,7 @@ type Node struct {
 		// Routes are routing tables (MRT) by which clients are grouped.
 		Routes []string `yaml:"routes"`
 	} `yaml:"geo"`
+	DNSSEC    DNSSEC    `yaml:"dnssec"`
 	Transfers Transfers `yaml:"transfers"`
 	// Scripts is the directory whose programs checks may run; empty: none. Who
 	// may change the fleet must not thereby run programs of his choice here.
@@ -62,6 +63,18 @@ type Node struct {
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
 }
+
+// DNSSEC says with what this node signs.
+type DNSSEC struct {
+	// Keys is the directory of the key files of all signed zones.
+	Keys string `yaml:"keys"`
+	// Budget is how many RRsets of names that do not exist are signed in a second;
+	// 4000 by default.
+	Budget int `yaml:"budget"`
+}
+
+// maxSignBudget is more than a core can make.
+const maxSignBudget = 1_000_000
 
 // TLS names the files of the HTTP listener; all empty: in clear.
 type TLS struct {
@@ -186,6 +199,9 @@ func (n *Node) defaults(dir string) {
 	if n.Identity != "" {
 		n.Identity = resolve(dir, n.Identity)
 	}
+	if n.DNSSEC.Keys != "" {
+		n.DNSSEC.Keys = resolve(dir, n.DNSSEC.Keys)
+	}
 	if n.Scripts != "" {
 		n.Scripts = resolve(dir, n.Scripts)
 	}
@@ -250,6 +266,9 @@ func (n *Node) check(src *source) {
 	n.checkStore(src)
 	n.Transfers.check(src, n)
 	n.checkListen(src)
+	if b := n.DNSSEC.Budget; b < 0 || b > maxSignBudget {
+		src.fail([]string{"dnssec", "budget"}, "%d: want 1 to %d signatures a second", b, maxSignBudget)
+	}
 	n.checkDNS(src)
 	n.checkBGP(src)
 }

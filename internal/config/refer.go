@@ -23,6 +23,7 @@ func (b *builder) refer() {
 		b.referService(d, at, s)
 		b.referNames(d, at, s, names)
 		b.referVIPs(d, at, s)
+		b.referQUIC(d, at, s)
 	}
 	for i := range f.Prefixes {
 		b.referPrefix(&f.Prefixes[i])
