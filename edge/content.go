@@ -153,12 +153,12 @@ func (a *Agent) end(s *session, err error) {
 		a.m.mismatch.Inc()
 		a.log.Error("object changed under its hash", "err", err)
 	}
-	a.tab.remove(s)
 	if s.unquiet != nil {
 		s.unquiet()
 	}
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
+	a.tab.remove(s)
 	defer close(s.done)
 	a.m.sessions.Dec()
 	if s.changed != nil {
