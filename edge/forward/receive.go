@@ -169,14 +169,10 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, about session) {
 func (r *receiver) answer(now time.Time, p *peer, about session) {
 	_, table, ours := r.treat(about)
 	r.mu.Lock()
-	to, claimed := table.wentTo(now, about.flow), table.claims(about.flow)
+	to := table.wentTo(now, about.flow)
 	r.mu.Unlock()
 	if to != "" {
 		r.say(p, kindMoved, about, to)
-		return
-	}
-	if claimed { // it will be in the kernel, and is nowhere else
-		r.say(p, kindMine, about, "")
 		return
 	}
 	// Peers may ask about VIPs only, not about whatever else this host is
@@ -226,16 +222,12 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	}
 	_, table, ours := r.treat(s.session)
 	r.mu.Lock()
-	held, to, claimed := false, table.wentTo(now, s.flow), false
+	held, to := false, table.wentTo(now, s.flow)
 	if !s.quoted {
-		held, claimed = table.holds(s.flow, s.packet), table.claims(s.flow)
+		held = table.holds(s.flow, s.packet)
 	}
 	r.mu.Unlock()
 	switch {
-	case claimed:
-		if r.onHeld != nil {
-			r.onHeld(s.flow, s.packet)
-		}
 	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet

@@ -134,10 +134,8 @@ type edgeFile struct {
 	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
-	// Freshness is checked by hand: an empty one is L0.
-	Freshness placement.Freshness `yaml:"freshness"`
-	TLS       edgeTLSFile         `yaml:"tls"`
-	Export    placement.Export    `yaml:"export_secrets"`
+	TLS    edgeTLSFile        `yaml:"tls"`
+	Export placement.Export   `yaml:"export_secrets"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.
