@@ -49,18 +49,26 @@ type diag struct {
 
 // openDiag needs no privilege: an ordinary user may see sockets' addresses.
 func openDiag() (*diag, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	fd, err := openNetlink(unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("forward: open inet_diag: %w", err)
 	}
-	// The kernel answers an exact request before send returns. The limit
-	// only keeps a lost answer from holding us up for ever.
+	return &diag{fd: fd}, nil
+}
+
+// openNetlink opens a socket for exact questions. The kernel answers one before
+// send returns; the limit only keeps a lost answer from holding us up for ever.
+func openNetlink(protocol int) (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return -1, err
+	}
 	limit := unix.NsecToTimeval(int64(time.Second))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("forward: open inet_diag: %w", err)
+		return -1, err
 	}
-	return &diag{fd: fd}, nil
+	return fd, nil
 }
 
 func (d *diag) close() { _ = unix.Close(d.fd) }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -23,14 +22,8 @@ type flowSet struct {
 
 // openFlowSet opens the socket; asking needs CAP_NET_ADMIN.
 func openFlowSet() (*flowSet, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	fd, err := openNetlink(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("forward: open netfilter: %w", err)
-	}
-	// The kernel answers before send returns, as inet_diag does.
-	limit := unix.NsecToTimeval(int64(time.Second))
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
-		_ = unix.Close(fd)
 		return nil, fmt.Errorf("forward: open netfilter: %w", err)
 	}
 	return &flowSet{fd: fd}, nil
