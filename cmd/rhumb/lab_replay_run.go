@@ -232,7 +232,7 @@ func (r *replayRun) await(ctx context.Context, limit time.Duration, ok func() er
 			return fmt.Errorf("not within %s: %w", limit, err)
 		}
 		if e := sleep(ctx, 50*time.Millisecond); e != nil {
-			return e
+			return fmt.Errorf("%w, and until then: %w", e, err)
 		}
 	}
 }

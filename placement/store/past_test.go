@@ -19,6 +19,7 @@ func TestStateAt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer term.Resign()
 		plan, err := s.Publish(ctx, term, &placement.Plan{Inputs: placement.Inputs{Inventory: inv, ClassTable: "c1"}, By: "ams1-a"})
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -41,6 +42,8 @@ type Session struct {
 type wanted struct {
 	value   []byte // nil: to be deleted
 	stored  []byte // nil: not there, as far as we know
+	mod     int64  // revision of the key, as far as we know; 0: absent
+	unsure  bool   // a write without an answer may have changed it, or may do so yet
 	at      time.Time
 	changed time.Time
 	urgent  bool
@@ -175,7 +178,7 @@ func (s *Session) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, w := range s.want {
-		w.stored, w.at, w.urgent = nil, time.Time{}, true
+		w.stored, w.mod, w.unsure, w.at, w.urgent = nil, 0, false, time.Time{}, true
 		if w.value == nil {
 			delete(s.want, key)
 		}
@@ -236,7 +239,7 @@ func (s *Session) next(err error) time.Duration {
 }
 
 func (w *wanted) dirty() bool {
-	return !bytes.Equal(w.value, w.stored) || (w.value == nil) != (w.stored == nil)
+	return w.unsure || !bytes.Equal(w.value, w.stored) || (w.value == nil) != (w.stored == nil)
 }
 
 // due is when a changed key may be written.
@@ -251,29 +254,70 @@ func (w *wanted) due() time.Time {
 	return t
 }
 
-// flush writes the keys that are due, in requests of a permitted size.
+// flush writes the keys that are due, in requests of a permitted size. Each write
+// demands the revisions that its keys were last known to have: one that was given up,
+// and reaches the store after its successor, must not undo it.
 func (s *Session) flush(ctx context.Context, lease int64) error {
-	for {
-		ops := s.dueOps(lease)
+	for lost := 0; lost < maxTries; {
+		ops, conds := s.dueOps(lease)
 		if len(ops) == 0 {
 			return nil
 		}
 		wctx, cancel := context.WithTimeout(ctx, s.ttl/3)
-		_, _, err := s.store.write(wctx, nil, ops)
-		cancel()
-		if err != nil {
-			return err
+		rev, ok, err := s.store.write(wctx, conds, ops)
+		if err == nil && !ok {
+			lost++
+			err = s.look(wctx, ops)
 		}
-		s.wrote(ops)
+		cancel()
+		switch {
+		case err != nil:
+			s.doubt(ops)
+			return err
+		case ok:
+			s.wrote(ops, rev)
+		}
+	}
+	return fmt.Errorf("store: session of %s: %w", s.node, ErrConflict)
+}
+
+// doubt notes that a write had no answer: also what seems to be there already is
+// written again.
+func (s *Session) doubt(ops []op) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range ops {
+		s.want[o.key].unsure = true
 	}
 }
 
-// dueOps gathers what may be written now, in order of key.
-func (s *Session) dueOps(lease int64) []op {
+// look learns the revisions of keys which are not what we took them for: a write of
+// ours came through without an answer, or somebody else wrote them.
+func (s *Session) look(ctx context.Context, ops []op) error {
+	queries := make([]query, len(ops))
+	for i, o := range ops {
+		queries[i] = query{span: only(o.key), keysOnly: true}
+	}
+	found, _, err := s.store.read(ctx, queries...)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, o := range ops {
+		s.want[o.key].mod = 0
+		for _, p := range found[i] {
+			s.want[o.key].mod = p.mod
+		}
+	}
+	return nil
+}
+
+// dueOps gathers what may be written now, in order of key, and what it is to replace.
+func (s *Session) dueOps(lease int64) (out []op, conds []cond) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var out []op
 	for key, w := range s.want {
 		if !w.dirty() || w.due().After(now) {
 			continue
@@ -288,20 +332,28 @@ func (s *Session) dueOps(lease int64) []op {
 	size := 0
 	for i := range out {
 		if size += len(out[i].value); i == 64 || (i > 0 && size > chunkSize) {
-			return out[:i]
+			out = out[:i]
+			break
 		}
 	}
-	return out
+	for _, o := range out {
+		conds = append(conds, cond{o.key, s.want[o.key].mod})
+	}
+	return out, conds
 }
 
-// wrote notes what is stored now; a key that changed meanwhile stays due.
-func (s *Session) wrote(ops []op) {
+// wrote notes what is stored now, since a revision; a key that changed meanwhile
+// stays due.
+func (s *Session) wrote(ops []op, rev int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	for _, o := range ops {
 		w := s.want[o.key]
-		w.stored, w.at = o.value, now
+		w.stored, w.mod, w.unsure, w.at = o.value, rev, false, now
+		if o.del {
+			w.mod = 0
+		}
 		if w.dirty() {
 			continue
 		}

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,4 +175,83 @@ func TestSessionTakenOver(t *testing.T) {
 		youngEnd()
 		<-done
 	})
+}
+
+// tardy answers nobody for a while, and carries out later what it was asked to write
+// then: a request which a dead connection delivers when it is alive again.
+type tardy struct {
+	kv
+	late atomic.Pointer[[]func()]
+}
+
+func (t *tardy) write(ctx context.Context, conds []cond, ops []op) (int64, bool, error) {
+	late := t.late.Load()
+	if late == nil {
+		return t.kv.write(ctx, conds, ops)
+	}
+	*late = append(*late, func() { t.kv.write(context.WithoutCancel(ctx), conds, ops) })
+	<-ctx.Done()
+	return 0, false, ctx.Err()
+}
+
+// What was given up and comes late changes nothing that was written after it, neither a
+// value nor a key that is gone nor one that is there again.
+func TestSessionLateWrite(t *testing.T) {
+	prefix := netip.MustParsePrefix("192.0.2.0/24")
+	at := func(step placement.Step) placement.Announced {
+		return placement.Announced{Prefix: prefix, Site: "ams1", Node: "n1", Step: step}
+	}
+	for _, tt := range []struct {
+		name              string
+		before, late, now func(*Session)
+		want              []placement.Step
+	}{
+		{"a value", func(s *Session) { s.SetAnnounced(at(placement.Announce)) }, func(s *Session) { s.SetAnnounced(at(placement.GShut)) },
+			func(s *Session) { s.SetAnnounced(at(placement.Announce)) }, []placement.Step{placement.Announce}},
+		{"a value in between", func(s *Session) { s.SetAnnounced(at(placement.Announce)) }, func(s *Session) { s.SetAnnounced(at(placement.GShut)) },
+			func(s *Session) { s.SetAnnounced(at(placement.Prepend)) }, []placement.Step{placement.Prepend}},
+		{"a value of a key that is gone", func(s *Session) { s.SetAnnounced(at(placement.Announce)) }, func(s *Session) { s.SetAnnounced(at(placement.GShut)) },
+			func(s *Session) { s.DropAnnounced(prefix) }, nil},
+		{"a deletion", func(s *Session) { s.SetAnnounced(at(placement.Announce)) }, func(s *Session) { s.DropAnnounced(prefix) },
+			func(s *Session) { s.SetAnnounced(at(placement.GShut)) }, []placement.Step{placement.GShut}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewMemory()
+				s := memoryStore(t, m)
+				slow := &tardy{kv: s.kv}
+				s.kv = slow
+				session := s.Session("n1", 0)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- session.Run(ctx) }()
+				tt.before(session)
+				synctest.Wait()
+				var late []func()
+				slow.late.Store(&late)
+				tt.late(session)
+				synctest.Wait()
+				if len(late) != 1 {
+					t.Fatalf("%d writes are under way, want 1", len(late))
+				}
+				slow.late.Store(nil)
+				tt.now(session)
+				time.Sleep(5 * time.Second) // the write is given up, and the next one done
+				for _, write := range late {
+					write()
+				}
+				var got []placement.Step
+				for _, a := range announcedOf(stored(t, m, dirAnnounce)) {
+					got = append(got, a.Step)
+				}
+				if !slices.Equal(got, tt.want) {
+					t.Errorf("stored: %v, want %v", got, tt.want)
+				}
+				cancel()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }

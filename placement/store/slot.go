@@ -200,6 +200,14 @@ func (s *Store) FreeSlot(ctx context.Context, prefix netip.Prefix, number int, s
 		Text: fmt.Sprintf("slot %d of %s freed: %s", number, prefix, reason)})
 }
 
+// revisionOf is the revision of a key among those read; 0 where it is absent.
+func revisionOf(found []pair, key string) int64 {
+	if i := slices.IndexFunc(found, func(p pair) bool { return p.key == key }); i >= 0 {
+		return found[i].mod
+	}
+	return 0
+}
+
 // LeaveNode drops a node's announcement of a prefix, if another node of the
 // site goes on announcing, and knows that the site is an anchor where this one
 // does; the last one is the site's own step, which needs a Slot, and is refused.
@@ -233,8 +241,11 @@ func (s *Store) leaveNode(ctx context.Context, prefix netip.Prefix, node, site s
 		return &placement.Refusal{Rule: placement.RuleLastNode, Object: prefix.String(),
 			Have: node + " is the last node of " + site, Limit: "another node of the site announces"}
 	}
-	_, ok, err := s.write(ctx, []cond{{announceKey(prefix, all[i].Node), all[i].Revision}},
-		[]op{{key: announceKey(prefix, node), del: true}})
+	// Its own key is demanded as it was seen, too: a leave which is late must not take
+	// away what the node announced again meanwhile.
+	own := announceKey(prefix, node)
+	_, ok, err := s.write(ctx, []cond{{announceKey(prefix, all[i].Node), all[i].Revision}, {own, revisionOf(found[0], own)}},
+		[]op{{key: own, del: true}})
 	if err == nil && !ok {
 		err = errRaced
 	}
