@@ -273,6 +273,7 @@ func (d *Director) decide(ctx context.Context, term Term) {
 	}
 	plan.Revision, d.last, d.refused = rev, plan, ""
 	d.m.published.Inc()
+	d.m.planned(plan)
 	d.c.Log.Info("director: published a plan", "snapshot", placement.Name{Plan: rev, Votes: plan.Votes}.String())
 }
 
