@@ -261,6 +261,11 @@ func TestMeasuredPlan(t *testing.T) {
 	if !Same(first, second) {
 		t.Errorf("the next plan is another one: %+v", servicePlan(second, "www"))
 	}
+	report := []placement.DemandReport{{ClassTable: ct.Digest, Services: []placement.ServiceDemand{{Service: "api", Asked: asking(1, 5)}, {Service: "www", Asked: asking(1, 5)}}}}
+	want := []placement.ServiceDemand{{Service: "www", Asked: asking(0, 70_000, 3, 60_000)}, {Service: "api", Asked: asking(1, 5)}}
+	if got := Foreseen(first, report, ct.Digest); !reflect.DeepEqual(got, want) {
+		t.Errorf("foreseen %+v, want %+v", got, want)
+	}
 	other := *ct
 	other.Digest = "another"
 	in.Classes = &other

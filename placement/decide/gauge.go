@@ -228,3 +228,15 @@ func Measured(plan *placement.Plan, classTable string) []placement.ServiceDemand
 	}
 	return out
 }
+
+// Foreseen is what the next plans would be made with if all stays as it is: what the
+// plan in force was made with, and what is asked of services of which it has nothing.
+func Foreseen(plan *placement.Plan, reports []placement.DemandReport, classTable string) []placement.ServiceDemand {
+	out := Measured(plan, classTable)
+	for _, s := range SumDemand(reports, classTable) {
+		if askedOf(out, s.Service) == nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
