@@ -332,7 +332,7 @@ func TestSmallShiftsOfDemandAreNoPlan(t *testing.T) {
 			}
 		}
 		show(1_000_000)
-		b.lead()
+		term := b.lead()
 		time.Sleep(decide.RiseAfter + 20*time.Second)
 		synctest.Wait()
 		want(2, 10_000) // the first one was made before anything was known
@@ -343,6 +343,7 @@ func TestSmallShiftsOfDemandAreNoPlan(t *testing.T) {
 		want(3, 13_000)
 		show(900_000) // less is no hurry
 		want(3, 13_000)
+		term.Resign()
 		b.lead()
 		show(1_290_000)
 		want(3, 13_000)
