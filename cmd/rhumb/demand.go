@@ -77,7 +77,7 @@ func sameDemand(old, now placement.DemandReport) bool {
 		if a.Service != b.Service {
 			return false
 		}
-		if rise, fall := decide.Shifted(a.Asked, b.Asked); rise || fall {
+		if rise, fall := decide.Shifted(a.Asked, b.Asked, decide.ReportShift); rise || fall {
 			return false
 		}
 	}

@@ -153,23 +153,23 @@ func TestCrowdOfOneRegionSpills(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const full = 9000 + 16 // a share is a whole part of a thousand
 		w := startDemand(t)
-		w.ask(0, 5*time.Minute, 150, 150, 150)
+		w.ask(0, 2*time.Minute, 150, 150, 150)
 		w.want("as expected", 1, 3001)
-		w.ask(0, 5*time.Minute, 800, 150, 150) // 16000 requests/s, room for 9000
+		w.ask(0, 3*time.Minute, 800, 150, 150) // 16000 requests/s, room for 9000
 		w.want("a crowd in Europe", 2, full)
 		w.ask(1, 12*time.Minute, 800, 150, 150)
 		w.want("it asks the node in New York", 2, full)
 		w.stop[1]()
 		time.Sleep(time.Minute)
 		w.start(1)
-		w.ask(1, 12*time.Minute, 800, 150, 150)
+		w.ask(1, 4*time.Minute, 800, 150, 150)
 		w.want("that node has restarted", 2, full)
-		for range 6 {
+		for range 4 {
 			w.ask(1, 2*time.Minute, 150, 150, 150)
 			w.ask(1, 2*time.Minute, 800, 150, 150)
 		}
 		w.want("it comes and goes", 2, full)
-		w.ask(1, 30*time.Minute, 150, 150, 150)
+		w.ask(1, 23*time.Minute, 150, 150, 150)
 		w.want("it has gone for good", 3, 3001)
 	})
 }
@@ -182,7 +182,7 @@ func TestDemandKeeperTellsChanges(t *testing.T) {
 	k := newDemandKeeper(func() placement.DemandReport {
 		return placement.DemandReport{Node: "ams1-a", Services: []placement.ServiceDemand{{Service: "www", Asked: []placement.ClassRate{{Class: 1, Milli: milli}}}}}
 	}, func(r placement.DemandReport) { told = append(told, r) }, prometheus.NewRegistry())
-	for _, milli = range []int64{1_000_000, 1_000_000, 1_050_000, 1_200_000, 1_150_000, 1_000_000, 990_000} {
+	for _, milli = range []int64{1_000_000, 1_000_000, 1_020_000, 1_200_000, 1_180_000, 1_000_000, 990_000} {
 		k.look()
 	}
 	if len(told) != 3 || told[1].Services[0].Asked[0].Milli != 1_200_000 || told[2].Services[0].Asked[0].Milli != 1_000_000 {

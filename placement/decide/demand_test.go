@@ -36,7 +36,7 @@ func TestShifted(t *testing.T) {
 		{"a hundred times as much is not", asking(1, 33), asking(1, 3300), true, false},
 	}
 	for _, tc := range cases {
-		if rise, fall := Shifted(tc.old, tc.now); rise != tc.rise || fall != tc.fall {
+		if rise, fall := Shifted(tc.old, tc.now, planShift); rise != tc.rise || fall != tc.fall {
 			t.Errorf("%s: rise %v, fall %v", tc.name, rise, fall)
 		}
 	}

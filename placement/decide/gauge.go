@@ -49,8 +49,11 @@ func SumDemand(reports []placement.DemandReport, classTable string) []placement.
 
 // When a change of what is asked is one.
 const (
-	// demandShift is the part of the demand that must have changed, in per cent.
-	demandShift = 10
+	// ReportShift and planShift are the parts of the demand that must have changed, in
+	// per cent, to be told, and to be planned for: what is planned may be wrong by both
+	// together, and the headroom of a policy has to bear it.
+	ReportShift = 3
+	planShift   = 10
 	// demandMemory is over how long the reports' rates are reckoned, about: twice the
 	// time constant of their average. What is asked in it tells how much chance
 	// alone changes a rate.
@@ -66,9 +69,9 @@ const (
 	FallAfter = 10 * time.Minute
 )
 
-// Shifted tells whether what is asked for a service differs by more than the margin
-// and more than chance would have it: in which classes more is asked, and less.
-func Shifted(old, now []placement.ClassRate) (rise, fall bool) {
+// Shifted tells whether what is asked for a service differs by some per cent
+// and more than chance would have it: whether more is asked in classes, and less.
+func Shifted(old, now []placement.ClassRate, percent int64) (rise, fall bool) {
 	var total, up, down int64
 	for _, c := range pair(old, now) {
 		total += c.old
@@ -76,7 +79,7 @@ func Shifted(old, now []placement.ClassRate) (rise, fall bool) {
 		sure := chance(c.old + c.now)
 		up, down = up+max(0, d-sure), down+max(0, -d-sure)
 	}
-	return up > 0 && up*100 >= total*demandShift, down > 0 && down*100 >= total*demandShift
+	return up > 0 && up*100 >= total*percent, down > 0 && down*100 >= total*percent
 }
 
 // chance is two standard deviations of the difference between two rates whose sum
@@ -162,7 +165,7 @@ func (l *lasting) read(planned, asked []placement.ClassRate, now time.Time) []pl
 		*l = lasting{}
 		return planned
 	}
-	rise, fall := Shifted(planned, asked)
+	rise, fall := Shifted(planned, asked, planShift)
 	risen, fallen := lasts(&l.rise, rise, now) >= RiseAfter, lasts(&l.fall, fall, now) >= FallAfter
 	if !fall {
 		l.peak = nil
@@ -173,7 +176,7 @@ func (l *lasting) read(planned, asked []placement.ClassRate, now time.Time) []pl
 	case fallen && (risen || !rise):
 		peak := l.peak
 		*l = lasting{fall: now, peak: asked}
-		if rise, fall := Shifted(planned, peak); rise || fall {
+		if rise, fall := Shifted(planned, peak, planShift); rise || fall {
 			return peak
 		}
 	case risen:
