@@ -49,6 +49,8 @@ type Config struct {
 	Stream *Stream
 	// Units yields what becomes of the other units of this machine; may be nil.
 	Units <-chan UnitEvent
+	// Machines hears the other machines of this site; may be nil. The agent runs it.
+	Machines *Machines
 	// Fit looks at this machine, each second (Fitness.Look); nil: nobody does.
 	Fit func() error
 	// Plan returns the plan revision in force, for the beats; may be nil. It is
@@ -147,6 +149,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer sched.wait()
 	beats := make(chan error, 1)
 	go func() { beats <- link.Run(ctx) }()
+	heard := make(chan struct{})
+	go func() { defer close(heard); a.hearMachines(ctx) }()
+	defer func() { <-heard }()
 	a.vote(placement.Vote{Object: placement.SiteID(a.cfg.Site), State: placement.Up})
 	a.watchHome(ctx)
 	ended := a.loop(ctx, sched, results, beats)
@@ -180,6 +185,10 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.heard()
 		case e := <-a.cfg.Units:
 			a.unit(e)
+		case <-a.cfg.Machines.Bell():
+			for _, e := range a.cfg.Machines.Take() {
+				a.machine(e, func(c *cluster) { sched.lookNow(c.object) })
+			}
 		case err := <-a.home.looks:
 			a.fit(err, time.Now())
 		case <-judge.C:

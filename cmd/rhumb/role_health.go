@@ -51,7 +51,11 @@ func addHealth(u *unit) {
 			return err
 		}
 		u.awaitBound(ctx)
-		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events()}, snaps.box, &agent)
+		machines, err := u.hearMachines()
+		if err != nil {
+			return err
+		}
+		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events(), Machines: machines}, snaps.box, &agent)
 	})
 }
 
