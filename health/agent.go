@@ -23,6 +23,8 @@ type Peer struct {
 	// Keys of the pair of sites, the first is used to send; two at a roll-over,
 	// none for a peer that cannot be believed, which is left out.
 	Keys [][32]byte
+	// Watches are the nodes which it watches itself (Watching); nil: everybody.
+	Watches []uint16
 	// HalfLife of the penalty for departures of its site; 0 means the default.
 	HalfLife time.Duration
 }

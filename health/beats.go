@@ -37,7 +37,7 @@ func (a *Agent) setPeers(peers []Peer) {
 		}
 		sites[p.NodeID], a.home.halfLife = p.Site, p.HalfLife
 		spoke[p.Site] = a.ballot.spoke[p.Site]
-		out = append(out, detect.Peer{Name: p.Site, Node: p.NodeID, Addr: p.Addr, Keys: p.Keys})
+		out = append(out, detect.Peer{Name: p.Site, Node: p.NodeID, Addr: p.Addr, Keys: p.Keys, Watches: p.Watches})
 	}
 	a.sites, a.ballot.spoke = sites, spoke
 	a.link.Set(out)
