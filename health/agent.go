@@ -184,7 +184,7 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 				sched.lookNow(id)
 			}
 		case <-a.link.Bell():
-			a.heard()
+			a.heard(func() { a.checkNow(sched) })
 		case e := <-a.cfg.Units:
 			a.unit(e)
 		case <-a.cfg.Machines.Bell():
@@ -199,6 +199,15 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.repeat()
 			a.account(time.Now())
 		}
+	}
+}
+
+// checkNow looks at every cluster without waiting for its turn: others say that this
+// site is down, and what they see may be seen here as well, with its cause.
+func (a *Agent) checkNow(sched *scheduler) {
+	a.cfg.Log.Info("another site says that this one is down; its clusters are looked at now")
+	for _, id := range sortedIDs(a.clusters) {
+		sched.lookNow(id)
 	}
 }
 
