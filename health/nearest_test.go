@@ -107,7 +107,7 @@ func peersIn(sites []placement.Site, i int) (out []Peer) {
 // that watch it and by nobody else, and by a quorum of them as soon as with a full mesh of
 // four: each hears by others that it is silent there, too. A peering costs no more.
 func TestLargeFleet(t *testing.T) {
-	const n, dead = 20, 7
+	const n, dead = 15, 7
 	sites := someSites(n, n)
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
@@ -126,11 +126,11 @@ func TestLargeFleet(t *testing.T) {
 			stations[i] = start(t, e, i, 0, 1, func(c *Config) { c.Interval = 300 * time.Millisecond })
 			stations[i].Set(peersIn(sites, i), nil)
 		}
-		time.Sleep(4 * time.Second)
+		time.Sleep(3 * time.Second)
 		mu.Lock()
 		clear(octets)
 		mu.Unlock()
-		const measured = 6
+		const measured = 4
 		time.Sleep(measured * time.Second)
 		mu.Lock()
 		for i := 1; i <= n; i++ {
@@ -142,7 +142,7 @@ func TestLargeFleet(t *testing.T) {
 		mu.Unlock()
 		e.lose(silent(dead))
 		began, took := time.Now(), make(map[int]time.Duration)
-		for time.Since(began) < 4*time.Second {
+		for time.Since(began) < 2500*time.Millisecond {
 			time.Sleep(20 * time.Millisecond)
 			for i := 1; i <= n; i++ {
 				if _, ok := took[i]; !ok && i != dead && stations[i].downs(dead) > 0 {
