@@ -219,40 +219,36 @@ func withFDs(some []heir, fds *[]int, f func() error) error {
 // keep leaves the sockets for DNS with the service manager as well, so that a restart
 // and a crash lose no query that waits in them; it drops those not wanted any more.
 func (e *estate) keep(sockets []authdns.Socket) {
-	conn := managerSocket()
-	if conn == nil {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
 		return
 	}
-	defer conn.Close()
 	for _, name := range e.held.Left() {
-		if _, err := conn.Write([]byte("FDSTOREREMOVE=1\nFDNAME=" + name)); err != nil {
+		if err := tellManager(path, "FDSTOREREMOVE=1\nFDNAME="+name); err != nil {
 			e.log.Warn("a socket stays with the service manager", "socket", name, "err", err)
 		}
 	}
-	for some := range slices.Chunk(sockets, 1) {
+	for _, s := range sockets {
 		var fds []int
-		err := withFDs([]heir{{conn: some[0].Conn}}, &fds, func() error {
-			_, _, err := conn.WriteMsgUnix([]byte("FDSTORE=1\nFDNAME="+some[0].Name), unix.UnixRights(fds...), nil)
-			return err
-		})
+		err := withFDs([]heir{{conn: s.Conn}}, &fds, func() error { return tellManager(path, "FDSTORE=1\nFDNAME="+s.Name, fds...) })
 		if err != nil {
-			e.log.Warn("sockets are not kept over a restart", "socket", some[0].Name, "err", err)
-			return
+			e.log.Warn("a socket is not kept over a restart", "socket", s.Name, "err", err)
 		}
 	}
 }
 
-// managerSocket is the way to the service manager (sd_notify(3)); nil where there is none.
-func managerSocket() *net.UnixConn {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return nil
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+// tellManager says something to the service manager with sockets (sd_notify(3)).
+func tellManager(path, words string, fds ...int) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil
+		return err
 	}
-	return conn
+	defer unix.Close(fd)
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	return unix.Sendmsg(fd, []byte(words), rights, &unix.SockaddrUnix{Name: path}, unix.MSG_NOSIGNAL)
 }
 
 // say sends one word, with sockets.
