@@ -21,8 +21,9 @@ import (
 // successionWithin is how long a successor may take to load what it serves.
 const successionWithin = time.Minute
 
-// upgradeSocket is where a name server is asked to let a new process take its place.
-func upgradeSocket(admin string) string { return filepath.Join(admin, "rhumb-dns.upgrade") }
+// upgradeSocket is where a name server is asked to let a new process take its place. Its
+// path is no longer than that of the API's socket: what has room for one has for both.
+func upgradeSocket(admin string) string { return filepath.Join(admin, "rhumb-dns.next") }
 
 // succession lets a new process take the place of this one: it starts it, leaves it
 // all sockets, and ends this one once the other answers. While both read from the same
