@@ -42,14 +42,21 @@ type succession struct {
 // newSuccession prepares it. The program is found now and by its name, as whoever
 // started this one has done: behind that name stands the new version later.
 func newSuccession(u *unit, end context.CancelCauseFunc) (*succession, error) {
-	program, err := exec.LookPath(os.Args[0])
-	if err == nil {
-		program, err = filepath.Abs(program)
-	}
+	program, err := programOf(os.Args[0])
 	if err != nil {
 		return nil, fmt.Errorf("%s: find %s: %w", u.name, os.Args[0], err)
 	}
 	return &succession{u: u, estate: u.estate, end: end, program: program, args: os.Args[1:]}, nil
+}
+
+// programOf is the path of the program that was started by a name. Whoever gives a
+// process a name of his own choice, as the lab does, means the file that it runs.
+func programOf(name string) (string, error) {
+	program, err := exec.LookPath(name)
+	if err != nil {
+		return os.Executable()
+	}
+	return filepath.Abs(program)
 }
 
 // run answers those who ask for an upgrade until the context ends.

@@ -489,3 +489,20 @@ func TestUpgradeFails(t *testing.T) {
 		t.Errorf("upgrade of nobody: exit %d, %q; want %d", code, errs, exitUnreachable)
 	}
 }
+
+// TestProgramOf: the file behind the name it was started by, or else the one that runs.
+func TestProgramOf(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "rhumb")
+	if err := os.Symlink(self, link); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{link: link, "a-name-that-no-file-has": self} {
+		if got, err := programOf(name); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", name, got, err, want)
+		}
+	}
+}
