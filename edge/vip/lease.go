@@ -155,8 +155,8 @@ func (l *lease) idle(now time.Duration) []step {
 		l.next = now + l.timing.Lease
 		return nil
 	}
-	if free := l.grants.free; now < free {
-		l.next = free + l.turn()
+	if turn := l.grants.free + l.turn(); now < turn {
+		l.next = turn
 		return nil
 	}
 	l.phase, l.limit = trying, now+l.timing.Attempt
@@ -249,11 +249,21 @@ func (l *lease) receive(now time.Duration, from int, m message) []step {
 	case kindDeny:
 		return l.denied(now, m)
 	case kindRelease:
-		if l.grants.release(now, holder{from, m.boot}, m.seq) && l.phase == waiting {
-			l.next = now + l.turn()
-		}
+		l.released(now, from, m)
 	}
 	return nil
+}
+
+// released notes that a member has the lease no longer, or tries no longer. Those
+// who had granted it to that member are free again.
+func (l *lease) released(now time.Duration, from int, m message) {
+	was := l.grants.release(now, holder{from, m.boot}, m.seq)
+	switch {
+	case l.phase == trying:
+		l.next = now
+	case l.phase == waiting && was:
+		l.next = now + l.turn()
+	}
 }
 
 // asked answers a question. Who is only trying makes room for a member that goes
