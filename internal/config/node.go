@@ -50,6 +50,7 @@ type Node struct {
 	// fleet of one site.
 	Identity string `yaml:"identity"`
 	BGP      *BGP   `yaml:"bgp"`
+	VIP      *VIP   `yaml:"vip"`
 	Geo      struct {
 		Databases []string `yaml:"databases"`
 		// Routes are routing tables (MRT) by which clients are grouped.
@@ -271,6 +272,7 @@ func (n *Node) check(src *source) {
 	}
 	n.checkDNS(src)
 	n.checkBGP(src)
+	n.checkVIP(src)
 }
 
 // checkListen checks the listeners. The level belongs to the address, so none may
