@@ -103,8 +103,19 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// newLab builds the segment, starts servers and agents, and begins to ask.
+// newLab builds the segment with servers, starts the agents, and begins to ask.
 func newLab(t testing.TB) *lab {
+	t.Helper()
+	l := newSegment(t)
+	for i := range l.nodes {
+		l.start(i)
+	}
+	l.ask(t)
+	return l
+}
+
+// newSegment builds the segment with its servers.
+func newSegment(t testing.TB) *lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
@@ -127,10 +138,6 @@ func newLab(t testing.TB) *lab {
 		l.in(direct, fmt.Sprintf("ip neigh add %s lladdr %s dev e0 nud permanent", vip4(), n.mac))
 		l.in(direct, fmt.Sprintf("ip neigh add %s lladdr %s dev e0 nud permanent", vip6(), n.mac))
 	}
-	for i := range l.nodes {
-		l.start(i)
-	}
-	l.ask(t)
 	return l
 }
 
@@ -276,7 +283,7 @@ func (l *lab) logs() string {
 	var out strings.Builder
 	for _, n := range l.nodes {
 		lines := strings.Split(strings.TrimSpace(n.out.String()), "\n")
-		fmt.Fprintf(&out, "%s:\n  %s\n", n.name, strings.Join(lines[max(0, len(lines)-8):], "\n  "))
+		fmt.Fprintf(&out, "%s:\n  %s\n", n.name, strings.Join(lines[max(0, len(lines)-14):], "\n  "))
 	}
 	return out.String()
 }
