@@ -15,7 +15,7 @@ import (
 )
 
 // addLeases adds this node's part in the addresses that its site shares. It votes from the
-// start, and is owner of nothing until the edge is ready.
+// start, and is owner of nothing until the rest of the edge is ready, if there is any.
 func addLeases(u *unit, ready <-chan struct{}) {
 	u.add("vip", func(ctx context.Context) error {
 		if u.cfg.VIP == nil {
@@ -44,6 +44,10 @@ func addLeases(u *unit, ready <-chan struct{}) {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return agent.Run(ctx) })
 		g.Go(func() error {
+			if u.leasesAlone(site) {
+				agent.Want(!u.cfg.VIP.VoteOnly)
+				return nil
+			}
 			select {
 			case <-ready:
 				agent.Want(!u.cfg.VIP.VoteOnly)
@@ -53,6 +57,12 @@ func addLeases(u *unit, ready <-chan struct{}) {
 		})
 		return g.Wait()
 	})
+}
+
+// leasesAlone tells that this node's edge shares addresses and does nothing else. Tunnel and
+// hand-off reach a site at one address, which one of several nodes could have.
+func (u *unit) leasesAlone(site *placement.Site) bool {
+	return u.cfg.VIP != nil && !site.Edge.IsValid()
 }
 
 // leases makes the agent's configuration of the node file's. All nodes of a site have its

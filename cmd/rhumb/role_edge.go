@@ -33,6 +33,10 @@ func addEdge(u *unit) {
 		if err != nil {
 			return err
 		}
+		if u.leasesAlone(site) {
+			<-ctx.Done()
+			return nil
+		}
 		if !site.Edge.IsValid() || u.identity == nil {
 			return errors.New("role edge needs the site's edge address in the fleet and an identity in the node file")
 		}
