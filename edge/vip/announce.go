@@ -88,7 +88,11 @@ func tellND(dev *net.Interface, ip netip.Addr) error {
 		return err
 	}
 	all := unix.SockaddrInet6{ZoneId: uint32(dev.Index), Addr: netip.IPv6LinkLocalAllNodes().As16()}
-	return unix.Sendto(fd, advertisement(dev.HardwareAddr, ip), 0, &all)
+	err = unix.Sendto(fd, advertisement(dev.HardwareAddr, ip), 0, &all)
+	if errors.Is(err, unix.EPERM) {
+		return nil // the fence has closed meanwhile: too late to tell
+	}
+	return err
 }
 
 // advertisement is a neighbour advertisement (RFC 4861 section 4.4) with the flag
