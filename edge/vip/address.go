@@ -58,6 +58,8 @@ func (a *addresses) drop() error {
 	return err
 }
 
+// each does something with every address, up to the first that fails. The device is looked up
+// each time: it may have been made anew, with another index.
 func (a *addresses) each(what string, do func(netlink.Link, *netlink.Addr) error) error {
 	link, err := netlink.LinkByName(a.device)
 	if err != nil {
@@ -83,7 +85,9 @@ func lasting(ip netip.Addr) *netlink.Addr {
 	return addr
 }
 
-// carrier tells whether a device is up and has a link.
+// carrier tells whether a device is up and has a link. An owner whose cable is out
+// reaches no client, but may reach the other members by another network, and would keep
+// the lease for good.
 func carrier(device string) bool {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -59,6 +59,7 @@ func New(c Config) (*Agent, error) {
 	return newAgent(c, k, kernels)
 }
 
+// newAgent takes clock and kernels from outside, for tests.
 func newAgent(c Config, k clock, kernels []kernel) (*Agent, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

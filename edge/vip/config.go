@@ -60,6 +60,7 @@ type State struct {
 // maxMembers is more than a segment of one site has.
 const maxMembers = 15
 
+// check refuses what cannot work, or would work differently on another member.
 func (c *Config) check() error {
 	n := len(c.Members)
 	if n < 3 || n > maxMembers {

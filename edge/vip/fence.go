@@ -102,7 +102,9 @@ func (f *fence) close() {
 	}
 }
 
-// tables are those that the addresses need.
+// tables are those that the addresses need. The netdev table alone is bound to the device;
+// the others judge by whatever device a packet comes or goes, since Linux answers ARP for
+// any of its addresses on all of them.
 func (f *fence) tables() []*nftables.Table {
 	var out []*nftables.Table
 	add := func(families ...nftables.TableFamily) {

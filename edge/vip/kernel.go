@@ -28,6 +28,7 @@ type host struct {
 	addrs addresses
 }
 
+// newHost touches nothing yet.
 func newHost(c *Config, l Lease, k clock) *host {
 	return &host{fence: &fence{name: tablePrefix + l.Name, device: c.Device, addrs: l.Addrs, clock: k},
 		addrs: addresses{device: c.Device, addrs: l.Addrs}}
@@ -42,6 +43,7 @@ func (h *host) start() error {
 	return h.addrs.drop()
 }
 
+// permit puts the addresses there first: the fence opens last, and by its own time.
 func (h *host) permit(until time.Duration) error {
 	if err := h.addrs.hold(h.fence.clock.now()); err != nil {
 		return err
@@ -80,6 +82,7 @@ func (hostClock) now() time.Duration { return read(unix.CLOCK_BOOTTIME) }
 // wall is CLOCK_REALTIME.
 func (hostClock) wall() int64 { return int64(read(unix.CLOCK_REALTIME)) }
 
+// read reads a clock of the kernel; the time package has neither of the two.
 func read(id int32) time.Duration {
 	var t unix.Timespec
 	// It fails for clocks which the kernel does not have; both are older than nftables.

@@ -130,6 +130,7 @@ func (l *lease) tick(now time.Duration) []step {
 			return l.ask(now, now+l.timing.Renew)
 		}
 	case leaving:
+		// Nobody is told before the kernel is silent, however long it refuses.
 		if now >= l.next {
 			return l.leave(now) // the kernel refused; once more
 		}
@@ -273,6 +274,7 @@ func (l *lease) asked(now time.Duration, from int, m message) (steps []step) {
 		steps = l.abandon(now, l.timing.Attempt)
 	}
 	left, ok := l.grants.ask(now, l.timing.Lease, holder{from, m.boot}, m.seq)
+	// A grant binds us from now on, whether or not the answer arrives.
 	answer := message{kind: kindGrant, lease: l.id, boot: m.boot, seq: m.seq}
 	if !ok {
 		if left == 0 {
@@ -304,6 +306,7 @@ func (l *lease) granted(now time.Duration, from int, m message) []step {
 		if r.seq != m.seq {
 			continue
 		}
+		// A bit, so that an answer which came by two media counts once.
 		r.yes |= 1 << from
 		until := r.sent + l.timing.Lease - l.timing.Margin
 		if bits.OnesCount64(r.yes) >= l.majority() && until > now && until > l.until {

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The rules are written as the expressions that the kernel runs, since nothing but the
+// kernel is needed to load them: no program that parses rules has to be there.
+
 // builder queues the sets, chains and rules of one table.
 type builder struct {
 	conn       *nftables.Conn
@@ -84,6 +87,7 @@ func (b *builder) addInternet(to, from []expr.Any) (in, out *nftables.Chain) {
 	return in, out
 }
 
+// rule queues a rule made of parts, each a match or a statement.
 func (b *builder) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	var all []expr.Any
 	for _, p := range parts {
@@ -106,10 +110,12 @@ func (b *builder) slot() []expr.Any {
 	}
 }
 
+// inSet looks up what was loaded from register 1 on.
 func inSet(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: reg1, SetName: s.Name, SetID: s.ID}}
 }
 
+// field loads a part of a header; a packet that is too short for it matches nothing.
 func field(base expr.PayloadBase, at, size uint32) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: reg1, Base: base, Offset: at, Len: size}}
 }
@@ -128,6 +134,7 @@ func destination6() []expr.Any { return field(expr.PayloadBaseNetworkHeader, 24,
 // sections 4.3 and 4.4).
 func ndTarget() []expr.Any { return field(expr.PayloadBaseTransportHeader, 8, 16) }
 
+// isARP must stand before a field of ARP where all kinds of frames pass.
 func isARP() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg1},
@@ -135,6 +142,7 @@ func isARP() []expr.Any {
 	}
 }
 
+// isICMPv6 must stand before a field of a message of one type.
 func isICMPv6(kind byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
@@ -144,6 +152,8 @@ func isICMPv6(kind byte) []expr.Any {
 	}
 }
 
+// loopback matches what comes from, or goes to, this host itself: a check of our own
+// server by its shared address is answered whoever owns it.
 func loopback(key expr.MetaKey) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")

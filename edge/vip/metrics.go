@@ -10,6 +10,7 @@ type metrics struct {
 	errors  *prometheus.CounterVec // lease
 }
 
+// newMetrics makes them, and registers them where somebody collects.
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		owner: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_edge_vip_owner",

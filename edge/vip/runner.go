@@ -84,6 +84,7 @@ func (r *runner) do(steps []step) {
 			if r.failed("permit", r.kernel.permit(s.until)) {
 				now := r.agent.clock.now()
 				r.sick = now + sickFor
+				// The member gives up, and another one has a kernel that works.
 				r.do(r.machine.want(now, false))
 				return
 			}
