@@ -100,6 +100,7 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 		addEdge(u)
 	}
 	addPresence(u)
+	addPulse(u)
 	u.buildLoop()
 	u.add("report", u.reportLoop)
 	if err := addAPI(u, false); err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +19,6 @@ import (
 const (
 	gatherTime = 100 * time.Millisecond
 	keyEvery   = time.Second
-	// demandPart is how many entries of demand share a key.
-	demandPart = 4096
 )
 
 // Session is the leased presence of one unit: what it says of itself and of
@@ -113,23 +110,9 @@ func (s *Session) DropAnnounced(p netip.Prefix) { s.set(announceKey(p, s.node), 
 // several nodes of a cluster add up.
 func (s *Session) SetLoad(l placement.Load) { s.set(loadKey(l.Cluster, s.node), seal(l), false) }
 
-// SetDemand reports the demand which this node sees, all of it; the demands of
-// all nodes add up.
-func (s *Session) SetDemand(all []placement.Demand) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dir := dirDemand + segment(s.node) + "/"
-	n := 0
-	for part := range slices.Chunk(all, demandPart) {
-		s.setLocked(dir+strconv.Itoa(n), seal(part), false)
-		n++
-	}
-	for key, w := range s.want {
-		if i, ok := numberIn(key, dir); ok && int(i) >= n && w.value != nil {
-			s.setLocked(key, nil, false)
-		}
-	}
-}
+// SetDemand reports what this node's name server is asked; the reports of all nodes
+// add up.
+func (s *Session) SetDemand(r placement.DemandReport) { s.set(demandKey(s.node), seal(r), false) }
 
 // Renewed returns when the store last renewed what this session holds; for the time of
 // the lease after it others may still count on it. It is zero before the first lease.
@@ -200,6 +183,7 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 			kctx, cancel := context.WithTimeout(ctx, s.ttl/3)
 			if err = s.store.kv.keep(kctx, lease); err == nil {
 				s.renew()
+				err = s.audit(kctx)
 			}
 			cancel()
 		case <-s.wake:
@@ -217,6 +201,42 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 		failing = err != nil
 		flush.Reset(s.next(err))
 	}
+}
+
+// audit has put again what is gone although nobody here took it away: another session
+// of this node wrote the key last, and ended. What another wrote stands while it lasts.
+func (s *Session) audit(ctx context.Context) error {
+	for keys := range slices.Chunk(s.resting(), 64) {
+		queries := make([]query, len(keys))
+		for i, key := range keys {
+			queries[i] = query{span: only(key), keysOnly: true}
+		}
+		found, _, err := s.store.read(ctx, queries...)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		for i, key := range keys {
+			if w := s.want[key]; len(found[i]) == 0 && w != nil && w.value != nil {
+				w.unsure, w.mod, w.urgent = true, 0, true
+			}
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// resting are the keys which are stored, and wait for nothing, in order.
+func (s *Session) resting() (keys []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, w := range s.want {
+		if w.stored != nil && !w.dirty() {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // retryTime is how soon a failed write is tried again.

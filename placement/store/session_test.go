@@ -134,21 +134,19 @@ func TestSessionAfterCut(t *testing.T) {
 	})
 }
 
-func TestSessionDemandShrinks(t *testing.T) {
+func TestSessionDemand(t *testing.T) {
 	inSession(t, func(t *testing.T, m *Memory, s *Store, session *Session) {
-		many := make([]placement.Demand, 2*demandPart+1)
-		for i := range many {
-			many[i] = placement.Demand{Service: "www", Class: uint16(i), QPS: 1}
+		for milli := range int64(3) {
+			session.SetDemand(placement.DemandReport{Node: "n1", Services: []placement.ServiceDemand{
+				{Service: "www", Asked: []placement.ClassRate{{Class: 4, Milli: milli}}}}})
 		}
-		session.SetDemand(many)
-		time.Sleep(time.Second)
-		if all := stored(t, m, dirDemand); len(all) != 3 {
-			t.Errorf("large: %v", keysOf(all))
-		}
-		session.SetDemand(many[:10])
 		time.Sleep(2 * time.Second)
-		if all := stored(t, m, dirDemand); len(all) != 1 {
-			t.Errorf("small: %v", keysOf(all))
+		all := stored(t, m, dirDemand)
+		if len(all) != 1 {
+			t.Fatalf("%v", keysOf(all))
+		}
+		if r, err := unseal[placement.DemandReport](all[0].value); err != nil || r.Services[0].Asked[0].Milli != 2 {
+			t.Errorf("%+v %v", r, err)
 		}
 	})
 }
@@ -171,6 +169,37 @@ func TestSessionTakenOver(t *testing.T) {
 		<-done
 		if all := stored(t, m, dirVotes); len(all) != 1 {
 			t.Errorf("the old session took the young one's vote along")
+		}
+		youngEnd()
+		<-done
+	})
+}
+
+// The other way round: the old one writes last. What goes with it is put again.
+func TestSessionOutlivesItsTwin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		s := memoryStore(t, m)
+		old, oldEnd := context.WithCancel(t.Context())
+		young, youngEnd := context.WithCancel(t.Context())
+		done := make(chan error, 2)
+		sessions := [2]*Session{}
+		for i, ctx := range []context.Context{old, young} {
+			sessions[i] = s.Session("n1", 0)
+			sessions[i].SetVote(vote("ams1", "n1", placement.Up, 1))
+			go func() { done <- sessions[i].Run(ctx) }()
+			synctest.Wait()
+		}
+		sessions[0].SetVote(vote("ams1", "n1", placement.Down, 2))
+		time.Sleep(20 * time.Second)
+		if v := storedVote(t, m); v.State != placement.Down {
+			t.Errorf("stored beside the old session: %+v", v)
+		}
+		oldEnd()
+		<-done
+		time.Sleep(5 * time.Second)
+		if v := storedVote(t, m); v.State != placement.Up {
+			t.Errorf("stored after the old session's end: %+v", v)
 		}
 		youngEnd()
 		<-done
