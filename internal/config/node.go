@@ -50,6 +50,8 @@ type Node struct {
 	// fleet of one site.
 	Identity string `yaml:"identity"`
 	BGP      *BGP   `yaml:"bgp"`
+	// VIP are the addresses that the nodes of this site share; nil: none.
+	VIP *VIP `yaml:"vip"`
 	// Machines of this site hear each other; nil: they do not.
 	Machines *Machines `yaml:"machines"`
 	Geo      struct {
@@ -276,6 +278,7 @@ func (n *Node) check(src *source) {
 	}
 	n.checkDNS(src)
 	n.checkBGP(src)
+	n.checkVIP(src)
 	n.checkMachines(src)
 }
 
