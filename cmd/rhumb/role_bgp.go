@@ -100,9 +100,12 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 	return c
 }
 
+// heldFile is where a speaker keeps, in its data_dir, what it announces.
+const heldFile = "held.json"
+
 // memory is what this node announced before, and may be silent about by the guard's leave only.
 func (u *unit) memory(site string) *bgp.Memory {
-	m, err := bgp.OpenMemory(filepath.Join(u.cfg.Node.DataDir, "held.json"), site)
+	m, err := bgp.OpenMemory(filepath.Join(u.cfg.Node.DataDir, heldFile), site)
 	if err != nil {
 		u.log.Warn("bgp: what was announced before is not known; a prefix deleted since is silent", "err", err)
 	}
