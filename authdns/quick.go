@@ -20,7 +20,8 @@ import (
 type quick struct {
 	options wire.Options
 	zones   []string // by the number that counts go by
-	signed  []bool   // of the zones
+	signed  []bool   // of the zones: replies differ for those who validate
+	compact []bool   // of the zones: they deny as RFC 9824 has it
 	// services hold what steered names need beside their bodies.
 	services []quickService
 	// cuts are those of the top level, and the apexes of the low one.
@@ -86,7 +87,8 @@ func (c *compiler) quicken(before *state) {
 	}
 	q.zones = slices.Sorted(maps.Keys(c.zones))
 	for _, name := range q.zones {
-		q.signed = append(q.signed, c.zones[name].sign != nil)
+		q.signed = append(q.signed, c.zones[name].signed())
+		q.compact = append(q.compact, c.zones[name].sign != nil)
 	}
 	for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
 		lv := q.level(l)

@@ -125,7 +125,7 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 	l := w.ledger.Load()
 	options := l.state.quick.options
 	options.Scope = scope
-	options.Compact = w.query.EDNS.DO && l.state.quick.signed[zone]
+	options.Compact = w.query.EDNS.DO && l.state.quick.compact[zone]
 	if w.guard.use != cookieNone {
 		options.Cookie = w.guard.cookie[:]
 	}

@@ -53,7 +53,7 @@ func (c *compiler) quickZone(b *wire.Builder, f forest, z *served, l placement.L
 				targets.add(rr.(*dns.NS).Ns)
 			}
 			b.Reply(c.quickReferral(z, owner, targets.below1(), false))
-			if z.sign != nil {
+			if z.validated() {
 				b.Reply(c.quickReferral(z, owner, targets.below1(), true))
 			}
 			targets.leave(b, tag, own)
@@ -63,7 +63,7 @@ func (c *compiler) quickZone(b *wire.Builder, f forest, z *served, l placement.L
 		default:
 			b.Reply(nil)
 		}
-		if z.sign != nil && shape != zone.Cut {
+		if z.validated() && shape != zone.Cut {
 			b.Reply(nil) // the signed one is of each name
 		}
 		c.state.quickTypes(b, z, owner, types, l, tag)
@@ -151,7 +151,7 @@ func (s *state) quickTypes(b *wire.Builder, z *served, owner string, types []uin
 		if msg := s.quickReply(owner, t, l, false); msg != nil {
 			b.Add(wireName(owner), t, tag)
 			b.Reply(msg)
-			if z.sign != nil {
+			if z.validated() {
 				b.Reply(s.quickReply(owner, t, l, true))
 			}
 		}

@@ -63,7 +63,11 @@ func refusedText(t uint16) *extended {
 // the DS or the proof that there is none, and the proof of denials.
 func (v *visit) secure() {
 	r := v.reply
-	if v.zone.sign == nil || r.rcode != dns.RcodeSuccess && r.rcode != dns.RcodeNameError && r.rcode != dns.RcodeYXDomain {
+	if !v.zone.validated() || r.rcode != dns.RcodeSuccess && r.rcode != dns.RcodeNameError && r.rcode != dns.RcodeYXDomain {
+		return
+	}
+	if v.zone.sign == nil {
+		v.attach()
 		return
 	}
 	s := sealer{zone: v.zone, signing: v.zone.sign, from: v.from}

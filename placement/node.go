@@ -46,6 +46,8 @@ type ZoneStatus struct {
 	Names  int    `json:"names"`
 	Level  Level  `json:"level"`
 	Error  string `json:"error,omitempty"` // why the newest version is not served
+	// Warning is what will go wrong with the version that is served.
+	Warning string `json:"warning,omitempty"`
 	// Primary sent the version, at Received; both are of a zone that is copied from
 	// elsewhere, and empty while it is served from disk.
 	Primary  string `json:"primary,omitempty"`

@@ -129,6 +129,9 @@ func zoneTable(s style, items []api.Zone) *table {
 		for _, e := range z.Errors {
 			errs = append(errs, e.Unit+": "+e.Error)
 		}
+		for _, e := range z.Warnings {
+			errs = append(errs, e.Unit+": "+e.Error)
+		}
 		t.add(z.Name, string(z.Level), serials(&z), z.Names, len(z.Steered), fmt.Sprintf("%d/%d", z.Served, z.Units), z.NameServers, strings.Join(z.Primaries, " "), since(z.Received, time.Now()), cell{strings.Join(errs, "; "), red})
 	}
 	return t

@@ -23,6 +23,8 @@ type builder struct {
 	docs   []*document
 	out    *Fleet
 	zoneOf map[string]string // static owner name → zone
+	// signedAt is where a zone that its owner has signed shows it, by zone.
+	signedAt map[string]string
 	// read reads a file that a document names (zones, certificates).
 	read func(file string) ([]byte, error)
 }
@@ -340,7 +342,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	}
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
 	switch {
-	case out.Secondary == nil && !b.zoneFile(d, at, &out, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
+	case out.Secondary == nil && !b.zoneFile(d, at, &out, z, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
 		return
 	case out.Secondary != nil && z.File != "":
 		d.fail(append(at, "file"), "a secondary has no file: its primaries send it")
@@ -355,7 +357,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 }
 
 // zoneFile reads a zone's master file; false where it is wrong.
-func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, file string, read ZoneReader) bool {
+func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, z zoneFile, file string, read ZoneReader) bool {
 	data, err := b.read(file)
 	if err != nil {
 		d.fail(at, "%s: %s", file, rootCause(err))
@@ -370,6 +372,9 @@ func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, file s
 	out.SHA256, out.Size, out.Names, out.Serial = hex.EncodeToString(sum[:]), len(data), len(info.Names), info.Serial
 	for _, n := range info.Names {
 		b.zoneOf[n] = out.Name
+	}
+	if info.Signed != "" {
+		b.presigned(d, at, out, info.Signed, z)
 	}
 	b.out.Blobs[out.SHA256] = data
 	return true

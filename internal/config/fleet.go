@@ -203,6 +203,9 @@ type ZoneInfo struct {
 	Names []string
 	// Serial is that of the SOA.
 	Serial uint32
+	// Signed is the place, FILE:LINE, of the signature of the SOA where the zone's owner
+	// has signed it; empty where nobody has.
+	Signed string
 }
 
 // ZoneReader reads a zone file strictly; its error names file, line and column.
