@@ -16,9 +16,9 @@ func TestPresigned(t *testing.T) {
 	}
 	for _, c := range []struct{ name, zone, steered, want string }{
 		{"as it is", "signed.test: {level: low}", "www.cdn.demo.test", ""},
-		{"a steered name", "signed.test: {level: low}", "www.cdn.demo.test, fresh.signed.test", "fleet.yaml:32:5: fresh.signed.test. lies in zone signed.test., which its owner has signed (DIR/zones/signed.test.zone:2): what is chosen per client cannot be signed"},
-		{"signed here too", "signed.test: {level: low, dnssec: on}", "www.cdn.demo.test", "fleet.yaml:6:34: the zone is signed by its owner already (DIR/zones/signed.test.zone:2)"},
-		{"name servers per resolver", "signed.test: {level: low, name_servers: {clusters: [dns], policy: referral}}", "www.cdn.demo.test", "fleet.yaml:6:34: the zone is signed by its owner (DIR/zones/signed.test.zone:2): name servers chosen per resolver"},
+		{"a steered name", "signed.test: {level: low}", "www.cdn.demo.test, fresh.signed.test", "fleet.yaml:33:5: services.www.names: fresh.signed.test. lies in zone signed.test., which its owner has signed (DIR/zones/signed.test.zone:2): what is chosen per client cannot be signed"},
+		{"signed here too", "signed.test: {level: low, dnssec: on}", "www.cdn.demo.test", "fleet.yaml:6:31: zones.serve.signed.test.dnssec: the zone is signed by its owner already (DIR/zones/signed.test.zone:2)"},
+		{"name servers per resolver", "signed.test: {level: low, name_servers: {clusters: [dns], policy: referral}}", "www.cdn.demo.test", "fleet.yaml:6:31: zones.serve.signed.test.name_servers: the zone is signed by its owner (DIR/zones/signed.test.zone:2): name servers chosen per resolver"},
 	} {
 		dir := t.TempDir()
 		if err := os.CopyFS(dir, os.DirFS("testdata/bad/zone-dnssec")); err != nil {
