@@ -140,6 +140,19 @@ func (l *loaded) ending(now time.Time) string {
 	return ""
 }
 
+// logSigned tells what is unwise in a version that its owner has signed, or wrong soon.
+func (s *Server) logSigned(name string, z *zone.Zone) {
+	if !presigned(z) {
+		return
+	}
+	if n := z.Signed.Iterations; n > 0 {
+		s.log.Warn("zone signed elsewhere hashes its names more than once: want 0 iterations (RFC 9276 section 3.1)", "zone", name, "iterations", n)
+	}
+	if why := (&loaded{zone: z}).ending(s.now()); why != "" {
+		s.log.Error("zone signed elsewhere: its owner does not renew it", "zone", name, "err", why)
+	}
+}
+
 // warnEnding tells of signatures that end, once an hour; loading is held.
 func (s *Server) warnEnding() {
 	now := s.now()

@@ -32,8 +32,13 @@ key:
   - id: one.test
     algorithm: hmac-sha256
     secret: %[2]s
+acl:
+  - id: look
+    address: 127.0.0.0/8
+    action: transfer
 zone:
   - domain: signed.test
+    acl: look
     storage: "%[1]s"
     file: signed.zone
     zonefile-sync: -1
@@ -58,10 +63,11 @@ func TestPresignedPeers(t *testing.T) {
     file`, `    storage: "`+dir+`"
     file`, 1), "knotd", "-c")
 			s := start(t, Config{Workers: 1, Listeners: []Listener{loopback(low, ourAddr)}})
+			until(t, "Knot is up", func() (bool, string) { n := knot.serial("signed.test."); return n == 7, fmt.Sprintf("serial %d", n) })
+			src.Data = []byte(strings.Join(knot.copied(t, "signed.test."), "\n") + "\n") // as a transfer brings it
 			if errs := s.SetZones([]Source{src}); errs != nil {
 				t.Fatal(errs)
 			}
-			until(t, "Knot is up", func() (bool, string) { n := knot.serial("signed.test."); return n == 7, fmt.Sprintf("serial %d", n) })
 			ours, theirs := newAsker(t, ourAddr), newAsker(t, knotAddr)
 			differ := 0
 			for _, name := range names {

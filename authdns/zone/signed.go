@@ -260,7 +260,11 @@ func (c *signedCheck) node(name string, n *node) {
 	for i := range n.sets {
 		s := &n.sets[i]
 		empty = empty && s.Type == dns.TypeRRSIG
-		if s.Type == dns.TypeRRSIG || cut && s.Type != dns.TypeDS && s.Type != dns.TypeNSEC {
+		if s.Type == dns.TypeRRSIG {
+			c.covered(n, s.RRs)
+			continue
+		}
+		if cut && s.Type != dns.TypeDS && s.Type != dns.TypeNSEC {
 			continue
 		}
 		sigs := n.sigs(s.Type)
@@ -271,6 +275,17 @@ func (c *signedCheck) node(name string, n *node) {
 		c.expires(sigs)
 	}
 	c.known(name, n, cut, empty)
+}
+
+// covered refuses signatures whose records are gone: they would make a name exist that
+// the chain says is not there.
+func (c *signedCheck) covered(n *node, sigs []dns.RR) {
+	for _, rr := range sigs {
+		if t := rr.(*dns.RRSIG).TypeCovered; n.set(t) == nil {
+			c.fault(rr, "signs %s, which is not there", dns.Type(t))
+			return
+		}
+	}
 }
 
 // known refuses a name that the chain passes over: its own denial would be proved.

@@ -84,6 +84,7 @@ func edit(t *testing.T, text, words, with string) string {
 func TestSignedErrors(t *testing.T) {
 	for _, c := range []struct{ name, kind, words, with, want string }{
 		{"an RRset lost its signature (RFC 4035 2.2)", "nsec", "mail.signed.test. 300 IN RRSIG A", "", "signed.zone:77:1: mail.signed.test. A: not signed by a key"},
+		{"a signature outlived its records", "nsec", "mail.signed.test. 300 IN A ", "", "mail.signed.test. RRSIG: signs A, which is not there"},
 		{"signed by a key that is not there", "nsec", "mail.signed.test. 300 IN RRSIG A", "mail.signed.test. 300 IN RRSIG A 13 3 300 20400101000000 20200101000000 1 signed.test. AAAA\n", "mail.signed.test. A: not signed by a key"},
 		{"the SOA was edited", "nsec", "IN SOA", "signed.test. 300 IN SOA ns.signed.test. hostmaster.signed.test. 8 86400 3600 1209600 60\n", "the signature of SOA is not of these records: changed after the zone was signed"},
 		{"a name that the chain does not know", "nsec", "mail.signed.test. 60 IN NSEC", "", "insecure2.signed.test. NSEC: the chain is broken"},
