@@ -187,6 +187,9 @@ func (w *worker) decide(st *state, o *owing) {
 		f = fateBadCookie
 	case f != fateServe:
 		g.shared.turnedAway(g.supply.now)
+		if f == fateTruncate {
+			g.supply.returns.take(g.supply.now)
+		}
 		if g.shared.observe {
 			g.counts.would[f].Add(1)
 			f = fateServe
@@ -248,7 +251,6 @@ func (w *worker) shed(o *owing, f *fate) (size int) {
 	}
 	flags, rcode := uint16(0), dns.RcodeBadCookie
 	if *f == fateTruncate {
-		g.supply.returns.take(g.supply.now)
 		if flags, rcode = wire.TC, dns.RcodeSuccess; o.zone >= 0 {
 			flags |= wire.AA
 		}

@@ -90,9 +90,6 @@ const strainEvery = time.Second
 
 // watchStrain tells when an overload begins and ends, until the context does.
 func (s *Server) watchStrain(ctx context.Context) {
-	if s.shield.overload == nil {
-		return
-	}
 	t := time.NewTicker(strainEvery)
 	defer t.Stop()
 	for {
@@ -108,6 +105,9 @@ func (s *Server) watchStrain(ctx context.Context) {
 // lookAtStrain takes one look.
 func (s *Server) lookAtStrain(now time.Time) {
 	o := s.shield.overload
+	if o == nil {
+		return
+	}
 	shed := o.shed.Load()
 	over := overloaded(shed, now.UnixNano())
 	o.mu.Lock()
