@@ -74,7 +74,7 @@ type turn struct {
 
 // maxQuick bounds the names whose replies are made ahead. Beyond it a new zone
 // would take seconds to come into force.
-const maxQuick = 100_000
+const maxQuick = 2_000_000
 
 // unlisted is how many bodies the entry of such a zone has, none of which is there: no
 // other entry of the static index has as many, so that nobody takes its names, which
