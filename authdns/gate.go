@@ -55,8 +55,8 @@ func (s *Server) newGate() *gate {
 	return &gate{shared: o, supply: supply{signatures: o.signatures, returns: o.returns}, heat: newHeat(s.signs.rate / max(s.workers, 1))}
 }
 
-// strainedAt is the debt of the purse from which on classes are told apart: below it
-// there is enough for all.
+// strainedAt is the debt of the purse, with a batch more, from which on classes are told
+// apart: below it there is enough for all.
 const strainedAt = whole / 8
 
 // begin sets what holds for a batch.
@@ -67,7 +67,7 @@ func (g *gate) begin(b *guard) {
 	s := &g.supply
 	s.now, s.made, s.pressure = b.now.UnixNano(), 0, pressure(b.full, b.since, b.now)
 	g.over = overloaded(g.shared.shed.Load(), s.now)
-	g.strained = g.over || s.pressure > 0 || s.signatures.debt(s.now) >= strainedAt
+	g.strained = g.over || s.pressure > 0 || s.signatures.debt(s.now)+batchSize*s.signatures.step >= strainedAt
 }
 
 // class tells who asks.

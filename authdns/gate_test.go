@@ -407,6 +407,34 @@ func TestGateAllocations(t *testing.T) {
 	}
 }
 
+// TestEncloser: what a name is below, as far as the fast path holds all names of its zone.
+func TestEncloser(t *testing.T) {
+	zones := zonesOf(t, sources()[0])
+	zones["away.demo.test."] = &loaded{meta: placement.Zone{Name: "away.demo.test.", Level: top}}
+	st := compile(self, zones, nil, nil)
+	w := quickWorker(t, st, top)
+	for name, want := range map[string]string{
+		"www.demo.test.": "www.demo.test.", "X.wWw.demo.test.": "www.demo.test.", "c.b.a.demo.test.": "demo.test.",
+		"x.wild.demo.test.": "wild.demo.test.", "x.away.demo.test.": "", "away.demo.test.": "", "other.test.": "", ".": "",
+	} {
+		if !w.query.Parse(ask(t, name+" A", do)) {
+			t.Fatalf("%s is no common query", name)
+		}
+		got, zone := w.encloser(st)
+		if string(got) != string(wireNameOr(want)) || zone >= 0 != (want != "") {
+			t.Errorf("%s is below %q of zone %d, want %q", name, got, zone, want)
+		}
+	}
+}
+
+// wireNameOr is wireName, and nothing of nothing.
+func wireNameOr(name string) []byte {
+	if name == "" {
+		return nil
+	}
+	return wireName(name)
+}
+
 // BenchmarkGate tells what a query costs in calm times and in a flood, with the socket,
 // and without a gate.
 func BenchmarkGate(b *testing.B) {
