@@ -98,9 +98,10 @@
 // # Concurrency
 //
 // One goroutine reads strays, one reads the tunnel, one renews the rules, one
-// drives what waits for time, one decides about relays. The table of owners and what is known of peers'
-// answers are under one lock, which nobody holds while reading, writing or
-// calling back. The lists of peers and VIPs are immutable, replaced whole.
+// drives what waits for time, one decides about relays. The table of owners and
+// what is known of peers' answers are under one lock, which nobody holds while
+// reading, writing or calling back. The lists of peers and VIPs are immutable,
+// replaced whole.
 //
 // # Bounds
 //
@@ -108,9 +109,8 @@
 // weren't there: other UDP, fragments, and ICMP errors about QUIC whose owner is
 // found by connection id: the packet they quote has the client's. An Initial
 // packet repeated after a flip begins a second handshake; the client's timeout
-// mends it. A TCP
-// server's listener must be a wildcard: the kernel can't tell one bound to the
-// VIP from a session. The wall clock must not be set back while the process is down for
-// a moment, or peers refuse its datagrams as replays until the clock has
-// caught up.
+// mends it. A TCP server's listener must be a wildcard: the kernel can't tell
+// one bound to the VIP from a session. The wall clock must not be set back while
+// the process is down for a moment, or peers refuse its datagrams as replays
+// until the clock has caught up.
 package forward

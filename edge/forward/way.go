@@ -38,6 +38,8 @@ type inquiry struct {
 	at     time.Time
 	next   time.Time
 	rtt    time.Duration
+	// tries are the questions to a peer that never spoke.
+	tries int
 }
 
 // detour is a way by a third site; via is "" while datagrams go directly.

@@ -14,6 +14,10 @@ const (
 	// 3 kB. helloLife is how long one counts.
 	helloEvery = 10 * time.Second
 	helloLife  = 35 * time.Second
+	// strangeEvery is the pace to a peer that has never spoken, after strangeTries: it is
+	// of an earlier version, which counts each as refused. When it is replaced it speaks.
+	strangeEvery = 5 * time.Minute
+	strangeTries = 3
 	// troubleEvery is the pace while a path is broken, proofEvery until a relay that was
 	// taken has answered.
 	troubleEvery = 500 * time.Millisecond
@@ -322,24 +326,32 @@ func (m *ways) take(now time.Time, w *way, via string, steps []wayStep) []waySte
 // speak says hello if it is time. While we don't hear a peer directly, it is told so
 // directly as well: the path may be cut in one direction alone.
 func (m *ways) speak(now time.Time, w *way, steps []wayStep) []wayStep {
-	troubled := w.troubled(now)
-	if now.Before(w.asked.next) && !(troubled && now.Sub(w.asked.at) >= troubleEvery) {
+	pace := w.pace(now)
+	if now.Before(w.asked.next) && (pace > troubleEvery || now.Sub(w.asked.at) < pace) {
 		return steps
 	}
-	pace := helloEvery
-	switch {
-	case w.by.via != "" && !w.by.isProved() && w.spoke():
-		pace = proofEvery
-	case troubled:
-		pace = troubleEvery
-	}
 	m.number++
+	w.asked.tries = min(w.asked.tries+1, strangeTries)
 	w.asked.number, w.asked.at, w.asked.next = m.number, now, now.Add(pace)
 	steps = append(steps, m.say(w, w.by.via, helloAsk, m.number))
 	if w.deaf() && w.by.via != "" {
 		steps = append(steps, m.say(w, "", 0, 0))
 	}
 	return steps
+}
+
+// pace is the time from one question to the next.
+func (w *way) pace(now time.Time) time.Duration {
+	switch {
+	case !w.spoke() && w.asked.tries >= strangeTries:
+		return strangeEvery
+	case !w.spoke():
+	case w.by.via != "" && !w.by.isProved():
+		return proofEvery
+	case w.troubled(now):
+		return troubleEvery
+	}
+	return helloEvery
 }
 
 // say makes a hello.

@@ -338,3 +338,23 @@ func FuzzHello(f *testing.F) {
 		}
 	})
 }
+
+// TestWaysPace: few hellos while all is well, and next to none to a site of an earlier
+// version, which counts each as refused.
+func TestWaysPace(t *testing.T) {
+	n := newWaysNet("a", "b", "c")
+	n.old["c"] = true
+	sent := make(map[string]int)
+	for range int(10 * time.Minute / waysStep) {
+		n.run(waysStep)
+		for _, f := range n.flying {
+			if f.from == "a" {
+				sent[f.to]++
+			}
+		}
+	}
+	// A question and an answer to each every 10 s; three questions at first to the other.
+	if sent["b"] < 100 || sent["b"] > 130 || sent["c"] < 4 || sent["c"] > 6 {
+		t.Errorf("hellos in 10 minutes: %v, want about 120 to b and 4 or 5 to c", sent)
+	}
+}
