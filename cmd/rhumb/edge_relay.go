@@ -59,7 +59,7 @@ func relayRate(site *placement.Site, own placement.Mode) int64 {
 
 // relayed tells the log that what is for another site goes another way.
 func (e *edgeRole) relayed(c forward.RelayChange) {
-	e.unit.event(placement.Event{At: c.Since, Kind: "session", Site: e.unit.cfg.Node.Site, Text: relayText(e.unit.cfg.Node.Site, c)})
+	e.unit.event(placement.Event{At: c.At, Kind: "session", Site: e.unit.cfg.Node.Site, Text: relayText(e.unit.cfg.Node.Site, c)})
 }
 
 // relayText says who goes where by whom.

@@ -30,8 +30,8 @@ type RelayChange struct {
 	// Broken tells that the direct path is broken still: with Via "", that there is no relay
 	// left.
 	Broken bool
-	// Since is when the direct path was left or taken again.
-	Since time.Time
+	// At is when it was known to work.
+	At time.Time
 }
 
 // news is what the tunnel reader has for the goroutine that decides about ways.
@@ -155,7 +155,7 @@ func (f *Forwarder) follow(s *wayStep) {
 	case tellRelay:
 		f.log.Info("the way to a site changes", "site", f.site, "to", s.site, "via", s.via, "was", s.was, "broken", s.broken)
 		if f.onRelay != nil {
-			f.onRelay(RelayChange{To: s.site, Via: s.via, Was: s.was, Broken: s.broken, Since: s.since})
+			f.onRelay(RelayChange{To: s.site, Via: s.via, Was: s.was, Broken: s.broken, At: s.since})
 		}
 	}
 }

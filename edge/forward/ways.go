@@ -62,8 +62,8 @@ type wayStep struct {
 	hello     hello
 	room      int
 	was       string
-	since     time.Time
-	broken    bool // of tellRelay: the direct path is, still
+	since     time.Time // of setRoute: when the direct path was left; of tellRelay: now
+	broken    bool      // of tellRelay: the direct path is, still
 }
 
 func newWays(at placement.Position, relays bool) *ways {
@@ -317,7 +317,7 @@ func (m *ways) take(now time.Time, w *way, via string, steps []wayStep) []waySte
 	}
 	// A relay is told of once it is known to work, lest a row of tries fill the log.
 	if d.told != via && (via == "" || d.isProved() || !w.spoke()) {
-		steps = append(steps, wayStep{do: tellRelay, site: w.site, via: via, was: d.told, since: d.since, broken: w.broken(now)})
+		steps = append(steps, wayStep{do: tellRelay, site: w.site, via: via, was: d.told, since: now, broken: w.broken(now)})
 		d.told = via
 	}
 	return steps
