@@ -77,17 +77,22 @@ type peerState struct {
 	digests map[uint64]time.Time
 	sample  sample
 
-	packets, octets, arrivals prometheus.Counter
+	peerCounts
 }
 
 // detourState is what the goroutine that decides about relays tells those that send and
-// receive, and what was passed on for the peer.
+// receive.
 type detourState struct {
 	// route leads round a broken path; nil: directly.
 	route atomic.Pointer[route]
 	// unreached: this site doesn't reach the peer itself.
-	unreached              atomic.Bool
-	relayed, relayedOctets prometheus.Counter
+	unreached atomic.Bool
+}
+
+// peerCounts counts what goes to the peer, comes from it, and is passed on for it.
+type peerCounts struct {
+	packets, octets, arrivals prometheus.Counter
+	relayed, relayedOctets    prometheus.Counter
 }
 
 // path is the largest packet that reached a site lately, and the end of that
