@@ -326,13 +326,12 @@ func (m *ways) take(now time.Time, w *way, via string, steps []wayStep) []waySte
 // speak says hello if it is time. While we don't hear a peer directly, it is told so
 // directly as well: the path may be cut in one direction alone.
 func (m *ways) speak(now time.Time, w *way, steps []wayStep) []wayStep {
-	pace := w.pace(now)
-	if now.Before(w.asked.next) && (pace > troubleEvery || now.Sub(w.asked.at) < pace) {
+	if pace := w.pace(now); now.Before(w.asked.next) && (pace > troubleEvery || now.Sub(w.asked.at) < pace) {
 		return steps
 	}
 	m.number++
 	w.asked.tries = min(w.asked.tries+1, strangeTries)
-	w.asked.number, w.asked.at, w.asked.next = m.number, now, now.Add(pace)
+	w.asked.number, w.asked.at, w.asked.next = m.number, now, now.Add(w.pace(now))
 	steps = append(steps, m.say(w, w.by.via, helloAsk, m.number))
 	if w.deaf() && w.by.via != "" {
 		steps = append(steps, m.say(w, "", 0, 0))
