@@ -47,7 +47,7 @@ func TestRelaysShown(t *testing.T) {
 	}
 	var out strings.Builder
 	writeRelays(&out, &api.Site{Edge: api.SiteEdge{Relays: list}}, now)
-	if got := out.String(); !strings.Contains(got, "to nyc1 by fra1 for 1m") || !strings.Contains(got, "2.5 MB") || strings.Count(got, "\n") != 2 {
+	if got := out.String(); !strings.Contains(got, "to nyc1 by fra1 for 1 m") || !strings.Contains(got, "2.5 MB") || strings.Count(got, "\n") != 2 {
 		t.Errorf("%q", got)
 	}
 }
