@@ -33,8 +33,6 @@ type routes map[[2]string]wayStep
 type flyingHello struct {
 	from, to, via string
 	hello         hello
-	room          int
-	kind          kind
 }
 
 const (
