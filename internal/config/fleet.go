@@ -76,7 +76,8 @@ type siteFile struct {
 	Beat     netip.AddrPort         `yaml:"beat"`
 	Edge     netip.AddrPort         `yaml:"edge"`
 	QUICID   string                 `yaml:"quic_id"`
-	Identity string                 `yaml:"identity"` // file with the site's certificate
+	Relay    *int64                 `yaml:"relay_mbit"` // 0 is nothing, none the default
+	Identity string                 `yaml:"identity"`   // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
 
