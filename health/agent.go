@@ -49,6 +49,9 @@ type Config struct {
 	ScriptDir string
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
+	// Hearing gets what the detector hears of the other sites, whenever that changes; may
+	// be nil. It is called from the goroutine of Run and must not block.
+	Hearing func([]placement.Hearing)
 	// Units yields what becomes of the other units of this machine; may be nil.
 	Units <-chan UnitEvent
 	// Machines hears the other machines of this site; may be nil. The agent runs it.

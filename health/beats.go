@@ -80,6 +80,8 @@ func (a *Agent) heard(checkNow func()) {
 		case e.Hold != nil:
 			a.hold(*e.Hold, time.Now())
 			a.mark(time.Now())
+		case e.Heard != nil:
+			a.hears(e.Heard)
 		case !ok: // no longer a peer
 		case e.Change != nil:
 			a.judged(e.Node, site, e.Change)

@@ -36,6 +36,9 @@ type Site struct {
 	// QUICID is the server id, in hexadecimal digits, that the site's QUIC servers
 	// write into their connection ids (draft-ietf-quic-load-balancers).
 	QUICID string `json:"quic_id,omitempty"`
+	// Relay is what the site passes on for others round broken paths, octets a second;
+	// 0 means 100 Mbit/s, less nothing.
+	Relay int64 `json:"relay,omitempty"`
 	// Identity is the site's certificate (PEM), signed by the offline group key;
 	// it carries the public key from which pair keys for beats and tunnel come.
 	Identity string    `json:"identity,omitempty"`

@@ -21,6 +21,8 @@ import (
 func addHealth(u *unit) {
 	stream := health.NewStream(u.socket("votes.sock"), u.log)
 	u.add("stream", stream.Run)
+	hearing := health.NewHearingStream(u.socket(hearingSocket), u.log)
+	u.add("hearing", hearing.Run)
 	units := health.NewUnits(u.socket(aliveSocket), u.log)
 	u.add("units", units.Run)
 	snaps := newSnapshotBox()
@@ -55,7 +57,7 @@ func addHealth(u *unit) {
 		if err != nil {
 			return err
 		}
-		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events(), Machines: machines}, snaps.box, &agent)
+		return runHealth(ctx, u, site, health.Config{Stream: stream, Hearing: hearing.Tell, Units: units.Events(), Machines: machines}, snaps.box, &agent)
 	})
 }
 

@@ -97,6 +97,9 @@ func (b *builder) referNames(d *document, at []string, s *placement.Service, nam
 		if z := b.zoneOf[n]; z != "" {
 			d.fail(at, "%s is static in zone %s: a name is either static or steered", n, z)
 		}
+		if z := b.closest(n); b.signedAt[z] != "" {
+			d.fail(at, "%s lies in zone %s, which its owner has signed (%s): what is chosen per client cannot be signed", n, z, b.signedAt[z])
+		}
 		if !b.inLowZone(n) {
 			d.fail(at, "%s lies in no zone of level low", n)
 		}
