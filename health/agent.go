@@ -88,6 +88,7 @@ type Agent struct {
 	update   chan inputs
 	ledger   ledger
 	met      chan Encounter
+	demand   demand
 	services atomic.Pointer[[]ServiceUse]
 	report   atomic.Pointer[placement.HealthStats]
 }
@@ -111,7 +112,8 @@ func New(cfg Config) *Agent {
 		told:     make(map[placement.ClusterID]int),
 		home:     home{returns: make(returns)},
 		update:   make(chan inputs, 1),
-		met:      make(chan Encounter, 64)}
+		met:      make(chan Encounter, 64),
+		demand:   newDemand()}
 }
 
 // Set gives the agent its peers and probes; the newest call wins. It never blocks.
@@ -183,6 +185,8 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			if id, bad := a.meet(e, time.Now()); bad {
 				sched.lookNow(id)
 			}
+		case e := <-a.demand.in:
+			a.ask(e, sched.lookAt, time.Now())
 		case <-a.link.Bell():
 			a.heard(func() { a.checkNow(sched) })
 		case e := <-a.cfg.Units:
@@ -265,6 +269,7 @@ func (a *Agent) looked(l look) {
 	if c.feed(l.target.Address, l.target.Check.Name, l.result) || c.lost() {
 		a.cast(c)
 	}
+	a.answer(lookID{l.target.Object, l.target.Address, l.target.Check.Name}, c, l.result.At.Add(-l.result.Took))
 }
 
 // cast votes what is known of a cluster; of an unknown one there is nothing to say.

@@ -115,6 +115,7 @@ func (a *Agent) judge(now time.Time) {
 		a.home.heldAt = now
 	}
 	a.overdue(now)
+	a.closeErrands(now)
 	a.mark(now)
 	a.comeBack(now)
 	for node, site := range a.sites {

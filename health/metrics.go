@@ -19,6 +19,7 @@ type metrics struct {
 	hold        prometheus.Counter
 	units       *prometheus.CounterVec
 	unfit       prometheus.Gauge
+	asked       *prometheus.CounterVec
 }
 
 // newMetrics registers what the role counts. Labels name sites, checks and results,
@@ -45,9 +46,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "What became of the other units of this machine, by the kernel's word, and of the site's other machines."}, []string{"unit", "state"}),
 		unfit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_health_unfit",
 			Help: "1 while this node fences itself: disk, descriptors, clock or link."}),
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_asked_total",
+			Help: "Looks that a person asked for: made, or answered by the last one since that was made a moment ago."}, []string{"result"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.checks, m.duration, m.certificate, m.available, m.encounters, m.transitions, m.lateness, m.hold, m.units, m.unfit)
+		reg.MustRegister(m.checks, m.duration, m.certificate, m.available, m.encounters, m.transitions, m.lateness, m.hold, m.units, m.unfit, m.asked)
 	}
 	return m
 }

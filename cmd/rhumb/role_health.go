@@ -39,6 +39,10 @@ func addHealth(u *unit) {
 		}
 		return nil
 	}
+	u.desk.now = func(r placement.LookRequest, tell func(placement.LookAnswer)) bool {
+		a := agent.Load()
+		return a != nil && a.LookNow(r, tell)
+	}
 	evidence := health.NewEvidence(u.socket("evidence.sock"), func(e health.Encounter) {
 		if a := agent.Load(); a != nil {
 			a.Meet(e)
