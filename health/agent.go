@@ -51,6 +51,9 @@ type Config struct {
 	Stream *Stream
 	// Units yields what becomes of the other units of this machine; may be nil.
 	Units <-chan UnitEvent
+	// Misses returns which vantage another one of this site says, in the store, to hear no
+	// more; may be nil.
+	Misses func(vantage string) string
 	// Machines hears the other machines of this site; may be nil. The agent runs it.
 	Machines *Machines
 	// Fit looks at this machine, each second (Fitness.Look); nil: nobody does.
@@ -81,6 +84,7 @@ type Agent struct {
 	ballot   ballot
 	clusters map[placement.ClusterID]*cluster
 	sites    map[uint16]string           // of the peers, by NodeID
+	states   map[uint16]detect.State     // of the peers
 	paths    map[uint16]brokenPath       // which may be told soon
 	told     map[placement.ClusterID]int // how often a vote was told since it was cast
 	votes    int                         // how often votes were repeated
@@ -90,6 +94,7 @@ type Agent struct {
 	met      chan Encounter
 	demand   demand
 	services atomic.Pointer[[]ServiceUse]
+	ended    atomic.Pointer[[]netip.AddrPort]
 	report   atomic.Pointer[placement.HealthStats]
 }
 
@@ -108,9 +113,10 @@ func New(cfg Config) *Agent {
 		ballot:   newBallot(cfg),
 		clusters: make(map[placement.ClusterID]*cluster),
 		sites:    make(map[uint16]string),
+		states:   make(map[uint16]detect.State),
 		paths:    make(map[uint16]brokenPath),
 		told:     make(map[placement.ClusterID]int),
-		home:     home{returns: make(returns)},
+		home:     home{returns: make(returns), ended: make(map[string][]netip.AddrPort)},
 		update:   make(chan inputs, 1),
 		met:      make(chan Encounter, 64),
 		demand:   newDemand()}

@@ -88,7 +88,7 @@ func (c beatCounts) Describe(to chan<- *prometheus.Desc) {
 
 // Collect reads them.
 func (c beatCounts) Collect(to chan<- prometheus.Metric) {
-	for _, n := range c.link.Counts() {
+	for _, n := range bySite(c.link.Counts()) {
 		name := n.Name
 		if name == "" {
 			name = "unknown"
@@ -105,6 +105,23 @@ func (c beatCounts) Collect(to chan<- prometheus.Metric) {
 			}
 		}
 	}
+}
+
+// bySite sums up what was counted of the nodes of one site; they come by name. A site is
+// as suspect as the node that is heard best.
+func bySite(all []detect.Counts) (out []detect.Counts) {
+	for _, n := range all {
+		if len(out) == 0 || out[len(out)-1].Name != n.Name {
+			out = append(out, n)
+			continue
+		}
+		sum := &out[len(out)-1]
+		for r := range n.In {
+			sum.In[r], sum.Out[r] = sum.In[r]+n.In[r], sum.Out[r]+n.Out[r]
+		}
+		sum.Octets, sum.Suspicion = sum.Octets+n.Octets, min(sum.Suspicion, n.Suspicion)
+	}
+	return out
 }
 
 // looked counts a look at a target.
