@@ -15,7 +15,7 @@ import (
 
 func (a *app) checksCommand() *cobra.Command {
 	var now lookNow
-	cmd := &cobra.Command{Use: "checks [SITE]", Short: "The last look of each check, failed ones first; with --now, a fresh look", Args: args(cobra.MaximumNArgs(1)), ValidArgsFunction: a.completeSites,
+	cmd := &cobra.Command{Use: "checks [SITE[/CLUSTER]]", Short: "The last look of each check, failed ones first; with --now, a fresh look", Args: args(cobra.MaximumNArgs(1)), ValidArgsFunction: a.completeSites,
 		Long: `The last look of each check, failed ones first. With --now every vantage of the
 site, or of all sites, looks at once; SITE/CLUSTER and --check narrow that. Such a
 look counts as any other, once. Ends with 0 when all passed, 6 when one did not,
