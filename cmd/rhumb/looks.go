@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -37,6 +36,10 @@ func newLookDesk(u *unit) *lookDesk {
 // asks in a loop gets the answer that is under way.
 const sameWithin = 3 * time.Second
 
+// looksStand is how many requests may stand at once in the fleet: each is written to the
+// store by everybody whom it concerns.
+const looksStand = 32
+
 // LookNow asks all vantages by the store; while that is away, or is a file, the one of
 // this machine alone.
 func (d *lookDesk) LookNow(ctx context.Context, r placement.LookRequest) (placement.LookRequest, error) {
@@ -45,6 +48,9 @@ func (d *lookDesk) LookNow(ctx context.Context, r placement.LookRequest) (placem
 		if s := &standing[i]; s.Same(&r) && r.At.Sub(s.At) < sameWithin {
 			return *s, nil
 		}
+	}
+	if len(standing) >= looksStand {
+		return r, fmt.Errorf("%w: %d looks on demand stand; each does for a minute", api.ErrBusy, len(standing))
 	}
 	r.ID = strconv.FormatInt(r.At.UnixNano(), 36) + "-" + d.u.cfg.Node.Name
 	if d.u.views.view().Connected && !d.u.alone() {
@@ -60,13 +66,11 @@ func (d *lookDesk) LookNow(ctx context.Context, r placement.LookRequest) (placem
 	d.local = append(d.local, r)
 	d.mu.Unlock()
 	if !d.take(r) {
-		err = errBusy
+		err = api.ErrBusy
 	}
 	d.tell(&r, err)
 	return r, err
 }
-
-var errBusy = errors.New("too many looks are asked for at once")
 
 // tell writes an event: who asked for what.
 func (d *lookDesk) tell(r *placement.LookRequest, err error) {

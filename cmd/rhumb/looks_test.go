@@ -121,6 +121,12 @@ func TestLookDesk(t *testing.T) {
 	if looks, looked := d.seen(); err != nil || len(looks) != 1 || len(looked) != 1 || looked[0].Request != own.ID {
 		t.Errorf("with the store away: %+v %+v, %v; want an answer of this machine's own", looks, looked, err)
 	}
+	crowd := make([]placement.LookRequest, looksStand)
+	u.views.publish(&store.View{Inventory: u.views.view().Inventory, Looks: crowd, Connected: true})
+	if _, err := d.LookNow(t.Context(), placement.LookRequest{Check: "web", At: r.At}); !errors.Is(err, api.ErrBusy) {
+		t.Errorf("the %dth at once: %v", looksStand+1, err)
+	}
+	u.views.publish(&store.View{Inventory: u.views.view().Inventory})
 	d.now = nil
 	r.Site = "nyc1"
 	if _, err := d.LookNow(t.Context(), r); !errors.Is(err, api.ErrUnavailable) {
