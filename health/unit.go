@@ -67,7 +67,7 @@ const (
 	// not waited for.
 	restartWithin = 1500 * time.Millisecond
 	spareEvery    = 10 * time.Second
-	spareTick     = 50 * time.Millisecond
+	spareTick     = 20 * time.Millisecond
 )
 
 // Units watches the other units of this machine: each connects to a unix socket,
