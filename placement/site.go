@@ -31,6 +31,8 @@ type Site struct {
 	Domains []string `json:"domains,omitempty"`
 	// Beat is where its health role hears the heartbeats of other sites.
 	Beat netip.AddrPort `json:"beat"`
+	// SecondBeat is where the health role of a second machine hears them.
+	SecondBeat netip.AddrPort `json:"second_beat,omitzero"`
 	// Edge is the unicast address for session control and the tunnel.
 	Edge netip.AddrPort `json:"edge"`
 	// QUICID is the server id, in hexadecimal digits, that the site's QUIC servers
@@ -43,6 +45,27 @@ type Site struct {
 	// it carries the public key from which pair keys for beats and tunnel come.
 	Identity string    `json:"identity,omitempty"`
 	Clusters []Cluster `json:"clusters"`
+}
+
+// secondNode is set in the number of a site's second machine among those that beat;
+// sites with one have numbers below it.
+const secondNode = 1 << 15
+
+// BeatNode is a machine of a site that beats.
+type BeatNode struct {
+	Number uint16 // unique in the fleet
+	Addr   netip.AddrPort
+}
+
+// BeatNodes are the machines of a site that beat: none, one or two.
+func (s *Site) BeatNodes() (out []BeatNode) {
+	if s.Beat.IsValid() {
+		out = append(out, BeatNode{s.Number, s.Beat})
+	}
+	if s.Beat.IsValid() && s.SecondBeat.IsValid() {
+		out = append(out, BeatNode{s.Number | secondNode, s.SecondBeat})
+	}
+	return out
 }
 
 // Domain returns the failure domain in which the site's vantage votes. Sites with

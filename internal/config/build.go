@@ -191,7 +191,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}
 	out := placement.Site{Name: name, City: s.City, Region: or(s.Region, name), Number: s.Number,
-		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge, QUICID: s.QUICID, Relay: d.relay(at, s.Relay)}
+		Domains: s.Domains, Beat: s.Beat, SecondBeat: s.Second, Edge: s.Edge, QUICID: s.QUICID, Relay: d.relay(at, s.Relay)}
 	if s.At == nil {
 		d.fail(at, "needs a position: at: [latitude, longitude]")
 	} else {
@@ -200,6 +200,9 @@ func (b *builder) site(d *document, name string, s siteFile) {
 	}
 	if s.Number == 0 {
 		d.fail(at, "needs a number (1..65535): it marks the site's routes")
+	}
+	if s.Second.IsValid() && (!s.Beat.IsValid() || s.Second == s.Beat) {
+		d.fail(append(at, "second_beat"), "is that of a second machine: the first has another one, beat")
 	}
 	if s.Identity != "" {
 		pem, err := b.read(resolve(d.dir, s.Identity))
