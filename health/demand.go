@@ -116,8 +116,11 @@ func (a *Agent) answer(id lookID, c *cluster, began time.Time) {
 		if earliest, waits := e.waiting[id]; !waits || began.Before(earliest) {
 			continue
 		}
-		delete(e.waiting, id)
 		ad := c.find(id.addr)
+		if ad == nil || ad.part(id.check) == nil {
+			continue // no longer watched: closeErrands gives up on it
+		}
+		delete(e.waiting, id)
 		e.answer.Add(ad.part(id.check).fresh(id.object, ad))
 		a.progress(e)
 	}

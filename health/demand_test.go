@@ -18,6 +18,7 @@ type asking struct {
 	bad     atomic.Bool
 	answers []placement.LookAnswer // of the last request
 	votes   *box
+	stop    func() // ends the agent's loop: what is the loop's is the test's from then on
 }
 
 func ask(t *testing.T, test func(a *asking)) {
@@ -34,10 +35,10 @@ func ask(t *testing.T, test func(a *asking)) {
 		a.agent.take(s, inputs{probes: []Probe{{Object: tg.Object, Targets: []Target{tg}}}})
 		done := make(chan struct{})
 		go func() { defer close(done); a.agent.loop(ctx, s, results, nil) }()
+		a.stop = func() { cancel(); <-done }
 		time.Sleep(10 * time.Minute)
 		test(a)
-		cancel()
-		<-done
+		a.stop()
 		s.wait()
 	})
 }
@@ -113,10 +114,10 @@ func TestDemandsMeet(t *testing.T) {
 // TestDemandEnds: a target that is taken away keeps nobody waiting.
 func TestDemandEnds(t *testing.T) {
 	ask(t, func(a *asking) {
+		a.stop()
 		a.agent.ask(errand{request: placement.LookRequest{ID: "1"}, tell: func(x placement.LookAnswer) { a.answers = append(a.answers, x) }}, func(lookID) {}, time.Now())
 		a.agent.clusters[placement.ClusterID{Site: "ams1", Name: "web"}].addresses[0].addr = netip.MustParseAddrPort("192.0.2.99:80")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		a.agent.closeErrands(time.Now())
 		if last := a.answers[len(a.answers)-1]; last.Open != 0 || last.Total != 0 {
 			t.Errorf("still open: %+v", last)
 		}
