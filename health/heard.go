@@ -49,23 +49,11 @@ func (s *HearingStream) Tell(list []placement.Hearing) {
 
 // Run serves clients until the context ends. A socket left behind is replaced.
 func (s *HearingStream) Run(ctx context.Context) error {
-	return serveUnix(ctx, s.path, "hearing stream", s.log, func(c net.Conn) { s.serve(ctx, c) })
+	return serveUnix(ctx, s.path, "hearing stream", s.log, untilGone(ctx, s.serve))
 }
 
 // serve writes lists to a client until it goes or the context ends.
 func (s *HearingStream) serve(ctx context.Context, conn net.Conn) {
-	ctx, cancel := context.WithCancel(ctx)
-	var watch sync.WaitGroup
-	defer watch.Wait() // runs last: the connection is closed by then
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	defer conn.Close()
-	watch.Go(func() { // a client says nothing; its end is seen by reading
-		defer cancel()
-		var one [1]byte
-		conn.Read(one[:])
-	})
 	lists := s.join()
 	defer s.leave(lists)
 	enc := json.NewEncoder(conn)
