@@ -65,7 +65,8 @@ func (g *gate) begin(b *guard) {
 		return
 	}
 	s := &g.supply
-	s.now, s.made, s.pressure = b.now.UnixNano(), 0, pressure(b.full, b.since, b.now)
+	s.now, s.pressure = b.now.UnixNano(), pressure(b.full, b.since, b.now)
+	s.read()
 	g.over = overloaded(g.shared.shed.Load(), s.now)
 	g.strained = g.over || s.pressure > 0 || s.signatures.debt(s.now)+batchSize*s.signatures.step >= strainedAt
 }

@@ -1,6 +1,7 @@
 package authdns
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -58,7 +59,7 @@ type supply struct {
 	now                 int64 // nanoseconds of Unix
 	// pressure says for how many steps the socket has not run dry.
 	pressure int
-	// made counts what was made since the socket was last read.
+	// made counts what was made, less what each read of the socket has made up for.
 	made int
 }
 
@@ -67,20 +68,32 @@ type supply struct {
 // need it, and the others what is left of it.
 var signLimits = [...]int64{classCookie: whole, classKnown: whole * 7 / 8, classOther: whole / 2, classAttack: whole / 4}
 
-// makeLimits say how many replies of a class and those above it are made between two
-// reads of a socket that does not run dry, at the first step of pressure. Each further
-// step halves them, down to an eighth: what is left goes to reading.
-var makeLimits = [...]int{classCookie: batchSize, classKnown: batchSize / 2, classOther: batchSize / 4, classAttack: batchSize / 16}
+// makeLimits say up to what count a class and those above it have replies made between
+// reads of a socket that does not run dry. Each step of pressure after the first halves
+// it, down to an eighth, for those of whom nothing good is known: what is left goes to
+// reading. The good ones keep theirs whole, which is some milliseconds' work, for they
+// come in bursts, and are held to what the reads make up for.
+var makeLimits = [...]int{classCookie: 4 * batchSize, classKnown: 3 * batchSize, classOther: batchSize / 4, classAttack: batchSize / 16}
+
+// read is told of each read of the socket: it makes up for as many replies as one may
+// lead to in the long run, fewer the longer the socket has not run dry.
+func (s *supply) read() { s.made = max(s.made-batchSize>>steps(s.pressure), 0) }
+
+// steps is how often pressure halves what may be made.
+func steps(pressure int) int { return min(max(pressure-1, 0), 3) }
 
 // sign takes a signature for a name that does not exist.
 func (s *supply) sign() bool { return s.signatures.take(s.now) }
 
-// makes is how many replies of a class are made between two reads of the socket.
+// makes is up to what count replies of a class are made.
 func makes(c rank, pressure int) int {
-	if pressure <= 0 {
-		return batchSize
+	switch {
+	case pressure <= 0:
+		return math.MaxInt
+	case c < classOther:
+		return makeLimits[c]
 	}
-	return makeLimits[c] >> min(pressure-1, 3)
+	return makeLimits[c] >> steps(pressure)
 }
 
 // fate decides about a plea.

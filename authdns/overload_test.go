@@ -35,7 +35,10 @@ func TestFate(t *testing.T) {
 		{"pressed: known", plea{class: classKnown}, 0, 0, 1, batchSize / 4, fateServe},
 		{"pressed for long", plea{class: classOther}, 0, 0, 99, 1, fateTruncate},
 		{"pressed for long: the attacked name", plea{class: classAttack}, 0, 0, 99, 0, fateTruncate},
-		{"pressed for long: a cookie", plea{class: classCookie, cookie: cookieGood}, 0, 0, 99, batchSize/8 - 1, fateServe},
+		{"pressed for long: known, beside others as good", plea{class: classKnown}, 0, 0, 99, 3*batchSize - 1, fateServe},
+		{"pressed for long: too many known", plea{class: classKnown}, 0, 0, 99, 3 * batchSize, fateTruncate},
+		{"pressed for long: a cookie", plea{class: classCookie, cookie: cookieGood}, 0, 0, 99, 3 * batchSize, fateServe},
+		{"pressed for long: too many cookies", plea{class: classCookie, cookie: cookieGood}, 0, 0, 99, 4 * batchSize, fateTruncate},
 	} {
 		s := supply{signatures: newPurse(1000), returns: newPurse(1000), now: now, pressure: c.pressure, made: c.made}
 		s.signatures.paid.Store(now + c.debt)
@@ -51,7 +54,7 @@ func TestClassesAreOrdered(t *testing.T) {
 	const now = int64(1e18)
 	for debt := int64(0); debt <= whole; debt += whole / 32 {
 		for pressure := range 6 {
-			for made := range batchSize {
+			for made := range 5 * batchSize {
 				served := true
 				for c := classCookie; c <= classAttack; c++ {
 					s := supply{signatures: newPurse(100), returns: newPurse(100), now: now, pressure: pressure, made: made}
@@ -63,6 +66,42 @@ func TestClassesAreOrdered(t *testing.T) {
 					served = is
 				}
 			}
+		}
+	}
+}
+
+// TestReadsAreKept: the longer a socket does not run dry, the fewer replies each read of
+// it leads to, even for the best; and a burst of the good ones between quiet reads is
+// served whole.
+func TestReadsAreKept(t *testing.T) {
+	const now, reads = int64(1e18), 1000
+	for pressure, want := range []int{0: batchSize, 1: batchSize, 2: batchSize / 2, 3: batchSize / 4, 4: batchSize / 8, 9: batchSize / 8} {
+		if want == 0 {
+			continue
+		}
+		s := supply{signatures: newPurse(1e6), returns: newPurse(1e6), now: now, pressure: pressure}
+		batch := func(c rank, n int) (served int) {
+			s.read()
+			for range n {
+				if s.fate(plea{class: c}) == fateServe {
+					s.made++
+					served++
+				}
+			}
+			return served
+		}
+		made := 0
+		for range reads {
+			made += batch(classCookie, batchSize)
+		}
+		if over := made - want*reads; over < 0 || over > 4*batchSize {
+			t.Errorf("pressure %d: %d made in %d reads, want %d a read and %d at once", pressure, made, reads, want, 4*batchSize)
+		}
+		for range reads {
+			batch(classKnown, 1)
+		}
+		if got := batch(classCookie, batchSize) + batch(classKnown, batchSize); got != 2*batchSize {
+			t.Errorf("pressure %d: %d of a burst of %d made", pressure, got, 2*batchSize)
 		}
 	}
 }
