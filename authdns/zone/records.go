@@ -141,11 +141,6 @@ func (z *Zone) Plus(rrs []dns.RR) *Zone {
 
 // place puts a record into its set without a look at the others.
 func (n *node) place(rr dns.RR) {
-	t := rr.Header().Rrtype
-	if s := n.set(t); s != nil {
-		s.RRs = append(s.RRs, rr)
-		return
-	}
-	i, _ := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
-	n.sets = slices.Insert(n.sets, i, RRset{Type: t, RRs: []dns.RR{rr}})
+	s := n.open(rr.Header().Rrtype)
+	s.RRs = append(s.RRs, rr)
 }

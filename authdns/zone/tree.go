@@ -45,63 +45,93 @@ type node struct {
 
 // set returns the RRset of a type, or nil.
 func (n *node) set(t uint16) *RRset {
-	i, ok := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
+	i, ok := n.find(t)
 	if !ok {
 		return nil
 	}
 	return &n.sets[i]
 }
 
-// add puts a record into its RRset. Duplicates are dropped, and the lowest TTL
-// of an RRset holds for all of it (RFC 2181 section 5.2). Signatures are no RRset:
-// each has the TTL of what it covers (RFC 4034 section 3).
-func (n *node) add(rr dns.RR) (added bool) {
-	t := rr.Header().Rrtype
-	i, ok := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
+// open returns the RRset of a type, making an empty one where there is none.
+func (n *node) open(t uint16) *RRset {
+	i, ok := n.find(t)
 	if !ok {
 		n.sets = slices.Insert(n.sets, i, RRset{Type: t})
 	}
-	s := &n.sets[i]
+	return &n.sets[i]
+}
+
+// find returns where the RRset of a type stands, or would.
+func (n *node) find(t uint16) (int, bool) {
+	return slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
+}
+
+// add puts a record of its type into an RRset. Duplicates are dropped, and the lowest TTL
+// of an RRset holds for all of it (RFC 2181 section 5.2). Signatures are no RRset:
+// each has the TTL of what it covers (RFC 4034 section 3).
+func (s *RRset) add(rr dns.RR) (added bool) {
 	if slices.ContainsFunc(s.RRs, func(o dns.RR) bool { return dns.IsDuplicate(o, rr) }) {
 		return false
 	}
 	s.RRs = append(s.RRs, rr)
-	if t == dns.TypeRRSIG {
+	if s.Type == dns.TypeRRSIG {
 		return true
 	}
-	ttl := min(rr.Header().Ttl, s.RRs[0].Header().Ttl)
-	for _, o := range s.RRs {
-		o.Header().Ttl = ttl
+	if ttl, first := rr.Header().Ttl, s.RRs[0].Header().Ttl; ttl != first {
+		for _, o := range s.RRs {
+			o.Header().Ttl = min(ttl, first)
+		}
 	}
 	return true
 }
 
-// labels returns the labels of name below origin, the topmost first; ok is
-// false when name does not lie in the zone. Both are in canonical form.
-func labels(name, origin string) (out []string, ok bool) {
-	if name == origin {
-		return nil, true
+// within returns what stands before origin in a name, without the dot between them; ok
+// is false for a name that does not lie in the zone. Both are in canonical form.
+func within(name, origin string) (rest string, ok bool) {
+	at := len(name) - len(origin)
+	switch {
+	case at < 0 || name[at:] != origin:
+		return "", false
+	case at == 0:
+		return "", true
+	case origin == ".":
+		return name[:at], true
+	case name[at-1] != '.' || escaped(name, at-1):
+		return "", false
 	}
-	if !dns.IsSubDomain(origin, name) {
-		return nil, false
+	return name[:at-1], true
+}
+
+// topmost cuts the last label off what stands before the origin.
+func topmost(rest string) (label, left string) {
+	for i := len(rest) - 1; i >= 0; i-- {
+		if rest[i] == '.' && !escaped(rest, i) {
+			return rest[i+1:], rest[:i]
+		}
 	}
-	all := dns.SplitDomainName(name)
-	out = all[:len(all)-dns.CountLabel(origin)]
-	slices.Reverse(out)
-	return out, true
+	return rest, ""
+}
+
+// escaped tells whether an octet of a name is escaped: an odd number of backslashes
+// stands before it.
+func escaped(name string, i int) bool {
+	n := 0
+	for n < i && name[i-1-n] == '\\' {
+		n++
+	}
+	return n%2 == 1
 }
 
 // node returns the node of a name whatever lies above it, or nil.
 func (z *Zone) node(name string) *node {
-	path, ok := labels(name, z.Origin)
+	rest, ok := within(name, z.Origin)
+	n := z.root
 	if !ok {
 		return nil
 	}
-	n := z.root
-	for _, l := range path {
-		if n = n.kids[l]; n == nil {
-			return nil
-		}
+	for label := ""; rest != "" && n != nil; {
+		label, rest = topmost(rest)
+		n = n.kids[label]
 	}
 	return n
 }
@@ -154,14 +184,15 @@ func (z *Zone) With(marks []Mark) *Zone {
 	}
 	out.root = clone(z.root)
 	for i := range marks {
-		path, ok := labels(Canonical(marks[i].Name), z.Origin)
+		rest, ok := within(Canonical(marks[i].Name), z.Origin)
 		if !ok {
 			continue
 		}
 		n := out.root
-		for _, l := range path {
-			n.kids[l] = clone(n.kids[l])
-			n = n.kids[l]
+		for label := ""; rest != ""; {
+			label, rest = topmost(rest)
+			n.kids[label] = clone(n.kids[label])
+			n = n.kids[label]
 		}
 		n.mark = &marks[i]
 	}
