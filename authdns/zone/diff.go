@@ -14,36 +14,42 @@ type Change struct {
 // Diff compares the names with records of two versions; either may be nil.
 // The shrink rule judges Lost against the number of names there were.
 func Diff(old, new *Zone) Change {
-	before, after := old.Names(), new.Names()
-	return Change{Lost: without(before, after), Added: without(after, before)}
+	return Change{Lost: old.without(new), Added: new.without(old)}
 }
 
-// without returns the names of a that are not in b; both are sorted.
-func without(a, b []string) []string {
+// without returns the names with records which another version lacks, sorted.
+func (z *Zone) without(other *Zone) []string {
 	var out []string
-	for _, n := range a {
-		if _, ok := slices.BinarySearch(b, n); !ok {
-			out = append(out, n)
+	if z == nil {
+		return nil
+	}
+	var pair func(name string, n, o *node)
+	pair = func(name string, n, o *node) {
+		if n == o {
+			return // shared by With or Plus
+		}
+		if len(n.sets) > 0 && (o == nil || len(o.sets) == 0) {
+			out = append(out, name)
+		}
+		for l, k := range n.kids {
+			var ko *node
+			if o != nil {
+				ko = o.kids[l]
+			}
+			pair(k.name(l, name), k, ko)
 		}
 	}
+	if other == nil {
+		other = &Zone{}
+	}
+	pair(z.Origin, z.root, other.root)
+	slices.Sort(out)
 	return out
 }
 
 // Names returns the names which have records, glue included, sorted; none of a
 // nil Zone.
-func (z *Zone) Names() []string {
-	if z == nil {
-		return nil
-	}
-	out := make([]string, 0, z.Owners)
-	z.walk(func(name string, n *node, _ bool) {
-		if len(n.sets) > 0 {
-			out = append(out, name)
-		}
-	})
-	slices.Sort(out)
-	return out
-}
+func (z *Zone) Names() []string { return z.without(nil) }
 
 // walk visits every node, in no particular order; under tells that the node
 // lies below a cut.
@@ -53,10 +59,19 @@ func (z *Zone) walk(visit func(name string, n *node, under bool)) {
 		visit(name, n, under)
 		under = under || (n != z.root && n.cut())
 		for l, k := range n.kids {
-			down(join(l, name), k, under)
+			down(k.name(l, name), k, under)
 		}
 	}
 	down(z.Origin, z.root, false)
+}
+
+// name is the name of a node, by its label and the name above it. A record at hand has it
+// ready.
+func (n *node) name(label, above string) string {
+	if len(n.sets) > 0 {
+		return n.sets[0].RRs[0].Header().Name
+	}
+	return join(label, above)
 }
 
 // Shape says what a name means for those below it.
@@ -71,15 +86,17 @@ const (
 )
 
 // Visit calls visit for every name that is not below a cut, empty ones among
-// them, in no particular order, with the types that the file holds there.
+// them, in no particular order, with the types that the file holds there. The types are
+// good until visit returns.
 func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
+	var types []uint16
 	z.walk(func(name string, n *node, under bool) {
 		if under {
 			return
 		}
-		types := make([]uint16, len(n.sets))
+		types = types[:0]
 		for i := range n.sets {
-			types[i] = n.sets[i].Type
+			types = append(types, n.sets[i].Type)
 		}
 		shape := Plain
 		switch {

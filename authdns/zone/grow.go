@@ -34,6 +34,7 @@ func (z *Zone) Grown(rrs []dns.RR) *Zone {
 		}
 		if n.open(rr.Header().Rrtype).add(dns.Copy(rr)) {
 			out.Records++
+			out.Redirects = out.Redirects || rr.Header().Rrtype == dns.TypeDNAME
 		}
 	}
 	return out

@@ -88,6 +88,7 @@ type loader struct {
 	// with noting, all.
 	at     map[dns.RR]place
 	noting bool
+	signs  bool // a record is there for the sake of DNSSEC
 }
 
 func newLoader(file, origin string, text []byte) *loader {
@@ -178,6 +179,8 @@ func (l *loader) insert(rr dns.RR, rest string, p place) {
 	}
 	if s.add(rr) {
 		l.zone.Records++
+		l.zone.Redirects = l.zone.Redirects || s.Type == dns.TypeDNAME
+		l.signs = l.signs || signs(s.Type)
 		if l.noting || n == l.zone.root {
 			l.at[rr] = p
 		}

@@ -135,6 +135,7 @@ func (z *Zone) Plus(rrs []dns.RR) *Zone {
 		cleared[p] = true
 		n.place(rr)
 		out.Records++
+		out.Redirects = out.Redirects || p.t == dns.TypeDNAME
 	}
 	return out
 }

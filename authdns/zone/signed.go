@@ -31,6 +31,9 @@ func hashedName(rr dns.RR) bool {
 // checkSigned judges what the zone's owner has signed. All or nothing: a zone half
 // signed is a forgery to whoever validates, wherever the gap is met.
 func (l *loader) checkSigned() error {
+	if !l.signs {
+		return nil
+	}
 	sigs := l.zone.root.sigs(dns.TypeSOA)
 	if len(sigs) == 0 {
 		return l.checkUnsigned()

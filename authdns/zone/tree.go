@@ -34,6 +34,8 @@ type Zone struct {
 	// Records and Owners count the records and the names which have any, as the
 	// file holds them, marks excluded.
 	Records, Owners int
+	// Redirects is set where a record of the zone is a DNAME.
+	Redirects bool
 }
 
 // node is a name of the tree. The zero node is an empty non-terminal.
