@@ -188,7 +188,7 @@ func (r *plainReader) name(word []byte, lower bool) (name string, ok bool) {
 	label := 0
 	for _, c := range word {
 		switch {
-		case c == '@' || c == '\'' || c == '.' && label == 0:
+		case special(c) || c == '.' && label == 0:
 			return "", false
 		case c == '.':
 			label = 0

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -206,17 +205,34 @@ func (z *Zone) With(marks []Mark) *Zone {
 // from a message (RFC 4034 section 6.2). A name that cannot be packed comes
 // back in lower case only.
 func Canonical(name string) string {
-	name = dns.CanonicalName(name)
-	if !strings.ContainsRune(name, '\\') {
+	name = dns.Fqdn(name)
+	plain, lower := true, true
+	for i := range len(name) {
+		c := name[i]
+		plain = plain && !special(c)
+		lower = lower && (c < 'A' || c > 'Z')
+	}
+	if !plain {
+		buf := make([]byte, 255)
+		if _, err := dns.PackDomainName(name, buf, 0, nil, false); err == nil {
+			if s, _, err := dns.UnpackDomainName(buf, 0); err == nil {
+				name, lower = s, false
+			}
+		}
+	}
+	if lower {
 		return name
 	}
-	buf := make([]byte, 255)
-	if _, err := dns.PackDomainName(name, buf, 0, nil, false); err != nil {
-		return name
+	buf := []byte(name)
+	toLower(buf)
+	return string(buf)
+}
+
+// special tells whether an octet of a label is escaped, or escapes another.
+func special(c byte) bool {
+	switch c {
+	case '\\', '"', '\'', '(', ')', ';', '@':
+		return true
 	}
-	s, _, err := dns.UnpackDomainName(buf, 0)
-	if err != nil {
-		return name
-	}
-	return dns.CanonicalName(s)
+	return c <= ' ' || c > '~'
 }
