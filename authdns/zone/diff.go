@@ -23,26 +23,22 @@ func (z *Zone) without(other *Zone) []string {
 	if z == nil {
 		return nil
 	}
-	var pair func(name string, n, o *node)
-	pair = func(name string, n, o *node) {
+	var pair func(n, o *node)
+	pair = func(n, o *node) {
 		if n == o {
 			return // shared by With or Plus
 		}
 		if len(n.sets) > 0 && (o == nil || len(o.sets) == 0) {
-			out = append(out, name)
+			out = append(out, n.name)
 		}
-		for l, k := range n.kids {
-			var ko *node
-			if o != nil {
-				ko = o.kids[l]
-			}
-			pair(k.name(l, name), k, ko)
+		for _, k := range n.below() {
+			pair(k, o.kid(k.label()))
 		}
 	}
 	if other == nil {
 		other = &Zone{}
 	}
-	pair(z.Origin, z.root, other.root)
+	pair(z.root, other.root)
 	slices.Sort(out)
 	return out
 }
@@ -54,24 +50,15 @@ func (z *Zone) Names() []string { return z.without(nil) }
 // walk visits every node, in no particular order; under tells that the node
 // lies below a cut.
 func (z *Zone) walk(visit func(name string, n *node, under bool)) {
-	var down func(name string, n *node, under bool)
-	down = func(name string, n *node, under bool) {
-		visit(name, n, under)
+	var down func(n *node, under bool)
+	down = func(n *node, under bool) {
+		visit(n.name, n, under)
 		under = under || (n != z.root && n.cut())
-		for l, k := range n.kids {
-			down(k.name(l, name), k, under)
+		for _, k := range n.below() {
+			down(k, under)
 		}
 	}
-	down(z.Origin, z.root, false)
-}
-
-// name is the name of a node, by its label and the name above it. A record at hand has it
-// ready.
-func (n *node) name(label, above string) string {
-	if len(n.sets) > 0 {
-		return n.sets[0].RRs[0].Header().Name
-	}
-	return join(label, above)
+	down(z.root, false)
 }
 
 // Shape says what a name means for those below it.
@@ -104,7 +91,7 @@ func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
 			shape = Cut
 		case n.set(dns.TypeDNAME) != nil:
 			shape = Redirect
-		case n.kids["*"] != nil:
+		case n.kid("*") != nil:
 			shape = Wild
 		}
 		visit(name, types, shape)

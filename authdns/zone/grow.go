@@ -73,9 +73,9 @@ func (z *Zone) At(name string) Held {
 			return Held{}
 		}
 		label, rest = topmost(rest)
-		kid := n.kids[label]
+		kid := n.kid(label)
 		if kid == nil {
-			w := n.kids["*"]
+			w := n.kid("*")
 			if w == nil {
 				return Held{}
 			}

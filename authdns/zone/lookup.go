@@ -50,7 +50,7 @@ func (z *Zone) Lookup(name string, qtype uint16) Result {
 			return Result{Kind: DNAME, Owner: behind(name, rest), RRs: s.RRs}
 		}
 		label, rest = topmost(rest)
-		kid := n.kids[label]
+		kid := n.kid(label)
 		if kid == nil {
 			return n.synthesize(name, qtype)
 		}
@@ -83,7 +83,7 @@ func (n *node) delegation(owner string) Result {
 // synthesize answers from the wildcard of the closest encloser, which blocks
 // every wildcard above it (RFC 4592 section 2.2).
 func (n *node) synthesize(name string, qtype uint16) Result {
-	w := n.kids["*"]
+	w := n.kid("*")
 	if w == nil {
 		return Result{Kind: NXDomain, Owner: name}
 	}

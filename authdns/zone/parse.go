@@ -92,7 +92,7 @@ type loader struct {
 }
 
 func newLoader(file, origin string, text []byte) *loader {
-	return &loader{file: file, zone: &Zone{Origin: origin, root: &node{}, shade: &node{}}, text: text, line: 1,
+	return &loader{file: file, zone: &Zone{Origin: origin, root: &node{name: origin}, shade: &node{name: origin}}, text: text, line: 1,
 		plain: plainReader{context: context{origin: origin}}, at: make(map[dns.RR]place)}
 }
 
@@ -165,7 +165,7 @@ func (l *loader) insert(rr dns.RR, rest string, p place) {
 	}
 	for label := ""; rest != ""; {
 		label, rest = topmost(rest)
-		n = l.child(n, label)
+		n = l.child(n, label, behind(rr.Header().Name, rest))
 	}
 	if len(n.sets) == 0 {
 		n.sets = l.sets.one()[:0]
@@ -188,14 +188,14 @@ func (l *loader) insert(rr dns.RR, rest string, p place) {
 }
 
 // child returns the node of a label, making it where there is none.
-func (l *loader) child(n *node, label string) *node {
-	k := n.kids[label]
+func (l *loader) child(n *node, label, name string) *node {
+	k := n.kid(label)
 	if k == nil {
 		if n.kids == nil {
-			n.kids = make(map[string]*node)
+			n.kids = &family{}
 		}
-		k = l.nodes.put(node{})
-		n.kids[label] = k
+		k = l.nodes.put(node{name: name})
+		n.kids.add(k)
 	}
 	return k
 }
@@ -276,7 +276,7 @@ func (l *loader) checkNode(name string, n *node, under bool) *Error {
 		if len(s.RRs) > 1 {
 			return l.errorf(l.at[s.RRs[1]], "%s: a second DNAME", name)
 		}
-		if len(n.kids) > 0 {
+		if n.kids != nil {
 			return l.errorf(l.at[s.RRs[0]], "%s: DNAME with names below it (RFC 6672 section 2.4)", name)
 		}
 	}

@@ -185,10 +185,11 @@ func (z *Zone) encloser(name string) (encloser string, exact bool) {
 	n := z.root
 	for rest != "" {
 		label, left := topmost(rest)
-		if n.kids[label] == nil {
+		kid := n.kid(label)
+		if kid == nil {
 			return behind(name, rest), false
 		}
-		n, rest = n.kids[label], left
+		n, rest = kid, left
 	}
 	return name, true
 }

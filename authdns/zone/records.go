@@ -2,8 +2,8 @@ package zone
 
 import (
 	"iter"
-	"maps"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -27,12 +27,17 @@ func (n *node) all(yield func(dns.RR) bool) bool {
 			}
 		}
 	}
-	for _, l := range slices.Sorted(maps.Keys(n.kids)) {
-		if !n.kids[l].all(yield) {
+	for _, k := range n.sorted() {
+		if !k.all(yield) {
 			return false
 		}
 	}
 	return true
+}
+
+// sorted returns the nodes right below one by label.
+func (n *node) sorted() []*node {
+	return slices.SortedFunc(slices.Values(n.below()), func(a, b *node) int { return strings.Compare(a.label(), b.label()) })
 }
 
 // Changes returns the records, without the SOA, by which two versions differ:
@@ -61,15 +66,13 @@ func (d *differ) nodes(old, next *node) {
 		next = &none
 	}
 	d.sets(old, next)
-	labels := slices.Collect(maps.Keys(old.kids))
-	for l := range next.kids {
-		if old.kids[l] == nil {
-			labels = append(labels, l)
-		}
+	for _, k := range old.below() {
+		d.nodes(k, next.kid(k.label()))
 	}
-	slices.Sort(labels)
-	for _, l := range labels {
-		d.nodes(old.kids[l], next.kids[l])
+	for _, k := range next.below() {
+		if l := k.label(); old.kid(l) == nil {
+			d.nodes(nil, k)
+		}
 	}
 }
 

@@ -39,8 +39,9 @@ type Zone struct {
 
 // node is a name of the tree. The zero node is an empty non-terminal.
 type node struct {
+	name string
 	sets []RRset // in order of type
-	kids map[string]*node
+	kids *family // nil for none
 	mark *Mark
 }
 
@@ -132,7 +133,7 @@ func (z *Zone) node(name string) *node {
 	}
 	for label := ""; rest != "" && n != nil; {
 		label, rest = topmost(rest)
-		n = n.kids[label]
+		n = n.kid(label)
 	}
 	return n
 }
@@ -166,34 +167,32 @@ func (z *Zone) SOA() *dns.SOA { return z.root.set(dns.TypeSOA).RRs[0].(*dns.SOA)
 func (z *Zone) With(marks []Mark) *Zone {
 	out := *z
 	fresh := make(map[*node]bool)
-	clone := func(n *node) *node {
-		if n == nil {
-			n = &node{}
-		} else if !fresh[n] {
+	own := func(n *node) *node {
+		if !fresh[n] {
 			c := *n
-			c.kids = make(map[string]*node, len(n.kids)+1)
-			for l, k := range n.kids {
-				c.kids[l] = k
-			}
+			c.kids = n.kids.clone()
 			n = &c
+			fresh[n] = true
 		}
-		if n.kids == nil {
-			n.kids = make(map[string]*node)
-		}
-		fresh[n] = true
 		return n
 	}
-	out.root = clone(z.root)
+	out.root = own(z.root)
 	for i := range marks {
-		rest, ok := within(Canonical(marks[i].Name), z.Origin)
+		name := Canonical(marks[i].Name)
+		rest, ok := within(name, z.Origin)
 		if !ok {
 			continue
 		}
 		n := out.root
 		for label := ""; rest != ""; {
 			label, rest = topmost(rest)
-			n.kids[label] = clone(n.kids[label])
-			n = n.kids[label]
+			at := n.kids.place(label)
+			if at < 0 {
+				at = len(n.kids.nodes)
+				n.kids.add(&node{name: behind(name, rest)})
+			}
+			n.kids.nodes[at] = own(n.kids.nodes[at])
+			n = n.kids.nodes[at]
 		}
 		n.mark = &marks[i]
 	}
