@@ -61,9 +61,9 @@ func (q *quickZone) add() (lacks uint32) {
 	q.denial = q.quickNegative(q.z, q.spelt.below1(), zone.NXDomain)
 	lacks = q.b.Spare(q.quickNegative(q.z, q.spelt.below1(), zone.NoData))
 	q.b.Grow(2 * q.z.zone.Owners) // what is below a name, and a type
-	q.z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
+	q.z.zone.Visit(func(owner string, types []uint16, mark any, shape zone.Shape) {
 		if q.own(owner) {
-			q.name(owner, types, shape)
+			q.name(owner, types, mark, shape)
 		}
 	})
 	q.spelt.leave(q.b, q.tag, q.own)
@@ -71,7 +71,7 @@ func (q *quickZone) add() (lacks uint32) {
 }
 
 // name adds those of one name, and of what is below it.
-func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
+func (q *quickZone) name(owner string, types []uint16, mark any, shape zone.Shape) {
 	at := q.scratch.wireName(owner)
 	if shape == zone.Cut {
 		q.b.AddSuffix(at, q.tag, false)
@@ -79,7 +79,7 @@ func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
 		return
 	}
 	plain := shape == zone.Plain && !q.spelt.takes(owner)
-	whole := plain && q.shares(owner, types)
+	whole := plain && mark == nil && q.shares(owner, types)
 	q.b.AddSuffix(at, q.tag, whole)
 	if plain && (!q.z.zone.Redirects || q.z.denies(owner)) {
 		q.b.Reply(q.denial)
@@ -89,13 +89,14 @@ func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
 	if q.z.validated() {
 		q.b.Reply(nil) // the signed one is of each name
 	}
-	q.types(owner, at, types, whole)
+	_, chosen := mark.(*steered)
+	q.types(owner, at, types, whole, chosen)
 }
 
-// shares tells whether a plain name says of all types that it has not what others say.
+// shares tells whether a plain name, over which nothing was laid, says of all types that it has not what others say.
 func (q *quickZone) shares(owner string, types []uint16) bool {
 	return !q.z.blind && !q.z.validated() && (q.z.refer == nil || owner != q.z.name) &&
-		!slices.Contains(types, dns.TypeCNAME) && q.z.zone.Mark(owner) == nil
+		!slices.Contains(types, dns.TypeCNAME)
 }
 
 // cut adds the referrals of a delegation.
@@ -181,12 +182,11 @@ func join(label, name string) string {
 }
 
 // types adds the replies of one name, which at is in a message. A whole one has an entry
-// of each type in the file, others of what is asked most besides.
-func (q *quickZone) types(owner string, at []byte, types []uint16, whole bool) {
-	chosen := false
+// of each type in the file, others of what is asked most besides. Addresses that are
+// chosen have none.
+func (q *quickZone) types(owner string, at []byte, types []uint16, whole, chosen bool) {
 	if !whole {
 		types = askedTypes(types)
-		_, chosen = q.z.zone.Mark(owner).(*steered)
 	}
 	for _, t := range types {
 		if q.z.refer != nil && t == dns.TypeNS && owner == q.z.name {

@@ -73,9 +73,9 @@ const (
 )
 
 // Visit calls visit for every name that is not below a cut, empty ones among
-// them, in no particular order, with the types that the file holds there. The types are
-// good until visit returns.
-func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
+// them, in no particular order, with the types that the file holds there, and what was
+// laid over it by With. The types are good until visit returns.
+func (z *Zone) Visit(visit func(name string, types []uint16, mark any, s Shape)) {
 	var types []uint16
 	z.walk(func(name string, n *node, under bool) {
 		if under {
@@ -94,7 +94,11 @@ func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
 		case n.kid("*") != nil:
 			shape = Wild
 		}
-		visit(name, types, shape)
+		var mark any
+		if n.mark != nil {
+			mark = n.mark.Value
+		}
+		visit(name, types, mark, shape)
 	})
 }
 

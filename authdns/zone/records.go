@@ -42,12 +42,23 @@ func (n *node) sorted() []*node {
 
 // Changes returns the records, without the SOA, by which two versions differ:
 // those that only the old one has, and those that only the new one has. A record
-// with another TTL is another record.
+// with another TTL is another record. They are copies, since those who remember what has
+// gone would otherwise keep whole versions that have gone with it.
 func Changes(old, next *Zone) (removed, added []dns.RR) {
 	d := differ{}
 	d.nodes(old.root, next.root)
 	d.nodes(old.shade, next.shade)
-	return d.removed, d.added
+	return alone(d.removed), alone(d.added)
+}
+
+// alone returns copies of records that share no memory with their zone, but for names
+// within them.
+func alone(rrs []dns.RR) []dns.RR {
+	for i, rr := range rrs {
+		rrs[i] = dns.Copy(rr)
+		rrs[i].Header().Name = strings.Clone(rr.Header().Name)
+	}
+	return rrs
 }
 
 // differ collects what two trees do not have in common.
