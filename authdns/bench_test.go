@@ -87,7 +87,7 @@ func BenchmarkLoad(b *testing.B) {
 		}{
 			{"parse", func() any { return zonesOf(b, src) }},
 			{"compile", func() any { return compile(self, zones, nil, nil) }},
-			{"serve", func() any { return served1(b, src) }},
+			{"serve", func() any { return serving(b, src) }},
 		} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, names), func(b *testing.B) {
 				b.ReportAllocs()
@@ -104,8 +104,8 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// served1 is a Server that has begun to serve one zone.
-func served1(b *testing.B, src Source) *Server {
+// serving is a Server that has begun to serve one zone.
+func serving(b *testing.B, src Source) *Server {
 	s, err := New(Config{})
 	if err != nil {
 		b.Fatal(err)
