@@ -59,17 +59,14 @@ type options struct {
 }
 
 // records returns records under another owner, in canonical form, and
-// with their TTL no higher than given. Those of a zone are shared, so one that has to be
-// changed for it is a copy; nobody may write to any of them later.
+// with their TTL no higher than given. They are copies: packing writes to a
+// record, and those of a zone are shared.
 func (r *reply) records(owner string, rrs []dns.RR, ttl uint32) []dns.RR {
 	out := make([]dns.RR, len(rrs))
 	for i, rr := range rrs {
-		if h := rr.Header(); h.Name != owner || h.Ttl > ttl {
-			rr = dns.Copy(rr)
-			h = rr.Header()
-			h.Name, h.Ttl = owner, min(h.Ttl, ttl)
-		}
-		out[i] = rr
+		out[i] = dns.Copy(rr)
+		h := out[i].Header()
+		h.Name, h.Ttl = owner, min(h.Ttl, ttl)
 	}
 	return out
 }

@@ -78,17 +78,22 @@ type loader struct {
 	text []byte // what is left of the file
 	line int    // that it begins with
 
-	plain  plainReader
-	packed [dns.MaxMsgSize]byte // room for one record
-	nodes  slab[node]
-	sets   slab[RRset]
-	rrs    slab[dns.RR]
+	plain plainReader
+	stock stock
+	room  []byte // for a packed record
 
 	// at tells where records stand, for the checks after reading: those of the apex, or,
 	// with noting, all.
 	at     map[dns.RR]place
 	noting bool
 	signs  bool // a record is there for the sake of DNSSEC
+}
+
+// stock is what trees are made of.
+type stock struct {
+	nodes slab[node]
+	sets  slab[RRset]
+	rrs   slab[dns.RR]
 }
 
 func newLoader(file, origin string, text []byte) *loader {
@@ -168,14 +173,14 @@ func (l *loader) insert(rr dns.RR, rest string, p place) {
 		n = l.child(n, label, behind(rr.Header().Name, rest))
 	}
 	if len(n.sets) == 0 {
-		n.sets = l.sets.one()[:0]
+		n.sets = l.stock.sets.one()[:0]
 		if !hashed {
 			l.zone.Owners++
 		}
 	}
 	s := n.open(rr.Header().Rrtype)
 	if s.RRs == nil {
-		s.RRs = l.rrs.one()[:0]
+		s.RRs = l.stock.rrs.one()[:0]
 	}
 	if s.add(rr) {
 		l.zone.Records++
@@ -194,7 +199,7 @@ func (l *loader) child(n *node, label, name string) *node {
 		if n.kids == nil {
 			n.kids = &family{}
 		}
-		k = l.nodes.put(node{name: name})
+		k = l.stock.nodes.put(node{name: name})
 		n.kids.add(k)
 	}
 	return k
@@ -207,7 +212,10 @@ func (l *loader) packable(rr dns.RR) error {
 	if size > dns.MaxMsgSize-512 {
 		return fmt.Errorf("%d octets do not fit into a message", size)
 	}
-	_, err := dns.PackRR(rr, l.packed[:size+256], 0, nil, false)
+	if len(l.room) < size+256 {
+		l.room = make([]byte, size+256)
+	}
+	_, err := dns.PackRR(rr, l.room, 0, nil, false)
 	return err
 }
 
