@@ -44,18 +44,18 @@ type watch struct {
 	faults    []string
 }
 
-// outcome is what an answer tells of belief: nothing, if there is none, as on a busy
+// belief is what an answer shows of it: nothing, if there is none, as on a busy
 // machine. Whether it was withheld for want of belief is in the resolver's log.
-type outcome uint8
+type belief uint8
 
 const (
-	unanswered outcome = iota
+	unanswered belief = iota
 	believing
 	doubting
 )
 
 // insist asks until there is an answer.
-func (v *watch) insist(ctx context.Context, who string, ask func() (string, outcome)) {
+func (v *watch) insist(ctx context.Context, who string, ask func() (string, belief)) {
 	for ctx.Err() == nil {
 		got, o := ask()
 		v.mu.Lock()
@@ -119,9 +119,9 @@ func (v *watch) askOn(ctx context.Context, t *testing.T, r *resolver, worker int
 			if strings.Contains(q, "%d") {
 				q = fmt.Sprintf(q, n)
 			}
-			v.insist(ctx, who, func() (string, outcome) {
+			v.insist(ctx, who, func() (string, belief) {
 				got := r.verdict(t, q)
-				return q + ": " + got, map[string]outcome{"NOERROR secure": believing, "NOERROR insecure": doubting}[got[:max(0, strings.LastIndex(got, " "))]]
+				return q + ": " + got, map[string]belief{"NOERROR secure": believing, "NOERROR insecure": doubting}[got[:max(0, strings.LastIndex(got, " "))]]
 			})
 		}
 		v.passed(who)
@@ -134,7 +134,7 @@ func (v *watch) delveOn(ctx context.Context, r *resolver, anchors string) {
 	v.joins("delv")
 	for ctx.Err() == nil {
 		for _, name := range []string{"www.demo.test.", "www.cdn.demo.test.", "alias.demo.test."} {
-			v.insist(ctx, "delv", func() (string, outcome) {
+			v.insist(ctx, "delv", func() (string, belief) {
 				out, _ := exec.CommandContext(ctx, "delv", "@127.0.0.1", "-p", fmt.Sprint(r.addr.Port()), "-a", anchors, "+root=.", name, "A").CombinedOutput()
 				switch said := string(out); {
 				case strings.Contains(said, "; fully validated"):
