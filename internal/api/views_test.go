@@ -160,6 +160,7 @@ func TestNotices(t *testing.T) {
 		"a lowering denied": {func(s *State) { s.Nodes[2].BGP.Routes[0].Refusal = &placement.Refusal{Rule: placement.RuleSlots} }, "RouteRefused", Warn},
 		"a wrong ROA":       {func(s *State) { s.Nodes[2].BGP.Routes[0].Origin = "invalid" }, "OriginInvalid", Page},
 		"a zone is broken":  {func(s *State) { s.Nodes[3].DNS.Zones[0].Error = "line 4" }, "ZoneNotServed", Warn},
+		"signatures end":    {func(s *State) { s.Nodes[3].DNS.Zones[0].Warning = "at noon" }, "ZoneSignaturesEnd", Warn},
 		"nobody announces": {func(s *State) {
 			for i := range 3 {
 				s.Nodes[i].BGP.Routes[0].Announced = placement.Withdrawn
@@ -214,6 +215,31 @@ func TestExplain(t *testing.T) {
 				t.Errorf("%q, want %q", got.Text, tt.want)
 			}
 		})
+	}
+}
+
+// TestExplainWithoutSubnet: where no client subnet counts, whoever is named stands there
+// as the resolver, and the answer holds for all that ask it.
+func TestExplainWithoutSubnet(t *testing.T) {
+	for name, change := range map[string]func(*placement.Inventory){
+		"of the fleet":  func(inv *placement.Inventory) { inv.ECS.Off = true },
+		"of the policy": func(inv *placement.Inventory) { inv.Policies[0].IgnoreECS = true },
+	} {
+		st := testState(t)
+		change(st.Snapshot.Inventory)
+		for _, req := range []ExplainRequest{
+			{Name: "www.cdn.demo.test", Client: "203.0.113.0/28"},
+			{Name: "www.cdn.demo.test", Client: "198.51.100.0/24", Resolver: "203.0.113.0"},
+		} {
+			got, err := Explain(st, req, noon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Client{From: "resolver", Resolver: netip.MustParseAddr("203.0.113.0"), Subnet: netip.MustParsePrefix("203.0.113.0/32")}
+			if got.Client != want || got.Answer.Scope.IsValid() {
+				t.Errorf("%s: client %+v, scope %v; want %+v and none", name, got.Client, got.Answer.Scope, want)
+			}
+		}
 	}
 }
 

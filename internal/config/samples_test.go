@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,11 @@ func readZone(origin, file string, data []byte) (ZoneInfo, error) {
 	if err != nil {
 		return ZoneInfo{}, err
 	}
-	return ZoneInfo{Names: z.Names(), Serial: z.Serial()}, nil
+	info := ZoneInfo{Names: z.Names(), Serial: z.Serial()}
+	if z.Signed != nil {
+		info.Signed = fmt.Sprintf("%s:%d", file, z.Signed.Line)
+	}
+	return info, nil
 }
 
 // TestGoodSamples: what is right loads.
@@ -58,6 +63,19 @@ func TestBadSamples(t *testing.T) {
 				t.Errorf("want reason %q, have:\n%v", want[1], err)
 			}
 		})
+	}
+}
+
+// TestIgnoreECS: a policy ignores client subnets where it says so.
+func TestIgnoreECS(t *testing.T) {
+	f, err := LoadFleet("testdata/good/local/fleet.yaml", readZone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"nearest": true, "referral": false} {
+		if p := f.Policy(name); p == nil || p.IgnoreECS != want {
+			t.Errorf("policy %s: %+v, want ignore_ecs %v", name, p, want)
+		}
 	}
 }
 
