@@ -43,7 +43,11 @@ var linters = []linter{
 			return [][]string{{"zonemaster-cli", "--hints", filepath.Join(dir, "root.hints"), "--no-ipv6", "--level", "INFO", "--raw", "--no-progress", zone}}
 		},
 		finding: regexp.MustCompile(`^\s*[\d.]+\s+(?:NOTICE|WARNING|ERROR|CRITICAL)\s+(?:\S+:)?([A-Z0-9_]+)`),
-		allowed: map[string]string{},
+		allowed: map[string]string{
+			"NAMESERVER_IP_PRIVATE_NETWORK": "this internet is on no public address",
+			"NAMESERVER_IP_WITHOUT_REVERSE": "nor has it a tree of reverse names",
+			"CN01_IPV6_DISABLED":            "by our own --no-ipv6",
+		},
 	},
 }
 
@@ -91,6 +95,10 @@ func TestLintersWhenSoaking(t *testing.T) {
 	}
 	settle(t)
 	w, dir := buildTidy(t, 0), t.TempDir()
+	// A resolver asks all from one address, by which it is referred and answered.
+	for _, server := range []string{rootAddr, rootAddr2, tldAddr, tldAddr2, "192.0.2.1", "192.0.2.2", "198.51.100.9", "198.51.100.73", "198.51.100.137"} {
+		run(t, "ip", "route", "replace", "local", server, "dev", "lo", "table", "local", "proto", "kernel", "scope", "host", "src", euResolver)
+	}
 	write(t, filepath.Join(dir, "root.key"), w.keys["."][0].Public.String()+"\n")
 	write(t, filepath.Join(dir, "root.hints"), ". 3600000 NS a.root.\n. 3600000 NS b.root.\na.root. 3600000 A "+rootAddr+"\nb.root. 3600000 A "+rootAddr2+"\n")
 	for i := range linters {

@@ -37,13 +37,18 @@ b.ns A ` + tldAddr2 + `
 demo NS a.ns.demo
 demo NS b.ns.demo
 a.ns.demo A 192.0.2.1
+a.ns.demo AAAA 2001:db8:53::1
 b.ns.demo A 192.0.2.2
+b.ns.demo AAAA 2001:db8:53::2
 `,
 	"demo.test.": `@ SOA a.ns hostmaster 1 14400 3600 1209600 3600
 @ NS a.ns
 @ NS b.ns
+@ MX 10 www
 a.ns A 192.0.2.1
+a.ns AAAA 2001:db8:53::1
 b.ns A 192.0.2.2
+b.ns AAAA 2001:db8:53::2
 www A 192.0.2.10
 alias CNAME www.cdn
 a.b.ent A 192.0.2.11
@@ -53,6 +58,7 @@ a.b.ent A 192.0.2.11
 	"cdn.demo.test.": `@ SOA ns-ams1 hostmaster.demo.test. 1 14400 3600 1209600 3600
 @ NS ns-ams1
 @ NS ns-nyc1
+@ MX 0 .
 ns-ams1 A 198.51.100.9
 ns-nyc1 A 198.51.100.73
 alias CNAME www
@@ -79,6 +85,7 @@ func buildTidy(t *testing.T, lag time.Duration) *tidy {
 	for _, a := range []string{rootAddr2, tldAddr, tldAddr2} {
 		run(t, "ip", "addr", "add", a+"/32", "dev", "lo")
 	}
+	run(t, "ip", "addr", "add", "2001:db8:53::2/128", "dev", "lo", "nodad")
 	w := &tidy{keys: make(map[string][]*dnssec.Key)}
 	w.lag.Store(int64(lag))
 	for name := range tidyFiles {
@@ -88,8 +95,8 @@ func buildTidy(t *testing.T, lag time.Duration) *tidy {
 	w.root = w.serve(t, "", loopback(top, rootAddr+":53"), loopback(top, rootAddr2+":53"))
 	w.tld = w.serve(t, "", loopback(top, tldAddr+":53"), loopback(top, tldAddr2+":53"))
 	w.nodes = []*Server{
-		w.serve(t, "ams1", loopback(top, "192.0.2.1:53"), loopback(low, "198.51.100.9:53"), loopback(low, "[2001:db8:a::9]:53")),
-		w.serve(t, "nyc1", loopback(top, "192.0.2.2:53"), loopback(low, "198.51.100.73:53"), loopback(low, "[2001:db8:b::9]:53")),
+		w.serve(t, "ams1", loopback(top, "192.0.2.1:53"), loopback(top, "[2001:db8:53::1]:53"), loopback(low, "198.51.100.9:53"), loopback(low, "[2001:db8:a::9]:53")),
+		w.serve(t, "nyc1", loopback(top, "192.0.2.2:53"), loopback(top, "[2001:db8:53::2]:53"), loopback(low, "198.51.100.73:53"), loopback(low, "[2001:db8:b::9]:53")),
 		w.serve(t, "tyo1", loopback(low, "198.51.100.137:53"), loopback(low, "[2001:db8:c::9]:53")),
 	}
 	w.publish(t, w.root, w.source(".", dsLines(t, w.keys["test."])))
