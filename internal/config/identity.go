@@ -47,8 +47,11 @@ type Identity struct {
 	// nil: none. It is asked at each key and each handshake, from any goroutine.
 	Revoked func() []string
 
-	pool *x509.CertPool // the group's certificate alone
-	pair *ecdh.PrivateKey
+	dir   string
+	pool  *x509.CertPool // the group's certificate alone
+	pair  *ecdh.PrivateKey
+	site  *pairFiles // the files of Cert, for connections that outlive it
+	store *pairFiles // nil: this site carries no member of the store
 }
 
 // InitGroup makes a group's key and certificate in dir; it never overwrites one.
@@ -96,10 +99,8 @@ func JoinGroup(dir, site, out string, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("identity: join %s: %w", site, err)
 	}
-	number := tmpl.SerialNumber.Text(16)
-	record := filepath.Join(dir, issuedDir, site+"-"+number+".crt")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(record), 0o700), writePEM(record, "CERTIFICATE", der, 0o644)); err != nil {
-		return fmt.Errorf("identity: join %s: %w", site, err) // unrecorded it could not be revoked
+	if err := record(dir, site, tmpl, der); err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err)
 	}
 	return errors.Join(os.MkdirAll(out, 0o700), writeKey(filepath.Join(out, siteKeyFile), key),
 		writePEM(filepath.Join(out, siteCertFile), "CERTIFICATE", der, 0o644),
@@ -172,7 +173,8 @@ func LoadIdentity(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w", dir, err)
 	}
-	id := &Identity{Cert: cert, pair: pair, pool: x509.NewCertPool()}
+	id := &Identity{Cert: cert, dir: dir, pair: pair, pool: x509.NewCertPool(),
+		site: &pairFiles{cert: filepath.Join(dir, siteCertFile), key: filepath.Join(dir, siteKeyFile)}}
 	if !id.pool.AppendCertsFromPEM(group) {
 		return nil, fmt.Errorf("identity %s: %s holds no certificate", dir, groupCertFile)
 	}
@@ -186,7 +188,7 @@ func LoadIdentity(dir string) (*Identity, error) {
 		err = fmt.Errorf("%s is not the key of %s", pairKeyFile, siteCertFile)
 	}
 	if err == nil {
-		err = errors.Join(secret(filepath.Join(dir, siteKeyFile)), secret(filepath.Join(dir, pairKeyFile)))
+		err = errors.Join(secret(filepath.Join(dir, siteKeyFile)), secret(filepath.Join(dir, pairKeyFile)), id.loadStorePair())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w", dir, err)

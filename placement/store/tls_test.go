@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,47 +10,98 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// testCA writes a CA and one certificate for loopback, and returns the files
-// with a client's configuration made of them.
-func testCA(t *testing.T) (*TLSFiles, *tls.Config) {
+const testStoreName = "store.test"
+
+// authority is a group: a CA, and the pair in files which all its members share.
+type authority struct {
+	cert    *x509.Certificate
+	key     *ecdsa.PrivateKey
+	pool    *x509.CertPool
+	files   TLSFiles
+	serial  int64
+	revoked atomic.Int64 // a serial
+}
+
+func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	dir := t.TempDir()
-	caKey, key := newKey(t), newKey(t)
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca.test"}, IsCA: true,
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node.test"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		NotBefore:   ca.NotBefore, NotAfter: ca.NotAfter}
-	files := &TLSFiles{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem")}
-	writePEM(t, files.CA, "CERTIFICATE", sign(t, ca, ca, caKey, caKey))
-	writePEM(t, files.Cert, "CERTIFICATE", sign(t, leaf, ca, key, caKey))
-	der, err := x509.MarshalECPrivateKey(key)
+	a := &authority{key: newKey(t), pool: x509.NewCertPool(), files: TLSFiles{Cert: filepath.Join(dir, "cert.pem"),
+		Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"), Name: testStoreName}}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca.test"}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der := sign(t, tmpl, tmpl, a.key, a.key)
+	var err error
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.pool.AddCert(a.cert)
+	writePEM(t, a.files.CA, "CERTIFICATE", der)
+	a.serial = 1
+	a.renew(t)
+	return a
+}
+
+// issue signs a certificate for a name.
+func (a *authority) issue(t *testing.T, name string) tls.Certificate {
+	t.Helper()
+	a.serial++
+	key := newKey(t)
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: "ams1"}, DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter}
+	return tls.Certificate{Certificate: [][]byte{sign(t, leaf, a.cert, key, a.key)}, PrivateKey: key}
+}
+
+// renew replaces the members' pair, key first: for a moment the two do not fit.
+func (a *authority) renew(t *testing.T) {
+	t.Helper()
+	c := a.issue(t, testStoreName)
+	der, err := x509.MarshalECPrivateKey(c.PrivateKey.(*ecdsa.PrivateKey))
 	if err != nil {
 		t.Fatal(err)
 	}
-	writePEM(t, files.Key, "EC PRIVATE KEY", der)
-	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	if err != nil {
-		t.Fatal(err)
+	writePEM(t, a.files.Key, "EC PRIVATE KEY", der)
+	writePEM(t, a.files.Cert, "CERTIFICATE", c.Certificate[0])
+}
+
+// member returns how a member of the group guards its ports.
+func (a *authority) member(mode TLSMode) *MemberTLS {
+	server := func() *tls.Config {
+		return &tls.Config{ClientCAs: a.pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				c, err := tls.LoadX509KeyPair(a.files.Cert, a.files.Key)
+				return &c, err
+			},
+			VerifyConnection: func(c tls.ConnectionState) error {
+				if c.PeerCertificates[0].SerialNumber.Int64() == a.revoked.Load() {
+					return errors.New("revoked")
+				}
+				return nil
+			}}
 	}
-	b, err := os.ReadFile(files.CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(b)
-	return files, &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}
+	return &MemberTLS{Mode: mode, Peers: server(), Clients: server(), Dial: a.files, Settle: 1}
+}
+
+// client returns how a node guards its connections, with a certificate of its own.
+func (a *authority) client(t *testing.T, mode TLSMode, marker string) *ClientTLS {
+	return &ClientTLS{Mode: mode, Marker: marker, Config: &tls.Config{RootCAs: a.pool, ServerName: testStoreName,
+		Certificates: []tls.Certificate{a.issue(t, "ams1")}}}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -70,48 +122,418 @@ func sign(t *testing.T, c, by *x509.Certificate, key, byKey *ecdsa.PrivateKey) [
 	return der
 }
 
+// writePEM replaces a file whole, as an operator is told to.
 func writePEM(t *testing.T, path, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// With TLS nobody without a certificate of the CA reads or writes.
-func TestEmbeddedTLS(t *testing.T) {
-	files, client := testCA(t)
-	m := membersFor(t, 1)
-	m[0].PeerURL = strings.Replace(m[0].PeerURL, "http:", "https:", 1)
-	m[0].ClientURLs[0] = strings.Replace(m[0].ClientURLs[0], "http:", "https:", 1)
-	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: t.TempDir(), Members: m, PeerTLS: files, ClientTLS: files})
+func openAs(t *testing.T, endpoints []string, c *ClientTLS) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Config{Etcd: &Etcd{Endpoints: endpoints, Group: c}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// answers tells whether a store answers; one that must not is given little time.
+func answers(s *Store, want bool) error {
+	limit := 15 * time.Second
+	if !want {
+		limit = 400 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := s.Heartbeat(ctx)
+	if (err == nil) != want {
+		return fmt.Errorf("answers: %v (%v), want %v", err == nil, err, want)
+	}
+	return nil
+}
+
+// eventually waits for something that comes by itself.
+func eventually(t *testing.T, what string, ok func() error) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: want it within 20 s, seen last: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// saysNothing tells whether a port answers what is said in clear by hanging up alone.
+func saysNothing(t *testing.T, url, hello string) {
+	t.Helper()
+	c, err := net.Dial("tcp", hostOf(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(15 * time.Second))
+	io.WriteString(c, hello)
+	b, err := io.ReadAll(c)
+	var timeout net.Error
+	if len(b) > 0 || errors.As(err, &timeout) && timeout.Timeout() {
+		t.Errorf("%s answers in clear: %q (%v), want nothing and an end", url, b, err)
+	}
+}
+
+// A new cluster takes TLS alone from its first byte, and of its own group alone.
+func TestMembersBeginWithTLS(t *testing.T) {
+	t.Parallel()
+	a, stranger := newAuthority(t), newAuthority(t)
+	members, dir := membersFor(t, 1), filepath.Join(t.TempDir(), strings.Repeat("long", 40)) // no socket has such a path
+	var log lockedBuilder
+	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: dir, Members: members, TLS: a.member(TLSAuto),
+		Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if err := e.Ready(ctxFor(t)); err != nil {
-		t.Fatal(err)
-	}
+	saysNothing(t, members[0].PeerURL, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+	saysNothing(t, members[0].ClientURLs[0], "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	nobody := a.client(t, TLSRequire, "")
+	nobody.Config.Certificates = nil
+	impostor := a.client(t, TLSRequire, "")
+	impostor.Config.Certificates = stranger.client(t, TLSRequire, "").Config.Certificates
 	for _, tt := range []struct {
 		name string
-		tls  *tls.Config
-		ok   bool
+		c    *ClientTLS
+		want bool
 	}{
-		{"a node's certificate", client, true},
-		{"no certificate", &tls.Config{RootCAs: client.RootCAs}, false},
-		{"a CA of its own", &tls.Config{RootCAs: x509.NewCertPool(), Certificates: client.Certificates}, false},
+		{"a node of the group", a.client(t, TLSAuto, ""), true},
+		{"in clear", nil, false},
+		{"no certificate", nobody, false},
+		{"a certificate of another group", impostor, false},
+		{"a member of another group, to its own", stranger.client(t, TLSAuto, ""), false},
 	} {
-		s, err := Open(t.Context(), Config{Etcd: &Etcd{Endpoints: e.Endpoints(), TLS: tt.tls}})
+		if err := answers(openAs(t, e.Endpoints(), tt.c), tt.want); err != nil {
+			t.Errorf("%s: %v\n%s", tt.name, err, log.String())
+		}
+	}
+	eventually(t, "link", func() error {
+		if l := e.Link(); l != (MemberLink{Members: 1, Reaches: true}) {
+			return fmt.Errorf("%+v", l)
+		}
+		return nil
+	})
+	if n := e.gate.fronts[1].turnedAway(reasonCertificate); n == 0 {
+		t.Error("refused certificates are not counted")
+	}
+}
+
+// Who is revoked loses the connection that stands.
+func TestRevokedIsEnded(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: t.TempDir(), Members: membersFor(t, 1), TLS: a.member(TLSRequire)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	s := openAs(t, e.Endpoints(), a.client(t, TLSRequire, ""))
+	if err := answers(s, true); err != nil {
+		t.Fatal(err)
+	}
+	a.revoked.Store(a.serial)
+	e.gate.fronts[1].sweep()
+	if err := answers(s, false); err != nil {
+		t.Error(err)
+	}
+	a.revoked.Store(0)
+	if err := answers(s, true); err != nil {
+		t.Error(err)
+	}
+}
+
+// writer writes one key after the other, and keeps what was acknowledged.
+type writer struct {
+	acked []string
+	wg    sync.WaitGroup
+	stop  context.CancelFunc
+}
+
+func startWriter(t *testing.T, s *Store, name string) *writer {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	w := &writer{stop: stop}
+	w.wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			key := fmt.Sprintf("%s%s/%06d", dirVotes, name, i)
+			if _, _, err := s.write(ctx, nil, []op{put(key, []byte("x"))}); err == nil {
+				w.acked = append(w.acked, key)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	return w
+}
+
+// end stops writing, and tells what was acknowledged and is not there.
+func (w *writer) end(t *testing.T, s *Store) {
+	t.Helper()
+	w.stop()
+	w.wg.Wait()
+	found, _, err := s.read(ctxFor(t), query{span: under(dirVotes), keysOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := make(map[string]bool)
+	for _, p := range found[0] {
+		there[p.key] = true
+	}
+	lost := slices.DeleteFunc(slices.Clone(w.acked), func(k string) bool { return there[k] })
+	if len(lost) > 0 || len(w.acked) == 0 {
+		t.Errorf("%d of %d acknowledged writes are lost: %v", len(lost), len(w.acked), lost)
+	}
+	t.Logf("%d writes", len(w.acked))
+}
+
+// upgrade is three members on their way, and what the fleet says of itself.
+type upgrade struct {
+	*cluster
+	a     *authority
+	log   *lockedBuilder
+	ready atomic.Bool
+}
+
+// restart stops a member and starts it anew with other settings; nil is what an
+// older version does.
+func (u *upgrade) restart(t *testing.T, i int, m *MemberTLS) {
+	t.Helper()
+	u.running[i].Close()
+	if m != nil {
+		m.Ready = func(bool) (bool, string) { return u.ready.Load(), "not all nodes can" }
+	}
+	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: u.members[i].Name, Dir: u.dirs[i], Members: u.members, TLS: m,
+		Logger: slog.New(slog.NewTextHandler(u.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.running[i] = e
+	if err := e.Ready(ctxFor(t)); err != nil {
+		t.Fatalf("%v\n%s", err, u.log)
+	}
+}
+
+// await waits until every member sees so many in clear.
+func (u *upgrade) await(t *testing.T, clear int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d members in clear", clear), func() error {
+		for i, e := range u.running {
+			if l := e.Link(); l.Clear != clear || l.Members != 3 {
+				return fmt.Errorf("%s: %+v\n%s", u.members[i].Name, l, u.log)
+			}
+		}
+		return nil
+	})
+}
+
+func (u *upgrade) all() (out []string) {
+	for _, m := range u.members {
+		out = append(out, m.ClientURLs...)
+	}
+	return out
+}
+
+// A cluster made in clear goes over to TLS while it is written to: member by member
+// the new version is started, nothing changes until all nodes can, then the members go
+// over one by one, and clear ends. Certificates are renewed under it.
+func TestMembersGoOver(t *testing.T) {
+	t.Parallel()
+	u := &upgrade{cluster: startCluster(t), a: newAuthority(t), log: &lockedBuilder{}}
+	marker := filepath.Join(t.TempDir(), "state", "tls")
+	old, auto := openAs(t, u.all(), nil), openAs(t, u.all(), u.a.client(t, TLSAuto, marker))
+	if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
+		t.Fatalf("in a cluster in clear: %v", err)
+	}
+	w := startWriter(t, auto, "upgrade")
+	if _, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: u.dirs[0], Members: u.members, TLS: u.a.member(TLSRequire)}); err == nil ||
+		!strings.Contains(err.Error(), "in clear") {
+		t.Errorf("TLS required of a cluster in clear: %v", err)
+	}
+	for i := range u.members {
+		u.restart(t, i, u.a.member(TLSAuto))
+		if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
+			t.Fatalf("with %d new members: %v\n%s", i+1, err, u.log)
+		}
+	}
+	u.await(t, 3)
+	if err := auto.LearnTLS(ctxFor(t)); err != nil || auto.Link().Closed {
+		t.Errorf("before: %+v, %v", auto.Link(), err)
+	}
+	u.ready.Store(true)
+	u.await(t, 0)
+	eventually(t, "clear ends", func() error {
+		for _, e := range u.running {
+			for _, f := range e.gate.fronts {
+				if _, clear := f.count(); clear > 0 {
+					return fmt.Errorf("%s: %d in clear", f.name, clear)
+				}
+			}
+		}
+		return nil
+	})
+	for _, m := range u.members {
+		saysNothing(t, m.PeerURL, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	if err := errors.Join(answers(old, false), answers(auto, true), auto.LearnTLS(ctxFor(t))); err != nil {
+		t.Errorf("after: %v\n%s", err, u.log)
+	}
+	if b, err := os.ReadFile(marker); err != nil || !auto.Link().Closed || auto.Link().Clear > 0 || len(b) == 0 {
+		t.Errorf("the client has not learned it: %+v, %v", auto.Link(), err)
+	}
+	u.renewed(t)
+	u.restart(t, 0, u.a.member(TLSRequire)) // what it stored says TLS
+	if _, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m2", Dir: u.dirs[1], Members: u.members}); err == nil ||
+		!strings.Contains(err.Error(), "say allow") {
+		t.Errorf("in clear after all went over: %v", err)
+	}
+	w.end(t, auto)
+}
+
+// renewed replaces the pair, cuts every connection, and awaits that all members meet
+// each other with the new one.
+func (u *upgrade) renewed(t *testing.T) {
+	t.Helper()
+	u.a.renew(t)
+	want := u.a.serial
+	before := u.running[0].server.Server.AppliedIndex()
+	for _, e := range u.running {
+		for _, f := range e.gate.fronts {
+			for _, c := range f.list() {
+				c.raw.Close()
+			}
+		}
+	}
+	eventually(t, "members with the new certificate", func() error {
+		for i, e := range u.running {
+			n := 0
+			for _, c := range e.gate.fronts[0].list() {
+				if got := c.tls.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != want {
+					return fmt.Errorf("%s: serial %d, want %d", u.members[i].Name, got, want)
+				}
+				n++
+			}
+			if now := e.server.Server.AppliedIndex(); n == 0 || now <= before {
+				return fmt.Errorf("%s: %d connections, applied %d after %d", u.members[i].Name, n, now, before)
+			}
+		}
+		return nil
+	})
+}
+
+// A cluster goes back to clear, where all members allow it, and then an older version
+// finds what it knows.
+func TestMembersGoBack(t *testing.T) {
+	t.Parallel()
+	a, members, dir := newAuthority(t), membersFor(t, 1), t.TempDir()
+	marker := filepath.Join(t.TempDir(), "tls")
+	for i, tls := range []*MemberTLS{a.member(TLSAuto), a.member(TLSAllow), nil} {
+		e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: dir, Members: members, TLS: tls})
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		if !tt.ok {
-			ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+		clear := min(i, 1)
+		eventually(t, fmt.Sprintf("start %d", i), func() error {
+			if l := e.Link(); l.Members != 1 || l.Clear != clear {
+				return fmt.Errorf("%+v, want %d in clear", l, clear)
+			}
+			return nil
+		})
+		s := openAs(t, e.Endpoints(), a.client(t, TLSAuto, marker))
+		if err := errors.Join(answers(s, true), s.LearnTLS(ctxFor(t))); err != nil {
+			t.Errorf("start %d: %v", i, err)
 		}
-		if err := s.Heartbeat(ctx); (err == nil) != tt.ok {
-			t.Errorf("%s: %v", tt.name, err)
+		if got := s.Link().Closed; got != (i == 0) {
+			t.Errorf("start %d: the client takes clear for closed: %v", i, got)
 		}
-		cancel()
 		s.Close()
+		e.Close()
+	}
+}
+
+func TestNextMove(t *testing.T) {
+	p := func(name, url string, self bool) peer { return peer{name: name, urls: []string{url}, self: self} }
+	for _, tt := range []struct {
+		name string
+		all  []peer
+		tls  bool
+		want string
+	}{
+		{"all in clear", []peer{p("a", "http://x", false), p("b", "http://x", false)}, true, "a"},
+		{"the one who moves goes last", []peer{p("a", "http://x", true), p("b", "http://x", false)}, true, "b"},
+		{"but goes", []peer{p("a", "http://x", true), p("b", "https://x", false)}, true, "a"},
+		{"done", []peer{p("a", "https://x", true), p("b", "https://x", false)}, true, ""},
+		{"back", []peer{p("a", "http://x", false), p("b", "https://x", false)}, false, "b"},
+		{"nobody", nil, true, ""},
+	} {
+		got := ""
+		if m := nextMove(tt.all, tt.tls); m != nil {
+			got = m.name
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	if got := flipped([]string{"http://192.0.2.1:2380", "https://[2001:db8::1]:2380"}); !slices.Equal(got, []string{"https://192.0.2.1:2380", "http://[2001:db8::1]:2380"}) {
+		t.Errorf("flipped: %v", got)
+	}
+}
+
+// A client in clear is a way out only where nobody speaks TLS, and never after it has
+// learned that the cluster takes TLS alone.
+func TestDialClear(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // hangs up on a handshake, as a server does that expects HTTP
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 4096)
+			if n, _ := c.Read(b); bytes.HasPrefix(b[:n], []byte{22}) {
+				c.Close()
+				continue
+			}
+			c.Write([]byte("clear"))
+			c.Close()
+		}
+	}()
+	marker := filepath.Join(t.TempDir(), "tls")
+	for _, tt := range []struct {
+		mode   TLSMode
+		marked bool
+		want   bool
+	}{{TLSOff, true, true}, {TLSAllow, true, true}, {TLSAuto, false, true}, {TLSAuto, true, false}, {TLSRequire, false, false}} {
+		if err := mark(marker, tt.marked); err != nil {
+			t.Fatal(err)
+		}
+		c, err := newDialer(a.client(t, tt.mode, marker)).dial(ctxFor(t), l.Addr().String())
+		if (err == nil) != tt.want {
+			t.Errorf("%s, marked %v: %v, want a connection: %v", tt.mode, tt.marked, err, tt.want)
+		}
+		if err == nil {
+			c.Close()
+		}
 	}
 }
