@@ -213,7 +213,7 @@ func (e *Embedded) register(r prometheus.Registerer) error {
 	return errors.Join(
 		e.gate.register(r),
 		r.Register(gauge("rhumb_etcd_clear_members", "Members of the embedded cluster that others reach in clear from other machines.",
-			func() float64 { return float64(e.exposed()) })),
+			func() float64 { return float64(countExposed(membersOf(s))) })),
 		r.Register(gauge("rhumb_etcd_has_leader", "1 while the embedded member knows a leader.",
 			func() float64 { return is(s.Leader() != 0) })),
 		r.Register(gauge("rhumb_etcd_is_leader", "1 while the embedded member leads.",
@@ -262,17 +262,7 @@ func (e *Embedded) Link() MemberLink {
 		return e.gate.memberLink()
 	}
 	all := membersOf(e.server.Server)
-	return MemberLink{Members: len(all), Clear: countClear(all), Missing: "TLS is off at " + e.name}
-}
-
-// exposed counts members that are dialled in clear from another machine.
-func (e *Embedded) exposed() (n int) {
-	for _, p := range membersOf(e.server.Server) {
-		if p.clear() && !p.alone() {
-			n++
-		}
-	}
-	return n
+	return MemberLink{Members: len(all), Clear: countClear(all), Exposed: countExposed(all), Missing: "its member listens in clear: store.etcd.tls is off, or the identity holds no store.crt"}
 }
 
 // Close stops the member; a leader hands over first, through its ports. Its data stay.

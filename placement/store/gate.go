@@ -34,6 +34,8 @@ const (
 type MemberLink struct {
 	// Members of the cluster, and those whose stored address says clear.
 	Members, Clear int
+	// Exposed are those of them that are dialled from other machines.
+	Exposed int
 	// Reaches tells that this member has just reached every other one by TLS, or that
 	// all the cluster's traffic is TLS.
 	Reaches bool
@@ -200,7 +202,7 @@ func (g *gate) look(ctx context.Context, s *etcdserver.EtcdServer) {
 		}
 	}
 	next := nextMove(all, g.c.Mode != TLSAllow)
-	link := &MemberLink{Members: len(all), Clear: clear, Reaches: clear == 0}
+	link := &MemberLink{Members: len(all), Clear: clear, Exposed: countExposed(all), Reaches: clear == 0}
 	if next != nil {
 		link.Reaches, link.Missing = g.ready(ctx, all, now)
 	}

@@ -65,6 +65,16 @@ func countClear(all []peer) (n int) {
 	return n
 }
 
+// countExposed counts those that are dialled in clear from another machine.
+func countExposed(all []peer) (n int) {
+	for _, p := range all {
+		if p.clear() && !p.alone() {
+			n++
+		}
+	}
+	return n
+}
+
 // nextMove chooses the member that goes over next, as the one who moves sees it:
 // itself last, so that it can take back each of the others. nil: there is none.
 func nextMove(all []peer, toTLS bool) *peer {
