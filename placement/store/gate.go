@@ -248,7 +248,8 @@ func (g *gate) ready(ctx context.Context, all []peer, now time.Time) (reaches bo
 		g.readySince = now
 	}
 	if left := g.c.Settle - now.Sub(g.readySince); toTLS && left > 0 {
-		return true, fmt.Sprintf("all are ready; the members go over in %s", left.Round(time.Second))
+		// In whole minutes: each other text would be a write to the store.
+		return true, fmt.Sprintf("all are ready; the members go over within %d min", int(left.Minutes())+1)
 	}
 	return toTLS, ""
 }
