@@ -40,12 +40,8 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 	if _, ours := e.Embedded[cfg.Node.Name]; !ours {
 		return nil, nil
 	}
-	guarded, err := u.storeMember()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", u.name, err)
-	}
 	emb, err := store.StartEmbedded(ctx, store.EmbeddedConfig{Name: cfg.Node.Name, Dir: filepath.Join(cfg.Node.DataDir, "etcd"),
-		Members: members(e), TLS: guarded, Logger: u.log.With("part", "etcd"), Registerer: u.metrics})
+		Members: members(e), TLS: u.storeMember(), Logger: u.log.With("part", "etcd"), Registerer: u.metrics})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}

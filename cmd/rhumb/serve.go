@@ -97,6 +97,7 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 		addDirector(u)
 	}
 	addStoreLink(u, etcd)
+	addIdentityEnds(u, etcd != nil && u.identity != nil && u.identity.StorePair() == nil)
 	if u.has(config.RoleHealth) {
 		addHealth(u)
 	}

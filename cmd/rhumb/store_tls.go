@@ -33,24 +33,23 @@ func (u *unit) storeClient() *store.ClientTLS {
 }
 
 // storeMember guards the ports of this node's member. A site whose identity holds no
-// member's pair stays in clear, where the node file leaves the choice.
-func (u *unit) storeMember() (*store.MemberTLS, error) {
+// member's pair, or one that is no good, stays in clear, where the node file leaves the
+// choice and the other members are in clear, too.
+func (u *unit) storeMember() *store.MemberTLS {
 	mode := store.TLSMode(u.cfg.Store.Etcd.TLS)
-	switch {
-	case u.identity == nil || mode == store.TLSOff:
-		return nil, nil
-	case !u.identity.CarriesStore() && mode == store.TLSRequire:
-		cert, _, _ := u.identity.StoreFiles()
-		return nil, fmt.Errorf("store.etcd.tls is require, and there is no %s: `rhumb identity store %s` makes it", cert, u.identity.Site)
-	case !u.identity.CarriesStore():
-		u.log.Warn("the embedded store speaks in clear: this identity holds no store.crt, which rhumb identity store makes")
-		return nil, nil
+	if u.identity == nil || mode == store.TLSOff {
+		return nil
 	}
 	cert, key, ca := u.identity.StoreFiles()
+	lacks := u.identity.StorePair()
+	if lacks != nil {
+		lacks = fmt.Errorf("no pair of a member in the identity (rhumb identity store %s makes one): %w", u.identity.Site, lacks)
+		u.log.Warn("the embedded store cannot speak TLS", "err", lacks)
+	}
 	names := sortedKeys(u.cfg.Store.Etcd.Embedded)
-	return &store.MemberTLS{Mode: mode, Peers: u.identity.StoreServer(true), Clients: u.identity.StoreServer(false),
+	return &store.MemberTLS{Mode: mode, Lacks: lacks, Peers: u.identity.StoreServer(true), Clients: u.identity.StoreServer(false),
 		Dial:  store.TLSFiles{Cert: cert, Key: key, CA: ca, Name: config.StoreName},
-		Ready: func(toTLS bool) (bool, string) { return storeReady(toTLS, names, u.views.view().Nodes) }}, nil
+		Ready: func(toTLS bool) (bool, string) { return storeReady(toTLS, names, u.views.view().Nodes) }}
 }
 
 // storeReady tells whether all nodes can follow if the members go over to TLS, or back,

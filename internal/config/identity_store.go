@@ -66,8 +66,39 @@ func record(dir, site string, tmpl *x509.Certificate, der []byte) error {
 	return errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), writePEM(file, "CERTIFICATE", der, 0o644))
 }
 
-// CarriesStore tells whether this identity holds the pair of a member.
-func (id *Identity) CarriesStore() bool { return id.store != nil }
+// StorePair tells whether this identity holds the pair of a member that can be shown:
+// nil, or what is wrong with it. fs.ErrNotExist stands for: this site carries no member.
+// A pair whose time has run out can be shown; whoever sees it refuses it, until it is
+// replaced, which takes no restart.
+func (id *Identity) StorePair() error {
+	if _, err := id.store.get(); err != nil {
+		return err
+	}
+	return secret(id.store.key)
+}
+
+// OwnCertificate is one of an identity's own, as it is shown to others.
+type OwnCertificate struct {
+	File string
+	Ends time.Time
+	// Refused is why what is in the files now is not shown, but what was there before.
+	Refused error
+}
+
+// Certificates returns what this identity shows at the store; that of a member, too.
+func (id *Identity) Certificates(member bool) []OwnCertificate {
+	all := []*pairFiles{id.site}
+	if member {
+		all = append(all, id.store)
+	}
+	var out []OwnCertificate
+	for _, p := range all {
+		if c, err := p.get(); err == nil {
+			out = append(out, OwnCertificate{File: filepath.Base(p.cert), Ends: c.Leaf.NotAfter, Refused: p.trouble()})
+		}
+	}
+	return out
+}
 
 // StoreFiles are the files of a member's pair and of the group's certificate.
 func (id *Identity) StoreFiles() (cert, key, ca string) {
@@ -105,60 +136,86 @@ func (id *Identity) StoreServer(members bool) *tls.Config {
 	return c
 }
 
-// loadStorePair takes the pair of a member, where there is one. One that the group
-// did not sign, or that everybody can read, is a mistake like one in the site's own.
-func (id *Identity) loadStorePair() error {
-	cert, key, _ := id.StoreFiles()
-	if _, err := os.Stat(cert); errors.Is(err, os.ErrNotExist) {
+// signedEver checks as verify does, but for the dates: a site goes on with a
+// certificate that has run out, and leaves it to others to refuse it.
+func (id *Identity) signedEver(cert *x509.Certificate) error {
+	opts := x509.VerifyOptions{Roots: id.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	_, err := cert.Verify(opts)
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		opts.CurrentTime = cert.NotBefore.Add(time.Hour) // when it was signed
+		_, err = cert.Verify(opts)
+	}
+	return err
+}
+
+// fit returns the check of a certificate that this identity would show: of the group,
+// for one name, and made for this site.
+func (id *Identity) fit(name, site string) func(*x509.Certificate) error {
+	return func(c *x509.Certificate) error {
+		if err := id.signedEver(c); err != nil {
+			return err
+		}
+		if len(c.DNSNames) != 1 || c.DNSNames[0] != name || c.Subject.CommonName != site {
+			return fmt.Errorf("it is that of %v at %s, want %s at %s", c.DNSNames, c.Subject.CommonName, name, site)
+		}
 		return nil
 	}
-	p := &pairFiles{cert: cert, key: key}
-	c, err := p.get()
-	if err != nil {
-		return err
-	}
-	leaf, err := id.verify(c.Certificate[0])
-	if err != nil {
-		return fmt.Errorf("%s: %w", storeCertFile, err)
-	}
-	if leaf.DNSNames[0] != StoreName || leaf.Subject.CommonName != id.Site {
-		return fmt.Errorf("%s is that of %s at %s, want %s at %s", storeCertFile, leaf.DNSNames[0], leaf.Subject.CommonName, StoreName, id.Site)
-	}
-	id.store = p
-	return secret(key)
 }
 
 // pairFiles is a certificate and its key in files, read again when one of them has
 // changed. Safe for concurrent use.
 type pairFiles struct {
 	cert, key string
+	fit       func(*x509.Certificate) error
 
-	mu   sync.Mutex
-	at   [2]os.FileInfo
-	last *tls.Certificate
+	mu      sync.Mutex
+	at      [2]os.FileInfo
+	last    *tls.Certificate
+	refused error
 }
 
-// get returns the pair. While the files do not fit each other, one of them being
-// replaced, the last good pair stays.
+// get returns the pair. While what is in the files is not good (one of the two being
+// replaced, or a mistake), the last good pair stays.
 func (p *pairFiles) get() (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var at [2]os.FileInfo
-	var err [2]error
-	at[0], err[0] = os.Stat(p.cert)
-	at[1], err[1] = os.Stat(p.key)
-	if p.last != nil && (errors.Join(err[:]...) != nil || same(at[0], p.at[0]) && same(at[1], p.at[1])) {
+	for i, file := range []string{p.cert, p.key} {
+		info, err := os.Stat(file)
+		if err != nil {
+			return p.stay(err)
+		}
+		at[i] = info
+	}
+	if p.last != nil && p.refused == nil && same(at[0], p.at[0]) && same(at[1], p.at[1]) {
 		return p.last, nil
 	}
-	pair, e := tls.LoadX509KeyPair(p.cert, p.key)
-	if e != nil {
-		if p.last != nil {
-			return p.last, nil
-		}
-		return nil, e
+	pair, err := tls.LoadX509KeyPair(p.cert, p.key)
+	if err == nil {
+		err = p.fit(pair.Leaf)
 	}
-	p.at, p.last = at, &pair
+	if err != nil {
+		return p.stay(fmt.Errorf("%s: %w", p.cert, err))
+	}
+	p.at, p.last, p.refused = at, &pair, nil
 	return p.last, nil
+}
+
+// stay keeps the last good pair, where there is one.
+func (p *pairFiles) stay(err error) (*tls.Certificate, error) {
+	p.refused = err
+	if p.last != nil {
+		return p.last, nil
+	}
+	return nil, err
+}
+
+// trouble returns why the files are not taken as they are.
+func (p *pairFiles) trouble() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
 }
 
 // same tells whether a file is still what it was; a replaced one is another inode.

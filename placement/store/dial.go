@@ -73,6 +73,9 @@ func (d *dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 		return d.counted(c, raw, nil)
 	}
 	raw.Close()
+	if strict && d.mode != TLSRequire && speaksClear(err) {
+		return nil, fmt.Errorf("store: TLS with %s, since %s says that there is nothing else: %w", addr, d.marker, err)
+	}
 	if strict || ctx.Err() != nil || !speaksClear(err) {
 		return nil, fmt.Errorf("store: TLS with %s: %w", addr, err)
 	}

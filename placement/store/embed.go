@@ -45,7 +45,8 @@ type Embedded struct {
 	members []Member
 	name    string
 	hangUp  context.CancelFunc // ends the streams of all clients
-	gate    *gate              // nil: in clear
+	gate    *gate              // nil: in clear, since it
+	lacks   error
 }
 
 // StartEmbedded starts this node's member. It returns once the member listens,
@@ -71,7 +72,10 @@ func startEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	serving, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(endWith(serving))}
 	started := make(chan error, 1)
-	e := &Embedded{members: c.Members, name: c.Name, hangUp: hangUp, gate: gate}
+	e := &Embedded{members: c.Members, name: c.Name, hangUp: hangUp, gate: gate, lacks: errors.New("store.etcd.tls is off")}
+	if c.TLS != nil && c.TLS.Lacks != nil {
+		e.lacks = c.TLS.Lacks
+	}
 	go func() {
 		var err error
 		e.server, err = embed.StartEtcd(cfg)
@@ -262,7 +266,7 @@ func (e *Embedded) Link() MemberLink {
 		return e.gate.memberLink()
 	}
 	all := membersOf(e.server.Server)
-	return MemberLink{Members: len(all), Clear: countClear(all), Exposed: countExposed(all), Missing: "its member listens in clear: store.etcd.tls is off, or the identity holds no store.crt"}
+	return MemberLink{Members: len(all), Clear: countClear(all), Exposed: countExposed(all), Missing: "its member listens in clear: " + e.lacks.Error()}
 }
 
 // Close stops the member; a leader hands over first, through its ports. Its data stay.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"syscall"
@@ -21,8 +22,10 @@ const (
 	// stuckTime is how long the other side may take nothing: etcd's own limit between
 	// members, which it cannot hold behind a socket of ours.
 	stuckTime = 5 * time.Second
-	// tellEvery is how often a port tells of connections that it refused.
+	// tellEvery is how often a port tells of connections of one address that it refused,
+	// and tellMost of how many addresses.
 	tellEvery = time.Minute
+	tellMost  = 64
 )
 
 // front is one port of a member. It tells TLS from clear by the first byte (22 begins
@@ -40,8 +43,8 @@ type front struct {
 	clear   bool // clear connections are let in
 	closed  bool
 	conns   map[*fronted]struct{}
-	refused map[string]int // by reason, since start
-	told    time.Time
+	refused map[string]int       // by reason, since start
+	told    map[string]time.Time // when an address was last logged
 	wg      sync.WaitGroup
 }
 
@@ -61,7 +64,8 @@ func listenFront(ctx context.Context, name, addr, back string, c *tls.Config, pr
 	if err != nil {
 		return nil, err
 	}
-	f := &front{name: name, l: l, back: back, tls: c.Clone(), log: log, conns: make(map[*fronted]struct{}), refused: make(map[string]int)}
+	f := &front{name: name, l: l, back: back, tls: c.Clone(), log: log, conns: make(map[*fronted]struct{}), refused: make(map[string]int),
+		told: make(map[string]time.Time)}
 	f.tls.NextProtos = protos
 	return f, nil
 }
@@ -275,25 +279,59 @@ const (
 	reasonCertificate = "certificate"
 )
 
-// tell counts a refusal, and logs one a minute: whoever is refused comes again.
-func (f *front) tell(c net.Conn, err error) {
-	reason := reasonCertificate
+// reasonOf tells what a connection is refused for; empty: it went away by itself.
+func reasonOf(err error) string {
+	var op *net.OpError
 	switch {
-	case errors.Is(err, errGone):
-		return
 	case errors.Is(err, errClear):
-		reason = reasonClear
+		return reasonClear
+	case errors.As(err, &op) && op.Op == "remote error": // an alert: it refuses us
+		return reasonCertificate
+	case errors.Is(err, errGone), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), op != nil:
+		return ""
 	}
+	return reasonCertificate
+}
+
+// tell counts a refusal, and logs one a minute of each address: whoever is refused
+// comes again, and must not hide another one.
+func (f *front) tell(c net.Conn, err error) {
+	reason := reasonOf(err)
+	if reason == "" {
+		return
+	}
+	now, from := time.Now(), hostPart(c.RemoteAddr().String())
 	f.mu.Lock()
 	f.refused[reason]++
-	quiet := f.closed || !f.told.IsZero() && time.Since(f.told) < tellEvery
+	maps.DeleteFunc(f.told, func(_ string, at time.Time) bool { return now.Sub(at) >= tellEvery })
+	_, told := f.told[from]
+	quiet := f.closed || told || len(f.told) >= tellMost
 	if !quiet {
-		f.told = time.Now()
+		f.told[from] = now
 	}
 	f.mu.Unlock()
-	if !quiet {
-		f.log.Warn("a connection to the store was refused", "port", f.name, "peer", c.RemoteAddr().String(), "err", err)
+	if quiet {
+		return
 	}
+	args := []any{"port", f.name, "peer", from, "err", err}
+	var wrong *tls.CertificateVerificationError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &wrong) && len(wrong.UnverifiedCertificates) > 0:
+		leaf := wrong.UnverifiedCertificates[0]
+		args = append(args, "certificate", fmt.Sprintf("%s, serial %x, until %s", leaf.Subject.CommonName, leaf.SerialNumber, leaf.NotAfter.UTC().Format(time.RFC3339)))
+	case errors.As(err, &op):
+		f.log.Warn("a connection to the store was given up by the other side: it refuses this member's certificate", args...)
+		return
+	}
+	f.log.Warn("a connection to the store was refused", args...)
+}
+
+func hostPart(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
 }
 
 // close ends the port and all its connections.

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -56,12 +58,18 @@ type gate struct {
 	log     *slog.Logger
 	link    atomic.Pointer[MemberLink]
 
-	// owned by run
+	seen course // owned by run
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+// course is what a gate remembers from one look to the next.
+type course struct {
 	reached    time.Time // when every other member was last reached by TLS
 	readySince time.Time
 	swept      time.Time
-	stop       context.CancelFunc
-	wg         sync.WaitGroup
+	failed     error // of the last move, which is tried again at
+	again      time.Time
 }
 
 // newGate opens the ports of a member, and has etcd listen behind them. It is nil
@@ -72,10 +80,15 @@ func newGate(ctx context.Context, c EmbeddedConfig, cfg *embed.Config) (*gate, e
 	marked := err == nil
 	entries, _ := os.ReadDir(filepath.Join(c.Dir, "member", "wal"))
 	old := len(entries) > 0
+	lacks := c.TLS.lacks()
 	switch {
-	case (c.TLS == nil || c.TLS.Mode == TLSOff) && marked && old:
-		return nil, errors.New("the members know each other by TLS, which is off here: say allow at every member first, and wait until none does")
-	case c.TLS == nil || c.TLS.Mode == TLSOff:
+	case lacks != nil && c.TLS != nil && c.TLS.Mode == TLSRequire:
+		return nil, lacks
+	case lacks != nil && marked && old:
+		return nil, fmt.Errorf("the members know each other by TLS, and this one cannot: %w", lacks)
+	case lacks != nil && c.TLS != nil && !old && !errors.Is(lacks, fs.ErrNotExist):
+		return nil, fmt.Errorf("a mistake, with which a new member does not begin in clear: %w", lacks)
+	case lacks != nil:
 		return nil, mark(marker, false) // left over from data that are gone
 	case c.TLS.Mode == TLSRequire && old && !marked:
 		return nil, errors.New("the members know each other in clear, and TLS is required here: say auto at every member first, and wait until none does")
@@ -84,15 +97,17 @@ func newGate(ctx context.Context, c EmbeddedConfig, cfg *embed.Config) (*gate, e
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	if g.c.Settle == 0 {
-		g.c.Settle = settleTime
-	}
+	g.c.Settle, g.c.pace = cmp.Or(g.c.Settle, settleTime), cmp.Or(g.c.pace, gatePace)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	only := g.c.Mode != TLSAllow && (marked || !old)
-	if only && !old {
-		if err := mark(marker, true); err != nil {
+	only := g.c.Mode != TLSAllow && marked
+	if !old {
+		clear, err := g.join(ctx, c.Name)
+		if err == nil {
+			only, err = !clear, mark(marker, !clear)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -119,7 +134,7 @@ func (g *gate) listen(ctx context.Context, dir string, cfg *embed.Config, clear 
 	}{{name: "peer", at: &cfg.ListenPeerUrls[0]}, {name: "client", at: &cfg.ListenClientUrls[0]}} {
 		back, err := g.socketPath(dir, p.name)
 		if err != nil {
-			return err
+			return errors.Join(err, g.close())
 		}
 		conf, protos := g.c.Peers, []string{"http/1.1"}
 		if i == 1 {
@@ -176,7 +191,7 @@ func (g *gate) run(s *etcdserver.EtcdServer) {
 		case <-ctx.Done():
 			return
 		}
-		tick := time.NewTicker(gatePace)
+		tick := time.NewTicker(g.c.pace)
 		defer tick.Stop()
 		for {
 			g.look(ctx, s)
@@ -195,8 +210,8 @@ func (g *gate) look(ctx context.Context, s *etcdserver.EtcdServer) {
 	all := membersOf(s)
 	clear := countClear(all)
 	g.apply(all, clear)
-	if now.Sub(g.swept) >= sweepEvery {
-		g.swept = now
+	if now.Sub(g.seen.swept) >= sweepEvery {
+		g.seen.swept = now
 		for _, f := range g.fronts {
 			f.sweep()
 		}
@@ -211,7 +226,7 @@ func (g *gate) look(ctx context.Context, s *etcdserver.EtcdServer) {
 		return
 	}
 	if err := g.move(ctx, s, *next); err != nil && ctx.Err() == nil {
-		g.readySince = time.Time{}
+		g.seen.readySince, g.seen.failed, g.seen.again = time.Time{}, fmt.Errorf("%s did not go over: %w", next.name, err), time.Now().Add(moveTime)
 		g.log.Error("a member of the store did not go over", "member", next.name, "to", flipped(next.urls), "err", err)
 	}
 }
@@ -231,23 +246,26 @@ func (g *gate) apply(all []peer, clear int) {
 // going over. To go back, nobody need be reached.
 func (g *gate) ready(ctx context.Context, all []peer, now time.Time) (reaches bool, missing string) {
 	toTLS := g.c.Mode != TLSAllow
-	if toTLS && now.Sub(g.reached) >= sweepEvery {
+	if toTLS && now.Sub(g.seen.reached) >= sweepEvery {
 		if err := g.reach(ctx, all); err != nil {
-			g.readySince = time.Time{}
+			g.seen.readySince = time.Time{}
 			return false, err.Error()
 		}
-		g.reached = now
+		g.seen.reached = now
+	}
+	if g.seen.failed != nil && now.Before(g.seen.again) {
+		return toTLS, g.seen.failed.Error()
 	}
 	if g.c.Ready != nil {
 		if ok, missing := g.c.Ready(toTLS); !ok {
-			g.readySince = time.Time{}
+			g.seen.readySince = time.Time{}
 			return toTLS, missing
 		}
 	}
-	if g.readySince.IsZero() {
-		g.readySince = now
+	if g.seen.readySince.IsZero() {
+		g.seen.readySince = now
 	}
-	if left := g.c.Settle - now.Sub(g.readySince); toTLS && left > 0 {
+	if left := g.c.Settle - now.Sub(g.seen.readySince); toTLS && left > 0 {
 		// In whole minutes: each other text would be a write to the store.
 		return true, fmt.Sprintf("all are ready; the members go over within %d min", int(left.Minutes())+1)
 	}

@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -115,7 +118,7 @@ func (g *gate) reach(ctx context.Context, all []peer) error {
 		return err
 	}
 	defer tr.CloseIdleConnections()
-	errs := make([]error, len(all))
+	said := make([]string, len(all))
 	var wg sync.WaitGroup
 	for i, p := range all {
 		if p.self || len(p.urls) == 0 {
@@ -123,12 +126,31 @@ func (g *gate) reach(ctx context.Context, all []peer) error {
 		}
 		wg.Go(func() {
 			if err := ask(ctx, tr, "https://"+hostOf(p.urls[0])+"/version"); err != nil {
-				errs[i] = fmt.Errorf("%s is not reached by TLS: %w", p.name, err)
+				said[i] = p.name + " is not reached by TLS: " + cause(err)
 			}
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if said = slices.DeleteFunc(said, func(s string) bool { return s == "" }); len(said) > 0 {
+		return errors.New(strings.Join(said, "; "))
+	}
+	return nil
+}
+
+// cause is an error's text without what differs each time (port, clock): it is part of
+// a record in the store, and each other text would be a write.
+func cause(err error) string {
+	var op *net.OpError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "its certificate has expired or is not yet valid"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return "it refuses this member's certificate: " + op.Err.Error()
+	case errors.As(err, &op):
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 func ask(ctx context.Context, tr http.RoundTripper, url string) error {
@@ -173,7 +195,7 @@ func (g *gate) move(ctx context.Context, s *etcdserver.EtcdServer, p peer) error
 			return nil
 		}
 		select {
-		case <-time.After(gatePace):
+		case <-time.After(g.c.pace):
 		case <-wait.Done():
 			if ctx.Err() != nil {
 				return err // this member ends; the next one that leads goes on
@@ -204,7 +226,7 @@ func (g *gate) client() (*clientv3.Client, error) {
 	for _, m := range g.members {
 		all = append(all, m.ClientURLs...)
 	}
-	return clientv3.New(clientv3.Config{Endpoints: inClear(all), DialOptions: d.options()})
+	return clientv3.New(clientv3.Config{Endpoints: inClear(all), DialOptions: d.options(), Logger: zapTo(g.log, slog.LevelError)})
 }
 
 // takePart tells whether every member knows a leader and has applied what the one who

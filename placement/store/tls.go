@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/tls"
+	"errors"
 	"time"
 )
 
@@ -35,6 +36,9 @@ type MemberTLS struct {
 	// Both must demand and verify certificates. Their VerifyConnection is asked again
 	// every few seconds while a connection stands, so that revoking one ends it.
 	Peers, Clients *tls.Config
+	// Lacks is why this node has no pair to show. Without one a member stays in clear, as
+	// long as the others do.
+	Lacks error
 	// Dial are the files for connections to the other members.
 	Dial TLSFiles
 	// Ready tells whether every node of the fleet can follow, if the members go over
@@ -43,6 +47,16 @@ type MemberTLS struct {
 	// Settle is how long all must have been ready before the first member goes over.
 	// Within it a node can be rolled back without further ado. 0: ten minutes.
 	Settle time.Duration
+
+	pace time.Duration // of looks at the membership; 0: gatePace
+}
+
+// lacks returns why a member cannot speak TLS; nil: it can.
+func (m *MemberTLS) lacks() error {
+	if m == nil || m.Mode == TLSOff {
+		return errors.New("TLS is off here; say allow at every member first, and wait until none does")
+	}
+	return m.Lacks
 }
 
 // ClientTLS guards the connections of a client.

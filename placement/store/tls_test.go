@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -24,6 +25,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"rhumb/placement"
 )
 
 const testStoreName = "store.test"
@@ -60,32 +63,45 @@ func newAuthority(t *testing.T) *authority {
 // issue signs a certificate for a name.
 func (a *authority) issue(t *testing.T, name string) tls.Certificate {
 	t.Helper()
+	return a.issueUntil(t, name, a.cert.NotAfter)
+}
+
+func (a *authority) issueUntil(t *testing.T, name string, end time.Time) tls.Certificate {
+	t.Helper()
 	a.serial++
 	key := newKey(t)
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: "ams1"}, DNSNames: []string{name},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		NotBefore: a.cert.NotBefore, NotAfter: a.cert.NotAfter}
+		NotBefore: a.cert.NotBefore, NotAfter: end}
 	return tls.Certificate{Certificate: [][]byte{sign(t, leaf, a.cert, key, a.key)}, PrivateKey: key}
 }
 
 // renew replaces the members' pair, key first: for a moment the two do not fit.
 func (a *authority) renew(t *testing.T) {
 	t.Helper()
-	c := a.issue(t, testStoreName)
+	a.put(t, a.files, a.issue(t, testStoreName))
+}
+
+// put writes a pair into files.
+func (a *authority) put(t *testing.T, files TLSFiles, c tls.Certificate) {
+	t.Helper()
 	der, err := x509.MarshalECPrivateKey(c.PrivateKey.(*ecdsa.PrivateKey))
 	if err != nil {
 		t.Fatal(err)
 	}
-	writePEM(t, a.files.Key, "EC PRIVATE KEY", der)
-	writePEM(t, a.files.Cert, "CERTIFICATE", c.Certificate[0])
+	writePEM(t, files.Key, "EC PRIVATE KEY", der)
+	writePEM(t, files.Cert, "CERTIFICATE", c.Certificate[0])
 }
 
 // member returns how a member of the group guards its ports.
-func (a *authority) member(mode TLSMode) *MemberTLS {
+func (a *authority) member(mode TLSMode) *MemberTLS { return a.memberOf(a.files, mode) }
+
+// memberOf is a member that shows another pair than most.
+func (a *authority) memberOf(files TLSFiles, mode TLSMode) *MemberTLS {
 	server := func() *tls.Config {
 		return &tls.Config{ClientCAs: a.pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-				c, err := tls.LoadX509KeyPair(a.files.Cert, a.files.Key)
+				c, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 				return &c, err
 			},
 			VerifyConnection: func(c tls.ConnectionState) error {
@@ -95,7 +111,7 @@ func (a *authority) member(mode TLSMode) *MemberTLS {
 				return nil
 			}}
 	}
-	return &MemberTLS{Mode: mode, Peers: server(), Clients: server(), Dial: a.files, Settle: 1}
+	return &MemberTLS{Mode: mode, Peers: server(), Clients: server(), Dial: files, Settle: 1, pace: 100 * time.Millisecond}
 }
 
 // client returns how a node guards its connections, with a certificate of its own.
@@ -143,7 +159,8 @@ func openAs(t *testing.T, endpoints []string, c *ClientTLS) *Store {
 	return s
 }
 
-// answers tells whether a store answers; one that must not is given little time.
+// answers tells whether a store answers; one that must not is given little time. An
+// election in between is no answer, and none is not meant.
 func answers(s *Store, want bool) error {
 	limit := 15 * time.Second
 	if !want {
@@ -152,6 +169,10 @@ func answers(s *Store, want bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	err := s.Heartbeat(ctx)
+	for err != nil && ctx.Err() == nil {
+		time.Sleep(20 * time.Millisecond)
+		err = s.Heartbeat(ctx)
+	}
 	if (err == nil) != want {
 		return fmt.Errorf("answers: %v (%v), want %v", err == nil, err, want)
 	}
@@ -261,7 +282,9 @@ func TestRevokedIsEnded(t *testing.T) {
 
 // writer writes one key after the other, and keeps what was acknowledged.
 type writer struct {
-	acked []string
+	acked []string // owned by its goroutine until it ends
+	count atomic.Int64
+	last  atomic.Value // the error of the last write that was not acknowledged
 	wg    sync.WaitGroup
 	stop  context.CancelFunc
 }
@@ -273,13 +296,30 @@ func startWriter(t *testing.T, s *Store, name string) *writer {
 	w.wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			key := fmt.Sprintf("%s%s/%06d", dirVotes, name, i)
-			if _, _, err := s.write(ctx, nil, []op{put(key, []byte("x"))}); err == nil {
+			once, cancel := context.WithTimeout(ctx, 2*time.Second)
+			if _, _, err := s.write(once, nil, []op{put(key, []byte("x"))}); err == nil {
 				w.acked = append(w.acked, key)
+				w.count.Add(1)
+			} else {
+				w.last.Store(err.Error())
 			}
+			cancel()
 			time.Sleep(5 * time.Millisecond)
 		}
 	})
 	return w
+}
+
+// more awaits that writes are acknowledged from here on.
+func (w *writer) more(t *testing.T) {
+	t.Helper()
+	before := w.count.Load()
+	eventually(t, "writes are acknowledged", func() error {
+		if now := w.count.Load(); now < before+3 {
+			return fmt.Errorf("%d of %d, %v", now, before+3, w.last.Load())
+		}
+		return nil
+	})
 }
 
 // end stops writing, and tells what was acknowledged and is not there.
@@ -305,28 +345,94 @@ func (w *writer) end(t *testing.T, s *Store) {
 // upgrade is three members on their way, and what the fleet says of itself.
 type upgrade struct {
 	*cluster
-	a     *authority
-	log   *lockedBuilder
-	ready atomic.Bool
+	a      *authority
+	log    *lockedBuilder
+	ready  atomic.Bool
+	relays []*relay // in front of the ports for members
 }
 
-// restart stops a member and starts it anew with other settings; nil is what an
-// older version does.
-func (u *upgrade) restart(t *testing.T, i int, m *MemberTLS) {
+// newUpgrade makes what three members need before they start, and ends them after the
+// test: at once, since the last ones of a cluster find nobody to hand over to.
+func newUpgrade(t *testing.T) *upgrade {
 	t.Helper()
-	u.running[i].Close()
+	u := &upgrade{cluster: &cluster{members: membersFor(t, 3), running: make([]*Embedded, 3)}, a: newAuthority(t), log: &lockedBuilder{}}
+	for i := range u.members {
+		u.relays = append(u.relays, newRelay(t, &u.members[i]))
+		u.dirs = append(u.dirs, filepath.Join(t.TempDir(), u.members[i].Name))
+	}
+	t.Cleanup(func() {
+		var all sync.WaitGroup
+		for i, e := range u.running {
+			if e != nil {
+				all.Go(func() { u.kill(i) })
+			}
+		}
+		all.Wait()
+	})
+	return u
+}
+
+// cut ends every connection between members.
+func (u *upgrade) cut() {
+	for _, r := range u.relays {
+		r.cut()
+	}
+}
+
+// begin starts a member; nil is what an older version does.
+func (u *upgrade) begin(t *testing.T, i int, m *MemberTLS) {
+	t.Helper()
+	var err error
+	if u.running[i], err = u.start(t, i, m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (u *upgrade) start(t *testing.T, i int, m *MemberTLS) (*Embedded, error) {
 	if m != nil {
 		m.Ready = func(bool) (bool, string) { return u.ready.Load(), "not all nodes can" }
 	}
-	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: u.members[i].Name, Dir: u.dirs[i], Members: u.members, TLS: m,
+	return StartEmbedded(ctxFor(t), EmbeddedConfig{Name: u.members[i].Name, Dir: u.dirs[i], Members: u.members, TLS: m,
+		ListenPeer: []string{"http://" + u.relays[i].to}, Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(u.log, nil))})
-	if err != nil {
-		t.Fatal(err)
+}
+
+// takePart awaits all members.
+func (u *upgrade) takePart(t *testing.T) {
+	t.Helper()
+	for _, e := range u.running {
+		if err := e.Ready(ctxFor(t)); err != nil {
+			t.Fatalf("%v\n%s", err, u.log)
+		}
 	}
-	u.running[i] = e
-	if err := e.Ready(ctxFor(t)); err != nil {
-		t.Fatalf("%v\n%s", err, u.log)
+}
+
+// restart stops a member and starts it anew with other settings. As a crash does, since
+// to hand over takes a second or more each time; properly in the long form.
+func (u *upgrade) restart(t *testing.T, i int, m *MemberTLS) {
+	t.Helper()
+	if os.Getenv("RHUMB_SOAK") != "" {
+		u.running[i].Close()
+		u.running[i] = nil
+	} else {
+		u.kill(i)
 	}
+	u.begin(t, i, m)
+	u.takePart(t)
+}
+
+// applied awaits that members have what the first of them has.
+func (u *upgrade) applied(t *testing.T, of ...int) {
+	t.Helper()
+	want := u.running[of[0]].server.Server.AppliedIndex()
+	eventually(t, "all have applied it", func() error {
+		for _, i := range of {
+			if now := u.running[i].server.Server.AppliedIndex(); now < want {
+				return fmt.Errorf("%s has applied %d of %d\n%s", u.members[i].Name, now, want, u.log)
+			}
+		}
+		return nil
+	})
 }
 
 // await waits until every member sees so many in clear.
@@ -351,20 +457,21 @@ func (u *upgrade) all() (out []string) {
 
 // A cluster made in clear goes over to TLS while it is written to: member by member
 // the new version is started, nothing changes until all nodes can, then the members go
-// over one by one, and clear ends. Certificates are renewed under it.
+// over one by one, and clear ends: on the wire between them, nothing of what is written
+// can be read. In the long form, certificates are renewed under it, and TLS is required.
 func TestMembersGoOver(t *testing.T) {
 	t.Parallel()
-	u := &upgrade{cluster: startCluster(t), a: newAuthority(t), log: &lockedBuilder{}}
+	u := newUpgrade(t)
+	for i := range u.members {
+		u.begin(t, i, nil)
+	}
+	u.takePart(t)
 	marker := filepath.Join(t.TempDir(), "state", "tls")
 	old, auto := openAs(t, u.all(), nil), openAs(t, u.all(), u.a.client(t, TLSAuto, marker))
 	if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
 		t.Fatalf("in a cluster in clear: %v", err)
 	}
 	w := startWriter(t, auto, "upgrade")
-	if _, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: u.dirs[0], Members: u.members, TLS: u.a.member(TLSRequire)}); err == nil ||
-		!strings.Contains(err.Error(), "in clear") {
-		t.Errorf("TLS required of a cluster in clear: %v", err)
-	}
 	for i := range u.members {
 		u.restart(t, i, u.a.member(TLSAuto))
 		if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
@@ -387,22 +494,41 @@ func TestMembersGoOver(t *testing.T) {
 		}
 		return nil
 	})
-	for _, m := range u.members {
-		saysNothing(t, m.PeerURL, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
-	}
-	if err := errors.Join(answers(old, false), answers(auto, true), auto.LearnTLS(ctxFor(t))); err != nil {
+	if err := errors.Join(answers(auto, true), auto.LearnTLS(ctxFor(t))); err != nil {
 		t.Errorf("after: %v\n%s", err, u.log)
 	}
 	if b, err := os.ReadFile(marker); err != nil || !auto.Link().Closed || auto.Link().Clear > 0 || len(b) == 0 {
 		t.Errorf("the client has not learned it: %+v, %v", auto.Link(), err)
 	}
-	u.renewed(t)
-	u.restart(t, 0, u.a.member(TLSRequire)) // what it stored says TLS
-	if _, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m2", Dir: u.dirs[1], Members: u.members}); err == nil ||
-		!strings.Contains(err.Error(), "say allow") {
-		t.Errorf("in clear after all went over: %v", err)
+	u.unreadable(t, auto, "upgrade/")
+	if err := answers(old, false); err != nil {
+		t.Errorf("in clear, after: %v", err)
+	}
+	w.more(t)
+	if os.Getenv("RHUMB_SOAK") != "" {
+		u.renewed(t)
+		for i := range u.members {
+			u.restart(t, i, u.a.member(TLSRequire)) // what it stored says TLS
+		}
 	}
 	w.end(t, auto)
+}
+
+// unreadable tells whether relays saw a word while the members were in clear, and see
+// nothing of another one now.
+func (u *upgrade) unreadable(t *testing.T, s *Store, before string) {
+	t.Helper()
+	const word = "unreadable-from-here-on"
+	if !slices.ContainsFunc(u.relays, func(r *relay) bool { return r.saw(before) }) {
+		t.Errorf("no relay between the members ever saw %q: it would see nothing now", before)
+	}
+	putVote(t, s, vote(word, "a", placement.Up, 1))
+	u.applied(t, 0, 1, 2)
+	for i, r := range u.relays {
+		if r.saw(word) {
+			t.Errorf("what is written can be read between members, before %s", u.members[i].Name)
+		}
+	}
 }
 
 // renewed replaces the pair, cuts every connection, and awaits that all members meet
@@ -412,13 +538,7 @@ func (u *upgrade) renewed(t *testing.T) {
 	u.a.renew(t)
 	want := u.a.serial
 	before := u.running[0].server.Server.AppliedIndex()
-	for _, e := range u.running {
-		for _, f := range e.gate.fronts {
-			for _, c := range f.list() {
-				c.raw.Close()
-			}
-		}
-	}
+	u.cut()
 	eventually(t, "members with the new certificate", func() error {
 		for i, e := range u.running {
 			n := 0
@@ -437,13 +557,29 @@ func (u *upgrade) renewed(t *testing.T) {
 }
 
 // A cluster goes back to clear, where all members allow it, and then an older version
-// finds what it knows.
+// finds what it knows. What a member refuses on the way, it says.
 func TestMembersGoBack(t *testing.T) {
 	t.Parallel()
 	a, members, dir := newAuthority(t), membersFor(t, 1), t.TempDir()
+	start := func(tls *MemberTLS) (*Embedded, error) {
+		return StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: dir, Members: members, TLS: tls})
+	}
+	refused := func(what string, tls *MemberTLS, want string) {
+		t.Helper()
+		if e, err := start(tls); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+			if err == nil {
+				e.Close()
+			}
+		}
+	}
 	marker := filepath.Join(t.TempDir(), "tls")
-	for i, tls := range []*MemberTLS{a.member(TLSAuto), a.member(TLSAllow), nil} {
-		e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: dir, Members: members, TLS: tls})
+	lacks := func(mode TLSMode, why error) *MemberTLS { return &MemberTLS{Mode: mode, Lacks: why} }
+	mistake := errors.New("another site's")
+	refused("begun with another site's pair", lacks(TLSAuto, mistake), "another site's")
+	refused("begun without a pair that is required", lacks(TLSRequire, fs.ErrNotExist), fs.ErrNotExist.Error())
+	for i, tls := range []*MemberTLS{a.member(TLSRequire), a.member(TLSAllow), nil} {
+		e, err := start(tls)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -463,7 +599,24 @@ func TestMembersGoBack(t *testing.T) {
 		}
 		s.Close()
 		e.Close()
+		if i == 0 {
+			refused("off after all went over", nil, "say allow")
+			refused("after all went over, another site's pair", lacks(TLSAuto, mistake), "another site's")
+		} else {
+			refused("required of members in clear", a.member(TLSRequire), "in clear")
+		}
 	}
+	e, err := start(lacks(TLSAuto, mistake))
+	if err != nil {
+		t.Fatalf("a member in clear is kept from it by another site's pair: %v", err)
+	}
+	defer e.Close()
+	eventually(t, "link", func() error {
+		if l := e.Link(); l.Clear != 1 || !strings.Contains(l.Missing, "another site's") {
+			return fmt.Errorf("%+v", l)
+		}
+		return nil
+	})
 }
 
 func TestNextMove(t *testing.T) {
