@@ -26,7 +26,7 @@ func addIdentityEnds(u *unit, member bool) {
 		return
 	}
 	own := func() []config.OwnCertificate { return u.identity.Certificates(member) }
-	u.metrics.MustRegister(newIdentityMetrics(own))
+	registerIdentity(u.metrics, own)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		n.Alarms = append(n.Alarms, identityAlarms(n.Name, own(), time.Now())...)
 	})
@@ -52,33 +52,21 @@ func identityAlarms(node string, own []config.OwnCertificate, now time.Time) []p
 	return out
 }
 
-// identityMetrics shows this site's certificates as they are when it is asked.
-type identityMetrics struct {
-	own            func() []config.OwnCertificate
-	ends, rejected *prometheus.Desc
-}
-
-func newIdentityMetrics(own func() []config.OwnCertificate) *identityMetrics {
-	return &identityMetrics{own: own,
-		ends: prometheus.NewDesc("rhumb_identity_expiry_timestamp_seconds", "When a certificate of this site's identity ends.", []string{"file"}, nil),
-		rejected: prometheus.NewDesc("rhumb_identity_rejected", "1 while a certificate's files are no good and the last good one is shown.",
-			[]string{"file"}, nil)}
-}
-
-// Describe names both series.
-func (m *identityMetrics) Describe(out chan<- *prometheus.Desc) {
-	out <- m.ends
-	out <- m.rejected
-}
-
-// Collect reads what is shown now.
-func (m *identityMetrics) Collect(out chan<- prometheus.Metric) {
-	for _, c := range m.own() {
-		rejected := 0.0
-		if c.Refused != nil {
-			rejected = 1
-		}
-		out <- prometheus.MustNewConstMetric(m.ends, prometheus.GaugeValue, float64(c.Ends.Unix()), c.File)
-		out <- prometheus.MustNewConstMetric(m.rejected, prometheus.GaugeValue, rejected, c.File)
+// registerIdentity shows this site's certificates as they are when somebody asks. Those
+// that there are at the start stay: the last good one of each.
+func registerIdentity(r prometheus.Registerer, own func() []config.OwnCertificate) {
+	for i, c := range own() {
+		labels := prometheus.Labels{"file": c.File}
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rhumb_identity_expiry_timestamp_seconds", ConstLabels: labels,
+			Help: "When a certificate of this site's identity ends."},
+			func() float64 { return float64(own()[i].Ends.Unix()) }))
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rhumb_identity_rejected", ConstLabels: labels,
+			Help: "1 while a certificate's files are no good and the last good one is shown."},
+			func() float64 {
+				if own()[i].Refused != nil {
+					return 1
+				}
+				return 0
+			}))
 	}
 }
