@@ -206,7 +206,8 @@ func (id *Identity) own() error {
 	if !pub.Equal(id.pair.PublicKey()) {
 		return fmt.Errorf("%s is not the key of %s", pairKeyFile, siteCertFile)
 	}
-	return errors.Join(secret(at(siteKeyFile)), secret(at(pairKeyFile)))
+	_, err = id.site.get() // from here on the last good pair is there
+	return errors.Join(err, secret(at(siteKeyFile)), secret(at(pairKeyFile)))
 }
 
 // secret tells whether others than owner and group can read a file.

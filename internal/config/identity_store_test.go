@@ -139,13 +139,13 @@ func TestRunOut(t *testing.T) {
 		}
 	}
 	join(old)
-	late, err := LoadIdentity(at)
-	if err == nil {
+	if _, err := LoadIdentity(at); err == nil {
 		t.Fatal("a certificate from before its group")
 	}
 	backdate(t, filepath.Join(dir, "group"), old)
 	join(old)
-	if late, err = LoadIdentity(at); err != nil {
+	late, err := LoadIdentity(at)
+	if err != nil {
 		t.Fatalf("want it to start: %v", err)
 	}
 	if err := late.StorePair(); err != nil {

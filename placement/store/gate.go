@@ -26,6 +26,8 @@ import (
 const (
 	// gatePace is how often a member looks at the membership, in its own memory.
 	gatePace = 500 * time.Millisecond
+	// pauseLooks are how many looks there are between a move that failed and the next.
+	pauseLooks = 60
 	// sweepEvery is how often standing connections are judged again.
 	sweepEvery = 5 * time.Second
 	// markerName is a file beside etcd's data: the members know each other by TLS.
@@ -225,8 +227,17 @@ func (g *gate) look(ctx context.Context, s *etcdserver.EtcdServer) {
 	if next == nil || link.Missing != "" || s.Leader() != s.MemberID() {
 		return
 	}
-	if err := g.move(ctx, s, *next); err != nil && ctx.Err() == nil {
-		g.seen.readySince, g.seen.failed, g.seen.again = time.Time{}, fmt.Errorf("%s did not go over: %w", next.name, err), time.Now().Add(moveTime)
+	err := g.move(ctx, s, *next)
+	switch {
+	case err == nil, ctx.Err() != nil:
+	case errors.Is(err, errAway): // nothing was changed: at the next look it is tried again
+		away := *link
+		away.Missing = errAway.Error()
+		g.link.Store(&away)
+		g.log.Debug("a member of the store does not go over yet", "member", next.name, "err", err)
+	default:
+		g.seen.readySince, g.seen.again = time.Time{}, time.Now().Add(pauseLooks*g.c.pace)
+		g.seen.failed = fmt.Errorf("%s did not go over: %w", next.name, err)
 		g.log.Error("a member of the store did not go over", "member", next.name, "to", flipped(next.urls), "err", err)
 	}
 }

@@ -169,6 +169,9 @@ func ask(ctx context.Context, tr http.RoundTripper, url string) error {
 	return nil
 }
 
+// errAway says that a move was not begun.
+var errAway = errors.New("not all members take part")
+
 // move takes one member over while all take part, waits until they all do again, and
 // takes it back if they do not.
 func (g *gate) move(ctx context.Context, s *etcdserver.EtcdServer, p peer) error {
@@ -178,7 +181,7 @@ func (g *gate) move(ctx context.Context, s *etcdserver.EtcdServer, p peer) error
 	}
 	defer client.Close()
 	if err := g.takePart(ctx, client, s.AppliedIndex()); err != nil {
-		return fmt.Errorf("not all members take part: %w", err)
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	to := flipped(p.urls)
 	if err := update(ctx, s, p.id, to); err != nil {
