@@ -111,7 +111,7 @@ func (a *authority) memberOf(files TLSFiles, mode TLSMode) *MemberTLS {
 				return nil
 			}}
 	}
-	return &MemberTLS{Mode: mode, Peers: server(), Clients: server(), Dial: files, Settle: 1, pace: 100 * time.Millisecond}
+	return &MemberTLS{Mode: mode, Peers: server(), Clients: server(), Dial: files, Settle: 1, pace: 50 * time.Millisecond}
 }
 
 // client returns how a node guards its connections, with a certificate of its own.
