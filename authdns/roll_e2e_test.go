@@ -260,7 +260,7 @@ func TestRollUnderLoadWhenSoaking(t *testing.T) {
 	settle(t)
 	const times = 6
 	names := []string{"unbound", "kresd"}
-	w := buildTidy(t, time.Duration(times)*8*time.Hour+2*time.Hour)
+	w := buildTidy(t, time.Duration(times)*12*time.Hour+2*time.Hour)
 	v := startWatch(t, w, names...)
 	for range times {
 		w.roll(t, v)
@@ -285,7 +285,7 @@ func (w *tidy) roll(t *testing.T, v *watch) {
 	w.change(t, "cdn.demo.test.", r.Switch)
 	w.spread(t, v, "the parent knows them")
 	v.rest(t, "before they sign")
-	for hour := range 6 {
+	for hour := range 10 {
 		before := w.stage()
 		w.goTo(w.now().Truncate(time.Hour).Add(time.Hour + time.Second))
 		changed := w.followCDS(t, v)
