@@ -1,0 +1,268 @@
+package edge
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"rhumb/edge/token"
+)
+
+// Events are the event streams of a service. They come from the origin as they
+// are, but for their ids: clients are given tokens, by which any site goes on.
+type Events struct {
+	Path string // what begins so is a stream; ends with a slash. Empty: there are none
+	// Strict refuses to go on with a session when too few sites answer that know
+	// its epoch. Else it goes on, since whoever knows of a later one would have said so.
+	Strict bool
+}
+
+// feeds serves the event streams of a service. Safe for concurrent use.
+type feeds struct {
+	Events
+	name    string
+	service uint32
+	base    *url.URL
+	limits  Limits
+	rt      *http.Transport
+	keepers *keepers
+	leaving func() bool // this site gives its sessions away
+	met     func(ok bool)
+	m       *feedMetrics
+	log     *slog.Logger
+}
+
+func (a *Agent) newFeeds(svc *service) (*feeds, error) {
+	u, err := url.Parse(svc.Origin)
+	if err != nil {
+		return nil, fmt.Errorf("edge: origin %q: %w", svc.Origin, err)
+	}
+	f := &feeds{Events: svc.Events, name: svc.Name, service: svc.id, base: u, limits: svc.limits, keepers: a.keepers, m: a.m.feeds,
+		rt:      &http.Transport{DisableCompression: true, ResponseHeaderTimeout: originHeader, MaxIdleConnsPerHost: 16, Proxy: nil},
+		leaving: func() bool { return svc.Mode == ModeAct && a.pushing() }, met: func(bool) {}, log: a.log.With("service", svc.Name)}
+	if a.cfg.Met != nil {
+		f.met = func(ok bool) { a.cfg.Met(svc.Name, ok) }
+	}
+	return f, nil
+}
+
+// pushing tells whether this site drains, and its deadline is over.
+func (a *Agent) pushing() bool {
+	d := a.drain.Load()
+	return d != nil && time.Now().After(d.deadline)
+}
+
+// Run closes the connections to the origin which nobody uses.
+func (f *feeds) Run(ctx context.Context) error {
+	<-ctx.Done()
+	f.rt.CloseIdleConnections()
+	return nil
+}
+
+// clean is a path as it is compared and forwarded: never out of what it begins with.
+func clean(p string) string {
+	c := path.Clean("/" + p)
+	if strings.HasSuffix(p, "/") && c != "/" {
+		c += "/"
+	}
+	return c
+}
+
+// owns tells whether a path is an event stream.
+func (f *feeds) owns(p string) bool { return f != nil && strings.HasPrefix(clean(p), f.Path) }
+
+// What a request for a stream came to, as it is counted.
+const (
+	feedNew     = "new"
+	feedResumed = "resumed"
+	feedUnsure  = "unsure"    // resumed without a majority
+	feedAlone   = "no_answer" // refused without one: Strict
+	feedStale   = "stale"
+	feedNoKeys  = "no_secret"
+	feedBad     = "bad_request"
+)
+
+// refusal is a request for a stream that is not served.
+type refusal struct {
+	status int
+	result string
+}
+
+// refusalOf says what a client is told of its token, and what is counted.
+func refusalOf(err error) refusal {
+	for _, r := range []struct {
+		err error
+		refusal
+	}{
+		{token.ErrExpired, refusal{http.StatusGone, "expired"}}, {token.ErrMalformed, refusal{http.StatusBadRequest, "malformed"}},
+		{token.ErrKey, refusal{http.StatusForbidden, "key"}}, {token.ErrForged, refusal{http.StatusForbidden, "forged"}},
+		{token.ErrService, refusal{http.StatusForbidden, "service"}}, {token.ErrObject, refusal{http.StatusForbidden, "object"}},
+		{token.ErrClient, refusal{http.StatusForbidden, "client"}},
+	} {
+		if errors.Is(err, r.err) {
+			return r.refusal
+		}
+	}
+	return refusal{http.StatusForbidden, "forged"}
+}
+
+// ServeHTTP serves one connection of a stream. What is wrong with a token is
+// answered and counted; the token itself is a secret and goes into no log.
+func (f *feeds) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if f.leaving() {
+		rw.Header().Set("Connection", "close") // the next one is to be made elsewhere
+	}
+	s, no := f.admit(r)
+	if no != (refusal{}) {
+		f.m.requests.WithLabelValues(f.name, no.result).Inc()
+		rw.Header().Set("Cache-Control", "no-store")
+		switch no.status {
+		case http.StatusMethodNotAllowed:
+			rw.Header().Set("Allow", http.MethodGet)
+		case http.StatusServiceUnavailable:
+			rw.Header().Set("Retry-After", "1")
+		}
+		http.Error(rw, http.StatusText(no.status), no.status)
+		return
+	}
+	defer s.stop()
+	f.m.requests.WithLabelValues(f.name, s.result).Inc()
+	f.proxy(s).ServeHTTP(&patient{ResponseWriter: rw, ctl: http.NewResponseController(rw), limit: max(f.limits.Write, 4*feedBeat)}, r)
+}
+
+// admit makes a stream of a request, or says why not.
+func (f *feeds) admit(r *http.Request) (*feed, refusal) {
+	key, try, ok := clientOf(r.Header.Get("Rhumb-Client"))
+	keys := f.keepers.keys.Load()
+	switch {
+	case r.Method != http.MethodGet:
+		return nil, refusal{http.StatusMethodNotAllowed, feedBad}
+	case !ok:
+		return nil, refusal{http.StatusBadRequest, feedBad}
+	case keys == nil:
+		return nil, refusal{http.StatusServiceUnavailable, feedNoKeys}
+	}
+	now := time.Now()
+	want := token.Expect{Service: f.service, Object: sha256.Sum256([]byte(clean(r.URL.Path) + "?" + r.URL.RawQuery)), Client: token.ClientOf(key)}
+	last := r.Header.Get("Last-Event-ID")
+	if last == "" {
+		return f.newFeed(token.Claims{Session: token.NewSession(), Epoch: 1, Service: want.Service, Object: want.Object, Client: want.Client,
+			Began: now.Truncate(time.Second)}, feedNew, now), refusal{}
+	}
+	c, err := keys.Open(last, now, want)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	return f.succeed(r.Context(), c, try, now)
+}
+
+// succeed makes the stream that comes after a token, under the next epoch.
+func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, now time.Time) (*feed, refusal) {
+	q := claimOf(c, try)
+	verdict := f.keepers.ask(ctx, q)
+	f.m.asked.Observe(time.Since(now).Seconds())
+	result := feedResumed
+	switch {
+	case verdict == token.Over:
+		f.keepers.release(q)
+		return nil, refusal{http.StatusConflict, feedStale}
+	case verdict == token.Open && f.Strict:
+		f.keepers.release(q)
+		return nil, refusal{http.StatusServiceUnavailable, feedAlone}
+	case verdict == token.Open:
+		result = feedUnsure
+	}
+	c.Epoch = q.Epoch
+	s := f.newFeed(c, result, now)
+	s.claim = q
+	return s, refusal{}
+}
+
+// mostTries bounds how often a token is shown.
+const mostTries = 255
+
+// clientOf reads what a client says of itself: a key of its own, which binds its
+// tokens to it, and how often it has shown the present one. Browsers say nothing.
+func clientOf(field string) (key string, try uint64, ok bool) {
+	if field == "" {
+		return "", 1, true
+	}
+	key, n, found := strings.Cut(field, ";try=")
+	try, err := strconv.ParseUint(n, 10, 16)
+	return key, try, found && err == nil && try >= 1 && try <= mostTries && len(key) >= 16 && len(key) <= 128
+}
+
+// errNotStream: the origin's 200 is something else.
+var errNotStream = errors.New("origin's response is no event stream")
+
+// proxy forwards one request to the origin and its stream to the client.
+func (f *feeds) proxy(s *feed) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport: f.rt, FlushInterval: -1, ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = f.base.Scheme, f.base.Host, ""
+			p.Out.URL.Path, p.Out.URL.RawPath = strings.TrimSuffix(f.base.Path, "/")+clean(p.In.URL.Path), ""
+			for _, name := range []string{"Rhumb-Client", "Last-Event-ID", "Accept-Encoding", "Connection", "Upgrade", "Range", "If-Range"} {
+				p.Out.Header.Del(name)
+			}
+			if s.claims.Position != "" {
+				p.Out.Header.Set("Last-Event-ID", s.claims.Position)
+			}
+			p.SetXForwarded()
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+			switch {
+			case resp.StatusCode != http.StatusOK:
+				s.giveBack()
+				f.met(resp.StatusCode < http.StatusInternalServerError)
+				return nil
+			case kind != "text/event-stream" || resp.Header.Get("Content-Encoding") != "":
+				return errNotStream
+			}
+			resp.Header.Set("Cache-Control", "no-store") // each copy holds a secret of its own
+			resp.Header.Del("Content-Length")
+			resp.Header.Del("ETag")
+			resp.ContentLength = -1
+			resp.Body = s.open(resp.Body)
+			f.met(true)
+			return nil
+		},
+		ErrorHandler: func(rw http.ResponseWriter, r *http.Request, err error) {
+			s.giveBack()
+			if r.Context().Err() == nil {
+				f.met(false)
+				f.log.Warn("origin", "name", clean(r.URL.Path), "err", err)
+			}
+			rw.Header().Set("Cache-Control", "no-store")
+			http.Error(rw, http.StatusText(http.StatusBadGateway), http.StatusBadGateway)
+		},
+	}
+}
+
+// patient gives a client its time anew for each write.
+type patient struct {
+	http.ResponseWriter
+	ctl   *http.ResponseController
+	limit time.Duration
+}
+
+func (p *patient) Write(b []byte) (int, error) {
+	if err := p.ctl.SetWriteDeadline(time.Now().Add(p.limit)); err != nil {
+		return 0, err
+	}
+	return p.ResponseWriter.Write(b)
+}
+
+// Unwrap lets a ResponseController flush what is behind.
+func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
