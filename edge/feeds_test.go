@@ -42,6 +42,7 @@ type member struct {
 	addr string
 	met  atomic.Int32 // requests
 	kill func()
+	rt   *http.Transport // to this site alone
 }
 
 // newGroup makes n sites. A nil source is a directory, dir/root.
@@ -127,12 +128,16 @@ func (g *group) transport() *http.Transport {
 // get asks one site for an event stream. The body is to be closed.
 func (g *group) get(site int, path, last string, header ...string) *http.Response {
 	g.t.Helper()
-	tr := g.transport()
-	tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "tcp", g.sites[site].addr)
+	m := g.sites[site]
+	if m.rt == nil { // one connection, that the handshakes do not take all the time
+		m.rt = g.transport()
+		m.rt.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", m.addr)
+		}
+		g.t.Cleanup(m.rt.CloseIdleConnections)
 	}
 	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
-	g.t.Cleanup(func() { cancel(); tr.CloseIdleConnections() })
+	g.t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://video.test"+path, nil)
 	if err != nil {
 		g.t.Fatal(err)
@@ -143,7 +148,7 @@ func (g *group) get(site int, path, last string, header ...string) *http.Respons
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := tr.RoundTrip(req)
+	resp, err := m.rt.RoundTrip(req)
 	if err != nil {
 		g.t.Fatalf("site %d, %s: %v", site, path, err)
 	}
