@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -18,8 +19,9 @@ import (
 	"rhumb/edge/token"
 )
 
-// Events are the event streams of a service. They come from the origin as they
-// are, but for their ids: clients are given tokens, by which any site goes on.
+// Events are the event streams of a service, and its WebSockets. They come from the
+// origin as they are, but for their ids: clients are given tokens, by which any
+// site goes on.
 type Events struct {
 	Path string // what begins so is a stream; ends with a slash. Empty: there are none
 	// Strict refuses to go on with a session when too few sites answer that know
@@ -153,21 +155,27 @@ func (f *feeds) admit(r *http.Request) (*feed, refusal) {
 		return nil, refusal{http.StatusServiceUnavailable, feedNoKeys}
 	}
 	now := time.Now()
-	want := token.Expect{Service: f.service, Object: sha256.Sum256([]byte(clean(r.URL.Path) + "?" + r.URL.RawQuery)), Client: token.ClientOf(key)}
-	last := r.Header.Get("Last-Event-ID")
+	object, last, socket := clean(r.URL.Path)+"?"+r.URL.RawQuery, r.Header.Get("Last-Event-ID"), isSocket(r)
+	if socket {
+		if last, ok = shownIn(r); !ok {
+			return nil, refusal{http.StatusBadRequest, feedBad}
+		}
+		object = "websocket " + object // its positions are others
+	}
+	want := token.Expect{Service: f.service, Object: sha256.Sum256([]byte(object)), Client: token.ClientOf(key)}
 	if last == "" {
 		return f.newFeed(token.Claims{Session: token.NewSession(), Epoch: 1, Service: want.Service, Object: want.Object, Client: want.Client,
-			Began: now.Truncate(time.Second)}, feedNew, now), refusal{}
+			Began: now.Truncate(time.Second)}, socket, feedNew, now), refusal{}
 	}
 	c, err := keys.Open(last, now, want)
 	if err != nil {
 		return nil, refusalOf(err)
 	}
-	return f.succeed(r.Context(), c, try, now)
+	return f.succeed(r.Context(), c, try, socket, now)
 }
 
 // succeed makes the stream that comes after a token, under the next epoch.
-func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, now time.Time) (*feed, refusal) {
+func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, socket bool, now time.Time) (*feed, refusal) {
 	q := claimOf(c, try)
 	verdict := f.keepers.ask(ctx, q)
 	f.m.asked.Observe(time.Since(now).Seconds())
@@ -183,7 +191,7 @@ func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, now tim
 		result = feedUnsure
 	}
 	c.Epoch = q.Epoch
-	s := f.newFeed(c, result, now)
+	s := f.newFeed(c, socket, result, now)
 	s.claim = q
 	return s, refusal{}
 }
@@ -202,8 +210,8 @@ func clientOf(field string) (key string, try uint64, ok bool) {
 	return key, try, found && err == nil && try >= 1 && try <= mostTries && len(key) >= 16 && len(key) <= 128
 }
 
-// errNotStream: the origin's 200 is something else.
-var errNotStream = errors.New("origin's response is no event stream")
+// errNotStream: the origin's 200 or 101 is something else.
+var errNotStream = errors.New("origin's response is no stream with positions")
 
 // proxy forwards one request to the origin and its stream to the client.
 func (f *feeds) proxy(s *feed) http.Handler {
@@ -212,32 +220,21 @@ func (f *feeds) proxy(s *feed) http.Handler {
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = f.base.Scheme, f.base.Host, ""
 			p.Out.URL.Path, p.Out.URL.RawPath = strings.TrimSuffix(f.base.Path, "/")+clean(p.In.URL.Path), ""
-			for _, name := range []string{"Rhumb-Client", "Last-Event-ID", "Accept-Encoding", "Connection", "Upgrade", "Range", "If-Range"} {
+			for _, name := range []string{"Rhumb-Client", "Last-Event-ID", "Accept-Encoding", "Range", "If-Range", "Sec-Websocket-Extensions"} {
 				p.Out.Header.Del(name)
+			}
+			if s.socket {
+				p.Out.Header.Set("Sec-Websocket-Protocol", token.SubProtocol)
+			} else {
+				p.Out.Header.Del("Connection")
+				p.Out.Header.Del("Upgrade")
 			}
 			if s.claims.Position != "" {
 				p.Out.Header.Set("Last-Event-ID", s.claims.Position)
 			}
 			p.SetXForwarded()
 		},
-		ModifyResponse: func(resp *http.Response) error {
-			kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-			switch {
-			case resp.StatusCode != http.StatusOK:
-				s.giveBack()
-				f.met(resp.StatusCode < http.StatusInternalServerError)
-				return nil
-			case kind != "text/event-stream" || resp.Header.Get("Content-Encoding") != "":
-				return errNotStream
-			}
-			resp.Header.Set("Cache-Control", "no-store") // each copy holds a secret of its own
-			resp.Header.Del("Content-Length")
-			resp.Header.Del("ETag")
-			resp.ContentLength = -1
-			resp.Body = s.open(resp.Body)
-			f.met(true)
-			return nil
-		},
+		ModifyResponse: func(resp *http.Response) error { return f.begin(s, resp) },
 		ErrorHandler: func(rw http.ResponseWriter, r *http.Request, err error) {
 			s.giveBack()
 			if r.Context().Err() == nil {
@@ -250,19 +247,31 @@ func (f *feeds) proxy(s *feed) http.Handler {
 	}
 }
 
-// patient gives a client its time anew for each write.
-type patient struct {
-	http.ResponseWriter
-	ctl   *http.ResponseController
-	limit time.Duration
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	if err := p.ctl.SetWriteDeadline(time.Now().Add(p.limit)); err != nil {
-		return 0, err
+// begin makes the stream of the origin's response.
+func (f *feeds) begin(s *feed, resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusSwitchingProtocols:
+		origin, ok := resp.Body.(io.ReadWriteCloser)
+		if !ok || !s.socket || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") ||
+			resp.Header.Get("Sec-Websocket-Protocol") != token.SubProtocol || resp.Header.Get("Sec-Websocket-Extensions") != "" {
+			return errNotStream
+		}
+		resp.Body = &socket{ReadCloser: s.open(origin), Writer: origin}
+	case http.StatusOK:
+		kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+		if s.socket || kind != "text/event-stream" || resp.Header.Get("Content-Encoding") != "" {
+			return errNotStream
+		}
+		resp.Header.Set("Cache-Control", "no-store") // each copy holds a secret of its own
+		resp.Header.Del("Content-Length")
+		resp.Header.Del("ETag")
+		resp.ContentLength = -1
+		resp.Body = s.open(resp.Body)
+	default:
+		s.giveBack()
+		f.met(resp.StatusCode < http.StatusInternalServerError)
+		return nil
 	}
-	return p.ResponseWriter.Write(b)
+	f.met(true)
+	return nil
 }
-
-// Unwrap lets a ResponseController flush what is behind.
-func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }

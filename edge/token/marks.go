@@ -35,8 +35,9 @@ const (
 
 // Codes with which a site closes a WebSocket (RFC 6455, section 7.4).
 const (
-	CloseAway  = 1001 // the site leaves: come again
-	CloseStale = 4409 // the session goes on elsewhere: do not
+	CloseAway   = 1001 // the site leaves: come again
+	CloseFailed = 1011 // the origin sends what it must not
+	CloseStale  = 4409 // the session goes on elsewhere: do not come again
 )
 
 // Why an origin's frames are not passed on.

@@ -41,6 +41,9 @@ func NewRewriter(last string, seal func(id string) (string, bool)) *Rewriter {
 // Last is the last id that the origin has set.
 func (r *Rewriter) Last() string { return r.last }
 
+// Err is nil: all text is an event stream.
+func (r *Rewriter) Err() error { return nil }
+
 // Between tells whether the stream is between two events, so that a block of
 // our own would not become part of one.
 func (r *Rewriter) Between() bool {
