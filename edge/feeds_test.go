@@ -182,6 +182,7 @@ type story struct {
 	told   int
 	more   chan struct{} // closed and replaced when there is more
 	asked  []string      // Last-Event-ID of each request
+	heard  []string      // messages of clients, over WebSockets
 	leaked atomic.Bool   // a token or a client's key reached the origin
 }
 
@@ -216,19 +217,33 @@ func (s *story) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.asked = append(s.asked, r.Header.Get("Last-Event-ID"))
 	s.mu.Unlock()
+	if r.Header.Get("Upgrade") != "" {
+		s.talk(rw, r, last)
+		return
+	}
 	rw.Header().Set("Content-Type", "text/event-stream")
 	rw.WriteHeader(http.StatusOK)
+	s.follow(last, r.Context().Done(), func(n int) error {
+		_, err := fmt.Fprintf(rw, "id: n%d\ndata: %d\n\n", n, n)
+		return err
+	}, func() { _ = http.NewResponseController(rw).Flush() })
+}
+
+// follow tells what comes behind an event until the client has gone.
+func (s *story) follow(last int, gone <-chan struct{}, tell func(n int) error, flush func()) {
 	for {
 		s.mu.Lock()
 		told, more := s.told, s.more
 		s.mu.Unlock()
 		for ; last < told; last++ {
-			fmt.Fprintf(rw, "id: n%d\ndata: %d\n\n", last+1, last+1)
+			if tell(last+1) != nil {
+				return
+			}
 		}
-		_ = http.NewResponseController(rw).Flush()
+		flush()
 		select {
 		case <-more:
-		case <-r.Context().Done():
+		case <-gone:
 			return
 		}
 	}

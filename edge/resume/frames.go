@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"unicode/utf8"
 )
@@ -20,13 +19,13 @@ const (
 	opPong  = 10
 )
 
-// maxMessage bounds a message of a WebSocket.
+// maxMessage bounds a message of a WebSocket; see errTooBig.
 const maxMessage = 16 << 20
 
 // What ends a WebSocket for good.
 var (
 	errFrame   = errors.New("resume: malformed frame")
-	errTooBig  = fmt.Errorf("resume: message of more than %d bytes", maxMessage)
+	errTooBig  = errors.New("resume: message of more than 16 MiB")
 	errNotText = errors.New("resume: text message that is no UTF-8")
 )
 
