@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -41,6 +42,7 @@ type member struct {
 	*Agent
 	addr string
 	met  atomic.Int32 // requests
+	asks atomic.Int32 // of other sites, about epochs
 	kill func()
 	rt   *http.Transport // to this site alone
 }
@@ -99,7 +101,12 @@ func (m *member) run(t testing.TB, door, front net.Listener) {
 	a := m.Agent
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
+	a.links.handle = func(l *link, f frame.Frame) {
+		if f.Type == frame.Tokens && token.Kind(f.Payload[0]) == token.Ask {
+			m.asks.Add(1)
+		}
+		a.handle(ctx, l, f)
+	}
 	wg.Go(func() { _ = a.links.serve(ctx, door) })
 	wg.Go(func() { a.accept(ctx, front) })
 	for _, r := range a.view.Load().services[0].keeps() {
@@ -183,7 +190,8 @@ type story struct {
 	more   chan struct{} // closed and replaced when there is more
 	asked  []string      // Last-Event-ID of each request
 	heard  []string      // messages of clients, over WebSockets
-	leaked atomic.Bool   // a token or a client's key reached the origin
+	film   []byte
+	leaked atomic.Bool // a token or a client's key reached the origin
 }
 
 func newStory(t testing.TB) *story {
@@ -206,6 +214,10 @@ func (s *story) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		s.leaked.Store(true)
 	}
 	switch r.URL.Path {
+	case "/film.mp4":
+		rw.Header().Set("ETag", `"one"`)
+		http.ServeContent(rw, r, "film.mp4", time.Time{}, bytes.NewReader(s.film))
+		return
 	case "/live/broken":
 		http.Error(rw, "no", http.StatusInternalServerError)
 		return
@@ -368,7 +380,7 @@ func TestNobodyAnswers(t *testing.T) {
 		if resp.Body.Close(); resp.StatusCode != want {
 			t.Errorf("strict %v: status %d, want %d", strict, resp.StatusCode, want)
 		}
-		if n := counted(t, g.sites[1].m.feeds.requests, result); n != 1 {
+		if n := tally(t, g.sites[1].m.feeds.requests, result); n != 1 {
 			t.Errorf("strict %v: %v requests counted as %s, want 1", strict, n, result)
 		}
 		if err := g.sites[1].SetTokens(nil); err != nil {
@@ -381,8 +393,8 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 }
 
-// counted is what a counter says of a result.
-func counted(t testing.TB, c prometheus.Collector, result string) (n float64) {
+// tally is what a counter says of a result.
+func tally(t testing.TB, c prometheus.Collector, result string) (n float64) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(c)
@@ -390,10 +402,12 @@ func counted(t testing.TB, c prometheus.Collector, result string) (n float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range families[0].GetMetric() {
-		for _, l := range m.GetLabel() {
-			if l.GetName() == "result" && l.GetValue() == result {
-				n += m.GetCounter().GetValue()
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "result" && l.GetValue() == result {
+					n += m.GetCounter().GetValue()
+				}
 			}
 		}
 	}

@@ -83,7 +83,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	req, e := webRequest(r), entry{}
 	if req.status == 0 {
-		e = w.svc.source.lookup(r.Context(), req.name)
+		e = w.svc.lookup(r.Context(), req)
 	}
 	rec := answer(req, e.found, time.Now())
 	wire, err := newWire(rec, e.body)
