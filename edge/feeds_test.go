@@ -128,7 +128,11 @@ func (g *group) transport() *http.Transport {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			g.dials.Add(1)
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
-			return d.DialContext(ctx, "tcp", g.sites[g.now.Load()].addr)
+			c, err := d.DialContext(ctx, "tcp", g.sites[g.now.Load()].addr)
+			if err == nil { // what the kernel holds needs no other site
+				err = c.(*net.TCPConn).SetReadBuffer(64 << 10)
+			}
+			return c, err
 		}}
 }
 

@@ -73,14 +73,13 @@ type follower struct {
 }
 
 const (
-	filmSize = 20 << 20
 	stories  = 600 // events
 	filmSeed = 1
 )
 
 // followers are one of each kind. Their transports lead where dial does.
-func followers(ctx context.Context, transport func() *http.Transport) ([]*follower, error) {
-	film, stream, ws := &follower{kind: "download", whole: filmSize, begun: filmSize / 3}, &follower{kind: "event stream"}, &follower{kind: "WebSocket"}
+func followers(ctx context.Context, size int, transport func() *http.Transport) ([]*follower, error) {
+	film, stream, ws := &follower{kind: "download", whole: size, begun: size / 3}, &follower{kind: "event stream"}, &follower{kind: "WebSocket"}
 	return []*follower{film, stream, ws}, errors.Join(film.download(ctx, film.counted(transport())),
 		stream.events(ctx, stream.counted(transport())), ws.messages(ctx, ws.counted(transport())))
 }
@@ -168,12 +167,13 @@ func (f *follower) numbers(next func() (string, error)) {
 // costs one.
 func TestRoundTrips(t *testing.T) {
 	dir := t.TempDir()
-	film := video(t, dir, filmSize, filmSeed)
+	const size = 4 << 20
+	film := video(t, dir, size, filmSeed)
 	s := newStory(t)
 	s.film = film
 	g := newGroup(t, 3, dir, s.URL, false)
 	g.warm(0, "/film.mp4")
-	all, err := followers(t.Context(), g.transport)
+	all, err := followers(t.Context(), size, g.transport)
 	if err != nil {
 		t.Fatal(err)
 	}
