@@ -50,6 +50,7 @@ type epoch struct {
 	client       Client
 	nonce        uint64
 	at           time.Time
+	doubt        bool // there may have been a newer one, forgotten
 }
 
 // NewLedger begins to remember now. Beyond room sessions it abstains.
@@ -57,7 +58,9 @@ func NewLedger(now time.Time, room int) *Ledger {
 	return &Ledger{room: room, since: now, known: map[Session]epoch{}}
 }
 
-// Vote answers, and remembers what it grants.
+// Vote answers, and remembers what it does not refuse. A claim about which it abstains
+// may go on all the same, where a majority is not insisted on: what is older than that is
+// stale from then on.
 //
 // The client whose claim was granted, and who never saw the answer, still has
 // the token from which it claimed. It may claim from there once more, with a
@@ -68,16 +71,19 @@ func (l *Ledger) Vote(q Question, now time.Time) Vote {
 	have, ok := l.known[q.Session]
 	again := q.Client != Client{} && q.Client == have.client && q.From == have.from && q.Epoch > have.number
 	switch {
-	case !ok && l.forgotten(q, now), !ok && len(l.known) >= l.room:
+	case !ok && len(l.known) >= l.room:
 		return Abstained
 	case ok && have.number > q.From && !again:
 		return Stale
 	}
-	next := epoch{number: q.Epoch, from: q.From, client: q.Client, nonce: q.Nonce, at: now}
+	next := epoch{number: q.Epoch, from: q.From, client: q.Client, nonce: q.Nonce, at: now, doubt: (!ok || have.doubt) && l.forgotten(q, now)}
 	if q.Epoch == q.From { // a touch says nothing new of whence
 		next.from, next.client, next.nonce = have.from, have.client, 0
 	}
 	l.known[q.Session] = next
+	if next.doubt {
+		return Abstained
+	}
 	return Granted
 }
 

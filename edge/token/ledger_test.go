@@ -64,6 +64,44 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// TestLedgerDoubtful: what was claimed since a restart is known, though not whether it
+// was the newest: what is older is refused, and nothing is granted before all tokens of
+// earlier claims have expired.
+func TestLedgerDoubtful(t *testing.T) {
+	asked := func(from, to uint64) Question {
+		q := claim(from, to)
+		q.Began, q.Client = noon.Add(-time.Hour), Client{}
+		return q
+	}
+	l, now := NewLedger(noon, 10), noon
+	for _, c := range []struct {
+		name  string
+		ask   Question
+		after time.Duration
+		want  Vote
+	}{
+		{"first", asked(3, 4), 0, Abstained},
+		{"the same token again", asked(3, 5), 0, Stale},
+		{"its primary", asked(4, 4), time.Minute, Abstained},
+		{"next", asked(4, 5), 0, Abstained},
+		{"older", asked(4, 6), 0, Stale},
+		{"one that it has forgotten", asked(8, 9), 0, Abstained},
+		{"what it took for the newest", asked(5, 6), 0, Stale},
+		{"when all has expired", asked(9, 10), Life + Skew, Granted},
+	} {
+		now = now.Add(c.after)
+		if got := l.Vote(c.ask, now); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	l = NewLedger(noon, 10)
+	l.Vote(asked(3, 4), noon)
+	l.Release(asked(3, 4))
+	if v := l.Vote(asked(3, 4), noon); v != Abstained {
+		t.Errorf("after a release: %s, want %s", v, Abstained)
+	}
+}
+
 func TestLedgerRelease(t *testing.T) {
 	l := NewLedger(noon, 10)
 	stranger := func(from, to uint64) Question {
