@@ -16,6 +16,7 @@ import (
 	"rhumb/edge"
 	"rhumb/edge/forward"
 	"rhumb/edge/frame"
+	"rhumb/edge/token"
 	"rhumb/placement"
 )
 
@@ -53,6 +54,7 @@ type edgeRole struct {
 	// encounters tells the role health how requests end.
 	encounters *encounters
 	away       awayMeter
+	tokens     []token.Secret // when it was built; then followTokens has them
 	// leaving tells that the agent was told to let its sessions go; owned by run.
 	leaving bool
 }
@@ -97,13 +99,12 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if err := errors.Join(fwd.SetVIPs(vipModes(snap.Inventory, u.cfg.Mode)), fwd.SetQUIC(quicVIPs(snap.Inventory, u.cfg.Mode))); err != nil {
 		return err
 	}
-	secrets, err := readTokens(u.cfg.Edge.Tokens)
-	if err != nil {
+	if e.tokens, err = readTokens(u.cfg.Edge.Tokens); err != nil {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
 		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
-		Strays: strays{fwd}, Met: e.encounters.met, Tokens: secrets, Log: u.log, Registerer: u.metrics})
+		Strays: strays{fwd}, Met: e.encounters.met, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (e *edgeRole) followTokens(ctx context.Context) error {
 		return nil
 	}
 	log := e.unit.log
-	return followSecrets(ctx, "token secrets", file, readTokens, nil, func(secrets []token.Secret) {
+	return followSecrets(ctx, "token secrets", file, readTokens, e.tokens, func(secrets []token.Secret) {
 		if err := e.agent.SetTokens(secrets); err != nil {
 			log.Error("token secrets: the last good ones stay", "err", err)
 		}

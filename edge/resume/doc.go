@@ -1,4 +1,4 @@
-// Package resume goes on with downloads and event streams whose connection broke, at whichever site the name leads to then.
+// Package resume goes on with downloads, event streams and WebSockets whose connection broke, at whichever site the name leads to then.
 //
 // It is for programs that use a service of Rhumb, and needs nothing but the
 // standard library: copy it, or import it.
@@ -27,11 +27,17 @@
 // event, if nobody else has gone on since: else the stream ends with ErrStale. A
 // token is a secret, so streams are opened over https alone.
 //
+// # WebSockets
+//
+// They go on in the same way (OpenSocket), where the service marks its messages: the
+// site says a token before the message behind which it is good. What was sent when
+// a connection broke may have arrived or not.
+//
 // # How hard it tries
 //
 // The first try is at once, the next ones after a random part of a time that
 // doubles. A connection that brought something gives the whole budget back.
 //
-// A Transport is safe for concurrent use, a body or a Stream belongs to one
-// goroutine. There are no goroutines of its own.
+// A Transport is safe for concurrent use, a body, a Stream or a Socket's Next
+// belongs to one goroutine. There are no goroutines of its own.
 package resume

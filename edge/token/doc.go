@@ -16,7 +16,8 @@
 //     resumption, and whoever has the highest one is the session's primary.
 //   - Keeper: one of at most three sites, found by hash of the session, which
 //     remember its epoch. A majority of them grants a newer one.
-//   - Position: where the client stands, as the origin says it: an event id.
+//   - Position: where the client stands, as the origin says it: an event id, or
+//     the mark before a WebSocket's message.
 //
 // # Flow
 //
@@ -26,6 +27,7 @@
 //	vote.go     the keepers of a session, and what their votes add up to
 //	message.go  questions to keepers and their answers, as octets
 //	rewrite.go  text/event-stream: the origin's ids become tokens
+//	marks.go    WebSocket: the origin's marks become tokens
 //
 // # Why a stale epoch is refused
 //
@@ -34,7 +36,8 @@
 // as long as a token can: a primary touches its session at the keepers, gives
 // its tokens no longer than Life from the last majority, and ends when that is
 // over; a keeper remembers Life and Skew from the last touch or claim, and
-// abstains about what it may have forgotten in a restart.
+// abstains about what it may have forgotten in a restart, though not about what it
+// was asked since.
 //
 // Nothing here has a goroutine, a socket or a clock.
 package token
