@@ -121,7 +121,7 @@ func refusalOf(err error) refusal {
 // ServeHTTP serves one connection of a stream. What is wrong with a token is
 // answered and counted; the token itself is a secret and goes into no log.
 func (f *feeds) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if f.leaving() {
+	if f.leaving() && !isSocket(r) {
 		rw.Header().Set("Connection", "close") // the next one is to be made elsewhere
 	}
 	s, no := f.admit(r)
