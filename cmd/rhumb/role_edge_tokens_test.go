@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"rhumb/edge"
+	"rhumb/internal/config"
 )
 
 // TestReadTokens: secrets that everybody can read are none, and no error tells one.
@@ -38,5 +41,16 @@ func TestReadTokens(t *testing.T) {
 	}
 	if _, err := readTokens(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a file that is not there was read")
+	}
+}
+
+// TestEventsReachTheAgent: what the fleet file says of event streams is what the agent
+// is given.
+func TestEventsReachTheAgent(t *testing.T) {
+	inv := edgeInventory()
+	inv.Services[0].Edge.Events, inv.Services[0].Edge.EventsStrict = "/live/", true
+	s := contentServices(inv, &unit{cfg: &config.Node{}})
+	if want := (edge.Events{Path: "/live/", Strict: true}); len(s) != 1 || s[0].Events != want {
+		t.Errorf("services %+v, want one with %+v", s, want)
 	}
 }
