@@ -152,7 +152,11 @@ func (k *Keys) unseal(text string, now time.Time) (Claims, error) {
 	be := binary.BigEndian
 	id := keyID{be.Uint16(b[1:]), be.Uint16(b[3:])}
 	head, nonce, sealed := b[:headSize], b[headSize:headSize+chacha20poly1305.NonceSizeX], b[headSize+chacha20poly1305.NonceSizeX:]
-	if !opens(id.day, now) {
+	switch {
+	case opens(id.day, now):
+	case id.day < day(now): // whoever sealed it, it is of no use any more
+		return Claims{}, ErrExpired
+	default:
 		return Claims{}, ErrKey
 	}
 	err = ErrKey

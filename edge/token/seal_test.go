@@ -92,7 +92,7 @@ func TestOpenRefuses(t *testing.T) {
 		{name: "other secret", keys: keysOf(t, 2), refusal: ErrKey},
 		{name: "older secret still in force", keys: keysOf(t, 2, 1)},
 		{name: "day before, at midnight", sealed: midnight.Add(-time.Second), opened: midnight.Add(Life - 2*time.Second)},
-		{name: "day before, later", sealed: midnight.Add(-time.Second), opened: midnight.Add(Life + Skew), refusal: ErrKey},
+		{name: "day before, later", sealed: midnight.Add(-time.Second), opened: midnight.Add(Life + Skew), refusal: ErrExpired},
 		{name: "next day, clock ahead", sealed: midnight.Add(10 * time.Second), opened: midnight.Add(-10 * time.Second)},
 		{name: "key of the future", sealed: midnight.Add(time.Minute), opened: midnight.Add(-time.Minute), refusal: ErrKey},
 		{name: "empty", text: func(string) string { return "" }, refusal: ErrMalformed},
