@@ -19,6 +19,7 @@ type Node struct {
 	// Snapshot in force, its digest, and since when.
 	Snapshot string `json:"snapshot"`
 	Digest   string `json:"digest,omitempty"`
+	Listed   bool   `json:"listed,omitempty"` // as Snapshot.Listed
 	Applied  Time   `json:"applied,omitzero"`
 	Started  Time   `json:"started"`
 	At       Time   `json:"at"`
