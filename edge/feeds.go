@@ -94,28 +94,28 @@ const (
 	feedBad     = "bad_request"
 )
 
-// refusal is a request for a stream that is not served.
-type refusal struct {
+// denial is a request for a stream that is not served.
+type denial struct {
 	status int
 	result string
 }
 
-// refusalOf says what a client is told of its token, and what is counted.
-func refusalOf(err error) refusal {
+// denialOf says what a client is told of its token, and what is counted.
+func denialOf(err error) denial {
 	for _, r := range []struct {
 		err error
-		refusal
+		denial
 	}{
-		{token.ErrExpired, refusal{http.StatusGone, "expired"}}, {token.ErrMalformed, refusal{http.StatusBadRequest, "malformed"}},
-		{token.ErrKey, refusal{http.StatusForbidden, "key"}}, {token.ErrForged, refusal{http.StatusForbidden, "forged"}},
-		{token.ErrService, refusal{http.StatusForbidden, "service"}}, {token.ErrObject, refusal{http.StatusForbidden, "object"}},
-		{token.ErrClient, refusal{http.StatusForbidden, "client"}},
+		{token.ErrExpired, denial{http.StatusGone, "expired"}}, {token.ErrMalformed, denial{http.StatusBadRequest, "malformed"}},
+		{token.ErrKey, denial{http.StatusForbidden, "key"}}, {token.ErrForged, denial{http.StatusForbidden, "forged"}},
+		{token.ErrService, denial{http.StatusForbidden, "service"}}, {token.ErrObject, denial{http.StatusForbidden, "object"}},
+		{token.ErrClient, denial{http.StatusForbidden, "client"}},
 	} {
 		if errors.Is(err, r.err) {
-			return r.refusal
+			return r.denial
 		}
 	}
-	return refusal{http.StatusForbidden, "forged"}
+	return denial{http.StatusForbidden, "forged"}
 }
 
 // ServeHTTP serves one connection of a stream. What is wrong with a token is
@@ -125,7 +125,7 @@ func (f *feeds) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close") // the next one is to be made elsewhere
 	}
 	s, no := f.admit(r)
-	if no != (refusal{}) {
+	if no != (denial{}) {
 		f.m.requests.WithLabelValues(f.name, no.result).Inc()
 		rw.Header().Set("Cache-Control", "no-store")
 		switch no.status {
@@ -143,39 +143,39 @@ func (f *feeds) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 // admit makes a stream of a request, or says why not.
-func (f *feeds) admit(r *http.Request) (*feed, refusal) {
+func (f *feeds) admit(r *http.Request) (*feed, denial) {
 	key, try, ok := clientOf(r.Header.Get("Rhumb-Client"))
 	keys := f.keepers.keys.Load()
 	switch {
 	case r.Method != http.MethodGet:
-		return nil, refusal{http.StatusMethodNotAllowed, feedBad}
+		return nil, denial{http.StatusMethodNotAllowed, feedBad}
 	case !ok:
-		return nil, refusal{http.StatusBadRequest, feedBad}
+		return nil, denial{http.StatusBadRequest, feedBad}
 	case keys == nil:
-		return nil, refusal{http.StatusServiceUnavailable, feedNoKeys}
+		return nil, denial{http.StatusServiceUnavailable, feedNoKeys}
 	}
 	now := time.Now()
 	object, last, socket := clean(r.URL.Path)+"?"+r.URL.RawQuery, r.Header.Get("Last-Event-ID"), isSocket(r)
 	if socket {
 		if last, ok = shownIn(r); !ok {
-			return nil, refusal{http.StatusBadRequest, feedBad}
+			return nil, denial{http.StatusBadRequest, feedBad}
 		}
 		object = "websocket " + object // its positions are others
 	}
 	want := token.Expect{Service: f.service, Object: sha256.Sum256([]byte(object)), Client: token.ClientOf(key)}
 	if last == "" {
 		return f.newFeed(token.Claims{Session: token.NewSession(), Epoch: 1, Service: want.Service, Object: want.Object, Client: want.Client,
-			Began: now.Truncate(time.Second)}, socket, feedNew, now), refusal{}
+			Began: now.Truncate(time.Second)}, socket, feedNew, now), denial{}
 	}
 	c, err := keys.Open(last, now, want)
 	if err != nil {
-		return nil, refusalOf(err)
+		return nil, denialOf(err)
 	}
 	return f.succeed(r.Context(), c, try, socket, now)
 }
 
 // succeed makes the stream that comes after a token, under the next epoch.
-func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, socket bool, now time.Time) (*feed, refusal) {
+func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, socket bool, now time.Time) (*feed, denial) {
 	q := claimOf(c, try)
 	verdict := f.keepers.ask(ctx, q)
 	f.m.asked.Observe(time.Since(now).Seconds())
@@ -183,17 +183,17 @@ func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, socket 
 	switch {
 	case verdict == token.Over:
 		f.keepers.release(q)
-		return nil, refusal{http.StatusConflict, feedStale}
+		return nil, denial{http.StatusConflict, feedStale}
 	case verdict == token.Open && f.Strict:
 		f.keepers.release(q)
-		return nil, refusal{http.StatusServiceUnavailable, feedAlone}
+		return nil, denial{http.StatusServiceUnavailable, feedAlone}
 	case verdict == token.Open:
 		result = feedUnsure
 	}
 	c.Epoch = q.Epoch
 	s := f.newFeed(c, socket, result, now)
 	s.claim = q
-	return s, refusal{}
+	return s, denial{}
 }
 
 // mostTries bounds how often a token is shown.
