@@ -52,6 +52,7 @@ type desk struct {
 	tab     *table
 	replica *replica
 	events  *events
+	keepers *keepers
 }
 
 // view is one configuration. Immutable.
@@ -93,6 +94,9 @@ func New(cfg Config) (*Agent, error) {
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)
+	if a.keepers, err = newKeepers(cfg, a.links, a.limits.Records, a.log); err != nil {
+		return nil, err
+	}
 	if err := a.SetPeers(cfg.Peers); err != nil {
 		return nil, err
 	}
@@ -122,6 +126,7 @@ func (a *Agent) SetPeers(peers []Peer) error {
 	}
 	a.publish(&next)
 	a.links.prune()
+	a.keepers.setPeers(peers)
 	return nil
 }
 
@@ -175,6 +180,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	if err == nil && a.cfg.Met != nil {
 		svc.source = &metered{svc.source, func(ok bool) { a.cfg.Met(s.Name, ok) }}
 	}
+	if err == nil && s.Events.Path != "" {
+		svc.feeds, err = a.newFeeds(svc)
+	}
 	if err == nil && s.Cert != "" {
 		svc.tls, err = newTerminator(svc, a.m.tls, a.log.With("service", s.Name))
 	}
@@ -183,7 +191,7 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Events == b.Events
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.
@@ -214,6 +222,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.replica.Run(ctx) })
 	g.Go(func() error { return a.drains(ctx) })
 	g.Go(func() error { return a.asks(ctx) })
+	g.Go(func() error { return a.keepers.Run(ctx) })
 	err = g.Wait()
 	a.wg.Wait()
 	return err
@@ -250,6 +259,8 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.committedTo(l, f)
 	case frame.RecordSet, frame.Retire, frame.Ack, frame.Full:
 		a.replica.handle(l, f)
+	case frame.Tokens:
+		a.keepers.handle(l, f)
 	}
 }
 

@@ -15,6 +15,7 @@ type metrics struct {
 	refused   prometheus.Counter
 	mismatch  prometheus.Counter
 	tls       *tlsMetrics
+	feeds     *feedMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -47,11 +48,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_mismatch_total",
 			Help: "Blocks that no longer had their object's hash; none of their bytes was sent."}),
 	}
-	m.tls = newTLSMetrics(self)
+	m.tls, m.feeds = newTLSMetrics(self), newFeedMetrics(self)
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(m.tls.collectors(), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch) {
+	for _, c := range append(append(m.tls.collectors(), m.feeds.collectors()...), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,12 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "story":
+		err = storyRole()
+	case "resume-site":
+		err = resumeSiteRole()
+	case "follow":
+		err = followRole()
 	case "origin":
 		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:

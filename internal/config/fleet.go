@@ -141,6 +141,7 @@ type edgeFile struct {
 	Origin string             `yaml:"origin"`
 	TLS    edgeTLSFile        `yaml:"tls"`
 	Export placement.Export   `yaml:"export_secrets"`
+	Events eventsFile         `yaml:"events"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.
