@@ -29,9 +29,10 @@ func (s shelf) path(zone string) string {
 	return filepath.Join(s.dir, url.PathEscape(name)+".zone")
 }
 
-// get returns a zone and when it was confirmed; nil where there is none. A file
-// that does not match its digest is an error, and no zone.
-func (s shelf) get(zone string) ([]byte, time.Time, error) {
+// get returns a zone and when it was confirmed; nil where there is none, or one of the
+// same name with another ID. A file that does not match its digest is an error, and no
+// zone.
+func (s shelf) get(zone, id string) ([]byte, time.Time, error) {
 	b, err := os.ReadFile(s.path(zone))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, time.Time{}, nil
@@ -43,26 +44,30 @@ func (s shelf) get(zone string) ([]byte, time.Time, error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	text, err := openShelf(b)
-	return text, st.ModTime(), err
+	text, was, err := openShelf(b)
+	if err != nil || was != id {
+		return nil, time.Time{}, err
+	}
+	return text, st.ModTime(), nil
 }
 
-// openShelf takes the line with the digest off.
-func openShelf(b []byte) ([]byte, error) {
+// openShelf takes the line with the digest, and the ID where there is one, off.
+func openShelf(b []byte) (text []byte, id string, err error) {
 	line, text, ok := bytes.Cut(b, []byte("\n"))
-	sum, marked := bytes.CutPrefix(line, []byte(shelfMark))
+	rest, marked := bytes.CutPrefix(line, []byte(shelfMark))
 	if !ok || !marked {
-		return nil, errors.New("is not a zone that this program has written")
+		return nil, "", errors.New("is not a zone that this program has written")
 	}
-	if string(sum) != digest(text) {
-		return nil, fmt.Errorf("%d octets do not match their digest", len(text))
+	sum, id, _ := strings.Cut(string(rest), " id ")
+	if sum != digest(text) {
+		return nil, "", fmt.Errorf("%d octets do not match their digest", len(text))
 	}
-	return text, nil
+	return text, id, nil
 }
 
 // put writes a zone so that a reader, or a crash at any moment, meets the old
 // version or the new and nothing between.
-func (s shelf) put(zone string, text []byte, confirmed time.Time) error {
+func (s shelf) put(zone, id string, text []byte, confirmed time.Time) error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
@@ -71,7 +76,11 @@ func (s shelf) put(zone string, text []byte, confirmed time.Time) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // fails after the rename, as it should
-	_, err = f.WriteString(shelfMark + digest(text) + "\n")
+	head := shelfMark + digest(text)
+	if id != "" {
+		head += " id " + id
+	}
+	_, err = f.WriteString(head + "\n")
 	if err == nil {
 		_, err = f.Write(text)
 	}

@@ -23,13 +23,20 @@ type Incoming struct {
 	Key       string // "": unsigned
 	// TLS is the name in the primaries' certificate; "": in clear.
 	TLS string
-	// KeepNames is the part of the names which a new version must keep; 0: any.
+	// KeepNames is the part of the names which a new version must keep; 0: any. Of a
+	// catalog it is the part of the zones that it lists.
 	KeepNames float64
+	// Catalog is set for a zone that lists zones (RFC 9432). A broken version is not taken.
+	Catalog bool
+	// ID tells zones of one name apart, of which each may have been somebody else's: what
+	// was kept under another ID is not used.
+	ID string
 }
 
 // equal tells whether two descriptions are the same.
 func (z *Incoming) equal(o *Incoming) bool {
-	return z.Name == o.Name && slices.Equal(z.Primaries, o.Primaries) && z.Key == o.Key && z.TLS == o.TLS && z.KeepNames == o.KeepNames
+	return z.Name == o.Name && slices.Equal(z.Primaries, o.Primaries) && z.Key == o.Key && z.TLS == o.TLS && z.KeepNames == o.KeepNames &&
+		z.Catalog == o.Catalog && z.ID == o.ID
 }
 
 // Config is what an In is made of.
@@ -131,7 +138,7 @@ func (in *In) open(want Incoming) *copied {
 	now := in.c.Now()
 	z.state = restored(len(want.Primaries), nil, time.Time{}, now)
 	z.held.Unserved = "not received yet"
-	text, confirmed, err := in.shelf.get(want.Name)
+	text, confirmed, err := in.shelf.get(want.Name, want.ID)
 	if err == nil && text != nil {
 		err = z.restore(text, confirmed, now)
 	}
@@ -242,7 +249,7 @@ type copied struct {
 // restore takes in the version from disk, judged anew: the rules for files may have
 // changed since.
 func (z *copied) restore(text []byte, confirmed, now time.Time) error {
-	names, err := z.in.c.Check(z.want.Name, text)
+	names, err := z.check(text)
 	if err != nil {
 		return err
 	}
@@ -384,7 +391,7 @@ func (z *copied) take(v *version, addr netip.AddrPort, now time.Time) {
 	z.soa, z.names, z.expired = v.soa, v.names, false
 	z.held = Held{Data: v.text, SHA256: digest(v.text), Serial: v.soa.Serial, Primary: addr, Kind: v.kind, At: now, Confirmed: now}
 	z.in.c.Log.Info("zone received", "zone", z.want.Name, "peer", addr.String(), "serial", v.soa.Serial, "before", before, "kind", string(v.kind), "names", len(v.names))
-	if err := z.in.shelf.put(z.want.Name, v.text, now); err != nil {
+	if err := z.in.shelf.put(z.want.Name, z.want.ID, v.text, now); err != nil {
 		z.in.c.Log.Error("zone received but not kept on disk", "zone", z.want.Name, "err", err)
 	}
 }
@@ -435,11 +442,24 @@ func (z *copied) build(in *incoming) (*version, error) {
 	}
 	v := &version{kind: in.kind(), soa: c.soa, text: c.text()}
 	var err error
-	if v.names, err = z.in.c.Check(z.want.Name, v.text); err != nil {
+	if v.names, err = z.check(v.text); err != nil {
 		return nil, fmt.Errorf("serial %d is wrong: %w", v.soa.Serial, err)
 	}
 	slices.Sort(v.names)
 	return v, z.shrinks(v.names)
+}
+
+// check judges a version. What counts of a catalog are the zones that it lists.
+func (z *copied) check(text []byte) ([]string, error) {
+	names, err := z.in.c.Check(z.want.Name, text)
+	if err != nil || !z.want.Catalog {
+		return names, err
+	}
+	c, err := ReadCatalog(z.want.Name, text)
+	if err != nil {
+		return nil, err
+	}
+	return c.Names(), nil
 }
 
 // shrinks refuses a version that loses too much: a primary whose disk was full, or
