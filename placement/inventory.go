@@ -79,6 +79,25 @@ type Zone struct {
 	// Secondary says where the zone is copied from; nil where it has a file. Then
 	// SHA256, Size, Names and Serial are those of the file.
 	Secondary *Secondary `json:"secondary,omitempty"`
+	// Catalog makes it a list of zones; nil for a zone of names.
+	Catalog *Catalog `json:"catalog,omitempty"`
+}
+
+// Catalog says what becomes of a list of zones (RFC 9432). One that is copied is
+// followed: each node serves what it lists. One without a file and a primary is made of
+// the fleet's zones which others may copy.
+type Catalog struct {
+	Members CatalogMembers `json:"members"`
+	// Groups are settings of their own for members whose producer names the group.
+	Groups map[string]CatalogMembers `json:"groups,omitempty"`
+}
+
+// CatalogMembers are the settings of zones which a catalog lists.
+type CatalogMembers struct {
+	Level Level `json:"level"`
+	// Secondary says where they are copied from; nil: from where the catalog is.
+	Secondary *Secondary `json:"secondary,omitempty"`
+	Transfer  *Transfer  `json:"transfer,omitempty"`
 }
 
 // Transfer says who may copy a zone, and who is told when it changes. Keys are
@@ -89,6 +108,8 @@ type Transfer struct {
 	// Notify are secondaries, signed to with NotifyKey where that is set.
 	Notify    []netip.AddrPort `json:"notify,omitempty"`
 	NotifyKey string           `json:"notify_key,omitempty"`
+	// Group is what our catalogs say of the zone to those who follow them.
+	Group string `json:"group,omitempty"`
 }
 
 // Secondary says where a zone is copied from.

@@ -96,6 +96,7 @@ type zoneKeeper struct {
 	complete []placement.Zone
 	steered  []string
 	keys     keyDir
+	catalogs catalogs
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
 }
@@ -115,7 +116,8 @@ const (
 )
 
 func (z *zoneKeeper) run(ctx context.Context) error {
-	var inv *placement.Inventory
+	// given is the inventory, inv the same with the zones that its catalogs list.
+	var given, inv *placement.Inventory
 	var retry <-chan time.Time
 	look := time.NewTicker(keyEvery)
 	defer look.Stop()
@@ -123,12 +125,13 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case inv = <-z.wanted:
-			z.want(inv)
+		case given = <-z.wanted:
+			inv = z.follow(given)
 		case <-z.changed:
 			if inv == nil {
 				continue
 			}
+			inv = z.follow(given)
 		case <-look.C:
 			if inv == nil || !signs(inv) || !z.keys.changed() {
 				continue
@@ -183,7 +186,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 			continue
 		}
 		src := authdns.Source{Zone: zone}
-		data, err := z.blob(ctx, zone.SHA256)
+		data, err := z.text(ctx, zone)
 		if err == nil {
 			src.Data = data
 			src.Keys = z.keys.load(zone, z.log)
@@ -209,6 +212,14 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 	}
 	z.complete, z.steered = zones, steered
 	return nil
+}
+
+// text is a zone's master file: made here, or from the store.
+func (z *zoneKeeper) text(ctx context.Context, meta placement.Zone) ([]byte, error) {
+	if made, ok := z.catalogs.made[meta.Name]; ok {
+		return made, nil
+	}
+	return z.blob(ctx, meta.SHA256)
 }
 
 // steeredNames are the names that services answer for, in order of service.

@@ -139,9 +139,13 @@ func (z *zoneKeeper) want(inv *placement.Inventory) {
 			continue
 		}
 		in := transfer.Incoming{Name: inv.Zones[i].Name, Primaries: s.Primaries, Key: s.Key, TLS: s.TLS, KeepNames: inv.Safety.KeepNames}
+		if in.Catalog = inv.Zones[i].Catalog != nil; in.Catalog {
+			in.KeepNames = keepMembers
+		}
 		if s.AllowShrink {
 			in.KeepNames = 0
 		}
+		in.ID = z.catalogs.ids[in.Name]
 		out = append(out, in)
 	}
 	z.copies.Set(out)

@@ -54,6 +54,7 @@ type zoneFile struct {
 	DNSSEC    string         `yaml:"dnssec"`
 	Transfer  *transferFile  `yaml:"transfer"`
 	Secondary *secondaryFile `yaml:"secondary"`
+	Catalog   *catalogFile   `yaml:"catalog"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a

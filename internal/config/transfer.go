@@ -56,6 +56,7 @@ type transferFile struct {
 	Keys      []string         `yaml:"keys"`
 	Notify    []netip.AddrPort `yaml:"notify"`
 	NotifyKey string           `yaml:"notify_key"`
+	Group     string           `yaml:"group"`
 }
 
 // build checks who may copy the zone: nobody is an empty selector, and everybody
@@ -77,7 +78,7 @@ func (t *transferFile) build(d *document, at []string) *placement.Transfer {
 			d.fail(append(at, "notify"), "%s is not the ADDRESS:PORT of a secondary", a)
 		}
 	}
-	out := &placement.Transfer{Allow: t.Allow, Notify: t.Notify}
+	out := &placement.Transfer{Allow: t.Allow, Notify: t.Notify, Group: t.Group}
 	for _, k := range t.Keys {
 		out.Keys = append(out.Keys, keyName(d, append(at, "keys"), k))
 	}
