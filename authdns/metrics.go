@@ -48,11 +48,16 @@ type guards struct {
 	limited [limitDrop + 1]prometheus.Counter // by verdict
 	// quarantined counts what was refused for the harm that its like has done.
 	quarantined prometheus.Counter
+	// overload counts queries by class and fate while there is one; strained tells so.
+	overload *prometheus.CounterVec
+	strained prometheus.Gauge
 }
 
 func newGuards(counter func(name, help string, labels ...string) *prometheus.CounterVec) guards {
 	limited := counter("rhumb_dns_limited_total", "Replies beyond the rate limit, by what became of them.", "action")
 	return guards{
+		overload:    counter("rhumb_dns_overload_queries_total", "Queries during an overload, by who asked and what became of them.", "class", "action"),
+		strained:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_dns_overload", Help: "1 while queries are turned away, or would be, as more is asked for than can be answered."}),
 		quarantined: counter("rhumb_dns_quarantined_total", "Queries refused because their like panicked or ended the process.").WithLabelValues(),
 		cookies:     counter("rhumb_dns_cookies_total", "Queries by what their cookie was worth.", "cookie"),
 		limited:     [...]prometheus.Counter{limitSlip: limited.WithLabelValues("slip"), limitDrop: limited.WithLabelValues("drop")},
@@ -100,7 +105,7 @@ func newMetrics(reg prometheus.Registerer, fresh func(), all ...prometheus.Colle
 			failures: counter("rhumb_zone_load_failures_total", "Versions refused; the previous one stayed.", "zone"),
 		},
 	}
-	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics), fresh
+	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics, m.strained), fresh
 	if reg == nil {
 		return m, nil
 	}

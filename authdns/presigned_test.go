@@ -191,7 +191,8 @@ func (j *judge) lacks(name string, t uint16) bool {
 			types = p.TypeBitMap
 		}
 		parent := slices.Contains(types, dns.TypeNS) && !slices.Contains(types, dns.TypeSOA)
-		return matches(rr, name) && !slices.Contains(types, t) && !slices.Contains(types, dns.TypeCNAME) && parent == (t == dns.TypeDS && parent)
+		alias := slices.Contains(types, dns.TypeCNAME) && t != dns.TypeNSEC && t != dns.TypeRRSIG // which stand beside one
+		return matches(rr, name) && !slices.Contains(types, t) && !alias && parent == (t == dns.TypeDS && parent)
 	})
 }
 

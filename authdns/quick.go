@@ -77,6 +77,11 @@ type turn struct {
 // would take seconds to come into force.
 const maxQuick = 2_000_000
 
+// unlisted is how many bodies the entry of such a zone has, none of which is there: no
+// other entry of the static index has as many, so that nobody takes its names, which
+// the index does not hold, for ones that do not exist.
+const unlisted = 3
+
 // quicken makes the fast path of a state, taking over from the one before what
 // has not changed.
 func (c *compiler) quicken(before *state) {

@@ -26,7 +26,9 @@ func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
 		}
 		if z.zone == nil || z.zone.Owners > left || i > math.MaxUint16 {
 			b.AddSuffix(wireName(name), 0) // for the slow path, whatever the zone around it says
-			b.Reply(nil)
+			for range unlisted {
+				b.Reply(nil)
+			}
 			continue
 		}
 		left -= z.zone.Owners

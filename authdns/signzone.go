@@ -65,7 +65,7 @@ func newSignatures(rate int, now func() time.Time) *signatures {
 	if rate == 0 {
 		rate = defaultSignBudget
 	}
-	return &signatures{cache: dnssec.NewCache(keptAbsent), metrics: newSignMetrics(),
+	return &signatures{rate: rate, cache: dnssec.NewCache(keptAbsent), metrics: newSignMetrics(),
 		datagrams: dnssec.NewBudget(rate, now), streams: dnssec.NewBudget(rate, now)}
 }
 

@@ -107,8 +107,20 @@ type EdgeStats struct {
 	Away      int   `json:"away,omitempty"`
 	AwaySince Time  `json:"away_since,omitzero"`
 	AwayRate  int64 `json:"away_rate,omitempty"`
+	// Relays are the sites that are reached by a third one, since the path to them is
+	// broken.
+	Relays []EdgeRelay `json:"relays,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []EdgeListener `json:"listeners,omitempty"`
+}
+
+// EdgeRelay is a site and by whom it is reached: since when, and how many octets of
+// sessions went so.
+type EdgeRelay struct {
+	To    string `json:"to"`
+	Via   string `json:"via"`
+	Since Time   `json:"since"`
+	Bytes int64  `json:"bytes"`
 }
 
 // EdgeListener is one address of our own server and what is spoken there.

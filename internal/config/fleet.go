@@ -75,9 +75,11 @@ type siteFile struct {
 	Domains []string    `yaml:"domains"`
 	// Beat and Edge are unicast: on an anycast address a site would hear itself.
 	Beat     netip.AddrPort         `yaml:"beat"`
+	Second   netip.AddrPort         `yaml:"second_beat"` // of a second machine with role health
 	Edge     netip.AddrPort         `yaml:"edge"`
 	QUICID   string                 `yaml:"quic_id"`
-	Identity string                 `yaml:"identity"` // file with the site's certificate
+	Relay    *int64                 `yaml:"relay_mbit"` // 0 is nothing, none the default
+	Identity string                 `yaml:"identity"`   // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
 

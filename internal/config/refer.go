@@ -57,6 +57,11 @@ func (b *builder) where(path ...string) (*document, []string) {
 func (b *builder) numbers() {
 	seen := make(map[uint16]string)
 	for _, s := range b.out.Sites {
+		if nodes := s.BeatNodes(); len(nodes) == 2 {
+			seen[nodes[1].Number] = "the second machine of " + s.Name
+		}
+	}
+	for _, s := range b.out.Sites {
 		if other := seen[s.Number]; other != "" && s.Number != 0 {
 			d, at := b.where("sites", s.Name)
 			d.fail(append(at, "number"), "%d is the number of %s too", s.Number, other)
