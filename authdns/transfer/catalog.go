@@ -9,16 +9,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
 )
 
-// Member is a zone that a catalog lists (RFC 9432 section 4.1).
+// Member is a zone that a catalog lists (RFC 9432 section 4.2).
 type Member struct {
 	Zone string // canonical
-	// ID is the label under which it is listed. The same zone under another one is
-	// another zone of the same name: nothing of the one before may be kept (section 5.4).
+	// ID is the label under which it is listed.
 	ID string
 	// Groups are how its producer wants it to be served, in order; what they mean is ours
 	// to say.
@@ -33,13 +33,14 @@ type Catalog struct {
 	Members []Member // in order of zone
 }
 
-// catalogVersion is the only one there is (RFC 9432 section 4.2.1).
+// catalogVersion is the only one there is (RFC 9432 section 4.3.1).
 const catalogVersion = "2"
 
 // ReadCatalog reads the text of a catalog zone. A broken one is an error as a whole, as
 // RFC 9432 section 5.1 wants it: a list that is half understood would remove zones.
 func ReadCatalog(name string, text []byte) (*Catalog, error) {
-	r := &catalogReader{name: dns.CanonicalName(name), members: make(map[string]*Member), seen: make(map[string]bool)}
+	r := &catalogReader{name: dns.CanonicalName(name), members: make(map[string]*Member)}
+	r.depth = dns.CountLabel(r.name)
 	zp := dns.NewZoneParser(bytes.NewReader(text), r.name, "")
 	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
 		r.add(rr)
@@ -53,27 +54,31 @@ func ReadCatalog(name string, text []byte) (*Catalog, error) {
 // catalogReader is one run of ReadCatalog.
 type catalogReader struct {
 	name     string
+	depth    int // labels of the name
 	versions []string
 	members  map[string]*Member // by ID
-	seen     map[string]bool    // properties that may be there once
 	faults   []string
 }
 
 // add takes a record. What stands outside of the names of the RFC is passed over, as
-// are properties that it does not know (section 4.4).
+// are properties that it does not know (RFC 9432 sections 3 and 4.3).
 func (r *catalogReader) add(rr dns.RR) {
-	owner := dns.CanonicalName(rr.Header().Name)
-	below, ok := strings.CutSuffix(owner, "."+r.name)
-	if !ok {
+	h := rr.Header()
+	owner := dns.CanonicalName(h.Name)
+	if !dns.IsSubDomain(r.name, owner) {
 		return
 	}
-	path := dns.SplitDomainName(below + ".")
+	if h.Class != dns.ClassINET {
+		r.fault("%s has class %s (RFC 9432 section 4.2)", owner, dns.Class(h.Class))
+	}
+	path := dns.SplitDomainName(owner)
+	path = path[:len(path)-r.depth]
 	slices.Reverse(path)
 	switch {
-	case below == "version" && rr.Header().Rrtype == dns.TypeTXT:
+	case len(path) == 1 && path[0] == "version" && h.Rrtype == dns.TypeTXT:
 		r.versions = append(r.versions, strings.Join(rr.(*dns.TXT).Txt, "\x00"))
 	case len(path) < 2 || path[0] != "zones":
-	case len(path) == 2 && rr.Header().Rrtype == dns.TypePTR:
+	case len(path) == 2 && h.Rrtype == dns.TypePTR:
 		r.member(path[1], dns.CanonicalName(rr.(*dns.PTR).Ptr))
 	case len(path) == 3:
 		r.property(r.at(path[1]), owner, path[2], rr)
@@ -88,10 +93,12 @@ func (r *catalogReader) at(id string) *Member {
 	return r.members[id]
 }
 
+// member takes what a label stands for. The same record once more is no second one
+// (RFC 2181 section 5).
 func (r *catalogReader) member(id, zone string) {
 	m := r.at(id)
-	if m.Zone != "" {
-		r.fault("%s.zones lists two zones (RFC 9432 section 4.1)", id)
+	if m.Zone != "" && m.Zone != zone {
+		r.fault("%s.zones lists two zones (RFC 9432 section 4.2)", id)
 	}
 	m.Zone = zone
 }
@@ -103,13 +110,14 @@ func (r *catalogReader) property(m *Member, owner, name string, rr dns.RR) {
 		if name != "coo" {
 			return
 		}
-		if m.Coo != "" {
-			r.fault("%s has two values (RFC 9432 section 4.3.2)", owner)
+		to := dns.CanonicalName(p.Ptr)
+		if m.Coo != "" && m.Coo != to {
+			r.fault("%s has two values (RFC 9432 section 4.4.1)", owner)
 		}
-		m.Coo = dns.CanonicalName(p.Ptr)
+		m.Coo = to
 	case *dns.TXT:
 		if name == "group" {
-			m.Groups = append(m.Groups, strings.Join(p.Txt, ""))
+			m.Groups = append(m.Groups, plain(strings.Join(p.Txt, "")))
 		}
 	}
 }
@@ -123,9 +131,9 @@ func (r *catalogReader) catalog() (*Catalog, error) {
 	out := &Catalog{Name: r.name}
 	switch {
 	case len(r.versions) == 0:
-		r.fault("no version property (RFC 9432 section 4.2.1)")
+		r.fault("no version property (RFC 9432 section 4.3.1)")
 	case len(r.versions) > 1 || r.versions[0] != catalogVersion:
-		r.fault("version %q, want %q alone (RFC 9432 section 4.2.1)", r.versions, catalogVersion)
+		r.fault("version %q, want %q alone (RFC 9432 section 4.3.1)", r.versions, catalogVersion)
 	}
 	listed := make(map[string]string)
 	for _, id := range slices.Sorted(maps.Keys(r.members)) {
@@ -134,7 +142,7 @@ func (r *catalogReader) catalog() (*Catalog, error) {
 			continue // properties of nothing
 		}
 		if other := listed[m.Zone]; other != "" {
-			r.fault("%s is listed twice, as %s and %s (RFC 9432 section 4.1)", m.Zone, other, id)
+			r.fault("%s is listed twice, as %s and %s (RFC 9432 section 4.2)", m.Zone, other, id)
 		}
 		if m.Zone == r.name {
 			r.fault("lists itself")
@@ -171,13 +179,51 @@ func (c *Catalog) Text(serial uint32) []byte {
 		at := cmp.Or(m.ID, MemberID(m.Zone)) + ".zones." + c.Name
 		fmt.Fprintf(&b, "%s 3600 IN PTR %s\n", at, m.Zone)
 		for _, g := range m.Groups {
-			fmt.Fprintln(&b, &dns.TXT{Hdr: dns.RR_Header{Name: "group." + at, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 3600}, Txt: []string{g}})
+			fmt.Fprintf(&b, "group.%s 3600 IN TXT %s\n", at, quoted(g))
 		}
 		if m.Coo != "" {
 			fmt.Fprintf(&b, "coo.%s 3600 IN PTR %s\n", at, m.Coo)
 		}
 	}
 	return b.Bytes()
+}
+
+// quoted writes octets as character strings of a master file (RFC 1035 section 5.1).
+func quoted(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i := range len(text) {
+		if i > 0 && i%255 == 0 {
+			b.WriteString(`" "`)
+		}
+		switch c := text[i]; {
+		case c == '"' || c == '\\':
+			b.WriteString(`\` + string(c))
+		case c < ' ' || c > '~':
+			fmt.Fprintf(&b, `\%03d`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String() + `"`
+}
+
+// plain takes the escapes out of a character string, which the library leaves in.
+func plain(text string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if c == '\\' && i+1 < len(text) {
+			i++
+			c = text[i]
+			if n, err := strconv.ParseUint(text[i:min(i+3, len(text))], 10, 8); err == nil && i+3 <= len(text) {
+				c = byte(n)
+				i += 2
+			}
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 // MemberID is a label for a zone that stays the same as long as the zone has its name.
@@ -190,39 +236,71 @@ func MemberID(zone string) string {
 type Claim struct {
 	Catalog string
 	Member
+	// From is the catalog that hands the zone over, in this very step; "" for none.
+	From string
 }
 
-// Assign gives each listed zone to one catalog. Who has it keeps it for as long as he
-// lists it, and hands it over by naming the catalog that lists it as well (RFC 9432
-// section 4.3.2); whoever else lists it is told of. A zone that is configured by itself
-// belongs to no catalog. Catalogs come in order of name, so that all nodes agree on what
-// nobody has yet.
-func Assign(catalogs []*Catalog, before func(zone string) string, configured func(zone string) bool) (claims []Claim, conflicts []string) {
+// Conflict is a zone that a catalog lists and does not get.
+type Conflict struct {
+	Zone, Catalog string
+	// Owner is the catalog that has it; "" where it is configured by itself.
+	Owner string
+}
+
+// String says it in a sentence.
+func (c Conflict) String() string {
+	if c.Owner == "" {
+		return fmt.Sprintf("%s is listed by %s, and configured by itself", c.Zone, c.Catalog)
+	}
+	return fmt.Sprintf("%s is listed by %s, and belongs to %s", c.Zone, c.Catalog, c.Owner)
+}
+
+// Assign gives each listed zone to one catalog (RFC 9432 section 5.2). Who has it keeps
+// it for as long as he lists it, and hands it over by naming the catalog that lists it
+// as well (section 4.4.1); whoever else lists it is told of. A zone that is configured
+// by itself belongs to no catalog. Of a zone that nobody has yet the first catalog by
+// name gets it, so that all nodes agree. Before tells who has one that several list.
+func Assign(catalogs []*Catalog, before func(zone string) string, configured func(zone string) bool) (claims []Claim, conflicts []Conflict) {
 	lists := make(map[string][]Claim)
-	for _, c := range catalogs {
+	for _, c := range slices.SortedFunc(slices.Values(catalogs), func(a, b *Catalog) int { return cmp.Compare(a.Name, b.Name) }) {
 		for _, m := range c.Members {
-			lists[m.Zone] = append(lists[m.Zone], Claim{c.Name, m})
+			lists[m.Zone] = append(lists[m.Zone], Claim{Catalog: c.Name, Member: m})
 		}
 	}
 	for _, zone := range slices.Sorted(maps.Keys(lists)) {
 		all := lists[zone]
 		if configured(zone) {
-			conflicts = append(conflicts, fmt.Sprintf("%s is listed by %s, and configured by itself", zone, all[0].Catalog))
+			for _, c := range all {
+				conflicts = append(conflicts, Conflict{Zone: zone, Catalog: c.Catalog})
+			}
 			continue
 		}
-		by := func(name string) int {
-			return slices.IndexFunc(all, func(c Claim) bool { return c.Catalog == name })
+		owner := all[0]
+		if len(all) > 1 {
+			owner = choose(all, before(zone))
 		}
-		at := max(by(before(zone)), 0)
-		if next := by(all[at].Coo); next >= 0 {
-			at = next
-		}
-		claims = append(claims, all[at])
-		for i, c := range all {
-			if i != at && c.Coo != all[at].Catalog {
-				conflicts = append(conflicts, fmt.Sprintf("%s is listed by %s, and belongs to %s", zone, c.Catalog, all[at].Catalog))
+		claims = append(claims, owner)
+		for _, c := range all {
+			if c.Catalog != owner.Catalog && c.Coo != owner.Catalog {
+				conflicts = append(conflicts, Conflict{zone, c.Catalog, owner.Catalog})
 			}
 		}
 	}
 	return claims, conflicts
+}
+
+// choose is the claim that counts of several on one zone. Two catalogs that each name
+// the other would pass the zone to and fro for ever: it stays then.
+func choose(all []Claim, before string) Claim {
+	by := func(catalog string) int {
+		return slices.IndexFunc(all, func(c Claim) bool { return c.Catalog == catalog })
+	}
+	owner := all[max(by(before), 0)]
+	next := by(owner.Coo)
+	if next < 0 || all[next].Catalog == owner.Catalog || all[next].Coo == owner.Catalog {
+		return owner
+	}
+	heir := all[next]
+	heir.From = owner.Catalog
+	return heir
 }

@@ -17,21 +17,25 @@ func TestReadCatalog(t *testing.T) {
 	const version = "version.catalog.test. 60 IN TXT \"2\"\n"
 	member := func(id, zone string) string { return id + ".zones.catalog.test. 60 IN PTR " + zone + "\n" }
 	for _, c := range []struct{ name, text, want string }{
-		{"empty", version, ""},
-		{"RFC 9432 4.1: members", version + member("b2", "B.test.") + member("a1", "a.test."), "a.test. a1 [] | b.test. b2 []"},
-		{"RFC 9432 4.3.2: coo", version + member("a1", "a.test.") + "coo.a1.zones.catalog.test. 60 IN PTR other.test.\n", "a.test. a1 [] other.test."},
-		{"RFC 9432 4.3.3: groups, before the member", version + "group.a1.zones.catalog.test. 60 IN TXT z\ngroup.a1.zones.catalog.test. 60 IN TXT \"a b\"\n" + member("a1", "a.test."), "a.test. a1 [a b z]"},
-		{"RFC 9432 4.4: properties nobody knows", version + member("a1", "a.test.") + "x.a1.zones.catalog.test. 60 IN TXT y\nx.ext.a1.zones.catalog.test. 60 IN TXT y\next.catalog.test. 60 IN A 192.0.2.1\n", "a.test. a1 []"},
-		{"properties of nothing", version + "group.a1.zones.catalog.test. 60 IN TXT z\n", ""},
-		{"RFC 9432 4.2.1: no version", member("a1", "a.test."), "ERR no version property"},
-		{"RFC 9432 4.2.1: another version", "version.catalog.test. 60 IN TXT \"1\"\n" + member("a1", "a.test."), `ERR version ["1"], want "2" alone`},
-		{"RFC 9432 4.2.1: two versions", version + "version.catalog.test. 60 IN TXT \"3\"\n", "ERR version "},
-		{"RFC 9432 4.2.1: version in two strings", "version.catalog.test. 60 IN TXT \"2\" \"\"\n", "ERR version "},
-		{"RFC 9432 4.1: two zones under one label", version + member("a1", "a.test.") + member("a1", "b.test."), "ERR a1.zones lists two zones"},
-		{"RFC 9432 4.1: one zone twice", version + member("a1", "a.test.") + member("b1", "a.test."), "ERR a.test. is listed twice, as a1 and b1"},
-		{"RFC 9432 4.3.2: two coo", version + member("a1", "a.test.") + "coo.a1.zones.catalog.test. 60 IN PTR x.test.\ncoo.a1.zones.catalog.test. 60 IN PTR y.test.\n", "ERR coo.a1.zones.catalog.test. has two values"},
-		{"itself", version + member("a1", "catalog.test."), "ERR lists itself"},
-		{"no zone file", "(", "ERR "},
+		{"RFC 9432 3: empty", version, ""},
+		{"RFC 9432 4.2: members", version + member("b2", "B.test.") + member("a1", "a.test."), "a.test. a1 [] | b.test. b2 []"},
+		{"RFC 9432 4.2: labels in any case, with any octet", version + member(`A\.1`, "a.test.") + member(`b\ \009`, "b.test."), `a.test. a\.1 [] | b.test. b\ \009 []`},
+		{"RFC 2181 5: one record said twice", version + member("a1", "a.test.") + member("a1", "A.test."), "a.test. a1 []"},
+		{"RFC 9432 4.4.1: coo", version + member("a1", "a.test.") + "coo.a1.zones.catalog.test. 60 IN PTR other.test.\n", "a.test. a1 [] other.test."},
+		{"RFC 9432 4.4.2: groups, before the member", version + "group.a1.zones.catalog.test. 60 IN TXT z\ngroup.a1.zones.catalog.test. 60 IN TXT \"a b\"\n" + member("a1", "a.test."), "a.test. a1 [a b z]"},
+		{"RFC 9432 4.3: known names, types nobody knows", version + member("a1", "a.test.") + "coo.a1.zones.catalog.test. 60 IN TXT other.test.\ngroup.a1.zones.catalog.test. 60 IN A 192.0.2.1\na1.zones.catalog.test. 60 IN TXT x\nversion.catalog.test. 60 IN A 192.0.2.1\n", "a.test. a1 []"},
+		{"RFC 9432 4.5: properties of others", version + member("a1", "a.test.") + "x.a1.zones.catalog.test. 60 IN TXT y\nx.ext.a1.zones.catalog.test. 60 IN TXT y\next.catalog.test. 60 IN A 192.0.2.1\n", "a.test. a1 []"},
+		{"RFC 9432 4.4: properties of nothing", version + "group.a1.zones.catalog.test. 60 IN TXT z\n", ""},
+		{"RFC 9432 4.3.1: no version", member("a1", "a.test."), "ERR no version property"},
+		{"RFC 9432 4.3.1: another version", "version.catalog.test. 60 IN TXT \"1\"\n" + member("a1", "a.test."), `ERR version ["1"], want "2" alone`},
+		{"RFC 9432 4.3.1: two versions", version + "version.catalog.test. 60 IN TXT \"3\"\n", "ERR version "},
+		{"RFC 9432 4.3.1: version in two strings", "version.catalog.test. 60 IN TXT \"2\" \"\"\n", "ERR version "},
+		{"RFC 9432 4.2: two zones under one label", version + member("a1", "a.test.") + member("a1", "b.test."), "ERR a1.zones lists two zones"},
+		{"RFC 9432 4.2: one zone twice", version + member("a1", "a.test.") + member("b1", "A.test."), "ERR a.test. is listed twice, as a1 and b1"},
+		{"RFC 9432 4.2: another class", version + "a1.zones.catalog.test. 60 CH PTR a.test.\n", "ERR a1.zones.catalog.test. has class CH"},
+		{"RFC 9432 4.4.1: two coo", version + member("a1", "a.test.") + "coo.a1.zones.catalog.test. 60 IN PTR x.test.\ncoo.a1.zones.catalog.test. 60 IN PTR y.test.\n", "ERR coo.a1.zones.catalog.test. has two values"},
+		{"RFC 9432 4.2: itself", version + member("a1", "catalog.test."), "ERR lists itself"},
+		{"RFC 1035 5: no zone file", "(", "ERR "},
 	} {
 		got, err := ReadCatalog("Catalog.test.", []byte(catalogHead+c.text))
 		if seen := showCatalog(got, err); seen != c.want && (!strings.HasPrefix(c.want, "ERR") || !strings.Contains(seen, strings.TrimPrefix(c.want, "ERR "))) {
@@ -68,15 +72,18 @@ func TestCatalogText(t *testing.T) {
 func TestAssign(t *testing.T) {
 	has := map[string]string{}
 	for _, c := range []struct{ name, a, b, want, conflict string }{
-		{"one lists it", "", "z", "z: b", ""},
-		{"another lists it as well: it stays", "z", "z", "z: b", "z. is listed by a., and belongs to b."},
-		{"the owner names the other one", "z", "z>a", "z: a", ""},
-		{"the former owner names nobody any more", "z", "z", "z: a", "z. is listed by b., and belongs to a."},
-		{"the owner names one who does not list it", "z>b", "", "z: a", ""},
-		{"the owner lists it no more", "", "z", "z: b", ""},
-		{"nobody does", "", "", "", ""},
-		{"both do at once: by name", "z", "z", "z: a", "z. is listed by b., and belongs to a."},
-		{"a zone that is configured", "own", "z", "z: b", "own. is listed by a., and configured by itself"},
+		{"RFC 9432 4.2: one lists it", "", "z", "z: b", ""},
+		{"RFC 9432 5.2: another lists it as well, and it stays", "z", "z", "z: b", "z. is listed by a., and belongs to b."},
+		{"RFC 9432 4.4.1: the owner names the other one", "z", "z>a", "z: a from b", ""},
+		{"RFC 9432 4.4.1: and is not asked again", "z", "z>a", "z: a", ""},
+		{"RFC 9432 5.2: the former owner names nobody any more", "z", "z", "z: a", "z. is listed by b., and belongs to a."},
+		{"RFC 9432 4.4.1: the owner names one who does not list it", "z>b", "", "z: a", ""},
+		{"RFC 9432 4.4.1: each names the other", "z>b", "z>a", "z: a", ""},
+		{"RFC 9432 4.4.1: it names itself", "z>a", "z", "z: a", "z. is listed by b., and belongs to a."},
+		{"RFC 9432 5.5: the owner lists it no more", "", "z", "z: b", ""},
+		{"RFC 9432 5.3: nobody does", "", "", "", ""},
+		{"RFC 9432 5.2: both do at once, by name", "z", "z", "z: a", "z. is listed by b., and belongs to a."},
+		{"RFC 9432 5.2: a zone that is configured", "own", "z own", "z: b", "own. is listed by a., and configured by itself; own. is listed by b., and configured by itself"},
 	} {
 		list := func(name, text string) *Catalog {
 			out := &Catalog{Name: name + "."}
@@ -89,15 +96,46 @@ func TestAssign(t *testing.T) {
 			}
 			return out
 		}
-		claims, conflicts := Assign([]*Catalog{list("a", c.a), list("b", c.b)}, func(zone string) string { return has[zone] }, func(zone string) bool { return zone == "own." })
+		claims, conflicts := Assign([]*Catalog{list("b", c.b), list("a", c.a)}, func(zone string) string { return has[zone] }, func(zone string) bool { return zone == "own." })
 		has = map[string]string{}
-		var got []string
+		var got, told []string
 		for _, claim := range claims {
 			has[claim.Zone] = claim.Catalog
-			got = append(got, strings.TrimSuffix(claim.Zone, ".")+": "+strings.TrimSuffix(claim.Catalog, "."))
+			text := claim.Zone + ": " + claim.Catalog
+			if claim.From != "" {
+				text += " from " + claim.From
+			}
+			got = append(got, strings.ReplaceAll(text, ".", ""))
 		}
-		if strings.Join(got, " ") != c.want || strings.Join(conflicts, "; ") != c.conflict {
-			t.Errorf("%s: %v, %v; want %s and %q", c.name, got, conflicts, c.want, c.conflict)
+		for _, conflict := range conflicts {
+			told = append(told, conflict.String())
+		}
+		if strings.Join(got, " ") != c.want || strings.Join(told, "; ") != c.conflict {
+			t.Errorf("%s: %v, %v; want %s and %q", c.name, got, told, c.want, c.conflict)
+		}
+	}
+}
+
+// TestListing: which zones of one name are the same zone, so that what is kept of the
+// one is the other's.
+func TestListing(t *testing.T) {
+	none, one := Listing{}, Listing{Catalog: "a.", ID: "1"}
+	for _, c := range []struct {
+		name     string
+		was, now Listing
+		want     bool
+	}{
+		{"the same", one, one, true},
+		{"RFC 9432 5.4: another label", one, Listing{Catalog: "a.", ID: "2"}, false},
+		{"RFC 9432 4.4.1: handed over, the label the same", one, Listing{Catalog: "b.", ID: "1", From: "a."}, true},
+		{"RFC 9432 4.4.1: handed over, another label", one, Listing{Catalog: "b.", ID: "2", From: "a."}, false},
+		{"RFC 9432 5.5: removed there, added here", one, Listing{Catalog: "b.", ID: "1"}, false},
+		{"RFC 9432 5.5: handed over by somebody else", one, Listing{Catalog: "b.", ID: "1", From: "c."}, false},
+		{"listed, and now configured by itself", one, none, true},
+		{"configured by itself, and now listed", none, one, true},
+	} {
+		if got := c.was.becomes(c.now); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }
@@ -107,6 +145,9 @@ func TestAssign(t *testing.T) {
 func FuzzReadCatalog(f *testing.F) {
 	f.Add(catalogHead + "version.catalog.test. 60 IN TXT \"2\"\na.zones.catalog.test. 60 IN PTR a.test.\ngroup.a.zones.catalog.test. 60 IN TXT \"g\\\"\\000\"\n")
 	f.Add(catalogHead + "version.catalog.test. 60 IN TXT \"2\"\na.zones.catalog.test. 60 IN PTR .\ncoo.a.zones.catalog.test. 60 IN PTR c.test.\n\\..zones.catalog.test. 60 IN PTR b.test.\n")
+	f.Add(catalogHead + "version.catalog.test. 60 IN TXT \"2\"\nA\\032\\001.zones.catalog.test. 60 IN PTR a.test.\ngroup.a\\ \\001.zones.catalog.test. 60 IN TXT a b\nzones.catalog.test. 60 IN PTR b.test.\n")
+	f.Add("version.catalog.test. 60 IN TXT \"1\"\n")
+	f.Add("a.zones.catalog.test. CH PTR a.test.\na\\.zones.catalog.test. 60 IN PTR c.test.\nx\\.catalog.test. 60 IN PTR c.test.\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ReadCatalog("catalog.test.", []byte(text))
 		if err != nil {
