@@ -108,6 +108,11 @@ type Transfer struct {
 	// Notify are secondaries, signed to with NotifyKey where that is set.
 	Notify    []netip.AddrPort `json:"notify,omitempty"`
 	NotifyKey string           `json:"notify_key,omitempty"`
+	// Catalog is the one of our own that lists the zone; empty: all of them.
+	Catalog string `json:"catalog,omitempty"`
+	// Coo is the catalog that the zone is about to move to (RFC 9432 section 4.4.1). One
+	// of our own lists it already.
+	Coo string `json:"coo,omitempty"`
 	// Group is what our catalogs say of the zone to those who follow them.
 	Group string `json:"group,omitempty"`
 }

@@ -52,6 +52,10 @@ type ZoneStatus struct {
 	// elsewhere, and empty while it is served from disk.
 	Primary  string `json:"primary,omitempty"`
 	Received Time   `json:"received,omitzero"`
+	// Catalog lists the zone; empty for one that is configured by itself.
+	Catalog string `json:"catalog,omitempty"`
+	// Members are how many zones it lists, where it is a catalog.
+	Members int `json:"members,omitempty"`
 }
 
 // BGPStatus is what a bgp role reports.

@@ -116,30 +116,6 @@ func TestAssign(t *testing.T) {
 	}
 }
 
-// TestListing: which zones of one name are the same zone, so that what is kept of the
-// one is the other's.
-func TestListing(t *testing.T) {
-	none, one := Listing{}, Listing{Catalog: "a.", ID: "1"}
-	for _, c := range []struct {
-		name     string
-		was, now Listing
-		want     bool
-	}{
-		{"the same", one, one, true},
-		{"RFC 9432 5.4: another label", one, Listing{Catalog: "a.", ID: "2"}, false},
-		{"RFC 9432 4.4.1: handed over, the label the same", one, Listing{Catalog: "b.", ID: "1", From: "a."}, true},
-		{"RFC 9432 4.4.1: handed over, another label", one, Listing{Catalog: "b.", ID: "2", From: "a."}, false},
-		{"RFC 9432 5.5: removed there, added here", one, Listing{Catalog: "b.", ID: "1"}, false},
-		{"RFC 9432 5.5: handed over by somebody else", one, Listing{Catalog: "b.", ID: "1", From: "c."}, false},
-		{"listed, and now configured by itself", one, none, true},
-		{"configured by itself, and now listed", none, one, true},
-	} {
-		if got := c.was.becomes(c.now); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-}
-
 // FuzzReadCatalog: whatever a primary sends, a catalog is read or refused, and what was
 // read reads the same when it is written.
 func FuzzReadCatalog(f *testing.F) {

@@ -94,6 +94,8 @@ type Held struct {
 	Unserved string
 	// Fault says why the newest version is not the one held, or cannot be had.
 	Fault string
+	// Refused is set where there is a newer one, and it is not taken.
+	Refused bool
 	// Primary sent the version, at At; At is zero where it was read from disk.
 	Primary   netip.AddrPort
 	Kind      Kind
@@ -148,7 +150,8 @@ func (in *In) open(want Incoming, old *copied) *copied {
 	if err != nil {
 		in.c.Log.Error("zone on disk is not used", "zone", want.Name, "err", err)
 	}
-	if kept.text == nil && old != nil {
+	onDisk := kept.text != nil
+	if !onDisk && old != nil {
 		kept = old.keep()
 	}
 	if kept.text == nil || !kept.listed.becomes(want.Listed) {
@@ -158,7 +161,7 @@ func (in *In) open(want Incoming, old *copied) *copied {
 		in.c.Log.Error("zone that was kept is not used", "zone", want.Name, "err", err)
 		return z
 	}
-	if !kept.listed.same(want.Listed) {
+	if !onDisk || !kept.listed.same(want.Listed) {
 		z.keepOnDisk(kept.text, kept.confirmed)
 	}
 	return z
@@ -417,6 +420,8 @@ func (z *copied) failed(now time.Time, addr netip.AddrPort, err error) {
 	z.state = z.state.fail(now)
 	z.count("failed")
 	z.held.Fault = fmt.Sprintf("primary %s: %v", addr, err)
+	var wrong *refused
+	z.held.Refused = z.held.Refused || errors.As(err, &wrong)
 	if z.state.failed%z.state.primaries == 0 {
 		z.in.c.Log.Warn("no primary gives the zone: the last good version serves on", "zone", z.want.Name, "peer", addr.String(),
 			"serial", z.held.Serial, "next", z.state.due, "err", err)
@@ -434,7 +439,7 @@ type version struct {
 // take puts a version in force; mu is held.
 func (z *copied) take(v *version, addr netip.AddrPort, now time.Time) {
 	z.state = z.state.confirm(now, v.soa, rand.Float64())
-	z.held.Confirmed, z.held.Fault = now, ""
+	z.held.Confirmed, z.held.Fault, z.held.Refused = now, "", false
 	z.count(string(v.kind))
 	if v.kind == KindNone {
 		if err := z.in.shelf.confirm(z.want.Name, now); err != nil && !z.forgotten {
@@ -496,11 +501,19 @@ func (z *copied) build(in *incoming) (*version, error) {
 	v := &version{kind: in.kind(), soa: c.soa, text: c.text()}
 	var err error
 	if v.names, err = z.check(v.text); err != nil {
-		return nil, fmt.Errorf("serial %d is wrong: %w", v.soa.Serial, err)
+		return nil, &refused{fmt.Errorf("serial %d is wrong: %w", v.soa.Serial, err)}
 	}
 	slices.Sort(v.names)
-	return v, z.shrinks(v.names)
+	if err := z.shrinks(v.names); err != nil {
+		return nil, &refused{err}
+	}
+	return v, nil
 }
+
+// refused is why a version is not taken that came whole.
+type refused struct{ err error }
+
+func (r *refused) Error() string { return r.err.Error() }
 
 // check judges a version. What counts of a catalog are the zones that it lists.
 func (z *copied) check(text []byte) ([]string, error) {

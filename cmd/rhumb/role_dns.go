@@ -38,12 +38,16 @@ func addDNS(u *unit) error {
 	}
 	first := make(chan struct{})
 	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	if err := z.catalogs.register(u.metrics, x.in.Held); err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
 		x.report(st.Zones)
+		st.Zones = z.catalogs.report(st.Zones)
 		n.DNS = &st
-		n.Alarms = append(slices.Clip(n.Alarms), overloadAlarms(n.Name, srv.Overload())...)
+		n.Alarms = slices.Concat(n.Alarms, overloadAlarms(n.Name, srv.Overload()), z.catalogs.alarms(x.in.Held))
 	})
 	u.add("authdns", func(ctx context.Context) error {
 		// Before its zones are loaded a server would refuse what it is there for,
@@ -97,6 +101,7 @@ type zoneKeeper struct {
 	complete []placement.Zone
 	steered  []string
 	keys     keyDir
+	// catalogs say which zones there are beside those of the inventory.
 	catalogs catalogs
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
@@ -218,7 +223,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 // text is a zone's master file: made here, or from the store.
 func (z *zoneKeeper) text(ctx context.Context, meta placement.Zone) ([]byte, error) {
 	if made, ok := z.catalogs.made[meta.Name]; ok {
-		return made, nil
+		return made.text, nil
 	}
 	return z.blob(ctx, meta.SHA256)
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"rhumb/placement"
 )
@@ -20,9 +21,13 @@ type membersFile struct {
 	Transfer  *transferFile   `yaml:"transfer"`
 }
 
+// maxCatalogName leaves room for the labels of a member and of its properties below the
+// name of a catalog (RFC 1035 section 3.1).
+const maxCatalogName = 200
+
 // build checks a catalog. One that we make has no settings for its members, which are
 // zones of the fleet, and is of use to those who may copy it alone.
-func (c *catalogFile) build(d *document, at []string, z zoneFile) *placement.Catalog {
+func (c *catalogFile) build(d *document, at []string, name string, z zoneFile) *placement.Catalog {
 	if c == nil {
 		return nil
 	}
@@ -32,9 +37,14 @@ func (c *catalogFile) build(d *document, at []string, z zoneFile) *placement.Cat
 	made := z.Secondary == nil
 	switch {
 	case made && z.Transfer == nil:
-		d.fail(at, "a catalog that is made here is for others: want transfer")
+		d.fail(at, "a catalog that is made here is for others: want transfer beside it")
 	case made && (c.Members != membersFile{} || len(c.Groups) > 0):
 		d.fail(at, "members of a catalog that is made here are zones of the fleet, with settings of their own")
+	case len(name) > maxCatalogName || !plainName(name):
+		d.fail(at, "%q cannot be a catalog: want a domain name of at most %d characters", name, maxCatalogName)
+	}
+	if z.Transfer.listed() {
+		d.fail(at, "a catalog is listed in none: its transfer has no catalog, coo or group")
 	}
 	out := &placement.Catalog{Members: c.Members.build(d, append(slices.Clone(at), "members"))}
 	for _, g := range slices.Sorted(maps.Keys(c.Groups)) {
@@ -53,5 +63,63 @@ func (m *membersFile) build(d *document, at []string) placement.CatalogMembers {
 	if out.Level != placement.TopLevel && out.Level != placement.LowLevel {
 		d.fail(append(slices.Clone(at), "level"), "%q: want top or low", m.Level)
 	}
+	if m.Transfer.listed() {
+		d.fail(append(slices.Clone(at), "transfer"), "what others list is not listed by us: catalog, coo and group are for zones of the fleet")
+	}
 	return out
+}
+
+// list checks what catalogs of ours say of a zone.
+func (t *transferFile) list(d *document, at []string, out *placement.Transfer) {
+	if len(t.Group) > 255 {
+		d.fail(append(slices.Clone(at), "group"), "is longer than the 255 octets of a character string")
+	}
+	if t.Catalog != "" {
+		out.Catalog = fqdn(t.Catalog)
+	}
+	if t.Coo == "" {
+		return
+	}
+	out.Coo = fqdn(t.Coo)
+	switch {
+	case t.Catalog == "" || out.Coo == out.Catalog:
+		d.fail(append(slices.Clone(at), "coo"), "want catalog beside it, another one: that from which the zone moves")
+	case !plainName(out.Coo):
+		d.fail(append(slices.Clone(at), "coo"), "%q is not a domain name", t.Coo)
+	}
+}
+
+// plainName tells whether a name needs no escapes in a master file (RFC 1035 section
+// 5.1), and is none too long.
+func plainName(name string) bool {
+	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"\;()@$`, r) }) {
+			return false
+		}
+	}
+	return len(name) <= 254
+}
+
+// referCatalogs checks that catalogs which zones name are made here, and that the zones
+// can stand in one.
+func (b *builder) referCatalogs() {
+	made := func(name string) bool {
+		c := b.out.Zone(name)
+		return c != nil && c.Catalog != nil && c.Secondary == nil
+	}
+	any := slices.ContainsFunc(b.out.Zones, func(z placement.Zone) bool { return made(z.Name) })
+	for i := range b.out.Zones {
+		z := &b.out.Zones[i]
+		if z.Transfer == nil || z.Catalog != nil {
+			continue
+		}
+		d, at := b.where("zones", "serve", strings.TrimSuffix(z.Name, "."))
+		at = append(slices.Clone(at), "transfer")
+		switch {
+		case z.Transfer.Catalog != "" && !made(z.Transfer.Catalog):
+			d.fail(append(at, "catalog"), "%s is no catalog that is made here", z.Transfer.Catalog)
+		case any && z.Name != "." && !plainName(z.Name):
+			d.fail(at, "%q cannot stand in a catalog", z.Name)
+		}
+	}
 }

@@ -56,7 +56,15 @@ type transferFile struct {
 	Keys      []string         `yaml:"keys"`
 	Notify    []netip.AddrPort `yaml:"notify"`
 	NotifyKey string           `yaml:"notify_key"`
-	Group     string           `yaml:"group"`
+	// These three are for catalogs that we make.
+	Catalog string `yaml:"catalog"`
+	Coo     string `yaml:"coo"`
+	Group   string `yaml:"group"`
+}
+
+// listed tells whether it says what a catalog of ours has to say of the zone.
+func (t *transferFile) listed() bool {
+	return t != nil && (t.Catalog != "" || t.Coo != "" || t.Group != "")
 }
 
 // build checks who may copy the zone: nobody is an empty selector, and everybody
@@ -79,6 +87,7 @@ func (t *transferFile) build(d *document, at []string) *placement.Transfer {
 		}
 	}
 	out := &placement.Transfer{Allow: t.Allow, Notify: t.Notify, Group: t.Group}
+	t.list(d, at, out)
 	for _, k := range t.Keys {
 		out.Keys = append(out.Keys, keyName(d, append(at, "keys"), k))
 	}
