@@ -54,8 +54,10 @@ type ZoneStatus struct {
 	Received Time   `json:"received,omitzero"`
 	// Catalog lists the zone; empty for one that is configured by itself.
 	Catalog string `json:"catalog,omitempty"`
-	// Members are how many zones it lists, where it is a catalog.
-	Members int `json:"members,omitempty"`
+	// Members are how many zones it lists, where it is a catalog; Conflict says which of
+	// them somebody else has.
+	Members  int    `json:"members,omitempty"`
+	Conflict string `json:"conflict,omitempty"`
 }
 
 // BGPStatus is what a bgp role reports.

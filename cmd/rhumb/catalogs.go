@@ -141,7 +141,7 @@ func (z *zoneKeeper) settle(claims []transfer.Claim, conflicts []transfer.Confli
 		}
 	}
 	if len(added)+len(moved)+len(removed) > 0 {
-		z.log.Info("catalogs: what they list has changed", "listed", len(next), "added", some(added), "removed", some(removed), "moved", some(moved))
+		z.log.Info("catalogs: what they list has changed", "listed", len(next), "added", some(added, " "), "removed", some(removed, " "), "moved", some(moved, " "))
 	}
 	if !slices.Equal(conflicts, c.conflicts) {
 		for _, what := range conflicts {

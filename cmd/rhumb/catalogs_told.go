@@ -35,12 +35,12 @@ type catalogTold struct {
 const maxMembersTold = 200
 
 // some names a few of many.
-func some(names []string) string {
+func some(names []string, between string) string {
 	const most = 3
 	if len(names) <= most {
-		return strings.Join(names, " ")
+		return strings.Join(names, between)
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], " "), len(names)-most)
+	return fmt.Sprintf("%s%sand %d more", strings.Join(names[:most], between), between, len(names)-most)
 }
 
 // tell publishes what is in force.
@@ -76,10 +76,7 @@ func (c *catalogs) report(zones []placement.ZoneStatus) []placement.ZoneStatus {
 		at, ok := slices.BinarySearchFunc(told.catalogs, z.Name, func(t catalogTold, name string) int { return cmp.Compare(t.name, name) })
 		if ok {
 			t := &told.catalogs[at]
-			z.Members = t.members
-			if len(t.conflicts) > 0 && z.Error == "" {
-				z.Error = "not taken: " + some(t.conflicts)
-			}
+			z.Members, z.Conflict = t.members, some(t.conflicts, "; ")
 		}
 		switch {
 		case z.Catalog == "":
@@ -94,24 +91,6 @@ func (c *catalogs) report(zones []placement.ZoneStatus) []placement.ZoneStatus {
 	return append(out, listed[:min(len(listed), maxMembersTold)]...)
 }
 
-// alarmCatalogRefused says that the newest version of a catalog is not followed.
-const alarmCatalogRefused = "CatalogRefused"
-
-// alarms are those of catalogs whose newest version is broken, or lists too little.
-func (c *catalogs) alarms(held func(string) (transfer.Held, bool)) []placement.Alarm {
-	told := c.told.Load()
-	if told == nil {
-		return nil
-	}
-	var out []placement.Alarm
-	for i := range told.catalogs {
-		if h, ok := held(told.catalogs[i].name); ok && h.Refused {
-			out = append(out, placement.Alarm{Kind: alarmCatalogRefused, Object: told.catalogs[i].name, Text: h.Fault})
-		}
-	}
-	return out
-}
-
 // catalogMetrics tells of catalogs when somebody looks.
 type catalogMetrics struct {
 	catalogs                  *catalogs
@@ -119,11 +98,8 @@ type catalogMetrics struct {
 	zones, conflicts, refused *prometheus.Desc
 }
 
-// register makes the series of a unit's catalogs; a nil Registerer keeps them to ourselves.
+// register makes the series of a unit's catalogs.
 func (c *catalogs) register(reg prometheus.Registerer, held func(string) (transfer.Held, bool)) error {
-	if reg == nil {
-		return nil
-	}
 	describe := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, []string{"zone"}, nil)
 	}

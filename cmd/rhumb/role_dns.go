@@ -47,7 +47,7 @@ func addDNS(u *unit) error {
 		x.report(st.Zones)
 		st.Zones = z.catalogs.report(st.Zones)
 		n.DNS = &st
-		n.Alarms = slices.Concat(n.Alarms, overloadAlarms(n.Name, srv.Overload()), z.catalogs.alarms(x.in.Held))
+		n.Alarms = append(slices.Clip(n.Alarms), overloadAlarms(n.Name, srv.Overload())...)
 	})
 	u.add("authdns", func(ctx context.Context) error {
 		// Before its zones are loaded a server would refuse what it is there for,
