@@ -81,6 +81,20 @@ type Zone struct {
 	Secondary *Secondary `json:"secondary,omitempty"`
 	// Catalog makes it a list of zones; nil for a zone of names.
 	Catalog *Catalog `json:"catalog,omitempty"`
+	// Listed is what our catalogs say of a zone that others may copy; nil: that there
+	// is one.
+	Listed *Listed `json:"listed,omitempty"`
+}
+
+// Listed is what catalogs of our own say of a zone.
+type Listed struct {
+	// In is the one that lists it; empty: all of them.
+	In string `json:"in,omitempty"`
+	// Coo is the catalog that the zone is about to move to (RFC 9432 section 4.4.1). One
+	// of our own lists it already.
+	Coo string `json:"coo,omitempty"`
+	// Group is how it wants to be served by those who follow them (section 4.4.2).
+	Group string `json:"group,omitempty"`
 }
 
 // Catalog says what becomes of a list of zones (RFC 9432). One that is copied is
@@ -108,13 +122,6 @@ type Transfer struct {
 	// Notify are secondaries, signed to with NotifyKey where that is set.
 	Notify    []netip.AddrPort `json:"notify,omitempty"`
 	NotifyKey string           `json:"notify_key,omitempty"`
-	// Catalog is the one of our own that lists the zone; empty: all of them.
-	Catalog string `json:"catalog,omitempty"`
-	// Coo is the catalog that the zone is about to move to (RFC 9432 section 4.4.1). One
-	// of our own lists it already.
-	Coo string `json:"coo,omitempty"`
-	// Group is what our catalogs say of the zone to those who follow them.
-	Group string `json:"group,omitempty"`
 }
 
 // Secondary says where a zone is copied from.

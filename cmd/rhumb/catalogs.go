@@ -201,16 +201,20 @@ func (c *catalogs) make(zones []placement.Zone, revision uint32) {
 func ownList(name string, zones []placement.Zone) *transfer.Catalog {
 	out := &transfer.Catalog{Name: name}
 	for i := range zones {
-		t := zones[i].Transfer
-		if t == nil || zones[i].Catalog != nil || t.Catalog != "" && t.Catalog != name && t.Coo != name {
+		z := &zones[i]
+		say := placement.Listed{}
+		if z.Listed != nil {
+			say = *z.Listed
+		}
+		if z.Transfer == nil || z.Catalog != nil || say.In != "" && say.In != name && say.Coo != name {
 			continue
 		}
-		m := transfer.Member{Zone: zones[i].Name}
-		if t.Group != "" {
-			m.Groups = []string{t.Group}
+		m := transfer.Member{Zone: z.Name}
+		if say.Group != "" {
+			m.Groups = []string{say.Group}
 		}
-		if t.Coo != name {
-			m.Coo = t.Coo
+		if say.Coo != name {
+			m.Coo = say.Coo
 		}
 		out.Members = append(out.Members, m)
 	}

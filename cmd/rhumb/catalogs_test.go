@@ -165,8 +165,12 @@ func TestMembers(t *testing.T) {
 
 // TestMadeCatalogs: what our catalogs list, and when their serials change.
 func TestMadeCatalogs(t *testing.T) {
-	zone := func(name, catalog, coo, group string) placement.Zone {
-		return placement.Zone{Name: name, Transfer: &placement.Transfer{Catalog: catalog, Coo: coo, Group: group}}
+	zone := func(name, in, coo, group string) placement.Zone {
+		z := placement.Zone{Name: name, Transfer: &placement.Transfer{}}
+		if in != "" {
+			z.Listed = &placement.Listed{In: in, Coo: coo, Group: group}
+		}
+		return z
 	}
 	base := []placement.Zone{{Name: "one.", Transfer: &placement.Transfer{}, Catalog: &placement.Catalog{}}, {Name: "two.", Transfer: &placement.Transfer{}, Catalog: &placement.Catalog{}}, {Name: "nobodys."}}
 	var c catalogs

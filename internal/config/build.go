@@ -363,6 +363,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	}
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
 	out.Catalog = z.Catalog.build(d, append(at, "catalog"), out.Name, z)
+	out.Listed = z.Listed.build(d, append(at, "listed"), z)
 	switch {
 	case out.Secondary == nil && out.Catalog != nil:
 	case out.Secondary == nil && !b.zoneFile(d, at, &out, z, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):

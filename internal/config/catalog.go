@@ -43,8 +43,8 @@ func (c *catalogFile) build(d *document, at []string, name string, z zoneFile) *
 	case len(name) > maxCatalogName || !plainName(name):
 		d.fail(at, "%q cannot be a catalog: want a domain name of at most %d characters", name, maxCatalogName)
 	}
-	if z.Transfer.listed() {
-		d.fail(at, "a catalog is listed in none: its transfer has no catalog, coo or group")
+	if z.Listed != nil {
+		d.fail(at, "a catalog is listed in none")
 	}
 	out := &placement.Catalog{Members: c.Members.build(d, append(slices.Clone(at), "members"))}
 	for _, g := range slices.Sorted(maps.Keys(c.Groups)) {
@@ -63,30 +63,42 @@ func (m *membersFile) build(d *document, at []string) placement.CatalogMembers {
 	if out.Level != placement.TopLevel && out.Level != placement.LowLevel {
 		d.fail(append(slices.Clone(at), "level"), "%q: want top or low", m.Level)
 	}
-	if m.Transfer.listed() {
-		d.fail(append(slices.Clone(at), "transfer"), "what others list is not listed by us: catalog, coo and group are for zones of the fleet")
-	}
 	return out
 }
 
-// list checks what catalogs of ours say of a zone.
-func (t *transferFile) list(d *document, at []string, out *placement.Transfer) {
-	if len(t.Group) > 255 {
+// listedFile says what catalogs that we make say of a zone.
+type listedFile struct {
+	In    string `yaml:"in"`
+	Coo   string `yaml:"coo"`
+	Group string `yaml:"group"`
+}
+
+// build checks it. Whether there is such a catalog is known later.
+func (l *listedFile) build(d *document, at []string, z zoneFile) *placement.Listed {
+	if l == nil {
+		return nil
+	}
+	out := &placement.Listed{Group: l.Group}
+	if z.Transfer == nil {
+		d.fail(at, "who is told of a zone has to be able to copy it: want transfer beside it")
+	}
+	if len(l.Group) > 255 { // RFC 1035 section 3.3
 		d.fail(append(slices.Clone(at), "group"), "is longer than the 255 octets of a character string")
 	}
-	if t.Catalog != "" {
-		out.Catalog = fqdn(t.Catalog)
+	if l.In != "" {
+		out.In = fqdn(l.In)
 	}
-	if t.Coo == "" {
-		return
+	if l.Coo == "" {
+		return out
 	}
-	out.Coo = fqdn(t.Coo)
+	out.Coo = fqdn(l.Coo)
 	switch {
-	case t.Catalog == "" || out.Coo == out.Catalog:
-		d.fail(append(slices.Clone(at), "coo"), "want catalog beside it, another one: that from which the zone moves")
+	case l.In == "" || out.Coo == out.In:
+		d.fail(append(slices.Clone(at), "coo"), "want in beside it, another catalog: that from which the zone moves")
 	case !plainName(out.Coo):
-		d.fail(append(slices.Clone(at), "coo"), "%q is not a domain name", t.Coo)
+		d.fail(append(slices.Clone(at), "coo"), "%q is not a domain name", l.Coo)
 	}
+	return out
 }
 
 // plainName tells whether a name needs no escapes in a master file (RFC 1035 section
@@ -114,10 +126,9 @@ func (b *builder) referCatalogs() {
 			continue
 		}
 		d, at := b.where("zones", "serve", strings.TrimSuffix(z.Name, "."))
-		at = append(slices.Clone(at), "transfer")
 		switch {
-		case z.Transfer.Catalog != "" && !made(z.Transfer.Catalog):
-			d.fail(append(at, "catalog"), "%s is no catalog that is made here", z.Transfer.Catalog)
+		case z.Listed != nil && z.Listed.In != "" && !made(z.Listed.In):
+			d.fail(append(slices.Clone(at), "listed", "in"), "%s is no catalog that is made here", z.Listed.In)
 		case any && z.Name != "." && !plainName(z.Name):
 			d.fail(at, "%q cannot stand in a catalog", z.Name)
 		}

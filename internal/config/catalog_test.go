@@ -17,21 +17,21 @@ func TestCatalogSettings(t *testing.T) {
 	const allow = "transfer: {keys: [k.test]}"
 	for _, c := range []struct{ why, zones, fault string }{
 		{"RFC 9432 4.4.2: followed, with groups", "    catz.test: {" + from + ", catalog: {members: {level: top}, groups: {far: {level: low, secondary: {primaries: ['192.0.2.2:53']}, transfer: {keys: [k.test]}}}}}\n", ""},
-		{"RFC 9432 4.4.1: made, and a zone moves", "    catz.test: {" + allow + ", catalog: {}}\n    new.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test], catalog: catz.test, coo: new.test, group: far}}\n", ""},
+		{"RFC 9432 4.4.1: made, and a zone moves", "    catz.test: {" + allow + ", catalog: {}}\n    new.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: new.test, group: far}}\n", ""},
 		{"made for nobody", "    catz.test: {catalog: {}}\n", "want transfer beside it"},
 		{"with a file", "    catz.test: {file: demo.test.zone, " + allow + ", catalog: {}}\n", "it has no file"},
 		{"signed", "    catz.test: {dnssec: on, " + from + ", catalog: {}}\n", "no signatures"},
 		{"made, with members", "    catz.test: {" + allow + ", catalog: {members: {level: low}}}\n", "members of a catalog that is made here"},
 		{"RFC 1035 3.1: a name without room below it", "    " + strings.Repeat("a.", 100) + "catz.test: {" + allow + ", catalog: {}}\n", "cannot be a catalog"},
 		{"a level", "    catz.test: {" + from + ", catalog: {groups: {far: {level: middle}}}}\n", "want top or low"},
-		{"listed in another", "    catz.test: {" + from + ", transfer: {keys: [k.test], group: far}, catalog: {}}\n", "a catalog is listed in none"},
-		{"members listed again", "    catz.test: {" + from + ", catalog: {members: {transfer: {keys: [k.test], group: far}}}}\n", "is not listed by us"},
-		{"no such catalog", "    other.test: {" + from + ", transfer: {keys: [k.test], catalog: catz.test}}\n", "catz.test. is no catalog that is made here"},
-		{"somebody else's", "    catz.test: {" + from + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test], catalog: catz.test}}\n", "catz.test. is no catalog that is made here"},
-		{"coo from nowhere", "    other.test: {" + from + ", transfer: {keys: [k.test], coo: new.test}}\n", "want catalog beside it"},
-		{"coo to where it is", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test], catalog: catz.test, coo: CATZ.test.}}\n", "another one"},
-		{"coo that is no name", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test], catalog: catz.test, coo: 'a b'}}\n", "is not a domain name"},
-		{"RFC 1035 3.3: a group too long", "    other.test: {" + from + ", transfer: {keys: [k.test], group: " + strings.Repeat("g", 256) + "}}\n", "255 octets"},
+		{"listed in another", "    catz.test: {" + from + ", transfer: {keys: [k.test]}, listed: {group: far}, catalog: {}}\n", "a catalog is listed in none"},
+		{"listed, and nobody may copy it", "    other.test: {" + from + ", listed: {group: far}}\n", "want transfer beside it"},
+		{"no such catalog", "    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test}}\n", "catz.test. is no catalog that is made here"},
+		{"somebody else's", "    catz.test: {" + from + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test}}\n", "catz.test. is no catalog that is made here"},
+		{"coo from nowhere", "    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {coo: new.test}}\n", "want in beside it"},
+		{"coo to where it is", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: CATZ.test.}}\n", "another catalog"},
+		{"coo that is no name", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: 'a b'}}\n", "is not a domain name"},
+		{"RFC 1035 3.3: a group too long", "    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {group: " + strings.Repeat("g", 256) + "}}\n", "255 octets"},
 		{"a zone that needs escapes", "    catz.test: {" + allow + ", catalog: {}}\n    'a;b.test': {" + from + ", " + allow + "}\n", "cannot stand in a catalog"},
 		{"an unknown key", "    catz.test: {" + from + ", catalog: {member: {}}}\n", "unknown field"},
 	} {
@@ -71,8 +71,8 @@ func checkCatalogs(t *testing.T, f *Fleet) {
 		z := &f.Zones[i]
 		switch {
 		case z.Name == "other.test.":
-			if x := z.Transfer; x.Catalog != "catz.test." || x.Coo != "new.test." || x.Group != "far" {
-				t.Errorf("%s: %+v", z.Name, x)
+			if l := z.Listed; *l != (placement.Listed{In: "catz.test.", Coo: "new.test.", Group: "far"}) {
+				t.Errorf("%s: %+v", z.Name, l)
 			}
 		case z.Catalog == nil:
 		case z.Secondary == nil:

@@ -55,6 +55,7 @@ type zoneFile struct {
 	Transfer  *transferFile  `yaml:"transfer"`
 	Secondary *secondaryFile `yaml:"secondary"`
 	Catalog   *catalogFile   `yaml:"catalog"`
+	Listed    *listedFile    `yaml:"listed"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a

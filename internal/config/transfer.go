@@ -56,15 +56,6 @@ type transferFile struct {
 	Keys      []string         `yaml:"keys"`
 	Notify    []netip.AddrPort `yaml:"notify"`
 	NotifyKey string           `yaml:"notify_key"`
-	// These three are for catalogs that we make.
-	Catalog string `yaml:"catalog"`
-	Coo     string `yaml:"coo"`
-	Group   string `yaml:"group"`
-}
-
-// listed tells whether it says what a catalog of ours has to say of the zone.
-func (t *transferFile) listed() bool {
-	return t != nil && (t.Catalog != "" || t.Coo != "" || t.Group != "")
 }
 
 // build checks who may copy the zone: nobody is an empty selector, and everybody
@@ -86,8 +77,7 @@ func (t *transferFile) build(d *document, at []string) *placement.Transfer {
 			d.fail(append(at, "notify"), "%s is not the ADDRESS:PORT of a secondary", a)
 		}
 	}
-	out := &placement.Transfer{Allow: t.Allow, Notify: t.Notify, Group: t.Group}
-	t.list(d, at, out)
+	out := &placement.Transfer{Allow: t.Allow, Notify: t.Notify}
 	for _, k := range t.Keys {
 		out.Keys = append(out.Keys, keyName(d, append(at, "keys"), k))
 	}
