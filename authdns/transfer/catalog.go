@@ -159,11 +159,12 @@ func (r *catalogReader) catalog() (*Catalog, error) {
 	return out, nil
 }
 
-// Names are the zones that a catalog lists; the shrink rule judges them.
-func (c *Catalog) Names() []string {
+// entries are the zones that a catalog lists, each with its label: a zone whose label
+// changes is thrown away like one that goes. The shrink rule judges them.
+func (c *Catalog) entries() []string {
 	var out []string
 	for i := range c.Members {
-		out = append(out, c.Members[i].Zone)
+		out = append(out, c.Members[i].Zone+" "+c.Members[i].ID)
 	}
 	return out
 }

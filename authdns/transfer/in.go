@@ -515,7 +515,7 @@ type refused struct{ err error }
 
 func (r *refused) Error() string { return r.err.Error() }
 
-// check judges a version. What counts of a catalog are the zones that it lists.
+// check judges a version, and returns its names. What counts of a catalog is what it lists.
 func (z *copied) check(text []byte) ([]string, error) {
 	names, err := z.in.c.Check(z.want.Name, text)
 	if err != nil || !z.want.Catalog {
@@ -525,13 +525,13 @@ func (z *copied) check(text []byte) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.Names(), nil
+	return c.entries(), nil
 }
 
 // shrinks refuses a version that loses too much: a primary whose disk was full, or
 // whose generator found an empty table, sends a zone which is well-formed and has
-// a higher serial. Of a catalog one zone may go at any time, as it does where zones are
-// few, but never the last.
+// a higher serial. Of a catalog one zone may go at any time, or get another label, as
+// happens where zones are few; but it may not lose the last.
 func (z *copied) shrinks(names []string) error {
 	lost := 0
 	for _, n := range z.names {
@@ -541,7 +541,7 @@ func (z *copied) shrinks(names []string) error {
 	}
 	kept, what := len(z.names)-lost, "names"
 	if z.want.Catalog {
-		if what = "listed zones"; lost <= 1 && kept > 0 {
+		if what = "listed zones with their labels"; lost <= 1 && len(names) > 0 {
 			return nil
 		}
 	}
