@@ -88,11 +88,15 @@ type Zone struct {
 
 // Listed is what catalogs of our own say of a zone.
 type Listed struct {
+	// Off keeps it out of all of them.
+	Off bool `json:"off,omitempty"`
 	// In is the one that lists it; empty: all of them.
 	In string `json:"in,omitempty"`
-	// Coo is the catalog that the zone is about to move to (RFC 9432 section 4.4.1). One
-	// of our own lists it already.
+	// Coo is the catalog that the zone is about to move to (RFC 9432 section 4.4.1).
 	Coo string `json:"coo,omitempty"`
+	// From is the one of our own that it moves from: it lists the zone still, and says
+	// that it moves. Who follows both has to have heard that first.
+	From string `json:"from,omitempty"`
 	// Group is how it wants to be served by those who follow them (section 4.4.2).
 	Group string `json:"group,omitempty"`
 }

@@ -195,26 +195,36 @@ func (c *catalogs) make(zones []placement.Zone, revision uint32) {
 	c.made = next
 }
 
-// ownList lists the zones of the fleet which others may copy. One that is about to move
-// to another catalog of ours is in both: whoever follows them takes it from the one to
-// the other in his own time.
+// ownList lists the zones of the fleet which others may copy. One that moves is first
+// said to, then in both catalogs, then in the new one: who hears of the new one before
+// he has heard that the zone moves there takes it for a clash.
 func ownList(name string, zones []placement.Zone) *transfer.Catalog {
 	out := &transfer.Catalog{Name: name}
 	for i := range zones {
 		z := &zones[i]
+		if z.Transfer == nil || z.Catalog != nil {
+			continue
+		}
 		say := placement.Listed{}
 		if z.Listed != nil {
 			say = *z.Listed
 		}
-		if z.Transfer == nil || z.Catalog != nil || say.In != "" && say.In != name && say.Coo != name {
+		if say.Off {
 			continue
 		}
 		m := transfer.Member{Zone: z.Name}
+		switch name {
+		case say.In:
+			m.Coo = say.Coo
+		case say.From:
+			m.Coo = say.In
+		default:
+			if say.In != "" {
+				continue
+			}
+		}
 		if say.Group != "" {
 			m.Groups = []string{say.Group}
-		}
-		if say.Coo != name {
-			m.Coo = say.Coo
 		}
 		out.Members = append(out.Members, m)
 	}

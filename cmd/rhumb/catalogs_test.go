@@ -165,12 +165,15 @@ func TestMembers(t *testing.T) {
 
 // TestMadeCatalogs: what our catalogs list, and when their serials change.
 func TestMadeCatalogs(t *testing.T) {
-	zone := func(name, in, coo, group string) placement.Zone {
+	zone := func(name string, listed ...placement.Listed) placement.Zone {
 		z := placement.Zone{Name: name, Transfer: &placement.Transfer{}}
-		if in != "" {
-			z.Listed = &placement.Listed{In: in, Coo: coo, Group: group}
+		if len(listed) > 0 {
+			z.Listed = &listed[0]
 		}
 		return z
+	}
+	b := func(in, coo, from string) placement.Zone {
+		return zone("b.", placement.Listed{In: in, Coo: coo, From: from, Group: "far"})
 	}
 	base := []placement.Zone{{Name: "one.", Transfer: &placement.Transfer{}, Catalog: &placement.Catalog{}}, {Name: "two.", Transfer: &placement.Transfer{}, Catalog: &placement.Catalog{}}, {Name: "nobodys."}}
 	var c catalogs
@@ -181,11 +184,13 @@ func TestMadeCatalogs(t *testing.T) {
 		want     string
 	}{
 		{"RFC 9432 3: empty", 5, nil, "one. 5: | two. 5:"},
-		{"RFC 9432 4.2: one everywhere, one in one", 6, []placement.Zone{zone("a.", "", "", ""), zone("b.", "one.", "", "far")}, "one. 6: a. b.(far) | two. 6: a."},
-		{"a revision that changes no list", 7, []placement.Zone{zone("a.", "", "", ""), zone("b.", "one.", "", "far")}, "one. 6: a. b.(far) | two. 6: a."},
-		{"RFC 9432 4.4.1: one moves", 8, []placement.Zone{zone("a.", "", "", ""), zone("b.", "one.", "two.", "far")}, "one. 8: a. b.(far)>two. | two. 8: a. b.(far)"},
-		{"RFC 9432 4.4.1: it has moved", 9, []placement.Zone{zone("a.", "", "", ""), zone("b.", "two.", "", "far")}, "one. 9: a. | two. 8: a. b.(far)"},
-		{"RFC 9432 4.4.1: one moves to somebody else", 10, []placement.Zone{zone("a.", "one.", "theirs.", "")}, "one. 10: a.>theirs. | two. 10:"},
+		{"RFC 9432 4.2: one everywhere, one in one", 6, []placement.Zone{zone("a."), b("one.", "", "")}, "one. 6: a. b.(far) | two. 6: a."},
+		{"a revision that changes no list", 7, []placement.Zone{zone("a."), b("one.", "", "")}, "one. 6: a. b.(far) | two. 6: a."},
+		{"RFC 9432 4.4.1: one is about to move", 8, []placement.Zone{zone("a."), b("one.", "two.", "")}, "one. 8: a. b.(far)>two. | two. 6: a."},
+		{"RFC 9432 4.4.1: it moves", 9, []placement.Zone{zone("a."), b("two.", "", "one.")}, "one. 8: a. b.(far)>two. | two. 9: a. b.(far)"},
+		{"RFC 9432 4.4.1: it has moved", 10, []placement.Zone{zone("a."), b("two.", "", "")}, "one. 10: a. | two. 9: a. b.(far)"},
+		{"RFC 9432 4.4.1: one moves to somebody else", 11, []placement.Zone{zone("a.", placement.Listed{In: "one.", Coo: "theirs."})}, "one. 11: a.>theirs. | two. 11:"},
+		{"RFC 9432 5.3: one is in none", 12, []placement.Zone{zone("a.", placement.Listed{Off: true})}, "one. 12: | two. 11:"},
 	} {
 		zones := append(slices.Clone(base), step.zones...)
 		c.make(zones, step.revision)

@@ -68,8 +68,10 @@ func (m *membersFile) build(d *document, at []string) placement.CatalogMembers {
 
 // listedFile says what catalogs that we make say of a zone.
 type listedFile struct {
+	Off   bool   `yaml:"off"`
 	In    string `yaml:"in"`
 	Coo   string `yaml:"coo"`
+	From  string `yaml:"from"`
 	Group string `yaml:"group"`
 }
 
@@ -78,25 +80,32 @@ func (l *listedFile) build(d *document, at []string, z zoneFile) *placement.List
 	if l == nil {
 		return nil
 	}
-	out := &placement.Listed{Group: l.Group}
+	out := &placement.Listed{Off: l.Off, Group: l.Group}
+	if l.Off && *l != (listedFile{Off: true}) {
+		d.fail(append(slices.Clone(at), "off"), "the zone is in no catalog, and something is said for one")
+	}
 	if z.Transfer == nil {
 		d.fail(at, "who is told of a zone has to be able to copy it: want transfer beside it")
 	}
 	if len(l.Group) > 255 { // RFC 1035 section 3.3
 		d.fail(append(slices.Clone(at), "group"), "is longer than the 255 octets of a character string")
 	}
-	if l.In != "" {
-		out.In = fqdn(l.In)
+	for _, name := range []struct {
+		key, text string
+		to        *string
+	}{{"in", l.In, &out.In}, {"coo", l.Coo, &out.Coo}, {"from", l.From, &out.From}} {
+		if name.text == "" {
+			continue
+		}
+		if *name.to = fqdn(name.text); !plainName(*name.to) {
+			d.fail(append(slices.Clone(at), name.key), "%q is not a domain name", name.text)
+		}
 	}
-	if l.Coo == "" {
-		return out
-	}
-	out.Coo = fqdn(l.Coo)
 	switch {
-	case l.In == "" || out.Coo == out.In:
+	case l.Coo != "" && (l.In == "" || out.Coo == out.In):
 		d.fail(append(slices.Clone(at), "coo"), "want in beside it, another catalog: that from which the zone moves")
-	case !plainName(out.Coo):
-		d.fail(append(slices.Clone(at), "coo"), "%q is not a domain name", l.Coo)
+	case l.From != "" && (l.In == "" || out.From == out.In || l.Coo != ""):
+		d.fail(append(slices.Clone(at), "from"), "want in beside it, another catalog: that to which the zone has moved; and no coo")
 	}
 	return out
 }
@@ -126,9 +135,11 @@ func (b *builder) referCatalogs() {
 			continue
 		}
 		d, at := b.where("zones", "serve", strings.TrimSuffix(z.Name, "."))
-		switch {
-		case z.Listed != nil && z.Listed.In != "" && !made(z.Listed.In):
-			d.fail(append(slices.Clone(at), "listed", "in"), "%s is no catalog that is made here", z.Listed.In)
+		switch l := deref(z.Listed, placement.Listed{}); {
+		case l.In != "" && !made(l.In):
+			d.fail(append(slices.Clone(at), "listed", "in"), "%s is no catalog that is made here", l.In)
+		case l.From != "" && !made(l.From):
+			d.fail(append(slices.Clone(at), "listed", "from"), "%s is no catalog that is made here", l.From)
 		case any && z.Name != "." && !plainName(z.Name):
 			d.fail(at, "%q cannot stand in a catalog", z.Name)
 		}

@@ -17,7 +17,7 @@ func TestCatalogSettings(t *testing.T) {
 	const allow = "transfer: {keys: [k.test]}"
 	for _, c := range []struct{ why, zones, fault string }{
 		{"RFC 9432 4.4.2: followed, with groups", "    catz.test: {" + from + ", catalog: {members: {level: top}, groups: {far: {level: low, secondary: {primaries: ['192.0.2.2:53']}, transfer: {keys: [k.test]}}}}}\n", ""},
-		{"RFC 9432 4.4.1: made, and a zone moves", "    catz.test: {" + allow + ", catalog: {}}\n    new.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: new.test, group: far}}\n", ""},
+		{"RFC 9432 4.4.1: made, and a zone moves", "    catz.test: {" + allow + ", catalog: {}}\n    new.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: new.test, group: far}}\n    third.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: new.test, from: catz.test}}\n", ""},
 		{"made for nobody", "    catz.test: {catalog: {}}\n", "want transfer beside it"},
 		{"with a file", "    catz.test: {file: demo.test.zone, " + allow + ", catalog: {}}\n", "it has no file"},
 		{"signed", "    catz.test: {dnssec: on, " + from + ", catalog: {}}\n", "no signatures"},
@@ -30,6 +30,9 @@ func TestCatalogSettings(t *testing.T) {
 		{"somebody else's", "    catz.test: {" + from + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test}}\n", "catz.test. is no catalog that is made here"},
 		{"coo from nowhere", "    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {coo: new.test}}\n", "want in beside it"},
 		{"coo to where it is", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: CATZ.test.}}\n", "another catalog"},
+		{"RFC 9432 4.4.1: a zone has moved, from nowhere", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", " + allow + ", listed: {in: catz.test, from: old.test}}\n", "old.test. is no catalog that is made here"},
+		{"from with coo", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", " + allow + ", listed: {in: catz.test, from: old.test, coo: new.test}}\n", "and no coo"},
+		{"in none, and in one", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", " + allow + ", listed: {off: true, in: catz.test}}\n", "the zone is in no catalog"},
 		{"coo that is no name", "    catz.test: {" + allow + ", catalog: {}}\n    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {in: catz.test, coo: 'a b'}}\n", "is not a domain name"},
 		{"RFC 1035 3.3: a group too long", "    other.test: {" + from + ", transfer: {keys: [k.test]}, listed: {group: " + strings.Repeat("g", 256) + "}}\n", "255 octets"},
 		{"a zone that needs escapes", "    catz.test: {" + allow + ", catalog: {}}\n    'a;b.test': {" + from + ", " + allow + "}\n", "cannot stand in a catalog"},
@@ -72,6 +75,10 @@ func checkCatalogs(t *testing.T, f *Fleet) {
 		switch {
 		case z.Name == "other.test.":
 			if l := z.Listed; *l != (placement.Listed{In: "catz.test.", Coo: "new.test.", Group: "far"}) {
+				t.Errorf("%s: %+v", z.Name, l)
+			}
+		case z.Name == "third.test.":
+			if l := z.Listed; *l != (placement.Listed{In: "new.test.", From: "catz.test."}) {
 				t.Errorf("%s: %+v", z.Name, l)
 			}
 		case z.Catalog == nil:
