@@ -69,7 +69,9 @@ func Waiting(keys []*Key) *Key {
 
 // Switch ends a roll that KSK began, once the parent has the DS of both keys: when no
 // cache holds the parent's old answer, the new key takes the place of the old one,
-// whose DS may go when no cache holds it in the DNSKEY RRset.
+// whose DS may go when no cache holds it in the DNSKEY RRset. A key that signs the data
+// too is replaced as a ZSK is besides: the new one signs when every cache holds it, and
+// the old one stays until none holds a signature by it.
 func (r Roll) Switch(keys []*Key, now time.Time) ([]*Key, error) {
 	next := Waiting(keys)
 	if next == nil {
@@ -81,12 +83,22 @@ func (r Roll) Switch(keys []*Key, now time.Time) ([]*Key, error) {
 	}
 	at := now.Add(r.Spread + r.ParentTTL)
 	t, u := next.Times, dated(old.Times)
-	t.Publish, t.Activate = at, at
-	u.Inactive, u.Delete, u.SyncDelete = at, at, at.Add(r.Spread+TTL*time.Second)
+	t.Publish, t.Activate, u.Inactive, u.Delete = at, at, at, at
+	if signsData(keys, at) {
+		t.Activate = at.Add(r.Spread + TTL*time.Second)
+		u.Inactive, u.Delete = t.Activate, t.Activate.Add(r.ZoneTTL+r.Spread)
+	}
+	u.SyncDelete = u.Delete.Add(r.Spread + TTL*time.Second)
 	if u.SyncPublish.IsZero() {
 		u.SyncPublish = u.Activate
 	}
 	return swap(swap(keys, old, old.With(u)), next, next.With(t)), nil
+}
+
+// signsData tells whether the key that the parent knows signs all else as well: no other
+// kind is there to do it.
+func signsData(keys []*Key, at time.Time) bool {
+	return !slices.ContainsFunc(keys, func(k *Key) bool { return !k.SEP() && k.Times.Active(at) })
 }
 
 // inUse returns the one key of a role that signs now and is not about to leave.
