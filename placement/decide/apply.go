@@ -117,15 +117,10 @@ func lower(p *placement.Prefix, newInv *placement.Inventory, oldSnap, newSnap *p
 
 // shrink judges what would vanish: names of a zone, all that a catalog lists, and capacity.
 func (l *limits) shrink(oldInv, newInv *placement.Inventory) []*placement.Refusal {
-	var out []*placement.Refusal
+	out := unfollowed(oldInv, newInv)
 	for i := range oldInv.Zones {
 		was, is := &oldInv.Zones[i], 0
-		z := newInv.Zone(was.Name)
-		if followed(was) && !followed(z) {
-			out = append(out, &placement.Refusal{Rule: placement.RuleShrink, Object: was.Name,
-				Have: "a catalog is followed no more, and all zones that it lists would go", Limit: "a catalog stays"})
-		}
-		if z != nil {
+		if z := newInv.Zone(was.Name); z != nil {
 			is = z.Names
 			if z.Secondary != nil {
 				continue // what its primaries send is judged where it arrives
@@ -143,9 +138,6 @@ func (l *limits) shrink(oldInv, newInv *placement.Inventory) []*placement.Refusa
 	}
 	return out
 }
-
-// followed tells whether a zone is a catalog of somebody else.
-func followed(z *placement.Zone) bool { return z != nil && z.Catalog != nil && z.Secondary != nil }
 
 func lostCapacity(oldInv, newInv *placement.Inventory) (lost, total int64, losing []placement.ClusterID) {
 	for i := range oldInv.Sites {
