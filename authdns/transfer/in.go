@@ -539,14 +539,14 @@ func (z *copied) shrinks(names []string) error {
 			lost++
 		}
 	}
-	kept, what := len(z.names)-lost, "names"
+	kept, what := len(z.names)-lost, "names left"
 	if z.want.Catalog {
-		if what = "listed zones with their labels"; lost <= 1 && len(names) > 0 {
+		if what = "listed zones left with their labels"; lost <= 1 && len(names) > 0 {
 			return nil
 		}
 	}
 	if float64(kept) < z.want.KeepNames*float64(len(z.names)) {
-		return fmt.Errorf("%d of %d %s left, want %.0f %%: the version is not taken (rule shrink; allow_shrink lets it pass)",
+		return fmt.Errorf("%d of %d %s, want %.0f %%: the version is not taken (rule shrink; allow_shrink lets it pass)",
 			kept, len(z.names), what, 100*z.want.KeepNames)
 	}
 	return nil

@@ -84,10 +84,10 @@ func TestCatalogVersions(t *testing.T) {
 		}
 		step("RFC 9432 5.1: broken", false, "no version property", members(0, 10)[1:])
 		step("RFC 9432 5.1: mended", true, "", members(0, 11))
-		step("RFC 9432 6: empty", false, "0 of 11 listed zones with their labels left", members(0, 0))
-		step("RFC 9432 6: half of it", false, "5 of 11 listed zones with their labels left", members(0, 5))
-		step("RFC 9432 6: other zones, as many", false, "1 of 11 listed zones with their labels left", members(10, 21))
-		step("RFC 9432 5.4: the same zones under other labels", false, "0 of 11 listed zones with their labels left", relabelled(members(0, 11)))
+		step("RFC 9432 6: empty", false, "0 of 11 listed zones left with their labels", members(0, 0))
+		step("RFC 9432 6: half of it", false, "5 of 11 listed zones left with their labels", members(0, 5))
+		step("RFC 9432 6: other zones, as many", false, "1 of 11 listed zones left with their labels", members(10, 21))
+		step("RFC 9432 5.4: the same zones under other labels", false, "0 of 11 listed zones left with their labels", relabelled(members(0, 11)))
 		step("RFC 9432 5.4: one under another label", true, "", append(members(0, 10), relabelled(members(10, 11))[1]))
 		step("three of eleven go", true, "", members(0, 8))
 
@@ -97,12 +97,12 @@ func TestCatalogVersions(t *testing.T) {
 		n = startNode(t, p, dir, 0.7)
 		n.in.Set([]Incoming{catalog})
 		synctest.Wait()
-		n.is(t, "RFC 9432 5.1: a restart, and it is empty", serial-1, "", "0 of 8 listed zones with their labels left")
+		n.is(t, "RFC 9432 5.1: a restart, and it is empty", serial-1, "", "0 of 8 listed zones left with their labels")
 		// The clock of a version on disk is the file system's.
 		for left := 7; left > 0; left-- {
 			step(fmt.Sprintf("one goes, %d are left", left), true, "", members(0, left))
 		}
-		step("the last one goes", false, "0 of 1 listed zones with their labels left", members(0, 0))
+		step("the last one goes", false, "0 of 1 listed zones left with their labels", members(0, 0))
 		p.with(func() { p.down = true })
 		time.Sleep(25 * time.Hour)
 		synctest.Wait()

@@ -179,7 +179,7 @@ func (z *Zone) serve(n *placement.Node) {
 			continue
 		}
 		z.Served++
-		if len(z.Primaries) > 0 || z.Catalog != "" {
+		if z.SHA256 == "" {
 			z.Names = max(z.Names, st.Names) // the fleet has no file to count
 		}
 		if st.Received.After(z.Received) {
