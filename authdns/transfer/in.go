@@ -263,45 +263,22 @@ type copied struct {
 	want Incoming
 	wake chan struct{}
 
-	mu     sync.Mutex
-	state  refresh
+	mu    sync.Mutex
+	state refresh
+	held  Held
+	names []string // of the held version, sorted
+	soa   *dns.SOA // of the held version, nil for none
+	past
+	results map[string]uint64
+}
+
+// past is what a zone remembers of itself beside its version.
+type past struct {
 	asking bool
-	held   Held
-	names  []string // of the held version, sorted
-	soa    *dns.SOA // of the held version, nil for none
 	// expired is set once the log has told it.
 	expired bool
 	// forgotten is set once nothing of the zone may stay on disk.
 	forgotten bool
-	results   map[string]uint64
-}
-
-// keep is what the zone holds, for whoever comes after it.
-func (z *copied) keep() kept {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	return kept{text: z.held.Data, listed: z.want.Listed, confirmed: z.held.Confirmed}
-}
-
-// forget removes the zone from the disk, and keeps it from coming back by a transfer
-// that is under way.
-func (z *copied) forget() {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.forgotten = true
-	if err := z.in.shelf.remove(z.want.Name); err != nil {
-		z.in.c.Log.Error("zone that its catalog lists no more not removed from disk", "zone", z.want.Name, "err", err)
-	}
-}
-
-// keepOnDisk writes a version down; mu is held, or nobody else has the zone yet.
-func (z *copied) keepOnDisk(text []byte, confirmed time.Time) {
-	if z.forgotten {
-		return
-	}
-	if err := z.in.shelf.put(z.want.Name, kept{text, z.want.Listed, confirmed}); err != nil {
-		z.in.c.Log.Error("zone held but not kept on disk", "zone", z.want.Name, "err", err)
-	}
 }
 
 // restore takes in the version from disk, judged anew: the rules for files may have

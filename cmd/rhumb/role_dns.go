@@ -101,15 +101,19 @@ type zoneKeeper struct {
 	wanted box[*placement.Inventory]
 	// held are the sources in the server, by name of zone; owned by run.
 	held map[string]authdns.Source
-	// complete and steered are what the sources in the server were made from, copies
-	// as they were held; owned by run.
-	complete []placement.Zone
-	steered  []string
-	keys     keyDir
+	// made is what the sources in the server were made from; owned by run.
+	made madeFrom
+	keys keyDir
 	// catalogs say which zones there are beside those of the inventory.
 	catalogs catalogs
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
+}
+
+// madeFrom are zones, copies as they were held, and steered names.
+type madeFrom struct {
+	zones   []placement.Zone
+	steered []string
 }
 
 // Apply passes a snapshot on; zones follow on their own, since fetching one may
@@ -147,7 +151,7 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 			if inv == nil || !signs(inv) || !z.keys.changed() {
 				continue
 			}
-			z.complete = nil
+			z.made.zones = nil
 		case <-retry:
 		}
 		retry = nil
@@ -176,7 +180,7 @@ func (z *zoneKeeper) tellReady() {
 // serves tells whether the server has what the inventory wants. The steered names
 // count as well: a name that only a service has must not be denied.
 func (z *zoneKeeper) serves(inv *placement.Inventory) bool {
-	return z.held != nil && reflect.DeepEqual(z.complete, z.asHeld(inv.Zones)) && slices.Equal(z.steered, steeredNames(inv))
+	return z.held != nil && reflect.DeepEqual(z.made.zones, z.asHeld(inv.Zones)) && slices.Equal(z.made.steered, steeredNames(inv))
 }
 
 // load fetches every zone by its digest and hands all over. The error names the
@@ -218,10 +222,10 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 	}
 	z.held = held
 	if len(errs) > 0 {
-		z.complete = nil
+		z.made.zones = nil
 		return errors.Join(errs...)
 	}
-	z.complete, z.steered = zones, steered
+	z.made = madeFrom{zones, steered}
 	return nil
 }
 
