@@ -23,6 +23,12 @@ const (
 
 	ModeObserve = "observe"
 	ModeAct     = "act"
+
+	// FreshL0: a session's record goes to its Backup and nobody waits for it.
+	FreshL0 = "L0"
+	// FreshL1: a response begins when its record is at the Backup, so that a
+	// crash costs no client that has seen any of it.
+	FreshL1 = "L1"
 )
 
 // Service is one set of VIPs and what is served there.
@@ -34,9 +40,11 @@ type Service struct {
 	Root   string // directory; or
 	Origin string // base URL of an HTTP origin
 	Spool  string // directory for copies of the origin's objects
-	Cert   string // file of the certificate chain, and
-	Key    string // of its key, PEM; both empty: in clear
-	Export string // ExportNone, ExportSite or ExportGroup; empty: none
+	// Freshness is FreshL0 or FreshL1; empty is FreshL0.
+	Freshness string
+	Cert      string // file of the certificate chain, and
+	Key       string // of its key, PEM; both empty: in clear
+	Export    string // ExportNone, ExportSite or ExportGroup; empty: none
 }
 
 // Peer is another site of the group.
@@ -70,6 +78,9 @@ type Limits struct {
 type Strays interface {
 	// Hold keeps the packets of a flow until Release.
 	Hold(frame.Key)
+	// Claim is Hold for a session that is revived here: other sites send its
+	// packets here, and Agent.Heard is told each of them.
+	Claim(frame.Key)
 	// Release gives held packets to the kernel in order, or drops them if
 	// nobody took the flow.
 	Release(frame.Key)
@@ -165,6 +176,8 @@ func (s Service) check() error {
 		return errors.New("an origin needs a spool directory")
 	case len(s.VIPs) == 0:
 		return errors.New("no VIP")
+	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1:
+		return fmt.Errorf("freshness %q is neither L0 nor L1", s.Freshness)
 	}
 	if err := s.checkTLS(); err != nil {
 		return err

@@ -85,7 +85,9 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
+	if s.unquiet == nil || s.svc.Mode != ModeAct {
+		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
+	}
 	ready.Type = frame.Active
 	if st.Stuck() {
 		s.stuck = st.InFlight()
@@ -143,6 +145,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 		return nil, err
 	}
 	s := &session{key: rec.Key, started: time.Now(), epoch: rec.Epoch, svc: svc, input: o.Input, cover: c}
+	s.done = make(chan struct{})
 	s.gen.Store(rec.Generation)
 	t, err := turnOf(svc, o, c)
 	if err != nil {
@@ -152,7 +155,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 	s.turn.Store(t)
 	if a.moves.Backups {
 		s.reg = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}
-		s.changed = a.replica.changed
+		a.protect(s)
 	}
 	return s, nil
 }

@@ -46,6 +46,8 @@ type Edge struct {
 	// Root is a directory and Origin an HTTP URL; content has exactly one.
 	Root   string `json:"root,omitempty"`
 	Origin string `json:"origin,omitempty"`
+	// Freshness of the record at a session's Backup, L0 or L1; empty is L0.
+	Freshness Freshness `json:"freshness,omitempty"`
 	// Cert and Key are files on each of the service's nodes; content without them
 	// is served in clear.
 	Cert string `json:"cert,omitempty"`
@@ -71,6 +73,15 @@ const (
 	ExportNone  Export = "none"
 	ExportSite  Export = "site"  // the machines of one site
 	ExportGroup Export = "group" // the sites that take a session over
+)
+
+// Freshness is how much of a content session a crash may cost.
+type Freshness string
+
+// The levels. Higher ones wait for more.
+const (
+	FreshL0 Freshness = "L0" // nothing waits for the record
+	FreshL1 Freshness = "L1" // a response waits until its record is at the Backup
 )
 
 // Mapped tells whether the service is steered by answers at all.

@@ -40,8 +40,35 @@ func (o *owners) hold(now time.Time, f Flow) {
 	}
 	// A session that comes back to the site which gave it away is no
 	// longer elsewhere.
-	r.is, r.owner, r.moved, r.watch = holding, "", false, false
+	r.is, r.owner, r.moved, r.watch, r.claimed = holding, "", false, false, false
 	r.waiting, r.until = question{}, now.Add(holdLife)
+}
+
+// claim is hold for a session whose owner is lost.
+func (o *owners) claim(now time.Time, f Flow) {
+	o.hold(now, f)
+	o.flows[f].claimed = true
+}
+
+// claims tells whether a session of the flow is being revived here.
+func (o *owners) claims(f Flow) bool {
+	r := o.flows[f]
+	return r != nil && r.is == holding && r.claimed
+}
+
+// lost forgets what a site was believed to own. The next stray of such a flow
+// asks all.
+func (o *owners) lost(site string) {
+	for f, r := range o.flows {
+		if r.is == foreign && r.owner == site {
+			delete(o.flows, f)
+		}
+	}
+	for net, n := range o.near {
+		if n.site == site {
+			delete(o.near, net)
+		}
+	}
 }
 
 // holds tells whether packets of the flow are kept, and keeps this one if so.
@@ -79,6 +106,7 @@ func (o *owners) move(now time.Time, f Flow, to string, steps []step) []step {
 		o.asking = without(o.asking, f)
 	}
 	r.is, r.owner, r.moved, r.until, r.waiting = foreign, to, true, now.Add(movedLife), question{}
+	r.claimed = false
 	for _, p := range o.drain(r) {
 		steps = append(steps, step{do: doTunnel, flow: f, site: to, packet: p})
 	}

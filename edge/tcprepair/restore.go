@@ -122,6 +122,44 @@ func (s State) Stuck() bool {
 	return s.InFlight() > 0 && s.InFlight() >= room
 }
 
+// Heard tells of a restored connection how many bytes its peer has acknowledged
+// since, and whether it waits for more. It does, too, while nothing is in flight
+// and a closed window keeps it from sending: the peer's word that the window is
+// open counts only with an acknowledgement of what was sent.
+func Heard(c *net.TCPConn) (acked uint64, waiting bool, err error) {
+	err = control(c, func(s sock) error {
+		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
+		if err != nil {
+			return err
+		}
+		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("get TCP_INFO: %w", err)
+		}
+		acked, waiting = t.Bytes_acked, unacked > 0
+		return nil
+	})
+	return acked, waiting, err
+}
+
+// Hasten bounds what is left of a connection whose process dies: the kernel then
+// sends its FIN at least once a second instead of at ever longer intervals, so
+// that a client learns of the end soon after somebody stops holding it back. A
+// peer that acknowledges nothing for limit is given up, as the shorter intervals
+// alone would do after a quarter of a minute.
+func Hasten(c *net.TCPConn, limit time.Duration) error {
+	return control(c, func(s sock) error {
+		return errors.Join(s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS"),
+			s.setInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, uint32(limit.Milliseconds()), "TCP_USER_TIMEOUT"))
+	})
+}
+
+// DelayAck lets the next acknowledgement wait for data to ride on, 40 ms at most.
+// The kernel forgets it after a while.
+func DelayAck(c *net.TCPConn) error {
+	return control(c, func(s sock) error { return s.setInt(unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0, "TCP_QUICKACK") })
+}
+
 // Settle ends what eases a restored connection's start. Call it when round
 // trips have been measured, a few seconds after Activate.
 func Settle(c *net.TCPConn) error {

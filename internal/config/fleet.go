@@ -134,8 +134,10 @@ type edgeFile struct {
 	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
-	TLS    edgeTLSFile        `yaml:"tls"`
-	Export placement.Export   `yaml:"export_secrets"`
+	// Freshness is checked by hand: an empty one is L0.
+	Freshness placement.Freshness `yaml:"freshness"`
+	TLS       edgeTLSFile         `yaml:"tls"`
+	Export    placement.Export    `yaml:"export_secrets"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.
