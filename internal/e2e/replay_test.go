@@ -67,12 +67,10 @@ func (l *lab) replay(t *testing.T, args ...string) replayed {
 // guard the prefixes stay. What the command says is compared with what a watcher of
 // its own sees in the routers' kernels. The long form plays each without the guard,
 // too, which takes the prefixes off the world, watches longer, and sees the command
-// tell a replay that does not end as it should. It has the machine for itself: all
-// speakers start anew at once after a replay, and a busy neighbour would be one more
-// outage, which nobody plays.
+// tell a replay that does not end as it should.
 func TestE2EReplay(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
-	l.hurry()
 	l.owners()
 	soak := os.Getenv("RHUMB_SOAK") != ""
 	watch := map[string]*routeWatch{}
