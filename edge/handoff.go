@@ -134,8 +134,13 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 		s.state.Store(int32(s.resting()))
 		return err
 	}
+	// The socket hears nothing from the dump on. Where another site sends what
+	// arrives there, as before each pull, that is kept for whoever goes on: a
+	// client tells only once that its window is open again.
+	a.strays.Hold(s.key)
 	d, err := tcprepair.Dump(s.conn)
 	if err != nil {
+		a.strays.Release(s.key)
 		s.release()
 		return err
 	}
@@ -154,9 +159,12 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	return a.commit(ctx, s, d, to, msg, box)
 }
 
-// keep puts a dumped session back to work here.
+// keep puts a dumped session back to work here. What its client said meanwhile
+// may be lost, so the client is asked.
 func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
 	err := d.Abort()
+	a.strays.Release(s.key)
+	a.question(s.conn, d.State)
 	s.release()
 	return err
 }

@@ -63,6 +63,7 @@ type agentArgs struct {
 	Backups                        bool
 	Freshness                      string
 	Standby                        bool   // runs when it is told a line
+	Slow                           bool   // takes no offer before it is told "pass"
 	Export                         string // of a service over TLS; empty: in clear
 }
 
@@ -89,7 +90,11 @@ func agentRole() error {
 	if err != nil {
 		return err
 	}
-	cfg.Strays = strays{f}
+	wrapped := strays{f, make(chan struct{})}
+	if !x.Slow {
+		close(wrapped.pass)
+	}
+	cfg.Strays = wrapped
 	if a, err = New(cfg); err != nil {
 		return err
 	}
@@ -107,7 +112,7 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(in, a, reg, &requests)
+	err = commands(in, a, reg, &requests, wrapped.pass)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
@@ -203,7 +208,7 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	return out
 }
 
-func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64) error {
+func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, pass chan struct{}) error {
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
@@ -223,6 +228,9 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "down":
 			a.SetDown(strings.Fields(arg))
 			out.Encode("told")
+		case "pass":
+			close(pass)
+			out.Encode("passing")
 		case "undrain":
 			a.Undrain()
 			out.Encode("not draining")
@@ -231,10 +239,17 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 	return in.Err()
 }
 
-// strays joins package forward to an agent, as the program does.
-type strays struct{ *forward.Forwarder }
+// strays joins package forward to an agent, as the program does. Until pass is
+// closed a hold waits, as if the offer that it belongs to came from far away.
+type strays struct {
+	*forward.Forwarder
+	pass chan struct{}
+}
 
-func (s strays) Hold(k frame.Key)             { s.Forwarder.Hold(forward.Flow(k)) }
+func (s strays) Hold(k frame.Key) {
+	<-s.pass
+	s.Forwarder.Hold(forward.Flow(k))
+}
 func (s strays) Claim(k frame.Key)            { s.Forwarder.Claim(forward.Flow(k)) }
 func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow(k)) }
 func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
@@ -371,7 +386,7 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 	if length != want {
 		return 0, fmt.Errorf("length %d, want %d", length, want)
 	}
-	buf, last := make([]byte, 32<<10), time.Now()
+	buf, last, open := make([]byte, 32<<10), time.Now(), false
 	for want > 0 {
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])
@@ -380,8 +395,10 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 		if err != nil {
 			return gap, fmt.Errorf("%d bytes short: %w", want, err)
 		}
-		first()
-		<-x.gate
+		if first(); !open {
+			<-x.gate
+			last, open = time.Now(), true // the wait was our own
+		}
 		if x.Piece == 0 {
 			time.Sleep(x.Pace)
 		}

@@ -54,7 +54,7 @@ type session struct {
 	gate    gate
 	turn    atomic.Pointer[turn]
 	input   []byte       // received, not answered
-	stuck   int          // bytes in flight when it came, if only an ACK lets it go on
+	frozen  *frozen      // it came, and only its client's word lets it go on; else nil
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
 	cover   *cover       // TLS of our own record layer; nil without
 	protection
@@ -120,7 +120,7 @@ func (s *session) resting() State {
 // serve answers requests until the connection ends or is handed off. A
 // session that came from elsewhere begins in the middle of its turn.
 func (s *session) serve(ctx context.Context) error {
-	if err := s.thaw(ctx); err != nil {
+	if err := s.frozen.thaw(ctx, s.conn); err != nil {
 		return err
 	}
 	for {
@@ -142,30 +142,6 @@ func (s *session) serve(ctx context.Context) error {
 		s.input = s.input[n:]
 		s.secure(ctx, s.turn.Load())
 	}
-}
-
-// thaw waits for the first acknowledgement of a session that came and cannot
-// go on without, and asks the client for it again. Its retransmission timer,
-// which would do the same, takes a second.
-func (s *session) thaw(ctx context.Context) error {
-	const pause, tries = 10 * time.Millisecond, 60
-	for i := 0; s.stuck > 0 && i < tries; i++ {
-		if n, err := tcprepair.Unacked(s.conn); err != nil || n < s.stuck {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		switch i {
-		case 5, 15, 30, 52: // the last one is beyond the peer's half second
-			if err := tcprepair.Poke(s.conn); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // respond writes what is left of the response.

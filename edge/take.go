@@ -89,8 +89,8 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	}
 	ready.Type = frame.Active
-	if st.Stuck() {
-		s.stuck = st.InFlight()
+	if st.Stuck() && (st.InFlight() > 0 || t.off.Load() < t.wire.size()) {
+		s.frozen = &frozen{inFlight: st.InFlight(), ask: func() { a.question(s.conn, st) }}
 	}
 	_ = l.send(ready) // over a dead link: the giver asks again, by another
 	a.run(ctx, s)

@@ -66,3 +66,23 @@ func TestLostOwner(t *testing.T) {
 	b.lost("a")
 	b.script(t, f, "packet four -> tunnel b four")
 }
+
+// TestReturnedGoFirst: what comes back by tunnel to a site that takes a session was
+// there before what came since, and so it leaves.
+func TestReturnedGoFirst(t *testing.T) {
+	b, f := newBench("a"), claimFlow()
+	b.hold(b.now, f)
+	b.owners.packet(b.now, f, []byte("new"), false, nil)
+	for _, p := range []string{"old", "older than new"} {
+		if !b.holds(f, []byte(p)) {
+			t.Errorf("%q was not kept", p)
+		}
+	}
+	b.owners.packet(b.now, f, []byte("newest"), false, nil)
+	if got, want := show(b.release(f, nil)), "back old, back older than new, back new, back newest"; got != want {
+		t.Errorf("released %q, want %q", got, want)
+	}
+	if b.held != 0 || b.heldNow != 0 {
+		t.Errorf("%d octets and %d packets are left", b.held, b.heldNow)
+	}
+}

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"slices"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (o *owners) keep(r *record, p []byte) {
 // drain takes the waiting packets out, in the order they came.
 func (o *owners) drain(r *record) [][]byte {
 	packets := r.packets
-	r.packets = nil
+	r.packets, r.early = nil, 0
 	for _, p := range packets {
 		o.held -= len(p)
 	}
@@ -71,13 +72,21 @@ func (o *owners) lost(site string) {
 	}
 }
 
-// holds tells whether packets of the flow are kept, and keeps this one if so.
+// holds tells whether packets of the flow are kept, and keeps this one if so. It
+// came by tunnel: where a session moves it is one that was sent to the old owner
+// and returned, older than what came here by itself since. So it goes before that:
+// a client's word of a closed window must not follow the word that it is open.
 func (o *owners) holds(f Flow, p []byte) bool {
 	r := o.flows[f]
 	if r == nil || r.is != holding {
 		return false
 	}
+	n := len(r.packets)
 	o.keep(r, p)
+	if len(r.packets) > n {
+		r.packets = slices.Insert(r.packets[:n], r.early, r.packets[n])
+		r.early++
+	}
 	return true
 }
 

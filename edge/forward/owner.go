@@ -100,6 +100,7 @@ type record struct {
 	tally   tally
 	waiting question
 	packets [][]byte
+	early   int // so many of packets came by tunnel
 }
 
 // question is one being asked: who hasn't answered, whom to ask next.

@@ -104,6 +104,37 @@ func Poke(c *net.TCPConn) error {
 	})
 }
 
+// Question is a segment that the peer of a connection restored from st answers
+// at once, with its acknowledgement and window as they are: it holds one byte
+// that the peer has had (RFC 9293 section 3.10.7.4). A window probe without data
+// asks the same, and Linux answers such ones of a connection twice a second only;
+// the old owner, whose peer's window was closed, may just have had one.
+func Question(c *net.TCPConn, st State) (Segment, error) {
+	q := Segment{Src: st.Local, Dst: st.Peer, Seq: st.SndUna - 1, Ack: st.RcvNxt, Flags: ACK | PSH,
+		Window: uint16(min(st.Window.RcvWnd>>st.Options.RcvScale, 0xffff)), Timestamps: st.Options.Timestamps, Data: 1}
+	if !q.Timestamps {
+		return q, nil
+	}
+	// The connection's own clock: ahead of that, its segments would look old.
+	err := control(c, func(s sock) (err error) {
+		q.TSVal, err = s.int(unix.TCP_TIMESTAMP, "TCP_TIMESTAMP")
+		return err
+	})
+	return q, err
+}
+
+// Stuck reports whether a connection restored from s can send nothing new
+// before its peer has spoken: what is in flight fills the window, or the
+// congestion window that a fresh connection has (RFC 6928), or the window has no
+// room for a segment.
+func (s State) Stuck() bool {
+	mss, wnd := int(s.Options.MSS), int(s.Window.SndWnd)
+	if s.InFlight() == 0 {
+		return wnd < mss
+	}
+	return s.InFlight() >= min(10*mss, wnd-mss)
+}
+
 // Unacked counts the bytes which the peer has not acknowledged.
 func Unacked(c *net.TCPConn) (int, error) {
 	var n uint32
@@ -114,12 +145,18 @@ func Unacked(c *net.TCPConn) (int, error) {
 	return int(n), err
 }
 
-// Stuck reports whether a connection restored from s can send nothing new
-// before its peer has acknowledged something: what is in flight fills the
-// window, or the congestion window that a fresh connection has (RFC 6928).
-func (s State) Stuck() bool {
-	room := min(10*int(s.Options.MSS), int(s.Window.SndWnd)-int(s.Options.MSS))
-	return s.InFlight() > 0 && s.InFlight() >= room
+// Answered tells of a restored connection whether its peer has spoken since.
+func Answered(c *net.TCPConn) (bool, error) {
+	var n uint32
+	err := control(c, func(s sock) error {
+		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("get TCP_INFO: %w", err)
+		}
+		n = t.Segs_in
+		return nil
+	})
+	return n > 0, err
 }
 
 // Heard tells of a restored connection how many bytes its peer has acknowledged
