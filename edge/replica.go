@@ -111,6 +111,9 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	if r.a.tab.get(s.key) != s {
 		return // ended meanwhile, or was never entered
 	}
+	if State(s.state.Load()) == Moving {
+		return // it is the taker's: our word of it, coming late, would replace the taker's
+	}
 	sh := r.own[s]
 	if sh == nil {
 		sh = &shadow{}
