@@ -9,6 +9,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PEERS   := bird2 frr unbound knot-resolver nginx-light haproxy curl bind9-dnsutils iproute2 nftables chromium stayrtr knot
 # The packages with tests that need root: all others have run with the race detector.
 SCENARIOS = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -n 1 dirname | sort -u)
+# The packages which have a longer form of some test.
+LONG      = $(shell grep -rl --include='*_test.go' RHUMB_SOAK . | xargs -n 1 dirname | sort -u)
 
 .PHONY: run test build deps check unit race fuzz e2e bench soak cover clean
 
@@ -50,7 +52,7 @@ bench: build ## Go benchmarks, then replies side by side with NSD and Knot (as r
 
 soak: build ## hours: the same scenarios with more rounds, longer fuzzing
 	@.ci/deps nsd bind9
-	RHUMB_SOAK=1 RHUMB_BIN=$(CURDIR)/$(BIN) $(GO) test -tags e2e -count 1 -p 1 -timeout 8h $(SCENARIOS)
+	RHUMB_SOAK=1 RHUMB_BIN=$(CURDIR)/$(BIN) $(GO) test -tags e2e -count 1 -p 1 -timeout 8h $(sort $(SCENARIOS) $(LONG))
 	@.ci/fuzz 2m
 
 cover:

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -36,11 +37,12 @@ func TestFollowSecrets(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "cookies")
 		write := func(text string, mode os.FileMode) {
 			t.Helper()
-			os.Remove(file)
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			// Whole or not at all: who follows the file may look at this very moment.
+			fresh := file + ".new"
+			if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(file, mode); err != nil { // whatever the umask
+			if err := errors.Join(os.Chmod(fresh, mode), os.Rename(fresh, file)); err != nil { // whatever the umask
 				t.Fatal(err)
 			}
 			time.Sleep(2 * secretPace)

@@ -44,6 +44,8 @@ type lab struct {
 	out  labOutput
 	end  chan struct{} // closed when the process has ended
 
+	applied string // the fleet applied last; "": the one of the start
+
 	ownerOnce sync.Once
 	owner     map[netip.Addr]string // unicast address → site
 	first     map[string]netip.Addr // site → its first own address

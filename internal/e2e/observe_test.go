@@ -101,8 +101,12 @@ func checkNothingChanged(t *testing.T, l *lab) {
 	}
 }
 
+// fleetText is the fleet which was applied last, the one of the start before that.
 func (l *lab) fleetText() string {
 	l.t.Helper()
+	if l.applied != "" {
+		return l.applied
+	}
 	b, err := os.ReadFile(filepath.Join(l.dir, "fleet", "fleet.yaml"))
 	if err != nil {
 		l.t.Fatal(err)

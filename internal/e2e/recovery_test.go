@@ -4,8 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -90,19 +88,16 @@ func recoveryName(i int) string { return fmt.Sprintf("r%02d.cdn.demo.test", i) }
 // watchRecovery adds the names to the fleet and begins to ask.
 func (l *lab) watchRecovery(t *testing.T) *recovery {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(l.dir, "fleet", "fleet.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := l.fleetText()
 	var names []string
 	for i := range recoveryNames {
 		names = append(names, recoveryName(i))
 	}
 	const was = "names: [www.cdn.demo.test"
-	if !strings.Contains(string(text), was) {
+	if !strings.Contains(text, was) {
 		t.Fatalf("the lab's fleet has no %q", was)
 	}
-	l.applyText(strings.Replace(string(text), was, was+", "+strings.Join(names, ", "), 1))
+	l.applyText(strings.Replace(text, was, was+", "+strings.Join(names, ", "), 1))
 	l.await(20*time.Second, "the names are served", func() error {
 		for _, site := range sites() {
 			if m, err := l.askAt(site, question{Name: recoveryName(0)}); err != nil || len(addrsOf(m)) == 0 {

@@ -364,5 +364,6 @@ func (l *lab) applyText(text string, more ...string) ran {
 	if r.code != 0 {
 		l.t.Fatalf("%s", r)
 	}
+	l.applied = text
 	return r
 }
