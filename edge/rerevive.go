@@ -8,8 +8,8 @@ import (
 	"rhumb/edge/tcprepair"
 )
 
-// A restored session is looked at watchMost times, each watchEvery longer after
-// each restore. Packets that the dead owner had on their way may carry the client
+// A restored session is looked at watchMost times, watchEvery apart, and after
+// each further restore at twice the distance, up to eightfold. Packets that the dead owner had on their way may carry the client
 // beyond the position it told. Its kernel then acknowledges what the new socket
 // has not sent, which that ignores, and the session hangs for ever; perhaps after
 // it has heard acknowledgements of the first of those packets.
@@ -19,14 +19,18 @@ const (
 )
 
 // againMost bounds the restores of a session whose client answers probes and
-// acknowledges nothing, as behind a path that loses large packets.
-const againMost = 4
+// acknowledges nothing, as behind a path that loses large packets. They span as
+// long as a round waits for an answer.
+const (
+	againMost  = 9
+	watchSlows = 3
+)
 
 // watch begins the revival of a session anew if it waits for an acknowledgement
 // and none came since the last look. Where the cause is another, a lost segment
 // or a long path, that costs one probe and no byte.
 func (v *revival) watch(ctx context.Context, s *session, n int) {
-	tick := time.NewTicker(watchEvery << n)
+	tick := time.NewTicker(watchEvery << min(n, watchSlows))
 	defer tick.Stop()
 	last := uint64(0)
 	for range watchMost {

@@ -226,6 +226,24 @@ func TestWaivedWithoutBackup(t *testing.T) {
 	}
 }
 
+// TestGivenAwayIsNotTold: from the commit on the taker tells the Backup of a
+// session; until then, and when it stays after all, its owner does.
+func TestGivenAwayIsNotTold(t *testing.T) {
+	for state, want := range map[State]int{Active: 1, Dumped: 1, Moving: 0, Pinned: 1} {
+		a, l := testAgent(t), testLink("c")
+		a.SetDown([]string{"a"})
+		a.links.byOf["c"] = []*link{l}
+		s := &session{key: testKey(1), svc: a.view.Load().services[0]}
+		s.turn.Store(idleTurn(s.svc.id))
+		s.state.Store(int32(state))
+		a.tab.add(s, 1)
+		a.replica.tell(t.Context(), s, time.Now())
+		if got := l.sent(t); len(got) != want {
+			t.Errorf("%v: %d frames, want %d", state, len(got), want)
+		}
+	}
+}
+
 // TestHeard: only a segment of the claimed flow itself reaches its round.
 func TestHeard(t *testing.T) {
 	a, rec := testAgent(t), lostRecord()
