@@ -8,29 +8,34 @@ import (
 	"rhumb/edge/tcprepair"
 )
 
-// A restored session is looked at watchMost times, watchEvery apart, and after
-// each further restore at twice the distance, up to eightfold. Packets that the dead owner had on their way may carry the client
+// A restored session is looked at watchMost times, watchEvery apart at least, and
+// after each further restore at twice the distance, up to watchLong. Packets that the dead owner had on their way may carry the client
 // beyond the position it told. Its kernel then acknowledges what the new socket
 // has not sent, which that ignores, and the session hangs for ever; perhaps after
 // it has heard acknowledgements of the first of those packets.
 const (
 	watchEvery = 250 * time.Millisecond
+	watchLong  = 2 * time.Second
 	watchMost  = 8
 )
 
 // againMost bounds the restores of a session whose client answers probes and
 // acknowledges nothing, as behind a path that loses large packets. They span as
 // long as a round waits for an answer.
-const (
-	againMost  = 9
-	watchSlows = 3
-)
+const againMost = 9
+
+// watchPause is the distance of two looks after the nth restore, at a client that
+// took so long to answer the first probe: an acknowledgement takes no less. A busy
+// machine is not made busier by restores that nobody needs.
+func watchPause(took time.Duration, n int) time.Duration {
+	return min(max(watchEvery, 2*took)<<min(n, 3), watchLong)
+}
 
 // watch begins the revival of a session anew if it waits for an acknowledgement
 // and none came since the last look. Where the cause is another, a lost segment
 // or a long path, that costs one probe and no byte.
-func (v *revival) watch(ctx context.Context, s *session, n int) {
-	tick := time.NewTicker(watchEvery << min(n, watchSlows))
+func (v *revival) watch(ctx context.Context, s *session, pause time.Duration, n int) {
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	last := uint64(0)
 	for range watchMost {

@@ -68,6 +68,7 @@ type round struct {
 	until  time.Time              // no answer after this
 	own    bool                   // of an earlier process of this site
 	nth    int                    // restore of this session, from 0
+	took   time.Duration          // from the first probe to the answer
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	over   chan struct{}          // closed by end
 	end    func()                 // the owner lives
@@ -247,7 +248,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		a.events.revived()
 		v.tellOwner(rd)
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
-		a.wg.Go(func() { v.watch(ctx, s, rd.nth) })
+		a.wg.Go(func() { v.watch(ctx, s, watchPause(rd.took, rd.nth), rd.nth) })
 		return
 	case reviveLost:
 		if rd.from != a.cfg.Site {
@@ -281,7 +282,7 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 		}
 	}
 	var seen sight
-	var aheadAt time.Time
+	var aheadAt, asked time.Time
 	probes, next := 0, time.NewTimer(wait)
 	defer next.Stop()
 	for {
@@ -297,6 +298,9 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 			case seen.gone:
 				return nil, reviveGone, nil
 			case seen.ready && !was.ready:
+				if probes > 0 { // else it spoke by itself
+					rd.took = time.Since(asked)
+				}
 				next.Reset(settleFor) // what is on its way is newer
 			case seen.ahead && !was.ahead:
 				aheadAt = time.Now()
@@ -321,7 +325,9 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 		if err := v.wire.Send(probeOf(rd.rec, now)); err != nil {
 			v.a.log.Debug("probe", "err", err)
 		}
-		probes++
+		if probes++; probes == 1 {
+			asked = now
+		}
 		next.Reset(probePause(probes))
 	}
 }

@@ -244,6 +244,27 @@ func TestGivenAwayIsNotTold(t *testing.T) {
 	}
 }
 
+// TestWatchPause: never shorter than it takes a client to answer, never so long that
+// a session hangs for more than a few seconds.
+func TestWatchPause(t *testing.T) {
+	for _, tc := range []struct {
+		took, want time.Duration
+		n          int
+	}{
+		{0, watchEvery, 0},
+		{40 * time.Millisecond, watchEvery, 0},
+		{40 * time.Millisecond, 4 * watchEvery, 2},
+		{600 * time.Millisecond, 1200 * time.Millisecond, 0},
+		{10 * time.Second, watchLong, 0},
+		{0, watchLong, againMost},
+		{1 << 60, watchLong, againMost},
+	} {
+		if got := watchPause(min(tc.took, reviveLife), tc.n); got != tc.want {
+			t.Errorf("answer after %v, restore %d: %v, want %v", tc.took, tc.n, got, tc.want)
+		}
+	}
+}
+
 // TestHeard: only a segment of the claimed flow itself reaches its round.
 func TestHeard(t *testing.T) {
 	a, rec := testAgent(t), lostRecord()
