@@ -201,7 +201,9 @@ func (d *Detector) heard(s *subject, v *via, at time.Duration) {
 	case s.state == Down, s.state == Left:
 		d.set(s, Path, at)
 	}
-	if due := s.due(&d.cfg); due < s.key {
+	// What is learned now may say that a verdict was due before; it is given now. Time
+	// which was judged is not judged again.
+	if due := max(s.due(&d.cfg), at); due < s.key {
 		d.queue.set(s, due)
 	}
 }

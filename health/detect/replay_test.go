@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -221,4 +222,36 @@ func BenchmarkReplay(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// TestNothingInHindsight: whatever is heard, and however late it says that a path had
+// fallen silent, a change never lies before the time that was judged already.
+func TestNothingInHindsight(t *testing.T) {
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var rows strings.Builder
+		var slots [3]int
+		at := 0
+		for range 20 + r.IntN(20) {
+			at += []int{10, 30, 50, 100, 300, 800, 1500}[r.IntN(7)]
+			via := r.IntN(len(slots))
+			slots[via] = max(slots[via]+1, at/100-r.IntN(12))
+			fmt.Fprintf(&rows, "0,%d,%d,%d\nsync,,%d,\n", via, at, slots[via], at)
+		}
+		fmt.Fprintf(&rows, "end,,%d,\n", at+5000)
+		var out strings.Builder
+		if err := Replay(strings.NewReader(rows.String()), &out, Defaults(100*ms)); err != nil {
+			t.Fatal(err)
+		}
+		synced := 0
+		for line := range strings.Lines(out.String()) {
+			var subject, changed int
+			if _, err := fmt.Sscanf(line, "sync,%d", &synced); err == nil {
+				continue
+			}
+			if n, _ := fmt.Sscanf(line, "%d,%d,", &subject, &changed); n == 2 && changed < synced {
+				t.Fatalf("seed %d: %q behind sync,%d of\n%s", seed, line, synced, rows.String())
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,15 +19,17 @@ import (
 const (
 	recoveryNames = 40
 	// recoveryEvery is how often each client asks its resolver.
-	recoveryEvery = time.Second
+	recoveryEvery = 500 * time.Millisecond
 	// recoverySpread is over how much of the TTL the clients' moments are spread.
 	recoverySpread = 15 * time.Second
 	recoveryTTL    = 20 * time.Second
-	// recoveryDNS bounds when 99 of 100 clients of a dead site are served elsewhere.
-	recoveryDNS = recoveryTTL + 3*time.Second
-	// recoveryAnycast bounds the same for clients of an anycast address whose
-	// router sees the link go down with its site.
+	// recoveryDNS bounds, beyond the TTL, when 99 of 100 clients of a dead site are
+	// served elsewhere, recoveryAnycast the same for clients of an anycast address whose
+	// router sees the link go down with its site: bars for a machine that does nothing
+	// else, as in the long form. In the short one they have recoverySlack more.
+	recoveryDNS     = 3 * time.Second
 	recoveryAnycast = time.Second
+	recoverySlack   = 3 * time.Second
 	// recoveryLost is when an anycast query counts as lost: more than the longest
 	// way to the second-nearest site and back.
 	recoveryLost = 300 * time.Millisecond
@@ -183,8 +186,12 @@ func (r *recovery) elsewhere(region, dead string, killed time.Time) []time.Durat
 func (r *recovery) check(t *testing.T, dead string, killed time.Time) {
 	t.Helper()
 	region := r.l.regionOf(dead)
+	byDNS, byAnycast := recoveryTTL+recoveryDNS, recoveryAnycast
+	if os.Getenv("RHUMB_SOAK") == "" {
+		byDNS, byAnycast = byDNS+recoverySlack, byAnycast+recoverySlack
+	}
 	var moved []time.Duration
-	for deadline := killed.Add(recoveryDNS + 2*time.Second); ; {
+	for deadline := killed.Add(byDNS + 2*time.Second); ; {
 		moved = r.elsewhere(region, dead, killed)
 		if !slices.Contains(moved, 0) || time.Now().After(deadline) {
 			break
@@ -205,11 +212,11 @@ func (r *recovery) check(t *testing.T, dead string, killed time.Time) {
 	text := fmt.Sprintf("death of %s: by DNS half of its %d clients elsewhere after %.1f s, 99 of 100 after %.1f s (TTL %s); by anycast after %.2f s",
 		dead, len(moved), half.Seconds(), most.Seconds(), recoveryTTL, anycast.Seconds())
 	r.l.line.eventf("%s", text)
-	if most > recoveryDNS {
-		t.Errorf("99 of 100 clients of %s are served elsewhere after %.1f s, want at most %s", dead, most.Seconds(), recoveryDNS)
+	if most > byDNS {
+		t.Errorf("99 of 100 clients of %s are served elsewhere after %.1f s, want at most %s", dead, most.Seconds(), byDNS)
 	}
-	if anycast == 0 || anycast > recoveryAnycast {
-		t.Errorf("anycast clients of %s are served elsewhere after %.2f s, want at most %s", dead, anycast.Seconds(), recoveryAnycast)
+	if anycast == 0 || anycast > byAnycast {
+		t.Errorf("anycast clients of %s are served elsewhere after %.2f s, want at most %s", dead, anycast.Seconds(), byAnycast)
 	}
 	r.draw(t, dead, killed, text)
 }
