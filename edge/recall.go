@@ -72,6 +72,9 @@ func (a *Agent) protect(s *session) {
 	s.unquiet = sync.OnceFunc(func() {
 		s.closing.Store(true)
 		a.quiet.Remove(flowOf(s.key))
+		// An orphan whose client's window is closed is given up once its probes
+		// are as far apart as they get: after a second and a half, hastened.
+		_ = tcprepair.Settle(s.conn) // it may have been handed off
 	})
 }
 

@@ -197,15 +197,16 @@ func DelayAck(c *net.TCPConn) error {
 	return control(c, func(s sock) error { return s.setInt(unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0, "TCP_QUICKACK") })
 }
 
-// Settle ends what eases a restored connection's start. Call it when round
-// trips have been measured, a few seconds after Activate.
+// Settle ends what eases a restored connection's start, and what Hasten set. Call
+// it when round trips have been measured, a few seconds after Activate, or before
+// a hastened connection is closed in order.
 func Settle(c *net.TCPConn) error {
 	return control(c, func(s sock) error {
 		err := s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoOrdinary, "TCP_RTO_MAX_MS")
 		if errors.Is(err, unix.ENOPROTOOPT) {
-			return nil
+			err = nil
 		}
-		return err
+		return errors.Join(err, s.setInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0, "TCP_USER_TIMEOUT"))
 	})
 }
 
