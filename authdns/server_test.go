@@ -316,11 +316,11 @@ func TestCounts(t *testing.T) {
 	if st.Answers["nyc1"] != 10 || st.QPS < 2.5 || st.QPS > 2.75 {
 		t.Errorf("status: %v answers, %v q/s", st.Answers, st.QPS)
 	}
-	if d := s.Demand(); len(d) != 1 || d[0] != (placement.Demand{Service: "www", Class: 1, QPS: 3}) {
-		t.Errorf("demand %v; 10 queries in 4 s are 3 a second, rounded up", d)
+	if d := s.Demand(); milli(d, "www", 1) != 2500 {
+		t.Errorf("demand %v; 10 queries in 4 s are 2500 thousandths a second", d)
 	}
-	if d := s.Demand(); len(d) != 0 {
-		t.Errorf("demand is told twice: %v", d)
+	if d := s.Demand(); milli(d, "www", 1) != 2500 {
+		t.Errorf("demand asked for twice at one moment: %v", d)
 	}
 	for name, want := range map[string]float64{
 		"rhumb_dns_decisions_total nearest nearest nyc1 cdn.demo.test.": 10,
@@ -372,7 +372,7 @@ func TestObserveCounted(t *testing.T) {
 	if st := s.Status(); len(st.Answers) != 0 {
 		t.Errorf("answers by site while observing: %v", st.Answers)
 	}
-	if d := s.Demand(); len(d) != 1 {
+	if d := s.Demand(); milli(d, "www", 1) == 0 {
 		t.Errorf("demand while observing: %v", d)
 	}
 }

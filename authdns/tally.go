@@ -1,10 +1,6 @@
 package authdns
 
 import (
-	"maps"
-	"math"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,8 +50,8 @@ type tallies struct {
 	// fresh brings the counts of the fast path up to date.
 	fresh func()
 	rate  rate
-	// demandAt is when Demand was last read.
-	demandAt time.Time
+	// asked is smoothed from the demands of all workers.
+	asked demand
 }
 
 // rate is a count at a time, and the slope since the one before.
@@ -67,7 +63,7 @@ type rate struct {
 
 // newTallies starts all counts at now.
 func newTallies(now time.Time, fresh func()) *tallies {
-	return &tallies{rate: rate{at: now}, demandAt: now, fresh: fresh}
+	return &tallies{rate: rate{at: now}, asked: demand{at: now}, fresh: fresh}
 }
 
 // worker makes the tally of one more worker.
@@ -101,15 +97,17 @@ func (t *tallies) status(now time.Time) (qps float64, answers map[string]int64) 
 	return t.rate.qps, answers
 }
 
-// Demand returns the queries per second by service and class since it was last
-// called, in that order, for load reports. What was counted is forgotten.
-func (s *Server) Demand() []placement.Demand { return s.tallies.demand(s.now()) }
-
-// demand sums up and forgets; now ends the span that the rates are of.
-func (t *tallies) demand(now time.Time) []placement.Demand {
+// demand takes in what was asked since it was last called, in the classes of a table.
+func (t *tallies) demand(node, table string, now time.Time) placement.DemandReport {
 	t.fresh()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.asked.add(t.takeLocked(), table, now)
+	return t.asked.report(node)
+}
+
+// takeLocked sums up what the workers have counted, and forgets it.
+func (t *tallies) takeLocked() map[demandKey]int64 {
 	sum := make(map[demandKey]int64)
 	for _, w := range t.list {
 		w.mu.Lock()
@@ -119,18 +117,5 @@ func (t *tallies) demand(now time.Time) []placement.Demand {
 		clear(w.demand)
 		w.mu.Unlock()
 	}
-	took := max(now.Sub(t.demandAt).Seconds(), 0.001)
-	t.demandAt = now
-	keys := slices.SortedFunc(maps.Keys(sum), func(a, b demandKey) int {
-		if a.service != b.service {
-			return strings.Compare(a.service, b.service)
-		}
-		return int(a.class) - int(b.class)
-	})
-	out := make([]placement.Demand, 0, len(keys))
-	for _, k := range keys {
-		// Rounded up: a class which asks at all is not forgotten.
-		out = append(out, placement.Demand{Service: k.service, Class: k.class, QPS: int64(math.Ceil(float64(sum[k]) / took))})
-	}
-	return out
+	return sum
 }

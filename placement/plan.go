@@ -52,15 +52,20 @@ type ServicePlan struct {
 	// cluster, in order of class.
 	Splits []Split `json:"splits,omitempty"`
 	// Demand by class, in order of class, so that every node can push the load
-	// of a dead cluster to where there is room without asking anybody.
+	// of a dead cluster to where there is room without asking anybody. Without any
+	// the expected one counts.
 	Demand []ClassDemand `json:"demand,omitempty"`
+	// Measured is what was asked, from which Demand was made, in order of class. The
+	// next plan begins with it, so that neither a new director nor the restart of a
+	// name server forgets it.
+	Measured []ClassRate `json:"measured,omitempty"`
 	// Kept is set when the new decision failed its check and the last good one
 	// stays; Refusal says why.
 	Kept    bool     `json:"kept,omitempty"`
 	Refusal *Refusal `json:"refusal,omitempty"`
 }
 
-// ClassDemand is the demand of one class in queries per second. The keys are short
+// ClassDemand is the demand of one class in requests per second. The keys are short
 // because a plan holds thousands of them.
 type ClassDemand struct {
 	Class uint16 `json:"c"`

@@ -20,10 +20,14 @@ type Service struct {
 	// Zone is set for the name servers of a delegated zone: the service's
 	// clusters are then name servers, and the answer is a referral.
 	Zone string `json:"zone,omitempty"`
-	// Demand is the expected load in queries per second by region; the
-	// measured demand replaces it where there is any.
+	// Demand is the expected load in requests per second by region. With PerQuery a
+	// region counts for what is measured there, and never for less than this.
 	Demand map[string]int64 `json:"demand,omitempty"`
-	Edge   *Edge            `json:"edge,omitempty"`
+	// PerQuery is how many requests reach the clusters for each query that name
+	// servers answer, since resolvers keep answers; 0: what is measured is shown, and
+	// counts for no plan.
+	PerQuery int64 `json:"per_query,omitempty"`
+	Edge     *Edge `json:"edge,omitempty"`
 }
 
 // EdgeKind is who owns the sockets of a service's sessions.

@@ -139,10 +139,3 @@ type Load struct {
 	Sessions int64     `json:"sessions"`
 	At       Time      `json:"at"`
 }
-
-// Demand is what the clients of one class ask of one service.
-type Demand struct {
-	Service string `json:"service"`
-	Class   uint16 `json:"class"`
-	QPS     int64  `json:"qps"`
-}

@@ -66,6 +66,9 @@ func writeExplanation(w io.Writer, s style, e *api.Explanation, all bool) {
 	}
 	step(2, "match", "zone %s  service %s  policy %q  mode %s  snapshot %s", orNone(e.Zone), e.Service, e.Policy, e.Mode, e.Snapshot)
 	step(3, "class", "%s", classText(e.Trace))
+	if d := e.Demand; d != nil {
+		fmt.Fprintf(w, "  demand     %s\n", classDemandText(d))
+	}
 	step(4, "candidates", "%d", len(e.Trace.Candidates))
 	writeCandidates(w, s, e.Trace, all)
 	step(5, "choice", "%s", choiceText(e.Trace))
@@ -92,6 +95,14 @@ func classText(t *placement.Trace) string {
 	}
 	where := strings.Join(strings.Fields(t.Location.Region+" "+t.Location.Country+" "+t.Location.Continent), ", ")
 	return fmt.Sprintf("%d by %s: %s  (%s)", t.Class, t.Match, orNone(where), orNone(t.Source))
+}
+
+func classDemandText(d *api.ClassDemand) string {
+	out := fmt.Sprintf("this class asks %.3g queries/s, ", d.Asked)
+	if d.Planned == 0 {
+		return out + "plans go by the expected demand"
+	}
+	return out + fmt.Sprintf("the plan counts %d requests/s", d.Planned)
 }
 
 func writeCandidates(w io.Writer, s style, tr *placement.Trace, all bool) {

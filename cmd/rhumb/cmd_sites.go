@@ -17,7 +17,7 @@ import (
 // viewCommands list things and change nothing.
 func (a *app) viewCommands() []*cobra.Command {
 	return []*cobra.Command{a.statusCommand(), a.sitesCommand(), a.nodesCommand(), a.peersCommand(),
-		a.zonesCommand(), a.sessionsCommand(), a.slotsCommand(), a.prefixesCommand(), a.checksCommand(), a.availabilityCommand()}
+		a.zonesCommand(), a.sessionsCommand(), a.slotsCommand(), a.prefixesCommand(), a.demandCommand(), a.checksCommand(), a.availabilityCommand()}
 }
 
 func (a *app) sitesCommand() *cobra.Command {

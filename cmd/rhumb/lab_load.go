@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,7 +18,7 @@ import (
 // labLoad asks the lab's name servers at a steady rate, through the host's
 // listener, from client blocks of every region in turn.
 func labLoad(a *app, dir *labDir) *cobra.Command {
-	var server string
+	var server, region string
 	var lasting time.Duration
 	cmd := &cobra.Command{
 		Use: "load RATE", Short: "Ask at a rate (2000qps) until interrupted", Args: cobra.ExactArgs(1),
@@ -29,24 +29,25 @@ func labLoad(a *app, dir *labDir) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), lasting)
 			defer cancel()
-			return a.load(ctx, server, rate)
+			return a.load(ctx, server, region, rate)
 		},
 	}
 	cmd.Flags().StringVar(&server, "at", "127.0.0.1:"+strconv.Itoa(labDNS), "the lab's DNS listener on the host")
+	cmd.Flags().StringVar(&region, "region", "", "ask from one region alone: eu, us or ap")
 	cmd.Flags().DurationVar(&lasting, "for", time.Hour, "end after this time")
 	return cmd
 }
 
 // load sends queries at their due times and counts what comes back; it prints a
 // line each second.
-func (a *app) load(ctx context.Context, server string, rate int) error {
+func (a *app) load(ctx context.Context, server, region string, rate int) error {
+	queries, err := loadQueries(region)
+	if err != nil {
+		return err
+	}
 	conn, err := net.Dial("udp", server)
 	if err != nil {
 		return withCode(exitUnreachable, err)
-	}
-	queries, err := loadQueries()
-	if err != nil {
-		return errors.Join(err, conn.Close())
 	}
 	var answered atomic.Int64
 	refused := make(chan error, 1)
@@ -96,10 +97,17 @@ func countAnswers(conn net.Conn, answered *atomic.Int64) error {
 	}
 }
 
-// loadQueries are one question from a client block of each region.
-func loadQueries() ([][]byte, error) {
+// loadQueries are one question from a client block of each region, or of one.
+func loadQueries(region string) ([][]byte, error) {
+	regions := []string{"eu", "us", "ap"}
+	if region != "" && !slices.Contains(regions, region) {
+		return nil, withCode(exitUsage, fmt.Errorf("region %q: want one of %s", region, strings.Join(regions, ", ")))
+	}
 	var out [][]byte
-	for _, block := range []string{"203.0.113.0", "203.0.113.32", "203.0.113.64"} {
+	for i, block := range []string{"203.0.113.0", "203.0.113.32", "203.0.113.64"} {
+		if region != "" && regions[i] != region {
+			continue
+		}
 		m := new(dns.Msg)
 		m.SetQuestion("www.cdn.demo.test.", dns.TypeA)
 		m.SetEdns0(1232, false)

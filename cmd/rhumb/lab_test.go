@@ -326,14 +326,14 @@ func TestLoad(t *testing.T) {
 		var out logBuffer
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- (&app{out: &out}).load(ctx, c.server, 150) }()
+		go func() { done <- (&app{out: &out}).load(ctx, c.server, "", 150) }()
 		eventually(t, c.name, func() bool { return strings.Contains(out.String(), c.want) })
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	err := (&app{out: io.Discard}).load(t.Context(), freePort(t).String(), 100)
+	err := (&app{out: io.Discard}).load(t.Context(), freePort(t).String(), "", 100)
 	if codeOf(err) != exitUnreachable {
 		t.Errorf("nobody listens: %v", err)
 	}

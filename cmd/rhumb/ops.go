@@ -357,7 +357,7 @@ func (o ops) whatIf(v *store.View, inv *placement.Inventory) (*placement.Snapsho
 		return nil, err
 	}
 	plan, _ := decide.Plan(decide.PlanInput{Inventory: inv, Classes: classes, Votes: v.Votes, VotesRevision: v.VotesRevision,
-		Prev: v.Plan, Demand: v.Demand, Announced: v.Announced, Slots: v.Slots, Now: time.Now().UTC(), By: "what-if"})
+		Prev: v.Plan, Asked: decide.Foreseen(v.Plan, v.Demand, classes.Digest), Announced: v.Announced, Slots: v.Slots, Now: time.Now().UTC(), By: "what-if"})
 	return decide.Unfold(inv, classes, plan, decide.Fold(inv, v.Votes, plan), v.VotesRevision, false)
 }
 

@@ -16,9 +16,7 @@ import (
 
 // addDNS adds the role authdns: a server whose zones follow the inventory and
 // whose answers follow the snapshot. Its sockets are open when this returns. What
-// the server counts by class is not reported as demand: caches between it and the
-// clients make a query stand for many requests, and by queries every cluster would
-// look idle, to a drain that asks for headroom as well.
+// it is asked by class is told to the fleet.
 func addDNS(u *unit) error {
 	c, err := dnsConfig(u)
 	if err != nil {
@@ -54,6 +52,9 @@ func addDNS(u *unit) error {
 		return srv.Run(ctx)
 	})
 	u.add("zones", z.run)
+	if !u.alone() {
+		u.add("demand", newDemandKeeper(srv.Demand, u.session.SetDemand, u.metrics).run)
+	}
 	u.add("notify", x.notifier.Run)
 	u.add("secondaries", x.in.Run)
 	if file := u.cfg.DNS.Cookies; file != "" {

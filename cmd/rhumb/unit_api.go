@@ -73,7 +73,7 @@ func (u *unit) servesHTTP() bool {
 // apiState is what the views are drawn from.
 func (u *unit) apiState() api.State {
 	v := u.views.view()
-	s := api.State{Snapshot: u.current.Load(), Nodes: v.Nodes, Slots: v.Slots, Announced: v.Announced, Loads: v.Loads,
+	s := api.State{Snapshot: u.current.Load(), Nodes: v.Nodes, Slots: v.Slots, Announced: v.Announced, Loads: v.Loads, Demand: v.Demand,
 		Plan: v.Plan, Inventory: v.Inventory, Connected: v.Connected, Heartbeat: v.Heartbeat, Now: time.Now()}
 	if u.loop != nil {
 		s.Alarms = u.loop.Alarms()

@@ -42,9 +42,11 @@ type Explanation struct {
 	Policy  string           `json:"policy,omitempty"`
 	Mode    placement.Mode   `json:"mode,omitempty"`
 	Trace   *placement.Trace `json:"trace,omitempty"`
-	Answer  *Answer          `json:"answer,omitempty"`
-	Anycast []AnycastStep    `json:"anycast,omitempty"`
-	TookUS  float64          `json:"took_us"` // of the choice
+	// Demand of the client's class; none while nothing is asked from it.
+	Demand  *ClassDemand  `json:"demand,omitempty"`
+	Answer  *Answer       `json:"answer,omitempty"`
+	Anycast []AnycastStep `json:"anycast,omitempty"`
+	TookUS  float64       `json:"took_us"` // of the choice
 }
 
 // Client is whom the decision is about.
@@ -129,6 +131,7 @@ func Explain(s State, r ExplainRequest, clock func() time.Time) (*Explanation, e
 	if !ok {
 		return nil, fmt.Errorf("explain %s: %w: the snapshot %s holds no service %s", r.Name, ErrNotFound, s.name(), svc.Name)
 	}
+	out.Demand = s.classDemand(svc.Name, out.Trace.Class)
 	out.answer(&s, svc, &choice)
 	return out, nil
 }

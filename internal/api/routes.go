@@ -56,6 +56,7 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/nodes", roleRead, "Units as they report themselves", nil, List[placement.Node]{}, s.getNodes},
 		{"GET", "/slots", roleRead, "Slots and anchors of each prefix", nil, List[Slot]{}, s.getSlots},
 		{"GET", "/prefixes", roleRead, "Anycast prefixes: who announces them, and which go for good", nil, List[Prefix]{}, s.getPrefixes},
+		{"GET", "/demand", roleRead, "What the clients of each region ask of each service, and what plans count", nil, List[Demand]{}, s.getDemand},
 		{"GET", "/checks", roleRead, "The last look of each check, failed ones first; ?site=", nil, List[Check]{}, s.getChecks},
 		{"GET", "/availability", roleRead, "Servers, sites and services: how much of the time each vantage saw them work; ?site=", nil, List[Figure]{}, s.getAvailability},
 		{"GET", "/rules", roleRead, "The one table of rules", nil, List[placement.Rule]{}, s.getRules},

@@ -15,6 +15,8 @@ type State struct {
 	Slots     []placement.Slot
 	Announced []placement.Announced
 	Loads     []placement.Load
+	// Demand is what each name server is asked.
+	Demand []placement.DemandReport
 	// Plan is the newest plan in the store, perhaps ahead of the Snapshot's.
 	Plan *placement.Plan
 	// Inventory is what the store holds, perhaps ahead of the Snapshot's; nil: none yet.

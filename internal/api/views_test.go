@@ -114,6 +114,31 @@ func TestSharesAreOfTheDemand(t *testing.T) {
 	}
 }
 
+// TestDemandOf: what all name servers are asked adds up by region, beside what the plan
+// divides; classes of another table are nobody's.
+func TestDemandOf(t *testing.T) {
+	st := testState(t)
+	st.Snapshot.Classes.Digest = "t1"
+	st.Snapshot.Inventory.Services[0].PerQuery = 40
+	report := func(table string, asked ...placement.ClassRate) placement.DemandReport {
+		return placement.DemandReport{ClassTable: table, Services: []placement.ServiceDemand{{Service: "www", Asked: asked}}}
+	}
+	st.Demand = []placement.DemandReport{report("t1", placement.ClassRate{Class: 0, Milli: 1500}, placement.ClassRate{Class: placement.NoClass, Milli: 100}),
+		report("t1", placement.ClassRate{Class: 0, Milli: 500}), report("t0", placement.ClassRate{Class: 1, Milli: 9000})}
+	want := []Demand{{Service: "www", Asked: .1, Classes: 1, PerQuery: 40}, {Service: "www", Region: "eu", Asked: 2, Classes: 1, PerQuery: 40, Planned: 9000},
+		{Service: "www", Region: "us", PerQuery: 40, Planned: 3000}}
+	if got := DemandOf(st); !slices.Equal(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	e, err := Explain(st, ExplainRequest{Name: "www.cdn.demo.test", Client: "203.0.113.1"}, time.Now)
+	if err != nil || e.Demand == nil || *e.Demand != (ClassDemand{Asked: 2, Planned: 9000}) {
+		t.Errorf("explain: %+v %v", e, err)
+	}
+	if got := DemandOf(State{}); len(got) != 0 {
+		t.Errorf("before the first snapshot: %+v", got)
+	}
+}
+
 func TestNotices(t *testing.T) {
 	tests := map[string]struct {
 		change func(*State)

@@ -398,13 +398,20 @@ func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile
 	}
 }
 
+// maxPerQuery is more requests than any cache stands for: at a thousand a second, a
+// quarter of an hour of one resolver's clients.
+const maxPerQuery = 1_000_000
+
 // service takes one entry of services.
 func (b *builder) service(d *document, name string, s serviceFile) {
 	at := []string{"services", name}
 	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
-		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand}
+		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand, PerQuery: s.PerQuery}
 	if !isLabel(name) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
+	}
+	if s.PerQuery < 0 || s.PerQuery > maxPerQuery {
+		d.fail(append(at, "per_query"), "%d: want 1 to %d requests for each query, or 0: what is measured counts for no plan", s.PerQuery, maxPerQuery)
 	}
 	for _, n := range s.Names {
 		out.Names = append(out.Names, fqdn(n))

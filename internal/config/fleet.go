@@ -123,6 +123,7 @@ type serviceFile struct {
 	TTL      placement.Duration `yaml:"ttl"`
 	Mode     placement.Mode     `yaml:"mode"`
 	Demand   map[string]int64   `yaml:"demand"`
+	PerQuery int64              `yaml:"per_query"`
 	Edge     *edgeFile          `yaml:"edge"`
 }
 

@@ -16,8 +16,9 @@ type PlanInput struct {
 	VotesRevision int64
 	// Prev is the plan in force, nil before the first one.
 	Prev *placement.Plan
-	// Demand is what was measured, in any order; without any the expected one counts.
-	Demand []placement.Demand
+	// Asked is what the clients of services with PerQuery ask (Gauge.Read); nil: what
+	// the plan before was made with. Without any the expected demand counts.
+	Asked []placement.ServiceDemand
 	// Sessions that a draining site has still to hand over, as its edge nodes
 	// report; a site that reports none has no entry.
 	Sessions map[string]int
@@ -83,9 +84,17 @@ func downNow(verdicts []placement.Verdict) []placement.ClusterID {
 // alone would send them are written down.
 func (p *Planner) services(in *PlanInput, plan *placement.Plan) []placement.Refusal {
 	w := p.u.worldOf(in.Inventory, in.Classes)
+	if in.Asked == nil {
+		in.Asked = Measured(in.Prev, plan.Inputs.ClassTable)
+	}
 	for i := range in.Inventory.Services {
 		s := &in.Inventory.Services[i]
-		plan.Services = append(plan.Services, placement.ServicePlan{Service: s.Name, Demand: measuredDemand(in.Demand, s.Name)})
+		sp := placement.ServicePlan{Service: s.Name}
+		if s.PerQuery > 0 {
+			sp.Measured = askedOf(in.Asked, s.Name)
+			sp.Demand = w.counted(s, sp.Measured)
+		}
+		plan.Services = append(plan.Services, sp)
 	}
 	slices.SortFunc(plan.Services, func(a, b placement.ServicePlan) int {
 		return placement.SiteID(a.Service).Compare(placement.SiteID(b.Service))
@@ -145,26 +154,9 @@ func (in *PlanInput) check(sv *serving) *placement.Refusal {
 func keep(in *PlanInput, sp *placement.ServicePlan, r *placement.Refusal) {
 	if in.Prev != nil {
 		old := servicePlan(in.Prev, sp.Service)
-		sp.Splits, sp.Demand = old.Splits, old.Demand
+		sp.Splits, sp.Demand, sp.Measured = old.Splits, old.Demand, old.Measured
 	}
 	sp.Kept, sp.Refusal = true, r
-}
-
-// measuredDemand picks one service's demand, in order of class.
-func measuredDemand(all []placement.Demand, service string) []placement.ClassDemand {
-	var out []placement.ClassDemand
-	for _, d := range all {
-		if d.Service == service && d.QPS > 0 {
-			out = append(out, placement.ClassDemand{Class: d.Class, QPS: d.QPS})
-		}
-	}
-	slices.SortFunc(out, func(a, b placement.ClassDemand) int {
-		if a.Class != b.Class {
-			return int(a.Class) - int(b.Class)
-		}
-		return int(a.QPS - b.QPS)
-	})
-	return out
 }
 
 // Check judges a plan by the snapshot that every node will make of it.

@@ -22,7 +22,7 @@ type View struct {
 	Announced     []placement.Announced
 	Slots         []placement.Slot
 	Nodes         []placement.Node
-	Demand        []placement.Demand
+	Demand        []placement.DemandReport
 	// Connected is false while the store does not answer; nothing is decided then.
 	Connected bool
 }
@@ -84,7 +84,7 @@ type Director struct {
 	planned  time.Time
 	votes    []placement.Vote
 	votesRev int64
-	demand   []placement.Demand
+	demand   decide.Gauge
 	refused  string // the last refusal, logged once
 }
 
@@ -273,6 +273,7 @@ func (d *Director) decide(ctx context.Context, term Term) {
 	}
 	plan.Revision, d.last, d.refused = rev, plan, ""
 	d.m.published.Inc()
+	d.m.planned(plan)
 	d.c.Log.Info("director: published a plan", "snapshot", placement.Name{Plan: rev, Votes: plan.Votes}.String())
 }
 
@@ -301,12 +302,9 @@ func (d *Director) make(now time.Time) (*placement.Plan, error) {
 	if !inv.Frozen() || d.votes == nil {
 		d.votes, d.votesRev = d.view.Votes, d.view.VotesRevision
 	}
-	if decide.Shifted(d.demand, d.view.Demand) {
-		d.demand = d.view.Demand
-	}
 	plan, refusals := d.planner.Plan(decide.PlanInput{
 		Inventory: inv, Classes: classes, Votes: d.votes, VotesRevision: d.votesRev, Prev: prev,
-		Demand: d.demand, Sessions: sessions(d.view.Nodes), Announced: d.view.Announced, Slots: d.view.Slots,
+		Asked: d.asked(inv, prev, classes, now), Sessions: sessions(d.view.Nodes), Announced: d.view.Announced, Slots: d.view.Slots,
 		Now: now, By: d.c.Node,
 	})
 	for i := range refusals {
@@ -316,6 +314,15 @@ func (d *Director) make(now time.Time) (*placement.Plan, error) {
 		return nil, fmt.Errorf("director: plan: %w", r)
 	}
 	return plan, nil
+}
+
+// asked is what this plan is to be made with, of what the name servers are asked.
+func (d *Director) asked(inv *placement.Inventory, prev *placement.Plan, classes *placement.ClassTable, now time.Time) []placement.ServiceDemand {
+	table := ""
+	if classes != nil {
+		table = classes.Digest
+	}
+	return d.demand.Read(inv, decide.Measured(prev, table), decide.SumDemand(d.view.Demand, table), now)
 }
 
 // frozen tells whether decisions stand still. What an operator does meanwhile

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/placement"
+	"rhumb/placement/decide"
 )
 
 // fakeTerm ends when it is told to.
@@ -306,29 +307,46 @@ func TestRefusalsAreLoggedOnce(t *testing.T) {
 	}
 }
 
-// TestSmallShiftsOfDemandAreNoPlan: measurements are never twice the same.
+// TestSmallShiftsOfDemandAreNoPlan: measurements are never twice the same. A crowd is
+// a plan once it has lasted, and a new director begins with what the last one planned for.
 func TestSmallShiftsOfDemandAreNoPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t)
 		defer b.stop()
-		show := func(qps int64) {
+		b.inv.Services[0].PerQuery = 10
+		var last *placement.Plan
+		show := func(milli int64) {
 			v := b.view("", 1)
-			v.Demand = []placement.Demand{{Service: "www", Class: 1, QPS: qps}}
+			v.Plan = last
+			v.Demand = []placement.DemandReport{{Node: "ams1-a", ClassTable: "cafe",
+				Services: []placement.ServiceDemand{{Service: "www", Asked: []placement.ClassRate{{Class: 1, Milli: milli}}}}}}
 			b.show(v)
-			time.Sleep(time.Second)
+			time.Sleep(decide.RiseAfter + 20*time.Second)
 			synctest.Wait()
 		}
-		show(1000)
-		b.lead()
-		b.wantPlans(1)
-		show(1050)
-		show(950)
-		b.wantPlans(1)
-		show(1200)
-		p := b.wantPlans(2)
-		if got := p[1].Services[0].Demand; len(got) != 1 || got[0].QPS != 1200 {
-			t.Errorf("planned with %+v", got)
+		want := func(plans int, rps int64) {
+			t.Helper()
+			p := b.wantPlans(plans)
+			if last = p[plans-1]; len(last.Services[0].Demand) != 1 || last.Services[0].Demand[0].QPS != rps {
+				t.Errorf("planned with %+v, want %d requests/s", last.Services[0].Demand, rps)
+			}
 		}
+		show(1_000_000)
+		term := b.lead()
+		time.Sleep(decide.RiseAfter + 20*time.Second)
+		synctest.Wait()
+		want(2, 10_000) // the first one was made before anything was known
+		show(1_050_000)
+		show(950_000)
+		want(2, 10_000)
+		show(1_300_000)
+		want(3, 13_000)
+		show(900_000) // less is no hurry
+		want(3, 13_000)
+		term.Resign()
+		b.lead()
+		show(1_290_000)
+		want(3, 13_000)
 	})
 }
 

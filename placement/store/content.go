@@ -92,7 +92,7 @@ type tables struct {
 	slots     *table[placement.Slot]
 	nodes     *table[placement.Node]
 	loads     *table[placement.Load]
-	demand    *table[[]placement.Demand]
+	demand    *table[placement.DemandReport]
 }
 
 // intentTables hold the operator's standing orders.
@@ -122,7 +122,7 @@ func newContent(log *slog.Logger) *content {
 				return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Unit, b.Unit))
 			}),
 			loads:  newTable(dirLoads, func(a, b placement.Load) int { return a.Cluster.Compare(b.Cluster) }),
-			demand: newTable(dirDemand, func(a, b []placement.Demand) int { return 0 }),
+			demand: newTable(dirDemand, func(a, b placement.DemandReport) int { return strings.Compare(a.Node, b.Node) }),
 		},
 		orders: &intentTables{
 			drains:  newTable(dirDrains, func(a, b placement.Drain) int { return strings.Compare(a.Site, b.Site) }),
@@ -278,7 +278,7 @@ func (c *content) fill(v *View) {
 	s := c.state
 	v.Votes, v.VotesRevision = s.votes.sorted(), c.votesRev
 	v.Announced, v.Slots, v.Nodes = s.announced.sorted(), s.slots.sorted(), s.nodes.sorted()
-	v.Loads, v.Demand = sumLoads(s.loads.sorted()), sumDemand(s.demand.sorted())
+	v.Loads, v.Demand = sumLoads(s.loads.sorted()), s.demand.sorted()
 	v.Heartbeat, v.Leader = c.heartbeat, c.leader.Node
 }
 
@@ -295,23 +295,6 @@ func sumLoads(all []placement.Load) []placement.Load {
 			continue
 		}
 		out = append(out, l)
-	}
-	return out
-}
-
-// sumDemand adds up what all nodes see.
-func sumDemand(parts [][]placement.Demand) []placement.Demand {
-	all := slices.Concat(parts...)
-	slices.SortFunc(all, func(a, b placement.Demand) int {
-		return cmp.Or(strings.Compare(a.Service, b.Service), cmp.Compare(a.Class, b.Class))
-	})
-	var out []placement.Demand
-	for _, d := range all {
-		if n := len(out); n > 0 && out[n-1].Service == d.Service && out[n-1].Class == d.Class {
-			out[n-1].QPS += d.QPS
-			continue
-		}
-		out = append(out, d)
 	}
 	return out
 }

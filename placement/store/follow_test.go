@@ -37,16 +37,16 @@ func TestFollowSortsAndNames(t *testing.T) {
 		if w.VotesRevision != gone || len(v.Votes) != 3 {
 			t.Errorf("votes at %d, want %d; the older view has %d", w.VotesRevision, gone, len(v.Votes))
 		}
-		// Loads and demand of several nodes add up.
+		// Loads of several nodes add up, demand is kept by node.
 		c := placement.ClusterID{Site: "ams1", Name: "web"}
 		for _, node := range []string{"n1", "n2"} {
 			mustWrite(t, s.kv, nil, put(loadKey(c, node), seal(placement.Load{Cluster: c, QPS: 5})),
-				put(dirDemand+node+"/0", seal([]placement.Demand{{Service: "www", Class: 4, QPS: 2}, {Service: "api", Class: 9, QPS: 1}})))
+				put(demandKey(node), seal(placement.DemandReport{Node: node, ClassTable: "t1"})))
 		}
 		w = viewWhere(t, ch, "loads", func(v *View) bool {
-			return len(v.Loads) == 1 && v.Loads[0].QPS == 10 && len(v.Demand) == 2 && v.Demand[1].QPS == 4
+			return len(v.Loads) == 1 && v.Loads[0].QPS == 10 && len(v.Demand) == 2
 		})
-		if w.Demand[0].Service != "api" || w.Demand[0].QPS != 2 {
+		if w.Demand[0].Node != "n1" || w.Demand[1].ClassTable != "t1" {
 			t.Errorf("demand %+v", w.Demand)
 		}
 	})

@@ -59,6 +59,8 @@ func loadKey(id placement.ClusterID, node string) string {
 
 func nodeKey(node, unit string) string { return dirNodes + segment(node) + "/" + segment(unit) }
 
+func demandKey(node string) string { return dirDemand + segment(node) }
+
 func announceDir(p netip.Prefix) string { return dirAnnounce + segment(p.String()) + "/" }
 
 func announceKey(p netip.Prefix, node string) string { return announceDir(p) + segment(node) }

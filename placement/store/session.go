@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +19,6 @@ import (
 const (
 	gatherTime = 100 * time.Millisecond
 	keyEvery   = time.Second
-	// demandPart is how many entries of demand share a key.
-	demandPart = 4096
 )
 
 // Session is the leased presence of one unit: what it says of itself and of
@@ -113,23 +110,9 @@ func (s *Session) DropAnnounced(p netip.Prefix) { s.set(announceKey(p, s.node), 
 // several nodes of a cluster add up.
 func (s *Session) SetLoad(l placement.Load) { s.set(loadKey(l.Cluster, s.node), seal(l), false) }
 
-// SetDemand reports the demand which this node sees, all of it; the demands of
-// all nodes add up.
-func (s *Session) SetDemand(all []placement.Demand) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dir := dirDemand + segment(s.node) + "/"
-	n := 0
-	for part := range slices.Chunk(all, demandPart) {
-		s.setLocked(dir+strconv.Itoa(n), seal(part), false)
-		n++
-	}
-	for key, w := range s.want {
-		if i, ok := numberIn(key, dir); ok && int(i) >= n && w.value != nil {
-			s.setLocked(key, nil, false)
-		}
-	}
-}
+// SetDemand reports what this node's name server is asked; the reports of all nodes
+// add up.
+func (s *Session) SetDemand(r placement.DemandReport) { s.set(demandKey(s.node), seal(r), false) }
 
 // Renewed returns when the store last renewed what this session holds; for the time of
 // the lease after it others may still count on it. It is zero before the first lease.

@@ -134,21 +134,19 @@ func TestSessionAfterCut(t *testing.T) {
 	})
 }
 
-func TestSessionDemandShrinks(t *testing.T) {
+func TestSessionDemand(t *testing.T) {
 	inSession(t, func(t *testing.T, m *Memory, s *Store, session *Session) {
-		many := make([]placement.Demand, 2*demandPart+1)
-		for i := range many {
-			many[i] = placement.Demand{Service: "www", Class: uint16(i), QPS: 1}
+		for milli := range int64(3) {
+			session.SetDemand(placement.DemandReport{Node: "n1", Services: []placement.ServiceDemand{
+				{Service: "www", Asked: []placement.ClassRate{{Class: 4, Milli: milli}}}}})
 		}
-		session.SetDemand(many)
-		time.Sleep(time.Second)
-		if all := stored(t, m, dirDemand); len(all) != 3 {
-			t.Errorf("large: %v", keysOf(all))
-		}
-		session.SetDemand(many[:10])
 		time.Sleep(2 * time.Second)
-		if all := stored(t, m, dirDemand); len(all) != 1 {
-			t.Errorf("small: %v", keysOf(all))
+		all := stored(t, m, dirDemand)
+		if len(all) != 1 {
+			t.Fatalf("%v", keysOf(all))
+		}
+		if r, err := unseal[placement.DemandReport](all[0].value); err != nil || r.Services[0].Asked[0].Milli != 2 {
+			t.Errorf("%+v %v", r, err)
 		}
 	})
 }

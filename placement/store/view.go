@@ -24,12 +24,12 @@ type View struct {
 	Votes         []placement.Vote
 	VotesRevision int64
 	// Announced in order of prefix and node; Slots of prefix and number; Nodes
-	// of name and unit; Loads of cluster; Demand of service and class.
+	// of name and unit; Loads of cluster; Demand of node.
 	Announced []placement.Announced
 	Slots     []placement.Slot
 	Nodes     []placement.Node
 	Loads     []placement.Load
-	Demand    []placement.Demand
+	Demand    []placement.DemandReport
 	// Leader is the node which directs, "" for none.
 	Leader string
 	// Heartbeat is the director's last sign of life, by its own clock.

@@ -25,6 +25,7 @@ function draw(e) {
   return [
     answer,
     h('p', { class: 'hint' }, `client ${e.client.subnet}, class ${t.class} (${where}), policy ${t.policy}, mode ${e.mode}, snapshot ${e.snapshot}, decided in ${e.took_us.toFixed(1)} µs`),
+    e.demand ? h('p', { class: 'hint' }, `demand: this class asks ${e.demand.asked_qps.toPrecision(3)} queries/s, ${e.demand.planned_rps ? `the plan counts ${e.demand.planned_rps} requests/s` : 'plans go by the expected demand'}`) : '',
     t.fail_open ? h('p', { class: 'error' }, 'FAIL-OPEN: what measures down is answered as if it were up.') : '',
     h('table', { class: 'small' },
       h('thead', null, h('tr', null, ['', 'Cluster', 'Tier', 'RTT ms', 'Share', 'Why'].map((c) => h('th', { scope: 'col' }, c)))),
