@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -27,6 +26,9 @@ import (
 // nor need it.
 type blackbox struct {
 	mem []byte
+	// file is locked for as long as the process lives, so that one which starts beside
+	// it does not take what is at hand here for what an end has left.
+	file *os.File
 	// taken are the places that TCP has claimed, a bit for each.
 	taken atomic.Uint32
 }
@@ -38,23 +40,18 @@ const (
 	boxHeader = 4096
 	boxSize   = boxHeader + batchSize*wire.InSize
 	boxPrefix = "recv-"
-	boxTCP    = -1 // in place of a worker's number
 	// suspectsFile lists the kinds of query that were at hand when a process ended.
 	suspectsFile = "suspects.json"
 	// suspectFor is how long one is remembered.
 	suspectFor = time.Hour
 )
 
-// blackbox makes that of a worker, or the one of TCP; nil where none is kept, or can be.
-func (s *Server) blackbox(worker int) *blackbox {
+// blackbox makes one for a worker, or the one of TCP; nil where none is kept, or can be.
+func (s *Server) blackbox() *blackbox {
 	if s.shield.crashes == "" {
 		return nil
 	}
-	name := boxPrefix + "tcp"
-	if worker != boxTCP {
-		name = boxPrefix + strconv.Itoa(worker)
-	}
-	b, err := openBlackbox(filepath.Join(s.shield.crashes, name))
+	b, err := openBlackbox(s.shield.crashes)
 	if err != nil {
 		s.log.Warn("a query that ends this process will not be known afterwards", "err", err)
 		return nil
@@ -62,24 +59,38 @@ func (s *Server) blackbox(worker int) *blackbox {
 	return b
 }
 
-// openBlackbox makes a file anew and maps it. The mapping stays until the process
-// ends: the kernel may write to it as long as the socket is open.
-func openBlackbox(file string) (*blackbox, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+// openBlackbox makes a file in a directory and maps it. The mapping stays until the
+// process ends: the kernel may write to it as long as the socket is open.
+func openBlackbox(dir string) (*blackbox, error) {
+	f, err := os.CreateTemp(dir, boxPrefix)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	b := &blackbox{file: f}
+	if b.mem, err = mapBox(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return b, nil
+}
+
+func mapBox(f *os.File) ([]byte, error) {
+	if err := lockBox(f); err != nil {
+		return nil, err
+	}
 	// Blocks are taken now: on a full disk a mapping without them kills who writes.
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, boxSize); err != nil {
-		return nil, fmt.Errorf("allocate %s: %w", file, err)
+		return nil, fmt.Errorf("allocate: %w", err)
 	}
 	mem, err := unix.Mmap(int(f.Fd()), 0, boxSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("map %s: %w", file, err)
+		return nil, fmt.Errorf("map: %w", err)
 	}
-	return &blackbox{mem: mem}, nil
+	return mem, nil
 }
+
+// lockBox fails with EWOULDBLOCK while the process lives whose box it is.
+func lockBox(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
 // buffers are for the datagrams of a batch.
 func (b *blackbox) buffers() []byte { return b.mem[boxHeader:] }
@@ -155,11 +166,17 @@ type suspect struct {
 	Last   time.Time
 }
 
+// until is when a suspect that is in quarantine is let go.
+func (x *suspect) until() time.Time {
+	return x.Last.Add(quarantined(x.Times - 2))
+}
+
 func (x *suspect) kind() queryKind { return queryKind{string(x.Suffix), x.Type, x.Shape} }
 
 // salvage looks at what the process before has left. Whatever was at hand when it
 // ended is a suspect: it may be innocent, if the process was killed or the memory
-// ran out. What was at hand twice is put into quarantine.
+// ran out. What was at hand twice is put into quarantine, and so is what was there
+// when that process ended.
 func (s *Server) salvage(dir string) {
 	if dir == "" {
 		return
@@ -168,7 +185,7 @@ func (s *Server) salvage(dir string) {
 		s.log.Warn("what a crash may have left cannot be read", "err", err)
 	}
 	s.shield.crashes = dir
-	s.shield.tcp = s.blackbox(boxTCP)
+	s.shield.tcp = s.blackbox()
 }
 
 func (s *Server) salvageFrom(dir string) error {
@@ -183,17 +200,23 @@ func (s *Server) salvageFrom(dir string) error {
 	if err != nil {
 		return err
 	}
-	now, changed := s.now(), false
-	suspects = slices.DeleteFunc(suspects, func(x suspect) bool { return now.Sub(x.Last) > suspectFor })
+	now := s.now()
+	suspects = slices.DeleteFunc(suspects, func(x suspect) bool { return now.Sub(x.Last) > suspectFor && !now.Before(x.until()) })
+	for i := range suspects { // as if this process had lived all the time
+		for range suspects[i].Times - 1 {
+			s.shield.quarantine.confine(suspects[i].kind(), suspects[i].Last)
+		}
+	}
+	changed := false
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), boxPrefix) {
 			continue
 		}
-		file, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		for _, in := range atHand(file) {
+		left, err := takeBox(filepath.Join(dir, e.Name()))
+		for _, in := range left {
 			suspects, changed = s.accuse(suspects, glance(in).kind(in), now), true
 		}
-		if err := errors.Join(err, os.Remove(filepath.Join(dir, e.Name()))); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -203,23 +226,67 @@ func (s *Server) salvageFrom(dir string) error {
 	return writeSuspects(filepath.Join(dir, suspectsFile), suspects)
 }
 
+// takeBox removes a file that was left behind, and returns what was at hand. That of
+// a process which lives stays; two units of one machine do not share a directory, but
+// a process and its successor do for a while.
+func takeBox(name string) (left [][]byte, err error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := lockBox(f); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, nil
+	}
+	data, err := os.ReadFile(name)
+	return atHand(data), errors.Join(err, os.Remove(name))
+}
+
 // accuse counts a kind that was at hand, and confines it from the second time on.
 func (s *Server) accuse(suspects []suspect, kind queryKind, now time.Time) []suspect {
+	suspects, x := count(suspects, kind, now)
+	if x.Times < 2 {
+		s.log.Warn("the last process ended over a query: it is suspected", "query", kind.String())
+		return suspects
+	}
+	_, held := s.shield.quarantine.confine(kind, now)
+	s.log.Error("processes have ended over this kind of query: it is in quarantine", "query", kind.String(), "times", x.Times, "for", held)
+	return suspects
+}
+
+// count adds one to a kind among suspects.
+func count(suspects []suspect, kind queryKind, now time.Time) ([]suspect, *suspect) {
 	at := slices.IndexFunc(suspects, func(x suspect) bool { return x.kind() == kind })
 	if at < 0 {
 		at, suspects = len(suspects), append(suspects, suspect{Suffix: []byte(kind.suffix), Type: kind.qtype, Shape: kind.shape})
 	}
 	x := &suspects[at]
 	x.Times, x.Last = x.Times+1, now
-	if x.Times < 2 {
-		s.log.Warn("the last process ended over a query: it is suspected", "query", kind.String())
+	return suspects, x
+}
+
+// remember writes down a kind that is in quarantine, so that the next process holds it
+// too: a restart or an upgrade must not let it in again.
+func (s *Server) remember(kind queryKind, now time.Time) {
+	if s.shield.crashes == "" {
+		return
 	}
-	for i := 2; i <= x.Times; i++ { // as long as if this process had lived all the time
-		if _, held := s.shield.quarantine.confine(kind, now); i == x.Times {
-			s.log.Error("processes have ended over this kind of query: it is in quarantine", "query", kind.String(), "times", x.Times, "for", held)
-		}
+	s.shield.remembering.Lock()
+	defer s.shield.remembering.Unlock()
+	file := filepath.Join(s.shield.crashes, suspectsFile)
+	suspects, err := readSuspects(file)
+	if err == nil && len(suspects) < quarantineKinds {
+		var x *suspect
+		suspects, x = count(suspects, kind, now)
+		x.Times = max(x.Times, 2) // a panic leaves no doubt
+		err = writeSuspects(file, suspects)
 	}
-	return suspects
+	if err != nil {
+		s.log.Warn("the next process will not know what is in quarantine", "err", err)
+	}
 }
 
 func readSuspects(file string) (out []suspect, err error) {

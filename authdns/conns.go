@@ -128,6 +128,55 @@ func (t *conns) drop(c *conn) {
 	}
 }
 
+// How long connections may take to end: those of a process that has a successor, and
+// then all of them for what they are at.
+const (
+	serveOut = 30 * time.Second
+	endOut   = time.Second
+)
+
+// end waits until all connections have ended, which nobody adds to any more. Where a
+// successor has what comes anew, they go on for a time as if nothing had happened.
+// Then whoever waits for a query is let go, and whoever answers one finishes.
+func (t *conns) end(all *sync.WaitGroup, succeeded bool) {
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	within := func(d time.Duration) bool {
+		limit := time.NewTimer(d)
+		defer limit.Stop()
+		select {
+		case <-done:
+			return true
+		case <-limit.C:
+			return false
+		}
+	}
+	if succeeded && within(serveOut) {
+		return
+	}
+	if t.finish(); !within(endOut) {
+		t.closeAll()
+	}
+	<-done
+}
+
+// finish lets every connection end where it waits for a query, and takes no more.
+func (t *conns) finish() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for c := range t.all {
+		c.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// await gives a connection time for the next query; false means that none is awaited.
+func (t *conns) await(c *conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.closed && c.raw.SetReadDeadline(time.Now().Add(t.idle)) == nil
+}
+
 // closeAll ends every connection and takes no more: Run is over.
 func (t *conns) closeAll() {
 	t.mu.Lock()

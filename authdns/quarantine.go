@@ -85,12 +85,20 @@ func (q *quarantine) confine(kind queryKind, now time.Time) (queryKind, time.Dur
 		list[at] = confined{queryKind: kind}
 	}
 	c := &list[at]
-	held := min(quarantineFirst<<min(c.times, 10), quarantineMost)
+	held := quarantined(c.times)
 	c.times++
 	c.until = now.Add(held)
 	q.list.Store(&list)
 	q.until.Store(max(q.until.Load(), c.until.UnixNano()))
 	return c.queryKind, held
+}
+
+// quarantined is how long a kind is held that was held so often before.
+func quarantined(times int) time.Duration {
+	if times < 0 {
+		return 0
+	}
+	return min(quarantineFirst<<min(times, 10), quarantineMost)
 }
 
 // covers tells whether a query of another kind is one of this kind.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"rhumb/authdns/wire"
 )
@@ -167,14 +168,23 @@ func FuzzGlance(f *testing.F) {
 }
 
 // boxWith is a file as a crash leaves it, with a query at hand.
-func boxWith(t *testing.T, file string, place int, query []byte) {
+func boxWith(t *testing.T, dir string, place int, query []byte) {
 	t.Helper()
-	b, err := openBlackbox(file)
+	b, err := openBlackbox(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	copy(b.buffers()[place*wire.InSize:], query)
 	b.begin(place, len(query))
+	abandon(t, b)
+}
+
+// abandon lets go of a box, as the end of its process does.
+func abandon(t *testing.T, b *blackbox) {
+	t.Helper()
+	if err := unix.Flock(int(b.file.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestSalvage: one crash makes a suspect, two of one kind a quarantine, each more
@@ -183,19 +193,24 @@ func TestSalvage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "authdns")
 	var log bytes.Buffer
 	now := testClock()
+	var last *Server
 	life := func() *Server {
 		t.Helper()
 		log.Reset()
+		if last != nil {
+			abandon(t, last.shield.tcp)
+		}
 		s, err := New(Config{Crashes: dir, Logger: slog.New(slog.NewTextHandler(&log, nil)), Now: func() time.Time { return now }})
 		if err != nil {
 			t.Fatal(err)
 		}
+		last = s
 		return s
 	}
 	// A name with octets that are no text.
 	killer := ask(t, "\\200\\001.demo.test. A", edns0())
 	crash := func(query []byte) *Server {
-		boxWith(t, filepath.Join(dir, "recv-1"), 31, query)
+		boxWith(t, dir, 31, query)
 		now = now.Add(time.Second)
 		return life()
 	}
@@ -295,8 +310,9 @@ func crashingServer(t *testing.T, dir, network string) {
 
 // atWork tells whether a query is at hand, by the files.
 func atWork(dir string) bool {
-	for _, name := range []string{"recv-0", "recv-tcp"} {
-		if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil && len(atHand(data)) > 0 {
+	boxes, _ := filepath.Glob(filepath.Join(dir, boxPrefix+"*"))
+	for _, name := range boxes {
+		if data, err := os.ReadFile(name); err == nil && len(atHand(data)) > 0 {
 			return true
 		}
 	}
@@ -306,13 +322,12 @@ func atWork(dir string) bool {
 // TestKeptOverTCP: each query has a place of its own, and gives it back; beyond the
 // last place nothing is kept, and no query waits.
 func TestKeptOverTCP(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "recv-tcp")
-	b, err := openBlackbox(file)
+	b, err := openBlackbox(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	left := func() (names []string) {
-		data, err := os.ReadFile(file)
+		data, err := os.ReadFile(b.file.Name())
 		if err != nil {
 			t.Fatal(err)
 		}

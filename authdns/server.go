@@ -40,6 +40,9 @@ type Listener struct {
 type Config struct {
 	Site, Node, Version string
 	Listeners           []Listener
+	// Held are sockets which are taken instead of opened ones, where their address is
+	// that of a listener; nil: there are none. New closes the others.
+	Held *Held
 	// Current holds the Snapshot to begin with, as read from disk.
 	Current *placement.Current
 	// Mode Observe keeps every name on its static set, whatever the Inventory says.
@@ -104,8 +107,9 @@ type shield struct {
 
 	quarantine quarantine
 	// crashes is the directory for what is left of a crash; empty: none is kept.
-	crashes string
-	tcp     *blackbox
+	crashes     string
+	remembering sync.Mutex // held while the file of suspects is rewritten
+	tcp         *blackbox
 }
 
 // New opens the sockets and makes a Server, which answers once Run is called.
@@ -142,9 +146,13 @@ func New(c Config) (*Server, error) {
 	}
 	s.salvage(c.Crashes)
 	s.publish(s.snap)
-	if s.sockets, err = open(c.Listeners, s.workers); err != nil {
+	if s.sockets, err = open(c.Listeners, s.workers, c.Held); err != nil {
 		return nil, fmt.Errorf("authdns: %w", err)
 	}
+	if c.Held.Close(); len(c.Held.Left()) > 0 {
+		s.log.Info("sockets of the process before are not wanted any more", "sockets", c.Held.Left())
+	}
+	s.makeRoom()
 	return s, nil
 }
 
@@ -212,8 +220,10 @@ func (s *Server) Addrs() []netip.AddrPort {
 	return out
 }
 
-// Run answers until the context ends, then closes all sockets. It returns an
-// error when a socket fails before that.
+// Run answers until the context ends, then closes all sockets. What was read by then
+// is answered. Who is connected is served to the end where another process has taken
+// over, since that one has what comes anew. It returns an error when a socket fails
+// before that.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -237,9 +247,9 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, k := range s.sockets {
 		k.close()
 	}
-	conns.closeAll()
-	group.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+	succeeded := errors.Is(context.Cause(ctx), ErrSucceeded)
+	conns.end(&group, succeeded)
+	if err := context.Cause(ctx); !succeeded && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return nil
@@ -254,6 +264,7 @@ func (s *Server) handle(in, out []byte, from asker, t *tally) (n int) {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
 			kind, held := s.shield.quarantine.confine(glance(in).kind(in), start)
+			s.remember(kind, start)
 			s.log.Error("query panicked: its kind is in quarantine", "query", kind.String(), "for", held, "snapshot", st.snapshotName(), "err", fmt.Sprint(p))
 			n = servfail(in, out)
 		}

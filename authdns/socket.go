@@ -21,6 +21,8 @@ type socket struct {
 	packet   net.PacketConn
 	stream   net.Listener
 	tls      *tls.Config // of stream; nil: in clear
+	// shared is set where another element has the same socket of the kernel.
+	shared bool
 }
 
 // addr is the local address, as the kernel knows it.
@@ -55,11 +57,11 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// open opens the sockets of all listeners, or none.
-func open(listeners []Listener, workers int) ([]socket, error) {
+// open opens the sockets of all listeners, or none; those that are held are taken.
+func open(listeners []Listener, workers int, held *Held) ([]socket, error) {
 	var out []socket
 	for i, l := range listeners {
-		opened, err := l.open(i, workers)
+		opened, err := l.open(i, workers, held)
 		out = append(out, opened...)
 		if err != nil {
 			for _, k := range out {
@@ -73,37 +75,68 @@ func open(listeners []Listener, workers int) ([]socket, error) {
 
 // open opens a listener, or takes the sockets that were handed in; on error the
 // ones already open come back too, for the caller to close.
-func (l *Listener) open(index, workers int) (out []socket, err error) {
-	add := func(p net.PacketConn, s net.Listener) {
-		out = append(out, socket{index, l.Level, p, s, l.TLS})
-	}
+func (l *Listener) open(index, workers int, held *Held) (out []socket, err error) {
 	if l.Packet != nil || l.Stream != nil {
-		if l.Packet != nil {
-			if err := replyFromAsked(l.Packet); err != nil {
-				return nil, err
-			}
-			add(l.Packet, nil)
-			for range workers - 1 {
-				p, err := again(l.Packet)
-				if err != nil {
-					return out, err
-				}
-				add(p, nil)
-			}
-		}
-		if l.Stream != nil {
-			add(nil, l.Stream)
-		}
-		return out, nil
+		return l.given(index, workers)
 	}
-	if l.TLS != nil {
-		s, err := listenTCP(l.Addr)
-		if err == nil {
-			add(nil, s)
-		}
-		return out, err
+	var packets []net.PacketConn
+	if l.TLS == nil {
+		packets = held.takePackets(l.Addr)
 	}
-	return openBoth(index, l, workers, 8)
+	stream := held.takeStream(l.Addr)
+	if l.TLS == nil && packets == nil && stream == nil {
+		return openBoth(index, l, workers, 8)
+	}
+	if l.TLS == nil {
+		if out, err = l.openHeld(index, workers, packets); err != nil {
+			return out, err
+		}
+	}
+	if stream == nil {
+		if stream, err = listenTCP(l.Addr); err != nil {
+			return out, err
+		}
+	}
+	return append(out, socket{listener: index, level: l.Level, stream: stream, tls: l.TLS}), nil
+}
+
+// openHeld makes sockets for all workers of those that are held. None is opened
+// beside them: the kernel would give it clients at once, and nobody reads it yet.
+func (l *Listener) openHeld(index, workers int, packets []net.PacketConn) (out []socket, err error) {
+	for _, p := range packets {
+		out = append(out, socket{listener: index, level: l.Level, packet: p})
+	}
+	for _, p := range packets {
+		if err := replyFromAsked(p); err != nil {
+			return out, err
+		}
+	}
+	for i := len(out); i < workers; i++ {
+		var p net.PacketConn
+		if len(packets) > 0 {
+			p, err = again(packets[i%len(packets)])
+		} else {
+			p, err = listenUDP(l.Addr)
+		}
+		if err != nil {
+			return out, err
+		}
+		out = append(out, socket{listener: index, level: l.Level, packet: p, shared: len(packets) > 0})
+	}
+	return out, nil
+}
+
+// given makes sockets of those in the Listener itself.
+func (l *Listener) given(index, workers int) (out []socket, err error) {
+	if l.Packet != nil {
+		if out, err = l.openHeld(index, workers, []net.PacketConn{l.Packet}); err != nil {
+			return out, err
+		}
+	}
+	if l.Stream != nil {
+		out = append(out, socket{listener: index, level: l.Level, stream: l.Stream, tls: l.TLS})
+	}
+	return out, nil
 }
 
 // again returns a socket that was handed in once more, for another worker: whoever
@@ -131,7 +164,7 @@ func openBoth(index int, l *Listener, workers, tries int) ([]socket, error) {
 		if err != nil {
 			return out, err
 		}
-		out = append(out, socket{index, l.Level, p, nil, nil})
+		out = append(out, socket{listener: index, level: l.Level, packet: p})
 		addr = addrPort(p.LocalAddr()) // the others share the port that 0 became
 	}
 	s, err := listenTCP(addr)
@@ -144,7 +177,7 @@ func openBoth(index int, l *Listener, workers, tries int) ([]socket, error) {
 	if err != nil {
 		return out, err
 	}
-	return append(out, socket{index, l.Level, nil, s, nil}), nil
+	return append(out, socket{listener: index, level: l.Level, stream: s}), nil
 }
 
 // family returns the network name, since an IPv6 socket shall not take IPv4.

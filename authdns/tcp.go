@@ -23,12 +23,10 @@ func (s *Server) serveTCP(ctx context.Context, k socket, conns *conns) error {
 	for {
 		c, err := k.stream.Accept()
 		switch {
+		case err == nil: // also when the context has ended: who is connected here is nowhere else
 		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil:
-			if c != nil {
-				c.Close()
-			}
 			return nil
-		case err != nil:
+		default:
 			// Out of descriptors, or reset before it was accepted: the next one may do.
 			s.metrics.dropped.WithLabelValues("accept").Inc()
 			if !pause(ctx, 50*time.Millisecond) {
@@ -153,7 +151,7 @@ type tcpBuffer struct {
 func (s *Server) serveBurst(c *conn, conns *conns, t *tally) bool {
 	// One deadline for a whole query: a peer which sends an octet now and then
 	// holds the connection no longer than an idle one.
-	if c.stream.SetReadDeadline(time.Now().Add(conns.idle)) != nil {
+	if !conns.await(c) {
 		return false
 	}
 	n, err := readLength(c.in)

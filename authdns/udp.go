@@ -73,7 +73,7 @@ func (s *Server) worker(level placement.Level) *worker {
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
 	w := &worker{server: s, level: level, tally: s.tallies.worker()}
-	if w.box = s.blackbox(len(s.udpWorkers)); w.box != nil {
+	if w.box = s.blackbox(); w.box != nil {
 		w.batch = wire.NewBatchOver(w.box.buffers())
 	} else {
 		w.batch = wire.NewBatch(batchSize)

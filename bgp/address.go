@@ -143,7 +143,7 @@ func (s *Speaker) expect(r *route) {
 // still missing. In mode observe it binds nothing.
 func (s *Speaker) prepare(r *route) string {
 	if s.cfg.Host != nil && r.mode == placement.Act {
-		for _, a := range s.addresses(r) {
+		for _, a := range s.served(r) {
 			if ok, err := s.cfg.Host.Bound(a); ok && err == nil {
 				continue
 			}
@@ -158,8 +158,8 @@ func (s *Speaker) prepare(r *route) string {
 // lacking says why clients of a prefix could not be served here, or nothing.
 func (s *Speaker) lacking(r *route) string {
 	if s.cfg.Host != nil && r.mode == placement.Act {
-		list := s.addresses(r)
-		if len(list) == 0 && r.gone && r.told < placement.Withdrawn {
+		list := s.served(r)
+		if len(s.addresses(r)) == 0 && r.gone && r.told < placement.Withdrawn {
 			return "" // the clusters were deleted with it: what is bound goes on, as it did
 		}
 		if len(list) == 0 {
@@ -187,7 +187,7 @@ func (s *Speaker) unbind(r *route, keep bool) (kept bool) {
 		return false
 	}
 	r.expected = false
-	for _, a := range s.addresses(r) {
+	for _, a := range s.served(r) {
 		switch {
 		case slices.ContainsFunc(s.loop.routes, func(o *route) bool {
 			return o != r && o.told < placement.Withdrawn && o.prefix.Prefix.Contains(a)

@@ -32,7 +32,7 @@ func (s *Speaker) tidy(r *route, now time.Time) time.Time {
 		return r.unbind
 	}
 	r.unbind = time.Time{}
-	if !r.want.Intent || s.retired(r) {
+	if !r.want.Intent || s.retired(r) && len(s.addresses(r)) > 0 {
 		return r.unbind
 	}
 	if r.mode == placement.Act && s.unbind(r, now.Sub(r.ladder.Since) < keepLimit) {

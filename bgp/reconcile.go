@@ -89,6 +89,7 @@ func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wi
 			return w, false
 		}
 		r.claim.silent = true
+		s.hold(r, false)
 	}
 	return w, false
 }
@@ -196,6 +197,7 @@ func (s *Speaker) set(ctx context.Context, r *route, to placement.Step, now time
 		}
 		s.recovered(r.prefix.Prefix.String())
 		r.told = to
+		s.hold(r, to < placement.Withdrawn)
 	}
 	r.ladder = r.ladder.To(to, s.cfg.Timing, now)
 	switch {

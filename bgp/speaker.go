@@ -70,6 +70,8 @@ type Config struct {
 	// remembers which were; nil judges nothing, and remembers nothing.
 	RPKI  *rpki.Source
 	Known *rpki.Known
+	// Memory keeps over a restart what is announced; nil forgets it.
+	Memory *Memory
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
 	MaxAnnounced int
 	// Events is called for each transition from the loop; it must not block.
@@ -122,6 +124,7 @@ type Speaker struct {
 type loop struct {
 	now     *input
 	told    bool     // prepared is closed
+	changed bool     // what is held has not been memorized yet
 	routes  []*route // in order of prefix
 	peers   []PeerState
 	markers markers
@@ -160,6 +163,10 @@ type route struct {
 	expected bool
 	// gone is set while no snapshot names the prefix for this site any more.
 	gone bool
+	// held is set from the announcement until the guard permits silence, through a
+	// restart; served are the addresses when a snapshot last named the prefix.
+	held   bool
+	served []netip.Addr
 	// origin is what the RPKI last said, and published what the fleet was last told.
 	origin    rpki.Finding
 	published placement.Announced
@@ -217,8 +224,13 @@ func (s *Speaker) Run(ctx context.Context) error {
 		}
 		defer end()
 	}
+	s.recall(time.Now())
 	if err := s.inherit(ctx, time.Now()); err != nil {
 		return err
+	}
+	if m := s.cfg.Memory; m != nil {
+		go m.write(s.log)
+		defer m.end()
 	}
 	unfollow, err := s.followPeers(ctx)
 	if err != nil {
@@ -391,11 +403,18 @@ func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 			r.want, r.gone = a, false
 		}
 	}
+	s.loop.changed = true
 	for _, r := range s.loop.routes {
 		if p := snap.Inventory.Prefix(r.prefix.Prefix); p != nil {
 			r.prefix = *p
 		}
 		s.setMode(r, s.modeOf(&r.want, snap), now)
+		if !r.gone {
+			r.served = s.addresses(r)
+		}
+		if r.mode != placement.Act && r.told == placement.Withdrawn {
+			r.held = false // who only observes after a restart has left it to others
+		}
 		s.acknowledge(r)
 		s.expect(r)
 	}
@@ -460,6 +479,7 @@ func (s *Speaker) publish() {
 	}
 	s.status.Store(st)
 	s.metrics.observe(s)
+	s.memorize()
 	if s.loop.now != nil && !s.loop.told {
 		s.loop.told = true
 		close(s.prepared)

@@ -23,6 +23,8 @@ type Peer struct {
 	// Keys of the pair of sites, the first is used to send; two at a roll-over,
 	// none for a peer that cannot be believed, which is left out.
 	Keys [][32]byte
+	// Watches are the nodes which it watches itself (Watching); nil: everybody.
+	Watches []uint16
 	// HalfLife of the penalty for departures of its site; 0 means the default.
 	HalfLife time.Duration
 }
@@ -49,6 +51,8 @@ type Config struct {
 	Stream *Stream
 	// Units yields what becomes of the other units of this machine; may be nil.
 	Units <-chan UnitEvent
+	// Machines hears the other machines of this site; may be nil. The agent runs it.
+	Machines *Machines
 	// Fit looks at this machine, each second (Fitness.Look); nil: nobody does.
 	Fit func() error
 	// Plan returns the plan revision in force, for the beats; may be nil. It is
@@ -147,6 +151,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer sched.wait()
 	beats := make(chan error, 1)
 	go func() { beats <- link.Run(ctx) }()
+	heard := make(chan struct{})
+	go func() { defer close(heard); a.hearMachines(ctx) }()
+	defer func() { <-heard }()
 	a.vote(placement.Vote{Object: placement.SiteID(a.cfg.Site), State: placement.Up})
 	a.watchHome(ctx)
 	ended := a.loop(ctx, sched, results, beats)
@@ -177,9 +184,13 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 				sched.lookNow(id)
 			}
 		case <-a.link.Bell():
-			a.heard()
+			a.heard(func() { a.checkNow(sched) })
 		case e := <-a.cfg.Units:
 			a.unit(e)
+		case <-a.cfg.Machines.Bell():
+			for _, e := range a.cfg.Machines.Take() {
+				a.machine(e, func(c *cluster) { sched.lookNow(c.object) })
+			}
 		case err := <-a.home.looks:
 			a.fit(err, time.Now())
 		case <-judge.C:
@@ -188,6 +199,15 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			a.repeat()
 			a.account(time.Now())
 		}
+	}
+}
+
+// checkNow looks at every cluster without waiting for its turn: others say that this
+// site is down, and what they see may be seen here as well, with its cause.
+func (a *Agent) checkNow(sched *scheduler) {
+	a.cfg.Log.Info("another site says that this one is down; its clusters are looked at now")
+	for _, id := range sortedIDs(a.clusters) {
+		sched.lookNow(id)
 	}
 }
 

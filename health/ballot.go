@@ -84,6 +84,13 @@ func (b *ballot) hear(v placement.Vote) bool {
 	return true
 }
 
+// accuses tells whether a vote, about to be heard, says for the first time that this site
+// or a cluster of it is down.
+func (b *ballot) accuses(v *placement.Vote) bool {
+	old := b.heard[heardKey{v.Vantage, v.Object}]
+	return v.Object.Site == b.site && v.State == placement.Down && !v.Hold && (old.State != placement.Down || old.Hold) && !old.Newer(v)
+}
+
 // silence drops the votes of sites not heard since the limit, in order. Nothing
 // replaces them: a site which is heard again says the same once more, and that
 // must count.

@@ -148,3 +148,35 @@ func TestPackVotesKeepsAll(t *testing.T) {
 		}
 	}
 }
+
+// TestAccused: another site's first word that this one is down, or a cluster of it, has this
+// site look at itself now; neither a repetition nor one of others, of a vantage that doubts
+// itself, or overtaken does.
+func TestAccused(t *testing.T) {
+	a := New(Config{Node: "ams1-a", Site: "ams1", Log: quiet()})
+	own, other := placement.SiteID("ams1"), placement.SiteID("fra1")
+	vote := func(seq uint64, object placement.ClusterID, s placement.State, hold bool) placement.Vote {
+		return placement.Vote{Vantage: "nyc1-a", Site: "nyc1", Object: object, State: s, Hold: hold, Incarnation: 1, Seq: seq}
+	}
+	for i, c := range []struct {
+		v    placement.Vote
+		want bool
+	}{
+		{vote(1, own, placement.Up, false), false},
+		{vote(3, own, placement.Down, false), true},
+		{vote(3, own, placement.Down, false), false},
+		{vote(2, own, placement.Down, false), false},
+		{vote(4, own, placement.Down, true), false},
+		{vote(5, own, placement.Down, false), true},
+		{vote(6, own, placement.Path, false), false},
+		{vote(7, other, placement.Down, false), false},
+		{vote(8, placement.ClusterID{Site: "ams1", Name: "web"}, placement.Down, false), true},
+		{placement.Vote{Vantage: "tyo1-a", Site: "tyo1", Object: own, State: placement.Down, Incarnation: 1, Seq: 1}, false}, // not nyc1's to say
+	} {
+		for _, body := range packVotes([]placement.Vote{c.v}, 1000) {
+			if got := a.hearVotes(1, "nyc1", body); got != c.want {
+				t.Errorf("step %d: accused %v by %+v, want %v", i, got, c.v, c.want)
+			}
+		}
+	}
+}

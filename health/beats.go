@@ -37,7 +37,7 @@ func (a *Agent) setPeers(peers []Peer) {
 		}
 		sites[p.NodeID], a.home.halfLife = p.Site, p.HalfLife
 		spoke[p.Site] = a.ballot.spoke[p.Site]
-		out = append(out, detect.Peer{Name: p.Site, Node: p.NodeID, Addr: p.Addr, Keys: p.Keys})
+		out = append(out, detect.Peer{Name: p.Site, Node: p.NodeID, Addr: p.Addr, Keys: p.Keys, Watches: p.Watches})
 	}
 	a.sites, a.ballot.spoke = sites, spoke
 	a.link.Set(out)
@@ -71,8 +71,9 @@ func (a *Agent) repeat() {
 	}
 }
 
-// heard takes what the link has to tell.
-func (a *Agent) heard() {
+// heard takes what the link has to tell. checkNow is called when another site says that
+// this one is down.
+func (a *Agent) heard(checkNow func()) {
 	for _, e := range a.link.Take() {
 		site, ok := a.sites[e.Node]
 		switch {
@@ -84,23 +85,27 @@ func (a *Agent) heard() {
 			a.judged(e.Node, site, e.Change)
 		case e.Votes != nil:
 			a.ballot.spoke[site] = time.Now()
-			a.hearVotes(e.Node, site, e.Votes)
+			if a.hearVotes(e.Node, site, e.Votes) {
+				checkNow()
+			}
 		}
 	}
 }
 
-func (a *Agent) hearVotes(node uint16, site string, body []byte) {
+func (a *Agent) hearVotes(node uint16, site string, body []byte) (accused bool) {
 	votes, err := unpackVotes(body)
 	if err != nil {
 		a.link.BadVotes(node)
 	}
 	for _, v := range votes {
+		accused = accused || v.Site == site && a.ballot.accuses(&v)
 		// A site speaks for its own vantages only. A repeated vote goes to the
 		// stream again, whose readers forget what is not repeated.
 		if v.Site == site && a.ballot.hear(v) && a.cfg.Stream != nil {
 			a.cfg.Stream.Vote(v)
 		}
 	}
+	return accused
 }
 
 // judge ends the votes of silent vantages, and tells of paths that stay broken.

@@ -111,10 +111,11 @@ func (c *cluster) feed(addr netip.AddrPort, check string, r Result) (changed boo
 		return false
 	}
 	second := c.second(r.At)
-	if r.OK() {
+	ended := a.end.ended && r.OK() // it was not the end
+	if ended {
 		a.end = ending{}
 	}
-	return p.feed(r, c.passive.bad(r.At)) || c.second(r.At) != second
+	return p.feed(r, c.passive.bad(r.At)) || c.second(r.At) != second || ended
 }
 
 func (p *part) feed(r Result, agreed bool) (changed bool) {

@@ -16,6 +16,8 @@
 //     by their beats, and by what others say to have heard.
 //   - unit: another process of this machine. The kernel says when it ends (pidfd) and
 //     whether its listeners are there (sock_diag); it ticks itself.
+//   - pulse: what another machine of this site says of itself each 50 ms; three
+//     missed on every network are its silence, which acts until a look contradicts.
 //   - fit: this machine can do its work. An unfit one votes its own site down (a
 //     local fault) and leaves by the guard; it never ends.
 //   - stream: the unix socket on which this role tells the other units of the
@@ -27,6 +29,7 @@
 //	scheduler → Prober → Result → damper → Rule → cluster ─┐
 //	what clients met (Evidence) ───────────↗               │
 //	exits, ticks, listeners of units ──────────────────────┤
+//	pulses of the site's other machines ───────────────────┤
 //	beats of other sites → detect ─────────────────────────┴→ ballot → Vote → Sink (store), talker (peers), Stream
 //	votes on peers' datagrams ─────────────────────────────→ ballot ─────────→ Stream
 //	all of it → ledger (availability), Report

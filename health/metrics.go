@@ -42,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		hold: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_health_hold_seconds_total",
 			Help: "Time in which this vantage doubted itself."}),
 		units: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_units_total",
-			Help: "What became of the other units of this machine, by the kernel's word."}, []string{"unit", "state"}),
+			Help: "What became of the other units of this machine, by the kernel's word, and of the site's other machines."}, []string{"unit", "state"}),
 		unfit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_health_unfit",
 			Help: "1 while this node fences itself: disk, descriptors, clock or link."}),
 	}

@@ -135,6 +135,9 @@ type labPeer struct {
 	Addr netip.Addr
 	ASN  uint32
 	BFD  bool // one end is a site
+	// BFDPort is another port than that of BFD for neighbours on a link; FRR beside
+	// ttl-security speaks RFC 5883's.
+	BFDPort uint16 `json:",omitempty"`
 }
 
 const labNodeFile = `# One site of the lab; made anew at every start.
@@ -154,7 +157,7 @@ bgp:
   hold: 3s
   peers:
 {{- range .Peers}}
-    - {addr: "{{.Addr}}", asn: {{.ASN}}, gtsm: true, bfd: {{if .BFD}}on{{else}}off{{end}}}
+    - {addr: "{{.Addr}}", asn: {{.ASN}}, gtsm: true, bfd: {{if .BFDPort}}{port: {{.BFDPort}}}{{else if .BFD}}on{{else}}off{{end}}}
 {{- end}}
 `
 
@@ -176,20 +179,30 @@ store: file
 // writeNodes writes the node files. What console and root have kept goes: the
 // console's cache belongs to an etcd that is gone, the root's fleet is applied anew.
 func (d labDir) writeNodes(topo netlab.Topology) error {
-	var members []labMember
+	members := labMembers(topo)
 	for _, site := range labSites(topo) {
-		members = append(members, labMember{site + "-a", ownAddresses(topo, site)[0]})
-	}
-	for _, site := range labSites(topo) {
-		n := labNode{Name: site + "-a", Site: site, Own: ownAddresses(topo, site), Members: members, Peers: sitePeers(topo, site),
-			ASN: labASN(topo, site), MarkerASN: labMarkerASN}
-		if err := render(d.nodeFile(site), labNodeFile, n); err != nil {
+		if err := d.writeNode(topo, site, members, nil); err != nil {
 			return err
 		}
 	}
 	ops := labNode{Name: netlab.OpsName, Site: netlab.OpsName, Own: ownAddresses(topo, netlab.OpsName), Members: members}
 	return errors.Join(os.RemoveAll(d.path("console", "data")), os.RemoveAll(d.path("root", "data")),
 		render(d.console(), labConsoleFile, ops), render(d.path("root", "node.yaml"), labRootFile, ops))
+}
+
+// writeNode writes a site's node file; frr are the routers which an FRR plays.
+func (d labDir) writeNode(topo netlab.Topology, site string, members []labMember, frr []string) error {
+	n := labNode{Name: site + "-a", Site: site, Own: ownAddresses(topo, site), Members: members, Peers: sitePeers(topo, site, frr),
+		ASN: labASN(topo, site), MarkerASN: labMarkerASN}
+	return render(d.nodeFile(site), labNodeFile, n)
+}
+
+// labMembers are the lab's embedded etcd.
+func labMembers(topo netlab.Topology) (out []labMember) {
+	for _, site := range labSites(topo) {
+		out = append(out, labMember{site + "-a", ownAddresses(topo, site)[0]})
+	}
+	return out
 }
 
 // writeRouters writes the files of the transit routers.

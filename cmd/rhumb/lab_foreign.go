@@ -142,8 +142,30 @@ func (w *world) foreignRouter(node, kind string) ([]foreignProgram, error) {
 		return []string{"-f", dir + "/" + name + ".conf", "-i", dir + "/" + name + ".pid", "-z", dir + "/zserv.api",
 			"--vty_socket", dir, "--log", "stdout"}
 	}
-	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
-		errors.Join(writeFile(dir+"/zebra.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir))
+	bfdd := append(common("bfdd"), "--bfdctl", dir+"/bfdd.ctl")
+	return []foreignProgram{{"zebra", frrDir + "zebra", common("zebra")}, {"bfdd", frrDir + "bfdd", bfdd}, {"bgpd", frrDir + "bgpd", common("bgpd")}},
+		errors.Join(writeFile(dir+"/zebra.conf", ""), writeFile(dir+"/bfdd.conf", ""), render(dir+"/bgpd.conf", foreignFRR, data), giveTo("frr", dir),
+			w.sitesBesideFRR())
+}
+
+// frrBFDPort is where FRR beats to a neighbour with ttl-security, whom it takes for one
+// several hops away (RFC 5883).
+const frrBFDPort = 4784
+
+// sitesBesideFRR tells the sites at an FRR by which port it beats.
+func (w *world) sitesBesideFRR() error {
+	var frr []string
+	for node, kind := range w.foreign.routers {
+		if kind == "frr" {
+			frr = append(frr, node)
+		}
+	}
+	for _, site := range labSites(w.topo) {
+		if err := w.dir.writeNode(w.topo, site, labMembers(w.topo), frr); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // giveTo makes a user the owner of a directory: FRR's daemons give up root at
@@ -209,6 +231,9 @@ router bgp {{.Config.ASN}}
  neighbor {{.Addr}} timers connect 1
  neighbor {{.Addr}} advertisement-interval 0
  neighbor {{.Addr}} ttl-security hops 1
+{{- if .BFD}}
+ neighbor {{.Addr}} bfd 3 300 300
+{{- end}}
 {{- end}}
  address-family ipv4 unicast
   maximum-paths 8
@@ -325,7 +350,7 @@ http {
 `
 
 // foreignUnits are the units of the stock routers and resolvers, in order of start.
-func foreignUnits() []string { return []string{"bird", "zebra", "bgpd", "unbound", "kresd"} }
+func foreignUnits() []string { return []string{"bird", "zebra", "bfdd", "bgpd", "unbound", "kresd"} }
 
 // addRouter declares a transit router's processes.
 func (w *world) addRouter(node string) error {

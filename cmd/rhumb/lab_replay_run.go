@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -237,7 +239,8 @@ func (r *replayRun) await(ctx context.Context, limit time.Duration, ok func() er
 	}
 }
 
-// swap puts the naive unit in the place of rhumb-bgp at every site, or back.
+// swap puts the naive unit in the place of rhumb-bgp at every site, or back. What this
+// one remembers of what it announced is forgotten.
 func (r *replayRun) swap(ctx context.Context, naive bool) error {
 	g, _ := errgroup.WithContext(ctx)
 	for _, site := range labSites(r.w.topo) {
@@ -246,7 +249,11 @@ func (r *replayRun) swap(ctx context.Context, naive bool) error {
 			args = []string{"lab", "naive", "--config", r.w.dir.nodeFile(site)}
 		}
 		for _, p := range r.w.of(site, "bgp") {
-			g.Go(func() error { return p.restart(args) })
+			g.Go(func() error {
+				return p.restart(args, func() error {
+					return os.RemoveAll(filepath.Join(filepath.Dir(r.w.dir.nodeFile(site)), "data", heldFile))
+				})
+			})
 		}
 	}
 	return g.Wait()
@@ -255,9 +262,13 @@ func (r *replayRun) swap(ctx context.Context, naive bool) error {
 // swapGrace is how long a unit of routes may take to leave in order.
 const swapGrace = 8 * time.Second
 
-// restart ends the process in order and starts it with another command line.
-func (p *labProc) restart(args []string) error {
+// restart ends the process in order, does something else, and starts it with another
+// command line.
+func (p *labProc) restart(args []string, meanwhile func() error) error {
 	p.stop(swapGrace)
+	if err := meanwhile(); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	p.args = args
 	p.mu.Unlock()
@@ -377,7 +388,7 @@ func (r *replayRun) undo(ctx context.Context) error {
 	}
 	if r.naive || r.tale.brings {
 		// A prefix that is named no more goes by Slots, one site and not the others; a
-		// speaker that starts anew has never heard of it.
+		// speaker that starts anew, and remembers nothing, has never heard of it.
 		errs = append(errs, r.swap(ctx, false))
 	}
 	if err := errors.Join(errs...); err != nil {

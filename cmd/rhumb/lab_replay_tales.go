@@ -75,10 +75,11 @@ func facebook2021() *tale {
 }
 
 // stageDataCentre adds a cluster which stands for the data centre: at another node,
-// the same one for all sites, so that its loss proves nothing about a site.
+// the same one for all sites, so that its loss proves nothing about a site. A look takes
+// two round trips over TCP, half a second from the far side of the world.
 func stageDataCentre(f *placement.Fleet) {
 	f.Checks = append(f.Checks, placement.Check{Name: "datacentre", DNS: &placement.DNSCheck{Name: "root-servers.test", Type: "A"}, Fault: placement.SharedFault,
-		Every: placement.Duration(500 * time.Millisecond), Timeout: placement.Duration(400 * time.Millisecond), Rise: 2, Fall: 2})
+		Every: placement.Duration(time.Second), Timeout: placement.Duration(900 * time.Millisecond), Rise: 2, Fall: 2})
 	at := netip.AddrPortFrom(ownAddresses(netlab.Lab(netlab.LabOptions{}), netlab.OpsName)[0], 53)
 	for i := range f.Sites {
 		f.Sites[i].Clusters = append(f.Sites[i].Clusters, placement.Cluster{Name: "datacentre", Addresses: []netip.AddrPort{at}, Check: "datacentre"})

@@ -94,8 +94,13 @@ func TestLabTopology(t *testing.T) {
 		}
 	}
 	for _, s := range labSites(topo) {
-		if p := sitePeers(topo, s); len(p) != 2 || p[0].Addr.Is4() == p[1].Addr.Is4() {
+		if p := sitePeers(topo, s, nil); len(p) != 2 || p[0].Addr.Is4() == p[1].Addr.Is4() {
 			t.Errorf("%s: %v, want a peer of each family", s, p)
+		}
+		for _, p := range sitePeers(topo, s, nodesOf(topo, netlab.Router)) {
+			if p.BFDPort != frrBFDPort {
+				t.Errorf("%s: BFD with an FRR at port %d, want %d", s, p.BFDPort, frrBFDPort)
+			}
 		}
 		if own := ownAddresses(topo, s); len(own) != 2 || !own[0].Is4() || !own[1].Is6() {
 			t.Errorf("%s has %v", s, own)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 
 	"rhumb/internal/netlab"
 )
@@ -65,12 +66,16 @@ func labASN(topo netlab.Topology, node string) uint32 {
 }
 
 // sitePeers are the transit router's addresses on a site's link, one a family.
-func sitePeers(topo netlab.Topology, site string) []labPeer {
+func sitePeers(topo netlab.Topology, site string, frr []string) []labPeer {
 	var out []labPeer
 	for _, l := range topo.Links {
 		if l.B.Node == site {
 			for _, p := range l.A.Addrs {
-				out = append(out, labPeer{p.Addr(), labASN(topo, l.A.Node), true})
+				peer := labPeer{Addr: p.Addr(), ASN: labASN(topo, l.A.Node), BFD: true}
+				if slices.Contains(frr, l.A.Node) {
+					peer.BFDPort = frrBFDPort
+				}
+				out = append(out, peer)
 			}
 		}
 	}
@@ -104,7 +109,7 @@ func labRouterConfig(topo netlab.Topology, router string) routerConfig {
 			continue
 		}
 		for _, p := range far.Addrs {
-			c.Peers = append(c.Peers, labPeer{p.Addr(), labASN(topo, far.Node), site})
+			c.Peers = append(c.Peers, labPeer{Addr: p.Addr(), ASN: labASN(topo, far.Node), BFD: site})
 		}
 	}
 	return c

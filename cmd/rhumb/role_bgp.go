@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -95,8 +96,20 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 		ann := announcer{u}
 		c.Slots, c.Announcer, c.Renewed, c.Held = u.store, ann, u.session.Renewed, ann.held
 	}
-	c.MaxAnnounced, c.RPKI, c.Known = b.MaxAnnounced, u.vrps, u.known
+	c.MaxAnnounced, c.RPKI, c.Known, c.Memory = b.MaxAnnounced, u.vrps, u.known, u.memory(site.Name)
 	return c
+}
+
+// heldFile is where a speaker keeps, in its data_dir, what it announces.
+const heldFile = "held.json"
+
+// memory is what this node announced before, and may be silent about by the guard's leave only.
+func (u *unit) memory(site string) *bgp.Memory {
+	m, err := bgp.OpenMemory(filepath.Join(u.cfg.Node.DataDir, heldFile), site)
+	if err != nil {
+		u.log.Warn("bgp: what was announced before is not known; a prefix deleted since is silent", "err", err)
+	}
+	return m
 }
 
 // keepalive is a third of the hold time (RFC 4271, 4.4).

@@ -30,6 +30,7 @@ func addDNS(u *unit) error {
 	if err := x.listenTLS(u, &c); err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
+	c.Held = u.estate.forDNS()
 	srv, err := authdns.New(c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
@@ -51,6 +52,10 @@ func addDNS(u *unit) error {
 		}
 		return srv.Run(ctx)
 	})
+	if u.estate != nil {
+		u.estate.own(srv.Sockets())
+		u.add("estate", func(ctx context.Context) error { return u.estate.succeed(ctx, first, srv.Sockets()) })
+	}
 	u.add("zones", z.run)
 	if !u.alone() {
 		u.add("demand", newDemandKeeper(srv.Demand, u.session.SetDemand, u.metrics).run)

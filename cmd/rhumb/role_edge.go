@@ -26,11 +26,16 @@ func addEdge(u *unit) {
 	u.appliers = append(u.appliers, snaps)
 	e := &edgeRole{unit: u, ready: make(chan struct{}), encounters: newEncounters(u.socket("evidence.sock"), u.clustersHere)}
 	u.add("encounters", e.encounters.run)
+	addLeases(u, e.ready)
 	u.reports = append(u.reports, e.report)
 	u.add("edge", func(ctx context.Context) error {
 		snap, site, err := u.awaitSnapshot(ctx)
 		if err != nil {
 			return err
+		}
+		if u.leasesAlone(site) {
+			<-ctx.Done()
+			return nil
 		}
 		if !site.Edge.IsValid() || u.identity == nil {
 			return errors.New("role edge needs the site's edge address in the fleet and an identity in the node file")
@@ -81,7 +86,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 }
 
 // build makes forwarder and agent from the first snapshot. The agent puts the VIPs
-// on lo itself only where no role bgp of this node does.
+// on lo itself only where no role bgp of this node does, and none has an owner by lease.
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
 	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
@@ -93,7 +98,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
-		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp"),
+		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Met: e.encounters.met, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err

@@ -51,7 +51,11 @@ func addHealth(u *unit) {
 			return err
 		}
 		u.awaitBound(ctx)
-		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events()}, snaps.box, &agent)
+		machines, err := u.hearMachines()
+		if err != nil {
+			return err
+		}
+		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events(), Machines: machines}, snaps.box, &agent)
 	})
 }
 
@@ -97,9 +101,10 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Conf
 	shown.Store(agent)
 	done := make(chan error, 1)
 	go func() { done <- agent.Run(ctx) }()
+	var peers watching
 	look := func(inv *placement.Inventory) {
 		agent.SetServices(health.ServicesOf(inv))
-		agent.Set(u.healthPeers(inv), health.Probes(inv, site.Name))
+		agent.Set(u.healthPeers(inv, &peers), health.Probes(inv, site.Name))
 	}
 	look(u.current.Load().Inventory)
 	for {
@@ -127,11 +132,13 @@ func (u *unit) planRevision() int64 {
 	return 0
 }
 
-// healthPeers are the other sites which have a beat address and an identity.
-func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
+// healthPeers are the other sites which this one watches, of those that have a beat
+// address and an identity.
+func (u *unit) healthPeers(inv *placement.Inventory, w *watching) []health.Peer {
 	var out []health.Peer
+	w.follow(inv)
 	for _, s := range inv.Sites {
-		if s.Name == u.cfg.Node.Site || !s.Beat.IsValid() || u.identity == nil {
+		if u.identity == nil || !slices.Contains(w.names[u.cfg.Node.Site], s.Name) {
 			continue
 		}
 		key, err := u.identity.PairKey(s.Name, s.Identity, "beat")
@@ -140,7 +147,7 @@ func (u *unit) healthPeers(inv *placement.Inventory) []health.Peer {
 			continue
 		}
 		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key},
-			HalfLife: inv.Comeback().HalfLife.D()})
+			Watches: w.of(s.Name), HalfLife: inv.Comeback().HalfLife.D()})
 	}
 	return out
 }

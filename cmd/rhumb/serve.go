@@ -71,9 +71,19 @@ func chooseRoles(cfg *config.Node, wanted []string) ([]string, error) {
 // first (bgp, health, edge) joins with the first snapshot, which a new fleet gets
 // only by `rhumb apply`.
 func serve(ctx context.Context, file string, cfg *config.Node, roles []string, log *slog.Logger) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	u, err := newUnit(ctx, cfg, roles, log)
 	if err != nil {
 		return err
+	}
+	if slices.Equal(roles, []string{config.RoleAuthDNS}) { // no other role's process can be succeeded
+		if u.estate, err = inherit(u.log); err != nil {
+			return fmt.Errorf("%s: %w", u.name, err)
+		}
+		if err := addSuccession(u, end); err != nil {
+			return err
+		}
 	}
 	if u.has(config.RolePlacement) {
 		etcd, err := startEtcd(ctx, cfg, u)
@@ -100,6 +110,7 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 		addEdge(u)
 	}
 	addPresence(u)
+	addPulse(u)
 	u.buildLoop()
 	u.add("report", u.reportLoop)
 	if err := addAPI(u, false); err != nil {

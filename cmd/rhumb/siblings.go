@@ -21,15 +21,16 @@ func addPresence(u *unit) {
 	if u.has(config.RoleHealth) || !u.has(config.RoleAuthDNS) && !u.has(config.RoleEdge) {
 		return
 	}
-	s := &serves{u: u}
+	s := &serves{u: u, roles: u.roles}
 	u.add("presence", health.NewPresence(u.socket(aliveSocket), u.name, s.addresses).Run)
 }
 
 // serves tells which addresses a unit serves; asked ten times a second, it looks
 // through the services once a snapshot.
 type serves struct {
-	u    *unit
-	last atomic.Pointer[served]
+	u     *unit
+	roles []string
+	last  atomic.Pointer[served]
 }
 
 type served struct {
@@ -47,10 +48,10 @@ func (s *serves) addresses() []netip.AddrPort {
 		return last.addresses
 	}
 	now := &served{inventory: inv}
-	if s.u.has(config.RoleAuthDNS) {
+	if slices.Contains(s.roles, config.RoleAuthDNS) {
 		now.addresses = slices.Concat(s.u.cfg.Listen.Low, s.u.cfg.Listen.Top)
 	}
-	if s.u.has(config.RoleEdge) && inv != nil {
+	if slices.Contains(s.roles, config.RoleEdge) && inv != nil {
 		for _, c := range contentServices(inv, s.u) {
 			if c.Mode == edge.ModeAct {
 				now.addresses = append(now.addresses, c.VIPs...)

@@ -48,6 +48,9 @@ type unit struct {
 	tasks    []task
 	// looks are all that this process's role health found; nil without that role.
 	looks func() *placement.HealthStats
+	// estate is what passes from one process of a name server to the next; nil in
+	// processes which nobody succeeds.
+	estate *estate
 	// notify tells the service manager; a no-op where there is none.
 	notify func(state string)
 	// present closes when the first snapshot is in force.

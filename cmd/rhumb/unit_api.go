@@ -29,13 +29,14 @@ func addAPI(u *unit, lab bool, more ...net.Listener) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
-	sock, err := api.ListenUnix(u.socket(u.name + ".sock"))
+	path := u.socket(u.name + ".sock")
+	sock, err := u.estate.listen("api "+path, func() (net.Listener, error) { return api.ListenUnix(path) })
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
 	listeners := append([]net.Listener{sock}, more...)
 	if u.cfg.Listen.HTTP != "" && u.servesHTTP() {
-		l, err := net.Listen("tcp", u.cfg.Listen.HTTP)
+		l, err := u.estate.listen("http "+u.cfg.Listen.HTTP, func() (net.Listener, error) { return net.Listen("tcp", u.cfg.Listen.HTTP) })
 		if err != nil {
 			return fmt.Errorf("%s: %w", u.name, err)
 		}

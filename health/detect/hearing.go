@@ -89,16 +89,16 @@ func (l *Link) sender(data []byte) (*peer, Result) {
 
 // hearVector takes a peer's word on others; false when the peer sets differ.
 func (l *Link) hearVector(from *peer, body []byte) bool {
-	n := l.roster.others()
+	n := l.roster.others(from)
 	if len(body) == 0 {
 		return true
 	}
-	if len(body) < vectorHead || binary.BigEndian.Uint16(body) != l.roster.check || n <= 0 {
+	if len(body) < vectorHead || binary.BigEndian.Uint16(body) != from.about.check || n <= 0 {
 		return false
 	}
 	first := int(binary.BigEndian.Uint16(body[2:]))
 	for i, rest := 0, body[vectorHead:]; len(rest) >= entrySize && i < n; i, rest = i+1, rest[entrySize:] {
-		l.report(l.roster.nth((first+i)%n, from.Node, l.cfg.Node), from, rest)
+		l.report(l.roster.nth((first+i)%n, from), from, rest)
 	}
 	return true
 }

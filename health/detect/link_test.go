@@ -68,7 +68,7 @@ func say(node uint16, kind Kind, seq uint32, body []byte) []byte {
 func TestNoAllocations(t *testing.T) {
 	l := idle(t, 100, 300*ms)
 	entries := make([]byte, vectorHead+maxEntries*entrySize)
-	binary.BigEndian.PutUint16(entries, l.roster.check)
+	binary.BigEndian.PutUint16(entries, l.roster.byNode[2].about.check)
 	var in [][]byte
 	for slot := range uint32(300) {
 		kind, body := KindBeat, []byte(nil)
@@ -234,7 +234,7 @@ func FuzzBodies(f *testing.F) {
 		seq++
 		l.now += ms
 		if len(body) > 2 && kind%2 == 0 {
-			binary.BigEndian.PutUint16(body, l.roster.check)
+			binary.BigEndian.PutUint16(body, l.roster.byNode[2].about.check)
 		}
 		l.hear(say(2, Kind(kind%7), seq, body))
 		l.d.Due(l.now)

@@ -8,7 +8,7 @@ import (
 
 // vector appends what this node has heard of others, for a receiver.
 func (l *Link) vector(buf []byte, to *peer) []byte {
-	n := l.roster.others()
+	n := l.roster.others(to)
 	if n <= 0 {
 		return buf
 	}
@@ -16,10 +16,10 @@ func (l *Link) vector(buf []byte, to *peer) []byte {
 	if n > maxEntries {
 		first = l.turn * maxEntries % n
 	}
-	buf = binary.BigEndian.AppendUint16(buf, l.roster.check)
+	buf = binary.BigEndian.AppendUint16(buf, to.about.check)
 	buf = binary.BigEndian.AppendUint16(buf, uint16(first))
 	for i := range min(n, maxEntries) {
-		id := l.roster.nth((first+i)%n, l.cfg.Node, to.Node)
+		id := l.roster.nth((first+i)%n, to)
 		buf = appendSighting(buf, l.sighting(id))
 	}
 	return buf
@@ -48,11 +48,28 @@ func (l *Link) ask() {
 	}
 	ids = slices.Clone(ids) // the buffer is for bodies; suspicion is rare
 	l.out.asks++
-	for range min(len(l.roster.peers), maxEntries) {
+	asked := 0
+	for range l.roster.peers {
+		if asked == maxEntries {
+			break
+		}
 		l.asked = (l.asked + 1) % len(l.roster.peers)
-		l.queue(l.roster.peers[l.asked], KindAsk, l.out.asks, func(buf []byte, _ *peer) []byte { return append(buf, ids...) })
+		if p := l.roster.peers[l.asked]; l.roster.knowsOne(p, ids) {
+			asked++
+			l.queue(p, KindAsk, l.out.asks, func(buf []byte, _ *peer) []byte { return append(buf, ids...) })
+		}
 	}
 	l.out.flush()
+}
+
+// knowsOne tells whether a peer has a word on one of the nodes asked for.
+func (r *roster) knowsOne(p *peer, ids []byte) bool {
+	for i := 0; i+2 <= len(ids); i += 2 {
+		if r.tells(p, binary.BigEndian.Uint16(ids[i:])) {
+			return true
+		}
+	}
+	return false
 }
 
 // reply answers an ask.

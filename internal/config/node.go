@@ -50,6 +50,10 @@ type Node struct {
 	// fleet of one site.
 	Identity string `yaml:"identity"`
 	BGP      *BGP   `yaml:"bgp"`
+	// VIP are the addresses that the nodes of this site share; nil: none.
+	VIP *VIP `yaml:"vip"`
+	// Machines of this site hear each other; nil: they do not.
+	Machines *Machines `yaml:"machines"`
 	Geo      struct {
 		Databases []string `yaml:"databases"`
 		// Routes are routing tables (MRT) by which clients are grouped.
@@ -227,6 +231,9 @@ func (n *Node) defaults(dir string) {
 	if e := n.Store.Etcd; e != nil {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
 	}
+	if n.Machines != nil {
+		n.Machines.Interval = or(n.Machines.Interval, placement.Duration(defaultPulse))
+	}
 	if b := n.BGP; b != nil {
 		b.defaults()
 		if b.RPKI.File != "" {
@@ -271,6 +278,8 @@ func (n *Node) check(src *source) {
 	}
 	n.checkDNS(src)
 	n.checkBGP(src)
+	n.checkVIP(src)
+	n.checkMachines(src)
 }
 
 // checkListen checks the listeners. The level belongs to the address, so none may

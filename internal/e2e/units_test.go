@@ -22,7 +22,7 @@ func TestE2EUnits(t *testing.T) {
 	l.hurry()
 	before := testSameEverywhere(t, l)
 	w := l.watchAll()
-	for range rounds() {
+	for i := range rounds() {
 		for _, site := range sites() {
 			t.Run("bgp restarted at "+site, func(t *testing.T) { testRestartBGP(t, l, w, site) })
 		}
@@ -30,7 +30,8 @@ func TestE2EUnits(t *testing.T) {
 		t.Run("director", func(t *testing.T) { testKillDirector(t, l, w) })
 		t.Run("dns", func(t *testing.T) { testKillDNS(t, l, w, "nyc1") })
 		t.Run("edge", func(t *testing.T) { testKillEdge(t, l, w, "tyo1") })
-		t.Run("bgp", func(t *testing.T) { testKillBGP(t, l, w, "ams1") })
+		beside := []string{"nyc1", "ams1"}[i%2] // FRR, and BIRD in the long form
+		t.Run("bgp at "+beside, func(t *testing.T) { testKillBGP(t, l, w, beside) })
 	}
 	l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
 }

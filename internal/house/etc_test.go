@@ -116,8 +116,16 @@ func checkService(t *testing.T, name, roles, serve string, s map[string][]string
 	if notify := strings.Contains(serve, "SdNotifyReady"); notify != slices.Equal(s["Type"], []string{"notify"}) {
 		t.Errorf("%s: Type=%v, but serve tells systemd that it is ready: %v", name, s["Type"], notify)
 	}
+	if reload := s["ExecReload"]; len(reload) > 0 {
+		if want := []string{"/usr/bin/rhumb upgrade dns --config /etc/rhumb/node.yaml"}; !slices.Equal(reload, want) || roles != "authdns" {
+			t.Errorf("%s: ExecReload=%v; only rhumb-dns can be reloaded, by %v", name, reload, want)
+		}
+		if source := read(t, "cmd/rhumb/cmd_upgrade.go"); !strings.Contains(source, `"upgrade dns"`) || !strings.Contains(source, `, "config", `) {
+			t.Errorf("%s: there is no command upgrade dns with --config", name)
+		}
+	}
 	// Each of these would kill or hang a unit that doesn't answer it.
-	for key, word := range map[string]string{"WatchdogSec": "SdNotifyWatchdog", "ExecReload": "SdNotifyReloading"} {
+	for key, word := range map[string]string{"WatchdogSec": "SdNotifyWatchdog"} {
 		if len(s[key]) > 0 && !strings.Contains(serve, word) {
 			t.Errorf("%s: %s is set, but serve doesn't send %s", name, key, word)
 		}

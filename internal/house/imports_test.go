@@ -60,16 +60,16 @@ var doors = map[string][]string{
 	"github.com/osrg/gobgp":                    {"bgp"},
 	"go.etcd.io/":                              {"placement/store"},
 	"github.com/oschwald/":                     {"placement/geo"},
-	"github.com/vishvananda/netlink":           {"bgp", "edge", "edge/forward", "internal/netlab"},
+	"github.com/vishvananda/netlink":           {"bgp", "edge", "edge/forward", "edge/vip", "internal/netlab"},
 	"github.com/vishvananda/netns":             {"internal/netlab"},
-	"github.com/google/nftables":               {"edge/forward", "edge/silence", "internal/netlab"},
+	"github.com/google/nftables":               {"edge/forward", "edge/silence", "edge/vip", "internal/netlab"},
 	"github.com/spf13/cobra":                   {"cmd/rhumb"},
 	"github.com/coreos/go-systemd":             {"cmd/rhumb"},
 	"github.com/goccy/go-yaml":                 {"internal/config"},
 	"github.com/danielgtaylor/huma":            {"internal/api"},
 	"go.uber.org/zap":                          {"placement/store"},
 	"google.golang.org/grpc":                   {"health", "placement/store"},
-	"github.com/prometheus/client_golang/prom": {"authdns", "bgp", "health", "edge", "edge/forward", "placement/director", "placement/node", "placement/store", "internal/api", "cmd/rhumb"},
+	"github.com/prometheus/client_golang/prom": {"authdns", "bgp", "health", "edge", "edge/forward", "edge/vip", "placement/director", "placement/node", "placement/store", "internal/api", "cmd/rhumb"},
 }
 
 func TestLibraryDoors(t *testing.T) {

@@ -183,6 +183,7 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 			kctx, cancel := context.WithTimeout(ctx, s.ttl/3)
 			if err = s.store.kv.keep(kctx, lease); err == nil {
 				s.renew()
+				err = s.audit(kctx)
 			}
 			cancel()
 		case <-s.wake:
@@ -200,6 +201,42 @@ func (s *Session) hold(ctx context.Context, lease int64) error {
 		failing = err != nil
 		flush.Reset(s.next(err))
 	}
+}
+
+// audit has put again what is gone although nobody here took it away: another session
+// of this node wrote the key last, and ended. What another wrote stands while it lasts.
+func (s *Session) audit(ctx context.Context) error {
+	for keys := range slices.Chunk(s.resting(), 64) {
+		queries := make([]query, len(keys))
+		for i, key := range keys {
+			queries[i] = query{span: only(key), keysOnly: true}
+		}
+		found, _, err := s.store.read(ctx, queries...)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		for i, key := range keys {
+			if w := s.want[key]; len(found[i]) == 0 && w != nil && w.value != nil {
+				w.unsure, w.mod, w.urgent = true, 0, true
+			}
+		}
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// resting are the keys which are stored, and wait for nothing, in order.
+func (s *Session) resting() (keys []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, w := range s.want {
+		if w.stored != nil && !w.dirty() {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // retryTime is how soon a failed write is tried again.

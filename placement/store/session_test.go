@@ -175,6 +175,37 @@ func TestSessionTakenOver(t *testing.T) {
 	})
 }
 
+// The other way round: the old one writes last. What goes with it is put again.
+func TestSessionOutlivesItsTwin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		s := memoryStore(t, m)
+		old, oldEnd := context.WithCancel(t.Context())
+		young, youngEnd := context.WithCancel(t.Context())
+		done := make(chan error, 2)
+		sessions := [2]*Session{}
+		for i, ctx := range []context.Context{old, young} {
+			sessions[i] = s.Session("n1", 0)
+			sessions[i].SetVote(vote("ams1", "n1", placement.Up, 1))
+			go func() { done <- sessions[i].Run(ctx) }()
+			synctest.Wait()
+		}
+		sessions[0].SetVote(vote("ams1", "n1", placement.Down, 2))
+		time.Sleep(20 * time.Second)
+		if v := storedVote(t, m); v.State != placement.Down {
+			t.Errorf("stored beside the old session: %+v", v)
+		}
+		oldEnd()
+		<-done
+		time.Sleep(5 * time.Second)
+		if v := storedVote(t, m); v.State != placement.Up {
+			t.Errorf("stored after the old session's end: %+v", v)
+		}
+		youngEnd()
+		<-done
+	})
+}
+
 // tardy answers nobody for a while, and carries out later what it was asked to write
 // then: a request which a dead connection delivers when it is alive again.
 type tardy struct {
