@@ -127,7 +127,7 @@ func (a *Agent) run(ctx context.Context, s *session) {
 		refuse(s.conn)
 		return
 	}
-	if s.unquiet != nil && s.svc.Mode == ModeAct {
+	if s.hastened() {
 		// Older kernels refuse; there the end of an abandoned session comes later.
 		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
 	}

@@ -137,10 +137,12 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	// The socket hears nothing from the dump on. Where another site sends what
 	// arrives there, as before each pull, that is kept for whoever goes on: a
 	// client tells only once that its window is open again.
-	a.strays.Hold(s.key)
+	if a.revival.on() {
+		a.strays.Hold(s.key)
+	}
 	d, err := tcprepair.Dump(s.conn)
 	if err != nil {
-		a.strays.Release(s.key)
+		a.unhold(s)
 		s.release()
 		return err
 	}
@@ -163,10 +165,19 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 // may be lost, so the client is asked.
 func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
 	err := d.Abort()
-	a.strays.Release(s.key)
-	a.question(s.conn, d.State)
+	a.unhold(s)
+	if a.revival.on() {
+		a.question(s.conn, d.State)
+	}
 	s.release()
 	return err
+}
+
+// unhold gives what was kept of a session back to its own socket.
+func (a *Agent) unhold(s *session) {
+	if a.revival.on() {
+		a.strays.Release(s.key)
+	}
 }
 
 // offer ships the session and waits for Ready.

@@ -16,6 +16,7 @@ type metrics struct {
 	mismatch  prometheus.Counter
 	revivals  *prometheus.CounterVec // result
 	answers   *prometheus.CounterVec // result
+	questions *prometheus.CounterVec // result
 	tls       *tlsMetrics
 }
 
@@ -52,12 +53,14 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 			Help: "Attempts to go on with a session whose site or process died, by how they ended."}, []string{"result"}),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_probe_answers_total",
 			Help: "Segments of clients whose session is being revived, by what they told."}, []string{"result"}),
+		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_questions_total",
+			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
 	m.tls = newTLSMetrics(self)
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(m.tls.collectors(), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers) {
+	for _, c := range append(m.tls.collectors(), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -46,6 +46,7 @@ func (a *Agent) openRevival(g *errgroup.Group, ctx context.Context) []frame.Key 
 		a.log.Warn("sessions of lost sites are not revived here", "err", err)
 		return nil
 	}
+	a.revival.ready.Store(true)
 	q, flows, err := silence.Open(a.log)
 	if err != nil {
 		a.log.Warn("sessions end with this process", "err", err)
@@ -66,7 +67,7 @@ func (a *Agent) openRevival(g *errgroup.Group, ctx context.Context) []frame.Key 
 // their end is not held back.
 func (a *Agent) protect(s *session) {
 	s.changed = a.replica.changed
-	if s.cover != nil {
+	if _, off := a.quiet.(noQuiet); off || s.cover != nil {
 		return
 	}
 	s.unquiet = sync.OnceFunc(func() {
@@ -78,9 +79,13 @@ func (a *Agent) protect(s *session) {
 	})
 }
 
+// hastened reports whether the kernel repeats itself more often for a session, so
+// that its end is heard soon after somebody stops holding it back.
+func (s *session) hastened() bool { return s.unquiet != nil && s.svc.Mode == ModeAct }
+
 // hush silences the end of a session whose record is at its Backup.
 func (a *Agent) hush(s *session) {
-	if s.unquiet == nil || s.svc.Mode != ModeAct || s.closing.Load() {
+	if !s.hastened() || s.closing.Load() {
 		return
 	}
 	a.quiet.Add(flowOf(s.key))

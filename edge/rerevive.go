@@ -46,7 +46,7 @@ func (v *revival) watch(ctx context.Context, s *session, pause time.Duration, n 
 			return
 		case <-tick.C:
 		}
-		acked, waiting, err := tcprepair.Heard(s.conn)
+		_, acked, waiting, err := tcprepair.Heard(s.conn)
 		if err != nil {
 			return // it has ended
 		}

@@ -50,8 +50,10 @@ const (
 type revival struct {
 	a    *Agent
 	wire *tcprepair.Wire // nil: nothing can be probed, nothing is revived
-	fell chan struct{}   // down was replaced
-	down atomic.Pointer[[]string]
+	// ready tells that there is a wire. It is set once, by who opens it.
+	ready atomic.Bool
+	fell  chan struct{} // down was replaced
+	down  atomic.Pointer[[]string]
 
 	mu     sync.Mutex
 	rounds map[frame.Key]*round
@@ -79,6 +81,11 @@ func newRevival(a *Agent) *revival {
 	v.down.Store(&[]string{})
 	return v
 }
+
+// on reports whether the kernel lets us send segments of sessions: those of lost
+// sites can be revived, and clients of moved ones be asked. Where it does not,
+// sessions move and end as without all that.
+func (v *revival) on() bool { return v.ready.Load() }
 
 func (v *revival) close() error {
 	if v.wire == nil {
@@ -110,7 +117,7 @@ func (a *Agent) alive() []Peer {
 // worth keeping while its owner is silent.
 func (a *Agent) Shadowed(k frame.Key) bool {
 	svc := a.view.Load().vips[k.VIP]
-	return svc != nil && svc.Mode == ModeAct && a.replica.has(k)
+	return a.revival.on() && svc != nil && svc.Mode == ModeAct && a.replica.has(k)
 }
 
 // Heard is told of a packet of a claimed flow. It does not block and keeps

@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 		err = loadRole()
 	case "path":
 		err = pathRole()
+	case "tap":
+		err = tapRole()
 	case "origin":
 		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:
@@ -146,20 +148,22 @@ func (x agentArgs) config() (Config, error) {
 
 // report is an agent's answer to "state".
 type report struct {
-	Sessions int
-	States   map[string]int
-	Results  map[string]int
-	Errors   map[string]int
-	Moved    []time.Duration
-	Records  int
-	Drain    DrainState
-	Strays   map[string]float64 // by result, as package forward counts them
-	Revivals map[string]float64 // by result
-	Answers  map[string]float64 // of probes, by result
-	Refused  float64            // lower epochs
-	Backed   int                // sessions here with a Backup
-	Quiet    int                // sessions whose end the kernel holds back
-	Requests int64              // answered
+	Sessions  int
+	States    map[string]int
+	Results   map[string]int
+	Errors    map[string]int
+	Moved     []time.Duration
+	Records   int
+	Drain     DrainState
+	Strays    map[string]float64 // by result, as package forward counts them
+	Revivals  map[string]float64 // by result
+	Answers   map[string]float64 // of probes, by result
+	Questions map[string]float64 // to clients of moved sessions, by result
+	Refused   float64            // lower epochs
+	Held      float64            // packets kept for sessions on the move
+	Backed    int                // sessions here with a Backup
+	Quiet     int                // sessions whose end the kernel holds back
+	Requests  int64              // answered
 }
 
 func reportOf(a *Agent) report {
@@ -189,7 +193,7 @@ func reportOf(a *Agent) report {
 	return r
 }
 
-// counted reads a counter by its only label, or under "" if it has none.
+// counted reads a counter or gauge by its only label, or under "" if it has none.
 func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	out := map[string]float64{}
 	families, _ := reg.Gather()
@@ -202,7 +206,7 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 			if len(m.Label) > 0 {
 				label = m.Label[0].GetValue()
 			}
-			out[label] += m.Counter.GetValue()
+			out[label] += m.Counter.GetValue() + m.Gauge.GetValue()
 		}
 	}
 	return out
@@ -217,6 +221,8 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r := reportOf(a)
 			r.Strays = counted(reg, "rhumb_edge_strays_total")
 			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
+			r.Questions = counted(reg, "rhumb_edge_questions_total")
+			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			out.Encode(r)
@@ -275,6 +281,7 @@ type loadArgs struct {
 	Piece   int64         // 0: one GET; else a range of this size, on one connection, each Pace
 	Pace    time.Duration // with Piece 0: pause between reads
 	Buffer  int           // receive buffer, 0: the default
+	Read    int           // most bytes of a read, 0: 32 KiB
 	HashHex string
 	Gated   bool // after its first byte a client reads on only when told "go"
 	gate    chan struct{}
@@ -344,7 +351,7 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 			return 0, err
 		}
 	}
-	h, r := sha256.New(), bufio.NewReaderSize(c, 32<<10)
+	h, r := sha256.New(), bufio.NewReaderSize(c, or(x.Read, 32<<10))
 	piece := x.Piece
 	if piece == 0 {
 		piece = x.Size
@@ -386,7 +393,7 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 	if length != want {
 		return 0, fmt.Errorf("length %d, want %d", length, want)
 	}
-	buf, last, open := make([]byte, 32<<10), time.Now(), false
+	buf, last, open := make([]byte, or(x.Read, 32<<10)), time.Now(), false
 	for want > 0 {
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])

@@ -54,7 +54,7 @@ type session struct {
 	gate    gate
 	turn    atomic.Pointer[turn]
 	input   []byte       // received, not answered
-	frozen  *frozen      // it came, and only its client's word lets it go on; else nil
+	stuck   int          // bytes in flight when it came, if thaw shall wait for their ACK
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
 	cover   *cover       // TLS of our own record layer; nil without
 	protection
@@ -120,7 +120,7 @@ func (s *session) resting() State {
 // serve answers requests until the connection ends or is handed off. A
 // session that came from elsewhere begins in the middle of its turn.
 func (s *session) serve(ctx context.Context) error {
-	if err := s.frozen.thaw(ctx, s.conn); err != nil {
+	if err := thaw(ctx, s.conn, s.stuck); err != nil {
 		return err
 	}
 	for {

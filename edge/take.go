@@ -52,6 +52,8 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 	if err != nil {
 		return err
 	}
+	st, t := stateOf(o), s.turn.Load()
+	stuck := st.Stuck() && (st.InFlight() > 0 || t.off.Load() < t.wire.size())
 	a.strays.Hold(s.key)
 	if err := a.takeHeld(ctx, l, s, o, box, got); err != nil {
 		s.cover.wipe()
@@ -59,6 +61,9 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 		return err
 	}
 	a.strays.Release(s.key)
+	if a.revival.on() {
+		a.wg.Go(func() { a.confirm(ctx, s, st, stuck) }) // nothing of what was kept is to come any more
+	}
 	return nil
 }
 
@@ -85,12 +90,12 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	if s.unquiet == nil || s.svc.Mode != ModeAct {
+	if !s.hastened() {
 		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	}
 	ready.Type = frame.Active
-	if st.Stuck() && (st.InFlight() > 0 || t.off.Load() < t.wire.size()) {
-		s.frozen = &frozen{inFlight: st.InFlight(), ask: func() { a.question(s.conn, st) }}
+	if st.Stuck() && !a.revival.on() {
+		s.stuck = st.InFlight()
 	}
 	_ = l.send(ready) // over a dead link: the giver asks again, by another
 	a.run(ctx, s)

@@ -110,6 +110,10 @@ type Forwarder struct {
 	targets
 	ends atomic.Pointer[ends]
 
+	// passing is held while a packet that came by tunnel is on its way from its
+	// judgement to the kernel. It is taken before mu.
+	passing sync.Mutex
+
 	mu       sync.Mutex // guards the tables and the marked fields of peerState
 	owners   *owners    // of TCP
 	udp      *owners    // of QUIC
@@ -377,8 +381,12 @@ func (f *Forwarder) tick(ctx context.Context) error {
 }
 
 // Hold keeps the packets of a flow, until Release or 15 s have passed: its
-// session is being restored here.
+// session is being restored here, or is about to leave. When it returns, none
+// that was judged before is still on its way to the kernel: a socket that is
+// silenced next has had it.
 func (f *Forwarder) Hold(flow Flow) {
+	f.passing.Lock()
+	defer f.passing.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.owners.hold(f.now(), flow)

@@ -224,6 +224,8 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	if err != nil {
 		return err
 	}
+	r.passing.Lock()
+	defer r.passing.Unlock()
 	_, table, ours := r.treat(s.session)
 	r.mu.Lock()
 	held, to, claimed := false, table.wentTo(now, s.flow), false

@@ -145,25 +145,12 @@ func Unacked(c *net.TCPConn) (int, error) {
 	return int(n), err
 }
 
-// Answered tells of a restored connection whether its peer has spoken since.
-func Answered(c *net.TCPConn) (bool, error) {
-	var n uint32
-	err := control(c, func(s sock) error {
-		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return fmt.Errorf("get TCP_INFO: %w", err)
-		}
-		n = t.Segs_in
-		return nil
-	})
-	return n > 0, err
-}
-
-// Heard tells of a restored connection how many bytes its peer has acknowledged
-// since, and whether it waits for more. It does, too, while nothing is in flight
-// and a closed window keeps it from sending: the peer's word that the window is
-// open counts only with an acknowledgement of what was sent.
-func Heard(c *net.TCPConn) (acked uint64, waiting bool, err error) {
+// Heard tells of a restored connection how many segments of its peer have come
+// since and how many bytes those acknowledged, and whether it waits for more. It
+// does, too, while nothing is in flight and a closed window keeps it from sending:
+// the peer's word that the window is open counts only with an acknowledgement of
+// what was sent.
+func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
 	err = control(c, func(s sock) error {
 		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
 		if err != nil {
@@ -173,10 +160,10 @@ func Heard(c *net.TCPConn) (acked uint64, waiting bool, err error) {
 		if err != nil {
 			return fmt.Errorf("get TCP_INFO: %w", err)
 		}
-		acked, waiting = t.Bytes_acked, unacked > 0
+		segments, acked, waiting = uint64(t.Segs_in), t.Bytes_acked, unacked > 0
 		return nil
 	})
-	return acked, waiting, err
+	return segments, acked, waiting, err
 }
 
 // Hasten bounds what is left of a connection whose process dies: the kernel then
