@@ -85,6 +85,17 @@ func (f forest) find(name string, qtype uint16) *served {
 	}
 }
 
+// owns returns what tells whether a name at or below a zone's apex belongs to it, and
+// not to a deeper one.
+func (f forest) owns(z *served) func(name string) bool {
+	for name := range f {
+		if name != z.name && dns.IsSubDomain(z.name, name) {
+			return func(name string) bool { return f.find(name, dns.TypeNone) == z }
+		}
+	}
+	return func(string) bool { return true }
+}
+
 // loaded is a zone as it was handed in, with the last version that was right.
 type loaded struct {
 	meta    placement.Zone
@@ -135,6 +146,8 @@ type compiler struct {
 	snap  *placement.Snapshot
 	state *state
 	marks map[string][]zone.Mark // by zone, on every level which serves it
+
+	scratch scratch
 }
 
 // owner returns the zone which a name belongs to, or nil.

@@ -74,7 +74,7 @@ type turn struct {
 
 // maxQuick bounds the names whose replies are made ahead. Beyond it a new zone
 // would take seconds to come into force.
-const maxQuick = 100_000
+const maxQuick = 2_000_000
 
 // quicken makes the fast path of a state, taking over from the one before what
 // has not changed.

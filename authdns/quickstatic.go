@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 
@@ -29,46 +30,75 @@ func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
 			continue
 		}
 		left -= z.zone.Owners
-		c.quickZone(&b, f, z, l, uint16(i))
+		(&quickZone{compiler: c, b: &b, z: z, level: l, tag: uint16(i), own: f.owns(z), spelt: spelled{below: z.name}}).add()
 	}
 	return b.Index()
 }
 
-// quickZone adds the static replies of a zone.
-func (c *compiler) quickZone(b *wire.Builder, f forest, z *served, l placement.Level, tag uint16) {
-	own := func(name string) bool { return f.find(name, dns.TypeNone) == z } // not of a deeper zone
-	soa := z.zone.SOA()
-	spelt := spelled{below: z.name}
-	spelt.add(soa.Ns, soa.Mbox)
-	denial := c.quickDenial(z, spelt.below1())
-	z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
-		if !own(owner) {
-			return
+// quickZone is a zone on its way into an Index.
+type quickZone struct {
+	*compiler
+	b     *wire.Builder
+	z     *served
+	level placement.Level
+	tag   uint16
+	own   func(name string) bool
+	spelt spelled
+	// denial is what is said of names that do not exist, and absent, by the length of
+	// the name in a message, of types that a name has not: they are the same for all
+	// names which share no more with those of the SOA than the zone's own.
+	denial []byte
+	absent map[int][]byte
+	// redirects tells whether a name of the zone has a DNAME.
+	redirects bool
+}
+
+// add adds the static replies of the zone.
+func (q *quickZone) add() {
+	soa := q.z.zone.SOA()
+	q.spelt.add(soa.Ns, soa.Mbox)
+	q.denial = q.quickDenial(q.z, q.spelt.below1())
+	q.absent = make(map[int][]byte)
+	q.b.Grow(4 * q.z.zone.Owners) // what is below a name, and three types
+	q.z.zone.Visit(func(_ string, _ []uint16, shape zone.Shape) { q.redirects = q.redirects || shape == zone.Redirect })
+	q.z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
+		if q.own(owner) {
+			q.name(owner, types, shape)
 		}
-		b.AddSuffix(wireName(owner), tag)
-		switch {
-		case shape == zone.Cut:
-			targets := spelled{below: owner}
-			for _, rr := range z.zone.RRset(owner, dns.TypeNS) {
-				targets.add(rr.(*dns.NS).Ns)
-			}
-			b.Reply(c.quickReferral(z, owner, targets.below1(), false))
-			if z.sign != nil {
-				b.Reply(c.quickReferral(z, owner, targets.below1(), true))
-			}
-			targets.leave(b, tag, own)
-			return
-		case shape == zone.Plain && !spelt.takes(owner) && z.denies(owner):
-			b.Reply(denial)
-		default:
-			b.Reply(nil)
-		}
-		if z.sign != nil && shape != zone.Cut {
-			b.Reply(nil) // the signed one is of each name
-		}
-		c.state.quickTypes(b, z, owner, types, l, tag)
 	})
-	spelt.leave(b, tag, own)
+	q.spelt.leave(q.b, q.tag, q.own)
+}
+
+// name adds those of one name, and of what is below it.
+func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
+	q.b.AddSuffix(q.scratch.wireName(owner), q.tag)
+	if shape == zone.Cut {
+		q.cut(owner)
+		return
+	}
+	plain := shape == zone.Plain && !q.spelt.takes(owner)
+	if plain && (!q.redirects || q.z.denies(owner)) {
+		q.b.Reply(q.denial)
+	} else {
+		q.b.Reply(nil)
+	}
+	if q.z.sign != nil {
+		q.b.Reply(nil) // the signed one is of each name
+	}
+	q.types(owner, types, plain)
+}
+
+// cut adds the referrals of a delegation.
+func (q *quickZone) cut(owner string) {
+	targets := spelled{below: owner}
+	for _, rr := range q.z.zone.RRset(owner, dns.TypeNS) {
+		targets.add(rr.(*dns.NS).Ns)
+	}
+	q.b.Reply(q.quickReferral(q.z, owner, targets.below1(), false))
+	if q.z.sign != nil {
+		q.b.Reply(q.quickReferral(q.z, owner, targets.below1(), true))
+	}
+	targets.leave(q.b, q.tag, q.own)
 }
 
 // denies tells whether names below one do not exist: a DNAME above it would
@@ -106,7 +136,9 @@ func (s *spelled) takes(name string) bool {
 	if slices.Contains(s.tops, name) {
 		s.taken = append(s.taken, name)
 	}
-	return slices.ContainsFunc(s.tops, func(top string) bool { return dns.IsSubDomain(top, name) })
+	return slices.ContainsFunc(s.tops, func(top string) bool {
+		return strings.HasSuffix(name, top) && dns.IsSubDomain(top, name) // the first is cheap
+	})
 }
 
 // leave adds entries without a reply for the tops that have none, as far as they
@@ -138,24 +170,45 @@ func join(label, name string) string {
 	return label + "." + name
 }
 
-// quickTypes adds the replies of one name.
-func (s *state) quickTypes(b *wire.Builder, z *served, owner string, types []uint16, l placement.Level, tag uint16) {
-	_, chosen := z.zone.Mark(owner).(*steered)
+// types adds the replies of one name. A plain one shares with others what is said of
+// types that it has not.
+func (q *quickZone) types(owner string, types []uint16, plain bool) {
+	mark := q.z.zone.Mark(owner)
+	_, chosen := mark.(*steered)
+	shares := plain && !q.z.blind && mark == nil && !slices.Contains(types, dns.TypeCNAME)
 	for _, t := range askedTypes(types) {
-		if z.refer != nil && t == dns.TypeNS && owner == z.name {
+		if q.z.refer != nil && t == dns.TypeNS && owner == q.z.name {
 			continue // per resolver
 		}
 		if chosen && (t == dns.TypeA || t == dns.TypeAAAA) {
 			continue // per client
 		}
-		if msg := s.quickReply(owner, t, l, false); msg != nil {
-			b.Add(wireName(owner), t, tag)
-			b.Reply(msg)
-			if z.sign != nil {
-				b.Reply(s.quickReply(owner, t, l, true))
-			}
+		var msg []byte
+		if shares && !slices.Contains(types, t) {
+			msg = q.lacks(owner, t)
+		} else {
+			msg = q.quickReply(owner, t, q.level, false)
+		}
+		if msg == nil {
+			continue
+		}
+		q.b.Add(q.scratch.wireName(owner), t, q.tag)
+		q.b.Reply(msg)
+		if q.z.sign != nil {
+			q.b.Reply(q.quickReply(owner, t, q.level, true))
 		}
 	}
+}
+
+// lacks is what is said of a type that a name has not.
+func (q *quickZone) lacks(owner string, t uint16) []byte {
+	length := len(q.scratch.wireName(owner))
+	msg, ok := q.absent[length]
+	if !ok {
+		msg = slices.Clone(q.quickReply(owner, t, q.level, false))
+		q.absent[length] = msg
+	}
+	return msg
 }
 
 // quickDenial is what a zone says of names that do not exist, for one of them.
@@ -184,14 +237,14 @@ func askedTypes(types []uint16) []uint16 {
 }
 
 // quickReply is the slow path's reply where it is the same for everybody, else nil.
-func (s *state) quickReply(name string, qtype uint16, l placement.Level, signed bool) []byte {
-	in := make([]byte, headerLen, headerLen+260)
-	in[5] = 1
-	in = append(in, wireName(name)...)
+// It is good until the next one is made.
+func (c *compiler) quickReply(name string, qtype uint16, l placement.Level, signed bool) []byte {
+	in := append(c.scratch.in[:headerLen], c.scratch.wireName(name)...)
 	in = append(in, byte(qtype>>8), byte(qtype), 0, dns.ClassINET)
-	out := make([]byte, maxTCP)
+	in[5] = 1
+	out := c.scratch.out[:]
 	nobody := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-	n, o := s.bare(in, out, asker{addr: nobody, level: l, tcp: true}, signed, false)
+	n, o := c.state.bare(in, out, asker{addr: nobody, level: l, tcp: true}, signed, false)
 	authoritative := n > headerLen && out[2]&0x04 != 0
 	if o.decision != nil || o.rcode != dns.RcodeSuccess || !authoritative || n > wire.MaxUDP {
 		return nil
@@ -199,12 +252,24 @@ func (s *state) quickReply(name string, qtype uint16, l placement.Level, signed 
 	return out[:n]
 }
 
-// wireName is a canonical name in the form it has in a message.
-func wireName(name string) []byte {
-	b := make([]byte, 255)
-	n, err := dns.PackDomainName(name, b, 0, nil, false)
+// scratch is room for one query and its reply: a zone of a million names makes
+// millions, and garbage of that kind would cost more than the replies.
+type scratch struct {
+	name [255]byte
+	in   [headerLen + 255 + 4]byte
+	out  [maxTCP]byte
+}
+
+// wireName is a canonical name in the form it has in a message, until the next one.
+func (s *scratch) wireName(name string) []byte { return packName(s.name[:], name) }
+
+// wireName is the same for good.
+func wireName(name string) []byte { return packName(make([]byte, 255), name) }
+
+func packName(to []byte, name string) []byte {
+	n, err := dns.PackDomainName(name, to, 0, nil, false)
 	if err != nil {
 		return nil // no name of a zone
 	}
-	return b[:n]
+	return to[:n]
 }

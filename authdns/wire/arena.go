@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 )
 
 // Body is a packed answer: everything between question and OPT record. It is a
@@ -77,12 +78,13 @@ func (x *Index) find(name []byte, typ uint16, hash uint64) *Entry {
 			return nil
 		}
 		e := &x.entries[s-1]
-		if e.hash == hash && e.typ == typ && int(e.nameLen) == len(name) &&
-			bytes.Equal(x.arena[e.name:e.name+uint32(e.nameLen)], name) {
+		if e.hash == hash && e.typ == typ && bytes.Equal(x.nameOf(e), name) {
 			return e
 		}
 	}
 }
+
+func (x *Index) nameOf(e *Entry) []byte { return x.arena[e.name : e.name+uint32(e.nameLen)] }
 
 // Body returns a body by its number, or nil for one that was left out: the
 // caller's slow path answers then.
@@ -99,31 +101,40 @@ const none = 1<<32 - 1
 
 // Builder makes an Index. The zero value is ready; it is for one goroutine.
 type Builder struct {
-	x     Index
-	names map[string]uint32
-	same  map[string]Body // bodies by content
+	x    Index
+	same map[string]Body // bodies by content
+	key  []byte          // room for one
+}
+
+// Grow makes room for so many entries more, of a body each.
+func (b *Builder) Grow(entries int) {
+	b.x.entries = slices.Grow(b.x.entries, entries)
+	b.x.bodies = slices.Grow(b.x.bodies, entries)
 }
 
 // Add begins the entry of a name, in wire format and lower case, and a type.
 // Bodies added from now on belong to it. A name and type must be added once only.
 // The entry's place is for AddSame.
 func (b *Builder) Add(name []byte, typ, tag uint16) (entry int) {
-	if b.names == nil {
-		b.names, b.same = make(map[string]uint32), make(map[string]Body)
-	}
-	at, ok := b.names[string(name)]
-	if !ok {
-		at = uint32(len(b.x.arena))
-		b.x.arena = append(b.x.arena, name...)
-		b.names[string(name)] = at
-	}
 	var padded [maxName + 8]byte
 	copy(padded[:], name)
 	b.x.entries = append(b.x.entries, Entry{
-		hash: hash(padded[:], len(name), typ), name: at, nameLen: uint8(len(name)), typ: typ, Tag: tag,
+		hash: hash(padded[:], len(name), typ), name: b.name(name), nameLen: uint8(len(name)), typ: typ, Tag: tag,
 		First: uint32(len(b.x.bodies)),
 	})
 	return len(b.x.entries) - 1
+}
+
+// name keeps a name, once for entries of it that follow one another.
+func (b *Builder) name(name []byte) (at uint32) {
+	if n := len(b.x.entries); n > 0 {
+		if last := &b.x.entries[n-1]; bytes.Equal(b.x.nameOf(last), name) {
+			return last.name
+		}
+	}
+	at = uint32(len(b.x.arena))
+	b.x.arena = append(b.x.arena, name...)
+	return at
 }
 
 // AddSame makes an entry with the bodies of another one, which must hold the same
@@ -157,11 +168,11 @@ func (b *Builder) body(msg []byte, suffix bool) Body {
 		question += 1 + int(msg[question])
 	}
 	question += 5
-	key := string(msg[2:headerLen]) + string(msg[question:])
+	b.key = append(append(b.key[:0], msg[2:headerLen]...), msg[question:]...)
 	if suffix {
-		key += string([]byte{byte(question)}) // pointers count from the start of the message
+		b.key = append(b.key, byte(question)) // pointers count from the start of the message
 	}
-	if body, ok := b.same[key]; ok {
+	if body, ok := b.same[string(b.key)]; ok {
 		return body
 	}
 	body := Body{off: uint32(len(b.x.arena)), len: uint16(len(msg) - question), question: uint16(question - headerLen),
@@ -178,7 +189,10 @@ func (b *Builder) body(msg []byte, suffix bool) Body {
 		b.x.fixes = append(b.x.fixes, fixes...)
 	}
 	b.x.arena = append(b.x.arena, msg[question:]...)
-	b.same[key] = body
+	if b.same == nil {
+		b.same = make(map[string]Body)
+	}
+	b.same[string(b.key)] = body
 	return body
 }
 

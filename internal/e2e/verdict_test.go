@@ -25,20 +25,16 @@ const (
 // TestE2EVerdicts: what is known inside a site, and who may take whom out. A trouble
 // of clients or of an observer removes nobody; a server that is dead meanwhile goes.
 func TestE2EVerdicts(t *testing.T) {
-	l := startLab(t)
-	l.owners()
-	l.hurry()
-	l.awaitSettled()
-	before := testSameEverywhere(t, l)
-	w := l.watchWithin(answerWithin)
-	w.awaitAnswers(t)
-	t.Run("dns", func(t *testing.T) { testUnitDies(t, l, "nyc1", "dns", "authdns", "nyc1/dns") })
-	t.Run("edge", func(t *testing.T) { testUnitDies(t, l, "tyo1", "edge", "edge", "tyo1/vod") })
-	l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
-	for i := range trials() {
-		t.Run("clients cut", func(t *testing.T) { testClientsCut(t, l, w) })
-		site := sites()[i%len(sites())]
-		t.Run("observer "+site+" cut", func(t *testing.T) { testObserverCut(t, l, w, site, cutFor(i), before) })
+	for first := 0; first < trials(); first += len(sites()) {
+		t.Run(fmt.Sprintf("from trial %d", first), func(t *testing.T) {
+			v := startVerdicts(t)
+			if first == 0 {
+				v.unitsDie(t)
+			}
+			for i := first; i < min(first+len(sites()), trials()); i++ {
+				v.trial(t, i)
+			}
+		})
 	}
 }
 
@@ -48,6 +44,40 @@ func trials() int {
 		return 100
 	}
 	return 1
+}
+
+// verdicts is a lab in which it is told who votes for what.
+type verdicts struct {
+	*lab
+	before map[netip.Prefix]string
+	w      *watchers
+}
+
+// startVerdicts starts one. It is good for a trial with each site: routes that fall
+// again and again come back later each time, by the ladder's rule, and nothing here
+// is about that.
+func startVerdicts(t *testing.T) *verdicts {
+	l := startLab(t)
+	l.owners()
+	l.hurry()
+	l.awaitSettled()
+	v := &verdicts{lab: l, before: testSameEverywhere(t, l), w: l.watchWithin(answerWithin)}
+	v.w.awaitAnswers(t)
+	return v
+}
+
+// unitsDie stops and kills processes of sites.
+func (v *verdicts) unitsDie(t *testing.T) {
+	t.Run("dns", func(t *testing.T) { testUnitDies(t, v.lab, "nyc1", "dns", "authdns", "nyc1/dns") })
+	t.Run("edge", func(t *testing.T) { testUnitDies(t, v.lab, "tyo1", "edge", "edge", "tyo1/vod") })
+	v.await(healWithin, "all is as before", func() error { return v.asBefore(v.before) })
+}
+
+// trial plays the faults of clients and of an observer, once each.
+func (v *verdicts) trial(t *testing.T, i int) {
+	t.Run("clients cut", func(t *testing.T) { testClientsCut(t, v.lab, v.w) })
+	site := sites()[i%len(sites())]
+	t.Run("observer "+site+" cut", func(t *testing.T) { testObserverCut(t, v.lab, v.w, site, cutFor(i), v.before) })
 }
 
 // cutFor spreads the lengths of the cuts over 2 to 20 s.
