@@ -49,6 +49,10 @@ func (v *visit) step(name string, res zone.Result) string {
 		v.referral(res)
 	case v.marked(name, res):
 	case qtype == dns.TypeANY && res.Kind != zone.NXDomain && res.Kind != zone.DNAME:
+		if presigned(v.zone.zone) {
+			v.anySigned(name)
+			break
+		}
 		v.minimalAny(name)
 	case res.Kind == zone.Answer:
 		v.static(name, res)
@@ -86,8 +90,11 @@ func (v *visit) marked(name string, res zone.Result) bool {
 // static answers from the file. The addresses of apex name servers go along
 // where there is room: a resolver which primes needs them (RFC 8109 section 4.1).
 func (v *visit) static(name string, res zone.Result) {
-	r := v.reply
-	r.answer = append(r.answer, r.records(name, res.RRs, noTTL)...)
+	r, rrs := v.reply, res.RRs
+	if r.q.qtype == dns.TypeRRSIG {
+		rrs = oneType(rrs)
+	}
+	r.answer = append(r.answer, r.records(name, rrs, noTTL)...)
 	if r.q.qtype == dns.TypeNS {
 		required, optional := v.zone.glue(r, v.zone.name, res.RRs)
 		r.extra = append(required, optional...)

@@ -64,7 +64,7 @@ func BenchmarkCompile(b *testing.B) {
 }
 
 // BenchmarkLoad tells how long a large zone takes from its text to the replies made
-// ahead: a second for 100,000 names means ten for a million.
+// ahead. A million names take more than ten times as long: the collector's part grows.
 func BenchmarkLoad(b *testing.B) {
 	const names = 100_000
 	text := []byte("@ 3600 SOA ns hostmaster 1 7200 900 1209600 60\n@ NS ns\nns A 192.0.2.1\n")

@@ -193,6 +193,8 @@ func (c *compiler) mark(name string, st *steered) {
 		return
 	}
 	switch r := l.zone.Lookup(name, dns.TypeCNAME); {
+	case presigned(l.zone):
+		c.foreign(l, "steered name "+name)
 	case r.Kind == zone.Answer && !r.Wildcard:
 		c.state.faults[l.meta.Name] = fmt.Sprintf("steered name %s is a CNAME in the file", name)
 	case r.Kind == zone.Delegation || r.Kind == zone.DNAME:
@@ -262,10 +264,17 @@ func (c *compiler) delegate() map[string]*delegation {
 		if l.meta.NameServers == "" {
 			continue
 		}
+		own := presigned(l.zone)
+		if own {
+			c.foreign(l, "the choice of its name servers")
+		}
 		d := &delegation{zone: name, service: l.meta.NameServers, pick: placement.DefaultPick, ttl: seconds(placement.DefaultReferralTTL), hosts: make(map[string]*host)}
 		out[name] = d
 		c.hosts(d)
 		for _, h := range d.global {
+			if own {
+				break // the zone's own names stand for themselves
+			}
 			c.marks[name] = append(c.marks[name], zone.Mark{Name: h.name, Value: h})
 		}
 	}
@@ -311,7 +320,7 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 			continue
 		}
 		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != "", sign: l.sign}
-		if level == placement.LowLevel {
+		if level == placement.LowLevel && !presigned(l.zone) {
 			s.refer = refer[name]
 		}
 		f[name] = s
@@ -321,6 +330,9 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		for _, name := range slices.Sorted(maps.Keys(refer)) {
 			if around := f.find(name, dns.TypeNone); around != nil {
 				cuts[around.name] = append(cuts[around.name], zone.Mark{Name: name, Cut: true, Value: refer[name]})
+				if presigned(around.zone) && len(around.zone.RRset(name, dns.TypeNS)) == 0 {
+					c.foreign(c.zones[around.name], "the delegation of "+name+", which it does not have,")
+				}
 			}
 		}
 	}

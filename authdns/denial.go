@@ -16,13 +16,7 @@ import (
 // denial is the proof that goes with a reply which denies, of the name at the end of its
 // aliases: NXNAME where that does not exist (RFC 9824 section 3.1), else its types.
 func (s *sealer) denial(r *reply) []dns.RR {
-	name := r.q.canon
-	for _, rr := range r.answer {
-		if c, ok := rr.(*dns.CNAME); ok {
-			name = zone.Canonical(c.Target)
-		}
-	}
-	ttl := r.authority[0].Header().Ttl
+	name, ttl := r.last(), r.authority[0].Header().Ttl
 	if r.rcode == dns.RcodeNameError {
 		s.absent = true
 		return []dns.RR{dnssec.Denial(name, []uint16{dns.TypeNXNAME}, ttl)}

@@ -25,6 +25,10 @@
 //     wants it (package dnssec).
 //   - Shield: cookies, the limit on replies per network, the quarantine for kinds
 //     of query that do harm, and the black box in which one outlives the process.
+//   - Gate: where queries wait whose replies have to be made, until all others of a
+//     batch have theirs. When there is more to make than the purse of signatures or the
+//     time pays for, those of the best class get it: a good cookie, a known network,
+//     others, others below an attacked name.
 //   - Ledger: what a worker counts on the fast path; it is emptied into the
 //     metrics whenever those are read, and when the state changes.
 //
@@ -33,6 +37,7 @@
 //	SetZones, Apply ── compile ──▶ state (one atomic pointer)
 //	                 ├─ quicken ──▶ finished replies (package wire)
 //	datagrams → quarantine → wire.Query → cookie → index → Choose, if steered → patch → limit → datagrams
+//	not at hand → gate: class, purse → made as above and kept, or truncated, or dropped
 //	anything else → parse → class, type → zone of the level → look-up → steer or refer → secure → pack
 //	an hour later ── turn ──▶ sign what is due ── compile
 //

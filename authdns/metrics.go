@@ -48,11 +48,16 @@ type guards struct {
 	limited [limitDrop + 1]prometheus.Counter // by verdict
 	// quarantined counts what was refused for the harm that its like has done.
 	quarantined prometheus.Counter
+	// overload counts queries by class and fate while there is one; strained tells so.
+	overload *prometheus.CounterVec
+	strained prometheus.Gauge
 }
 
 func newGuards(counter func(name, help string, labels ...string) *prometheus.CounterVec) guards {
 	limited := counter("rhumb_dns_limited_total", "Replies beyond the rate limit, by what became of them.", "action")
 	return guards{
+		overload:    counter("rhumb_dns_overload_queries_total", "Queries during an overload, by who asked and what became of them.", "class", "action"),
+		strained:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_dns_overload", Help: "1 while queries are turned away, or would be, as more is asked for than can be answered."}),
 		quarantined: counter("rhumb_dns_quarantined_total", "Queries refused because their like panicked or ended the process.").WithLabelValues(),
 		cookies:     counter("rhumb_dns_cookies_total", "Queries by what their cookie was worth.", "cookie"),
 		limited:     [...]prometheus.Counter{limitSlip: limited.WithLabelValues("slip"), limitDrop: limited.WithLabelValues("drop")},
@@ -62,7 +67,9 @@ func newGuards(counter func(name, help string, labels ...string) *prometheus.Cou
 // zoneMetrics tell about each zone as it is served.
 type zoneMetrics struct {
 	serial, records, loaded *prometheus.GaugeVec
-	failures                *prometheus.CounterVec
+	// ends is when the owner's signatures do; signs tells the same of our own.
+	ends     *prometheus.GaugeVec
+	failures *prometheus.CounterVec
 }
 
 // newMetrics makes the series and registers them; a nil Registerer keeps them
@@ -94,10 +101,11 @@ func newMetrics(reg prometheus.Registerer, fresh func(), all ...prometheus.Colle
 			serial:   gauge("rhumb_zone_serial", "Serial of the zone as served."),
 			records:  gauge("rhumb_zone_records", "Records of the zone as served."),
 			loaded:   gauge("rhumb_zone_last_load_timestamp_seconds", "When the version in force was loaded."),
+			ends:     gauge("rhumb_zone_signature_expiry_timestamp_seconds", "When the first RRset of a zone signed by its owner is left without a valid signature."),
 			failures: counter("rhumb_zone_load_failures_total", "Versions refused; the previous one stayed.", "zone"),
 		},
 	}
-	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics), fresh
+	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics, m.strained), fresh
 	if reg == nil {
 		return m, nil
 	}
@@ -162,7 +170,7 @@ func (m *metrics) zoneFailed(name string) { m.zones.failures.WithLabelValues(nam
 // setZones renews the gauges; zones that are gone leave no series behind.
 func (m *metrics) setZones(zones map[string]*loaded) {
 	z := &m.zones
-	for _, g := range []*prometheus.GaugeVec{z.serial, z.records, z.loaded} {
+	for _, g := range []*prometheus.GaugeVec{z.serial, z.records, z.loaded, z.ends} {
 		g.Reset()
 	}
 	for name, l := range zones {
@@ -172,19 +180,23 @@ func (m *metrics) setZones(zones map[string]*loaded) {
 		z.serial.WithLabelValues(name).Set(float64(l.zone.Serial()))
 		z.records.WithLabelValues(name).Set(float64(l.zone.Records))
 		z.loaded.WithLabelValues(name).Set(float64(l.at.Unix()))
+		if l.sign == nil && presigned(l.zone) {
+			z.ends.WithLabelValues(name).Set(float64(l.zone.Signed.Expires.Unix()))
+		}
 	}
 }
 
 // Status returns what this role reports of itself.
 func (s *Server) Status() placement.DNSStatus {
-	qps, answers := s.tallies.status(s.now())
+	now := s.now()
+	qps, answers := s.tallies.status(now)
 	out := placement.DNSStatus{QPS: qps, Answers: answers}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	faults := s.current.Load().faults
 	for _, name := range sortedKeys(s.zones) {
 		l := s.zones[name]
-		z := placement.ZoneStatus{Name: name, Level: l.meta.Level, Error: l.fault}
+		z := placement.ZoneStatus{Name: name, Level: l.meta.Level, Error: l.fault, Warning: l.ending(now)}
 		if z.Error == "" {
 			z.Error = faults[name]
 		}

@@ -20,6 +20,8 @@ type asker struct {
 	// pressed is set where there is more to do than can be done: whoever speaks
 	// cookies has to show a good one first (RFC 7873 section 5.2.3).
 	pressed bool
+	// funds pay for signatures of names that do not exist; nil: the Server's own do.
+	funds *supply
 }
 
 // outcome tells the Server what to count.
@@ -32,6 +34,7 @@ type outcome struct {
 	ecs       ecsUse
 	cookie    cookieUse
 	wildcard  bool // the name asked for is one of very many
+	absent    bool // it does not exist, and a proof says so
 	decision  *decision
 	// personal is set where the reply depends on the resolver's address.
 	personal bool

@@ -20,7 +20,8 @@ import (
 type quick struct {
 	options wire.Options
 	zones   []string // by the number that counts go by
-	signed  []bool   // of the zones
+	signed  []bool   // of the zones: replies differ for those who validate
+	compact []bool   // of the zones: they deny as RFC 9824 has it
 	// services hold what steered names need beside their bodies.
 	services []quickService
 	// cuts are those of the top level, and the apexes of the low one.
@@ -76,6 +77,11 @@ type turn struct {
 // would take seconds to come into force.
 const maxQuick = 2_000_000
 
+// unlisted is how many bodies the entry of such a zone has, none of which is there: no
+// other entry of the static index has as many, so that nobody takes its names, which
+// the index does not hold, for ones that do not exist.
+const unlisted = 3
+
 // quicken makes the fast path of a state, taking over from the one before what
 // has not changed.
 func (c *compiler) quicken(before *state) {
@@ -86,7 +92,8 @@ func (c *compiler) quicken(before *state) {
 	}
 	q.zones = slices.Sorted(maps.Keys(c.zones))
 	for _, name := range q.zones {
-		q.signed = append(q.signed, c.zones[name].sign != nil)
+		q.signed = append(q.signed, c.zones[name].signed())
+		q.compact = append(q.compact, c.zones[name].sign != nil)
 	}
 	for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
 		lv := q.level(l)

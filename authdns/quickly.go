@@ -21,6 +21,7 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 		}
 	}()
 	q := &w.query
+	w.guard.use, w.guard.parsed = cookieNone, false
 	if !q.Parse(in) {
 		return 0
 	}
@@ -38,7 +39,7 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 	if !w.guard.admit(q.EDNS.Cookie, src.Addr()) {
 		return 0
 	}
-	w.in, w.guard.many = in, false
+	q.in, w.guard.many, w.guard.absent = in, false, false
 	if n = w.ready(st, &sub, ecs, out, src.Addr()); n == 0 && q.EDNS.DO {
 		n = w.kept(st, ecs, out, src.Addr())
 	}
@@ -48,13 +49,13 @@ func (w *worker) quickly(st *state, in, out []byte, src netip.AddrPort) (n int) 
 // ready writes what was made ahead for the query read last.
 func (w *worker) ready(st *state, sub *subnet, ecs int, out []byte, resolver netip.Addr) int {
 	q, level := &w.query, st.quickLevel(w.level)
-	if e := level.steered.Find(q); e != nil {
+	if e := level.steered.Find(&q.Query); e != nil {
 		return w.choose(st, e, sub, ecs, out, resolver)
 	}
-	if e := level.static.Find(q); e != nil {
+	if e := level.static.Find(&q.Query); e != nil {
 		return w.write(level.static, level.static.Body(w.pick(e)), out, int(e.Tag), ecs, resolver, 0)
 	}
-	if e := level.chosen.Find(q); e != nil {
+	if e := level.chosen.Find(&q.Query); e != nil {
 		return w.set(st, level.chosen, e, ecs, out, resolver)
 	}
 	return w.enclosed(st, level, ecs, out, resolver)
@@ -63,11 +64,13 @@ func (w *worker) ready(st *state, sub *subnet, ecs int, out []byte, resolver net
 // admit judges the cookie of a query; false leaves the query to the slow path,
 // which says what is wrong with it, or wants a better one.
 func (g *guard) admit(cookie []byte, client netip.Addr) bool {
+	g.parsed = true
 	if cookie == nil {
 		g.use = cookieNone
 		return true
 	}
 	if !wellFormed(cookie) {
+		g.parsed = false
 		return false
 	}
 	g.use = g.jar.judge(&g.cookie, cookie, client, g.unix)
@@ -83,10 +86,10 @@ func (w *worker) enclosed(st *state, level *quickLevel, ecs int, out []byte, res
 	}
 	name := q.Name()
 	for without := 0; without < len(name); without += 1 + int(name[without]) {
-		if e := level.chosen.Suffix(q, without); e != nil {
+		if e := level.chosen.Suffix(&q.Query, without); e != nil {
 			return w.set(st, level.chosen, e, ecs, out, resolver)
 		}
-		if e := level.static.Suffix(q, without); e != nil {
+		if e := level.static.Suffix(&q.Query, without); e != nil {
 			b := level.static.Body(w.pick(e))
 			if b == nil || without == 0 && b.Rcode() == dns.RcodeNameError {
 				return 0 // the name exists, and has not the type
@@ -125,13 +128,14 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 	l := w.ledger.Load()
 	options := l.state.quick.options
 	options.Scope = scope
-	options.Compact = w.query.EDNS.DO && l.state.quick.signed[zone]
+	options.Compact = w.query.EDNS.DO && l.state.quick.compact[zone]
 	if w.guard.use != cookieNone {
 		options.Cookie = w.guard.cookie[:]
 	}
-	n := x.Reply(out, &w.query, b, &options)
+	n := x.Reply(out, &w.query.Query, b, &options)
 	if n > 0 {
 		w.guard.zone = zone
+		w.guard.absent = w.guard.absent || b.Rcode() == dns.RcodeNameError
 		l.cookies[w.guard.use].Add(1)
 		l.countCommon(zone, w.query.Type, ecs, from, b.Rcode())
 	}

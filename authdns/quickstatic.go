@@ -26,7 +26,9 @@ func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
 		}
 		if z.zone == nil || z.zone.Owners > left || i > math.MaxUint16 {
 			b.AddSuffix(wireName(name), 0) // for the slow path, whatever the zone around it says
-			b.Reply(nil)
+			for range unlisted {
+				b.Reply(nil)
+			}
 			continue
 		}
 		left -= z.zone.Owners
@@ -82,7 +84,7 @@ func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
 	} else {
 		q.b.Reply(nil)
 	}
-	if q.z.sign != nil {
+	if q.z.validated() {
 		q.b.Reply(nil) // the signed one is of each name
 	}
 	q.types(owner, types, plain)
@@ -95,7 +97,7 @@ func (q *quickZone) cut(owner string) {
 		targets.add(rr.(*dns.NS).Ns)
 	}
 	q.b.Reply(q.quickReferral(q.z, owner, targets.below1(), false))
-	if q.z.sign != nil {
+	if q.z.validated() {
 		q.b.Reply(q.quickReferral(q.z, owner, targets.below1(), true))
 	}
 	targets.leave(q.b, q.tag, q.own)
@@ -194,7 +196,7 @@ func (q *quickZone) types(owner string, types []uint16, plain bool) {
 		}
 		q.b.Add(q.scratch.wireName(owner), t, q.tag)
 		q.b.Reply(msg)
-		if q.z.sign != nil {
+		if q.z.validated() {
 			q.b.Reply(q.quickReply(owner, t, q.level, true))
 		}
 	}

@@ -142,7 +142,7 @@ func (c *compiler) quickSets(q *quick, b *wire.Builder, d *delegation, z *served
 			at = uint32(len(made))
 			made[key] = at
 			b.Reply(c.quickSet(z, d, asked, hosts, ttl, false, write))
-			if z.sign != nil {
+			if z.validated() {
 				signed = append(signed, c.quickSet(z, d, asked, hosts, ttl, true, write))
 			}
 		}

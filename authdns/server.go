@@ -67,6 +67,8 @@ type Config struct {
 	// SignBudget is how many RRsets of names that do not exist are signed in a second,
 	// for each transport; 0 means 4000.
 	SignBudget int
+	// Overload is what is done when more is asked for than can be answered.
+	Overload OverloadPolicy
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -102,8 +104,10 @@ type Server struct {
 type shield struct {
 	jar     atomic.Pointer[jar]
 	limiter *limiter // nil limits nothing
-	limits  Limits
-	proxies []netip.Prefix
+	// overload is nil where no classes of askers are told apart.
+	overload *overload
+	limits   Limits
+	proxies  []netip.Prefix
 
 	quarantine quarantine
 	// crashes is the directory for what is left of a crash; empty: none is kept.
@@ -131,7 +135,8 @@ func New(c Config) (*Server, error) {
 	}
 	s.signs = newSignatures(c.SignBudget, s.now)
 	s.setHour()
-	m, err := newMetrics(c.Registerer, s.fold, s.signs.metrics.all()...)
+	s.shield.overload = newOverload(c.Overload, c.Mode, s.signs.rate, s.now())
+	m, err := newMetrics(c.Registerer, s.fold, append(s.signs.metrics.all(), s.shield.overload.metrics(s.now)...)...)
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
@@ -230,6 +235,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	conns := newConns(&s.shield.limits)
 	group.Go(func() { s.resign(ctx) })
+	group.Go(func() { s.watchStrain(ctx) })
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error

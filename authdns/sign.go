@@ -20,8 +20,11 @@ type signing struct {
 // signatures are those of a Server, and what it may spend on more.
 type signatures struct {
 	cache *dnssec.Cache
-	// datagrams and streams pay for names that do not exist, each their own:
-	// who is sent to TCP has shown his address, and must not find it sold out.
+	// rate is how many names that do not exist are signed in a second, over UDP and as
+	// many over TCP. datagrams and streams pay for them, each their own: who is sent to
+	// TCP has shown his address, and must not find it sold out. Workers which tell
+	// classes of askers apart pay by a purse instead of datagrams.
+	rate               int
 	datagrams, streams *dnssec.Budget
 	metrics            *signMetrics
 	hour               time.Time // that is signed for; guarded by Server.loading
@@ -63,7 +66,11 @@ func refusedText(t uint16) *extended {
 // the DS or the proof that there is none, and the proof of denials.
 func (v *visit) secure() {
 	r := v.reply
-	if v.zone.sign == nil || r.rcode != dns.RcodeSuccess && r.rcode != dns.RcodeNameError && r.rcode != dns.RcodeYXDomain {
+	if !v.zone.validated() || r.rcode != dns.RcodeSuccess && r.rcode != dns.RcodeNameError && r.rcode != dns.RcodeYXDomain {
+		return
+	}
+	if v.zone.sign == nil {
+		v.attach()
 		return
 	}
 	s := sealer{zone: v.zone, signing: v.zone.sign, from: v.from}
@@ -75,7 +82,7 @@ func (v *visit) secure() {
 	}
 	v.out.unsigned = errors.Is(s.err, errBudget)
 	// The limit on replies sees NOERROR: it is still one of very many names.
-	v.out.wildcard = v.out.wildcard || s.absent
+	v.out.wildcard, v.out.absent = v.out.wildcard || s.absent, s.absent
 	switch {
 	case s.err == nil:
 	case v.out.unsigned && !v.from.tcp:
@@ -155,7 +162,7 @@ func (s *sealer) signatures(rrs []dns.RR) []dns.RR {
 	sigs, ok := made.cache.Get(id)
 	if !ok {
 		exists := s.zone.zone.At(h.Name).Exists
-		if !exists && !s.budget().Take() {
+		if !exists && !s.pay() {
 			s.err = errBudget
 			return nil
 		}
@@ -174,12 +181,15 @@ func (s *sealer) signatures(rrs []dns.RR) []dns.RR {
 	return out
 }
 
-// budget is whom a signature of a name that does not exist is charged to.
-func (s *sealer) budget() *dnssec.Budget {
-	if s.from.tcp {
-		return s.signing.made.streams
+// pay charges a signature of a name that does not exist to whom it is for.
+func (s *sealer) pay() bool {
+	switch {
+	case s.from.tcp:
+		return s.signing.made.streams.Take()
+	case s.from.funds != nil:
+		return s.from.funds.sign()
 	}
-	return s.signing.made.datagrams
+	return s.signing.made.datagrams.Take()
 }
 
 // originalTTL is the TTL that is signed: what is served, but for denials, whose SOA

@@ -75,31 +75,37 @@ func (w *worker) kept(st *state, ecs int, out []byte, resolver netip.Addr) int {
 	if level.kept == nil || w.query.Type == dns.TypeANY { // counted by name, as the slow path alone does
 		return 0
 	}
-	r := level.kept.Find(&w.query, variant)
+	r := level.kept.Find(&w.query.Query, variant)
 	if r == nil {
+		if w.guard.finding {
+			return 0
+		}
 		n, o := w.make(st, resolver)
 		zone, ok := slices.BinarySearch(st.quick.zones, o.zone)
 		if n == 0 || !ok || !st.quick.signed[zone] || o.personal || o.decision != nil ||
 			o.rcode != dns.RcodeSuccess && o.rcode != dns.RcodeNameError {
 			return 0
 		}
-		r = level.kept.Keep(&w.query, variant, w.bare[:n], uint16(zone), o.wildcard)
+		r = level.kept.Keep(&w.query.Query, variant, w.bare[:n], wire.Mark{Tag: uint16(zone), Many: o.wildcard, Absent: o.absent})
 	}
 	x, b := r.Body()
-	w.guard.many = r.Many
+	w.guard.many, w.guard.absent = r.Many, r.Absent
 	return w.write(x, b, out, int(r.Tag), ecs, resolver, 0)
 }
 
 // variant is the signed form of a steered answer, by the number of the plain one.
 func (w *worker) variant(st *state, level *quickLevel, body uint32, zone int, resolver netip.Addr) (*wire.Index, *wire.Body) {
 	variant := w.co(body)
-	r := level.keptSteered.Find(&w.query, variant)
+	r := level.keptSteered.Find(&w.query.Query, variant)
 	if r == nil {
+		if w.guard.finding {
+			return nil, nil
+		}
 		n, o := w.make(st, resolver)
 		if n == 0 || o.decision == nil || o.rcode != dns.RcodeSuccess {
 			return nil, nil
 		}
-		r = level.keptSteered.Keep(&w.query, variant, w.bare[:n], uint16(zone), false)
+		r = level.keptSteered.Keep(&w.query.Query, variant, w.bare[:n], wire.Mark{Tag: uint16(zone)})
 	}
 	return r.Body()
 }
@@ -110,6 +116,6 @@ func (w *worker) make(st *state, resolver netip.Addr) (int, outcome) {
 	if w.bare == nil {
 		w.bare = make([]byte, maxUDP)
 	}
-	from := asker{addr: netip.AddrPortFrom(resolver, 0), level: w.level}
-	return st.bare(w.in, w.bare, from, true, w.query.EDNS.CO)
+	from := asker{addr: netip.AddrPortFrom(resolver, 0), level: w.level, funds: w.funds()}
+	return st.bare(w.query.in, w.bare, from, true, w.query.EDNS.CO)
 }

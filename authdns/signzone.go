@@ -65,7 +65,7 @@ func newSignatures(rate int, now func() time.Time) *signatures {
 	if rate == 0 {
 		rate = defaultSignBudget
 	}
-	return &signatures{cache: dnssec.NewCache(keptAbsent), metrics: newSignMetrics(),
+	return &signatures{rate: rate, cache: dnssec.NewCache(keptAbsent), metrics: newSignMetrics(),
 		datagrams: dnssec.NewBudget(rate, now), streams: dnssec.NewBudget(rate, now)}
 }
 
@@ -83,10 +83,8 @@ func (s *Server) sign(l, old *loaded) error {
 	}
 	// Signatures of somebody else's beside ours, or a chain of names beside our proofs,
 	// would be believed by some validators and not by others.
-	for _, t := range []uint16{dns.TypeRRSIG, dns.TypeNSEC, dns.TypeNSEC3PARAM} {
-		if len(l.file.RRset(name, t)) > 0 {
-			return fmt.Errorf("zone %s is to be signed here, and its file holds %s already", name, dns.Type(t))
-		}
+	if s := l.file.Signed; s != nil {
+		return fmt.Errorf("%szone:%d:%d: the zone is to be signed here, and its owner has signed it already", name, s.Line, s.Column)
 	}
 	ring, err := dnssec.NewRing(name, l.keys, s.signs.hour)
 	if err != nil {
@@ -132,6 +130,7 @@ func (s *Server) turn() {
 	if !s.setHour() {
 		return
 	}
+	s.warnEnding()
 	s.signs.cache.Turn() // what two hours in a row had no use for is forgotten
 	next, signs := maps.Clone(s.zones), false
 	for _, name := range sortedKeys(next) {

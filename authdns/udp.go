@@ -28,12 +28,18 @@ type worker struct {
 	// too, so that no worker, however idle, holds on to an earlier one.
 	busy   sync.Mutex
 	ledger atomic.Pointer[ledger]
-	query  wire.Query
-	in     []byte    // what query was read from
+	query  request
 	bare   []byte    // where a signed reply is made
 	sizes  collected // of the fast path's replies in this batch
 	guard  guard
+	gate   *gate     // nil makes every reply as its query comes
 	box    *blackbox // nil keeps nothing
+}
+
+// request is a query and what it was read from.
+type request struct {
+	wire.Query
+	in []byte
 }
 
 // guard is what a worker holds against floods: of a batch, then of a query.
@@ -43,13 +49,20 @@ type guard struct {
 	unix uint32 // now, as in cookies
 	// full counts batches in a row that came full: the socket does not run dry.
 	full int
-	// Of the query at hand: what its cookie is worth, the one for the reply, and the
-	// zone that answered on the fast path.
+	// since is when the first of those began.
+	since time.Time
+	// finding is set where replies are looked for, and none is made.
+	finding bool
+	// Of the query at hand: whether it could be read, what its cookie is worth, the one
+	// for the reply, and the zone that answered on the fast path.
+	parsed bool
 	cookie [cookieLen]byte
 	use    cookieUse
 	zone   int
 	// many is set where the reply is of one of very many names.
 	many bool
+	// absent is set where it says that the name does not exist.
+	absent bool
 }
 
 // pressedAfter is how many full batches in a row mean that queries come faster
@@ -59,11 +72,14 @@ const pressedAfter = 8
 // begin sets what holds for a batch of n.
 func (g *guard) begin(j *jar, now time.Time, n int) {
 	g.jar, g.now, g.unix = j, now, uint32(now.Unix())
-	if n < batchSize {
+	switch {
+	case n < batchSize:
 		g.full = 0
-	} else {
-		g.full++
+		return
+	case g.full == 0:
+		g.since = now
 	}
+	g.full++
 }
 
 func (g *guard) pressed() bool { return g.full >= pressedAfter }
@@ -72,7 +88,7 @@ func (g *guard) pressed() bool { return g.full >= pressedAfter }
 func (s *Server) worker(level placement.Level) *worker {
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
-	w := &worker{server: s, level: level, tally: s.tallies.worker()}
+	w := &worker{server: s, level: level, tally: s.tallies.worker(), gate: s.newGate()}
 	if w.box = s.blackbox(); w.box != nil {
 		w.batch = wire.NewBatchOver(w.box.buffers())
 	} else {
@@ -89,6 +105,7 @@ func (s *Server) fold() {
 	defer s.workersMu.Unlock()
 	for _, w := range s.udpWorkers {
 		w.ledger.Load().fold(s.metrics, w.tally)
+		w.gate.fold(s.metrics, s.signs.metrics)
 	}
 }
 
@@ -155,19 +172,25 @@ func (w *worker) drain(ctx context.Context, fd uintptr) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		w.answer(n)
-		lost, err := w.batch.Send(fd)
-		if lost > 0 {
-			w.server.metrics.dropped.WithLabelValues("write").Add(float64(lost))
-		}
-		if err != nil {
+		w.answer(n, func() error { return w.send(fd) })
+		if err := w.send(fd); err != nil {
 			return err
 		}
 	}
 }
 
-// answer makes the replies of a batch, all from one state.
-func (w *worker) answer(n int) {
+// send lets the replies go which are ready.
+func (w *worker) send(fd uintptr) error {
+	lost, err := w.batch.Send(fd)
+	if lost > 0 {
+		w.server.metrics.dropped.WithLabelValues("write").Add(float64(lost))
+	}
+	return err
+}
+
+// answer makes the replies of a batch, all from one state. Those which are at hand are
+// sent before any is made.
+func (w *worker) answer(n int, send func() error) {
 	w.busy.Lock()
 	defer w.busy.Unlock()
 	st, m := w.server.current.Load(), w.server.metrics
@@ -176,7 +199,9 @@ func (w *worker) answer(n int) {
 	}
 	began := w.server.now()
 	w.guard.begin(w.server.shield.jar.Load(), began, n)
+	w.gate.begin(&w.guard)
 	quick := 0
+	w.guard.finding = w.gate != nil
 	for i := range n {
 		in, src := w.batch.Query(i), w.batch.Source(i)
 		if in == nil || src.Port() == 0 {
@@ -184,35 +209,62 @@ func (w *worker) answer(n int) {
 			continue
 		}
 		w.box.begin(i, len(in))
-		size := 0
-		if !w.server.shield.quarantine.holds(in, began) {
-			size = w.quickly(st, in, w.batch.Out(i), src)
-		}
-		if size > 0 {
+		size, found := w.find(st, i)
+		if found {
 			quick++
-			m.size.collect(&w.sizes, float64(size))
-			if w.server.shield.limiter != nil {
-				size = w.bound(st, in, w.batch.Out(i), size, src)
-			}
-		} else {
-			size = w.server.handle(in, w.batch.Out(i), asker{addr: src, level: w.level, pressed: w.guard.pressed()}, w.tally)
 		}
 		if size > 0 {
 			w.batch.Reply(i, size)
 		}
 	}
-	w.box.end()
+	w.guard.finding = false
 	if quick > 0 { // those of a batch are timed and counted together
 		m.size.add(0, &w.sizes)
 		m.duration.observeN(0, w.server.now().Sub(began).Seconds()/float64(n), uint64(quick))
 	}
+	if w.gate != nil && w.gate.n > 0 {
+		if w.batch.Replies() > 0 && send() != nil {
+			w.gate.n = 0 // the socket is gone
+		}
+		w.settle(st)
+	}
+	w.box.end()
+}
+
+// find answers a query from what is at hand, and tells whether that was there. Where it
+// was not, the reply is made at the end of the batch, or now where there is no gate.
+func (w *worker) find(st *state, i int) (size int, found bool) {
+	in, out, src := w.batch.Query(i), w.batch.Out(i), w.batch.Source(i)
+	w.guard.parsed = false
+	if !w.server.shield.quarantine.holds(in, w.guard.now) {
+		size = w.quickly(st, in, out, src)
+	}
+	switch {
+	case size > 0:
+		w.server.metrics.size.collect(&w.sizes, float64(size))
+		w.gate.learn(src.Addr(), w.guard.absent)
+		w.gate.answered(w.guard.use, src.Addr())
+		if w.server.shield.limiter != nil {
+			size = w.bound(st, in, out, size, src)
+		}
+		return size, true
+	case w.gate == nil:
+		return w.server.handle(in, out, w.asker(src), w.tally), false
+	}
+	w.owe(st, i, src.Addr())
+	return 0, false
+}
+
+// asker is whoever sent a datagram.
+func (w *worker) asker(src netip.AddrPort) asker {
+	return asker{addr: src, level: w.level, pressed: w.guard.pressed(), funds: w.funds()}
 }
 
 // bound is Server.bound for a reply of the fast path.
 func (w *worker) bound(st *state, in, out []byte, n int, src netip.AddrPort) int {
 	g := &w.guard
 	o := outcome{zone: st.quick.zones[g.zone], cookie: g.use, wildcard: g.many}
-	return w.server.bound(st, in, out, n, &o, asker{addr: src, level: w.level, jar: g.jar, now: g.unix}, g.now)
+	return w.server.bound(st, in, out, n, &o, asker{addr: src, level: w.level, jar: g.jar, now: g.unix, funds: w.funds()}, g.now)
 }
 
 // transient tells whether a socket goes on after an error: the kernel reports

@@ -77,6 +77,7 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 		return l, err
 	}
 	s.logChange(name, l.file, z)
+	s.logSigned(name, z)
 	next.at = s.now()
 	return &next, nil
 }

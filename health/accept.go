@@ -43,6 +43,26 @@ func serveUnix(ctx context.Context, path, what string, log *slog.Logger, serve f
 	}
 }
 
+// untilGone serves clients that only listen: the context of each ends when it goes, or
+// with ours. Its connection is closed then, which ends a write as well.
+func untilGone(ctx context.Context, serve func(context.Context, net.Conn)) func(net.Conn) {
+	return func(conn net.Conn) {
+		ctx, cancel := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		defer watch.Wait() // runs last: the connection is closed by then
+		defer cancel()
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		defer stop()
+		defer conn.Close()
+		watch.Go(func() { // a client says nothing; its end is seen by reading
+			defer cancel()
+			var one [1]byte
+			conn.Read(one[:])
+		})
+		serve(ctx, conn)
+	}
+}
+
 // listenUnix opens a socket for the units of this machine. One left behind by a
 // process that was killed is replaced.
 func listenUnix(path string) (net.Listener, error) {

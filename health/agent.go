@@ -49,8 +49,14 @@ type Config struct {
 	ScriptDir string
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
+	// Hearing gets what the detector hears of the other sites, whenever that changes; may
+	// be nil. It is called from the goroutine of Run and must not block.
+	Hearing func([]placement.Hearing)
 	// Units yields what becomes of the other units of this machine; may be nil.
 	Units <-chan UnitEvent
+	// Misses returns which vantage another one of this site says, in the store, to hear no
+	// more; may be nil.
+	Misses func(vantage string) string
 	// Machines hears the other machines of this site; may be nil. The agent runs it.
 	Machines *Machines
 	// Fit looks at this machine, each second (Fitness.Look); nil: nobody does.
@@ -81,6 +87,7 @@ type Agent struct {
 	ballot   ballot
 	clusters map[placement.ClusterID]*cluster
 	sites    map[uint16]string           // of the peers, by NodeID
+	states   map[uint16]detect.State     // of the peers
 	paths    map[uint16]brokenPath       // which may be told soon
 	told     map[placement.ClusterID]int // how often a vote was told since it was cast
 	votes    int                         // how often votes were repeated
@@ -88,7 +95,9 @@ type Agent struct {
 	update   chan inputs
 	ledger   ledger
 	met      chan Encounter
+	demand   demand
 	services atomic.Pointer[[]ServiceUse]
+	ended    atomic.Pointer[[]netip.AddrPort]
 	report   atomic.Pointer[placement.HealthStats]
 }
 
@@ -107,11 +116,13 @@ func New(cfg Config) *Agent {
 		ballot:   newBallot(cfg),
 		clusters: make(map[placement.ClusterID]*cluster),
 		sites:    make(map[uint16]string),
+		states:   make(map[uint16]detect.State),
 		paths:    make(map[uint16]brokenPath),
 		told:     make(map[placement.ClusterID]int),
-		home:     home{returns: make(returns)},
+		home:     home{returns: make(returns), ended: make(map[string][]netip.AddrPort)},
 		update:   make(chan inputs, 1),
-		met:      make(chan Encounter, 64)}
+		met:      make(chan Encounter, 64),
+		demand:   newDemand()}
 }
 
 // Set gives the agent its peers and probes; the newest call wins. It never blocks.
@@ -183,6 +194,8 @@ func (a *Agent) loop(ctx context.Context, sched *scheduler, results <-chan look,
 			if id, bad := a.meet(e, time.Now()); bad {
 				sched.lookNow(id)
 			}
+		case e := <-a.demand.in:
+			a.ask(e, sched.lookAt, time.Now())
 		case <-a.link.Bell():
 			a.heard(func() { a.checkNow(sched) })
 		case e := <-a.cfg.Units:
@@ -265,6 +278,7 @@ func (a *Agent) looked(l look) {
 	if c.feed(l.target.Address, l.target.Check.Name, l.result) || c.lost() {
 		a.cast(c)
 	}
+	a.answer(lookID{l.target.Object, l.target.Address, l.target.Check.Name}, c, l.result.At.Add(-l.result.Took))
 }
 
 // cast votes what is known of a cluster; of an unknown one there is nothing to say.

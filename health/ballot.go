@@ -21,8 +21,14 @@ type ballot struct {
 	seq   uint64
 	own   map[placement.ClusterID]placement.Vote
 	heard map[heardKey]placement.Vote
-	// spoke is when a site's vantage was last heard; its votes end with it.
-	spoke map[string]time.Time
+	// spoke is when a node was last heard; the votes of its vantage end with it. nodes
+	// are those which vantages speak from.
+	spoke map[uint16]time.Time
+	nodes map[string]uint16
+	// without is the other vantage of this site, while it is silent; sure, when it does
+	// not say the same of us.
+	without string
+	sure    bool
 }
 
 // heardKey is a vantage and what it looks at.
@@ -37,7 +43,7 @@ func (k heardKey) compare(o heardKey) int {
 
 func newBallot(c Config) ballot {
 	return ballot{vantage: c.Node, site: c.Site, domain: c.Domain, incarnation: c.Incarnation,
-		own: make(map[placement.ClusterID]placement.Vote), heard: make(map[heardKey]placement.Vote), spoke: make(map[string]time.Time)}
+		own: make(map[placement.ClusterID]placement.Vote), heard: make(map[heardKey]placement.Vote), spoke: make(map[uint16]time.Time), nodes: make(map[string]uint16)}
 }
 
 // cast sets this vantage's word on an object; changed when it differs from the
@@ -45,10 +51,13 @@ func newBallot(c Config) ballot {
 func (b *ballot) cast(v placement.Vote, now time.Time) (placement.Vote, bool) {
 	old, known := b.own[v.Object]
 	v.Vantage, v.Site, v.Domain, v.Since = b.vantage, b.site, b.domain, now
+	if v.Object == placement.SiteID(b.site) {
+		v.Without, v.Sure = b.without, b.sure
+	}
 	if known && old.State == v.State {
 		v.Since = old.Since
 	}
-	if known && old.State == v.State && old.Fault == v.Fault && old.Hold == v.Hold && old.Second == v.Second && old.Cause == v.Cause {
+	if known && old.State == v.State && old.Fault == v.Fault && old.Hold == v.Hold && old.Second == v.Second && old.Cause == v.Cause && old.Without == v.Without && old.Sure == v.Sure {
 		return old, false
 	}
 	b.seq++
@@ -91,12 +100,12 @@ func (b *ballot) accuses(v *placement.Vote) bool {
 	return v.Object.Site == b.site && v.State == placement.Down && !v.Hold && (old.State != placement.Down || old.Hold) && !old.Newer(v)
 }
 
-// silence drops the votes of sites not heard since the limit, in order. Nothing
+// silence drops the votes of nodes not heard since the limit, in order. Nothing
 // replaces them: a site which is heard again says the same once more, and that
 // must count.
 func (b *ballot) silence(limit time.Time) (dropped []heardKey) {
 	for key, v := range b.heard {
-		if b.spoke[v.Site].Before(limit) {
+		if b.spoke[b.nodes[v.Vantage]].Before(limit) {
 			dropped = append(dropped, key)
 			delete(b.heard, key)
 		}

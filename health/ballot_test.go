@@ -96,7 +96,8 @@ func TestSilence(t *testing.T) {
 	b := someBallot()
 	vote := placement.Vote{Object: placement.SiteID("ams1"), Vantage: "nyc1-a", Site: "nyc1", Seq: 3}
 	other := placement.Vote{Object: placement.SiteID("ams1"), Vantage: "tyo1-a", Site: "tyo1", Seq: 1}
-	b.spoke["nyc1"], b.spoke["tyo1"] = time.Unix(100, 0), time.Unix(105, 0)
+	b.spoke[2], b.spoke[3] = time.Unix(100, 0), time.Unix(105, 0)
+	b.nodes[vote.Vantage], b.nodes[other.Vantage] = 2, 3
 	b.hear(vote)
 	b.hear(other)
 	if got := b.silence(time.Unix(100, 0)); len(got) != 0 {

@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,17 +30,19 @@ type brokenPath struct {
 
 // setPeers replaces the peers.
 func (a *Agent) setPeers(peers []Peer) {
-	sites, spoke := make(map[uint16]string, len(peers)), make(map[string]time.Time)
+	sites, spoke := make(map[uint16]string, len(peers)), make(map[uint16]time.Time)
 	var out []detect.Peer
 	for _, p := range peers {
 		if len(p.Keys) == 0 {
 			continue // it could neither be believed nor spoken to
 		}
 		sites[p.NodeID], a.home.halfLife = p.Site, p.HalfLife
-		spoke[p.Site] = a.ballot.spoke[p.Site]
+		spoke[p.NodeID] = a.ballot.spoke[p.NodeID]
 		out = append(out, detect.Peer{Name: p.Site, Node: p.NodeID, Addr: p.Addr, Keys: p.Keys, Watches: p.Watches})
 	}
 	a.sites, a.ballot.spoke = sites, spoke
+	maps.DeleteFunc(a.states, func(node uint16, _ detect.State) bool { return sites[node] == "" })
+	maps.DeleteFunc(a.ballot.nodes, func(_ string, node uint16) bool { return sites[node] == "" })
 	a.link.Set(out)
 }
 
@@ -80,11 +83,13 @@ func (a *Agent) heard(checkNow func()) {
 		case e.Hold != nil:
 			a.hold(*e.Hold, time.Now())
 			a.mark(time.Now())
+		case e.Heard != nil:
+			a.hears(e.Heard)
 		case !ok: // no longer a peer
 		case e.Change != nil:
 			a.judged(e.Node, site, e.Change)
 		case e.Votes != nil:
-			a.ballot.spoke[site] = time.Now()
+			a.ballot.spoke[e.Node] = time.Now()
 			if a.hearVotes(e.Node, site, e.Votes) {
 				checkNow()
 			}
@@ -99,6 +104,9 @@ func (a *Agent) hearVotes(node uint16, site string, body []byte) (accused bool) 
 	}
 	for _, v := range votes {
 		accused = accused || v.Site == site && a.ballot.accuses(&v)
+		if v.Site == site {
+			a.ballot.nodes[v.Vantage] = node
+		}
 		// A site speaks for its own vantages only. A repeated vote goes to the
 		// stream again, whose readers forget what is not repeated.
 		if v.Site == site && a.ballot.hear(v) && a.cfg.Stream != nil {
@@ -115,11 +123,13 @@ func (a *Agent) judge(now time.Time) {
 		a.home.heldAt = now
 	}
 	a.overdue(now)
+	a.closeErrands(now)
+	a.confirm(now)
 	a.mark(now)
 	a.comeBack(now)
 	for node, site := range a.sites {
-		if at := a.link.Heard(node); at.After(a.ballot.spoke[site]) {
-			a.ballot.spoke[site] = at
+		if at := a.link.Heard(node); at.After(a.ballot.spoke[node]) {
+			a.ballot.spoke[node] = at
 		}
 		if p, ok := a.paths[node]; ok && now.Sub(p.since) >= pathAfter {
 			delete(a.paths, node)
@@ -133,16 +143,37 @@ func (a *Agent) judge(now time.Time) {
 	}
 }
 
+// bySite folds the states of a site's nodes: it is heard while any of them is, and gone
+// when all are. One that was never heard says nothing: it may never have been started.
+func (a *Agent) bySite(site string) detect.State {
+	order := []detect.State{detect.Unknown, detect.Down, detect.Left, detect.Path, detect.Up}
+	out := detect.Unknown
+	for node, s := range a.states {
+		if a.sites[node] == site && slices.Index(order, s) > slices.Index(order, out) {
+			out = s
+		}
+	}
+	return out
+}
+
 // judged turns what the detector saw into a vote on a site. A site that said
 // goodbye (an upgrade, a restart) is not down before it has stayed away for long.
 func (a *Agent) judged(node uint16, site string, c *detect.Change) {
 	v := placement.Vote{Object: placement.SiteID(site), Hold: a.ballot.held(placement.SiteID(site))}
 	now := time.Now()
-	delete(a.paths, node)
-	switch c.State {
+	before := a.bySite(site)
+	a.states[node] = c.State
+	if c.State == detect.Up {
+		clear(a.told) // it may have just started, and knows no votes
+	}
+	state := a.bySite(site)
+	if state == before && state != c.State {
+		return // the site's other node has more to say
+	}
+	maps.DeleteFunc(a.paths, func(n uint16, _ brokenPath) bool { return a.sites[n] == site })
+	switch state {
 	case detect.Up:
 		v.State = placement.Up
-		clear(a.told) // it may have just started, and knows no votes
 		if !a.home.returns.back(v.Object, now) {
 			return // it flaps: voted up when its penalty is gone
 		}

@@ -18,6 +18,10 @@
 //     whether its listeners are there (sock_diag); it ticks itself.
 //   - pulse: what another machine of this site says of itself each 50 ms; three
 //     missed on every network are its silence, which acts until a look contradicts.
+//   - second: another machine of the site with this role. Both look and vote, as one
+//     voice; one that misses the other says so in its vote, and once it is sure, the
+//     silent one's last word counts no more.
+//   - demand: a person asks for a look now; it counts as any other, once.
 //   - fit: this machine can do its work. An unfit one votes its own site down (a
 //     local fault) and leaves by the guard; it never ends.
 //   - stream: the unix socket on which this role tells the other units of the

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"rhumb/placement"
@@ -20,6 +21,8 @@ type home struct {
 	looked   time.Time     // when the last came
 	fitness  fitness
 	began    time.Time
+	missedAt time.Time                   // since when this site's other vantage is silent
+	ended    map[string][]netip.AddrPort // by unit of this machine: what its end took along
 }
 
 // watchHome starts the looks at the machine. A look may hang for as long as a disk
@@ -78,6 +81,7 @@ func (a *Agent) unit(e UnitEvent) {
 	a.cfg.Log.Info("unit", "unit", e.Unit.Name, "pid", e.PID, "state", e.State.String(), "cause", e.Cause)
 	now := time.Now()
 	failed := e.State == UnitExited || e.State == UnitStalled || e.State == UnitDeaf
+	a.noteEnd(e, failed)
 	for _, id := range sortedIDs(a.clusters) {
 		if c := a.clusters[id]; c.process(e.Unit.Listen, failed, e.Cause, now) {
 			a.cast(c)

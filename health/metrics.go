@@ -19,6 +19,7 @@ type metrics struct {
 	hold        prometheus.Counter
 	units       *prometheus.CounterVec
 	unfit       prometheus.Gauge
+	asked       *prometheus.CounterVec
 }
 
 // newMetrics registers what the role counts. Labels name sites, checks and results,
@@ -45,9 +46,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Help: "What became of the other units of this machine, by the kernel's word, and of the site's other machines."}, []string{"unit", "state"}),
 		unfit: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_health_unfit",
 			Help: "1 while this node fences itself: disk, descriptors, clock or link."}),
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_health_asked_total",
+			Help: "Looks that a person asked for: made, or answered by the last one since that was made a moment ago."}, []string{"result"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.checks, m.duration, m.certificate, m.available, m.encounters, m.transitions, m.lateness, m.hold, m.units, m.unfit)
+		reg.MustRegister(m.checks, m.duration, m.certificate, m.available, m.encounters, m.transitions, m.lateness, m.hold, m.units, m.unfit, m.asked)
 	}
 	return m
 }
@@ -85,7 +88,7 @@ func (c beatCounts) Describe(to chan<- *prometheus.Desc) {
 
 // Collect reads them.
 func (c beatCounts) Collect(to chan<- prometheus.Metric) {
-	for _, n := range c.link.Counts() {
+	for _, n := range bySite(c.link.Counts()) {
 		name := n.Name
 		if name == "" {
 			name = "unknown"
@@ -102,6 +105,23 @@ func (c beatCounts) Collect(to chan<- prometheus.Metric) {
 			}
 		}
 	}
+}
+
+// bySite sums up what was counted of the nodes of one site; they come by name. A site is
+// as suspect as the node that is heard best.
+func bySite(all []detect.Counts) (out []detect.Counts) {
+	for _, n := range all {
+		if len(out) == 0 || out[len(out)-1].Name != n.Name {
+			out = append(out, n)
+			continue
+		}
+		sum := &out[len(out)-1]
+		for r := range n.In {
+			sum.In[r], sum.Out[r] = sum.In[r]+n.In[r], sum.Out[r]+n.Out[r]
+		}
+		sum.Octets, sum.Suspicion = sum.Octets+n.Octets, min(sum.Suspicion, n.Suspicion)
+	}
+	return out
 }
 
 // looked counts a look at a target.

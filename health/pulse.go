@@ -15,7 +15,8 @@ import (
 )
 
 // pulse is what a machine says of itself, each 50 ms, to the health role of its site: it
-// is there, and these addresses are served on it.
+// is there, and these addresses are served on it. That of a vantage, which is a health role
+// itself, says that it judges, and what has ended on its machine by the kernel's word.
 //
 //	version 1 B · kind 1 B · interval in ms 2 B · incarnation 4 B · number 4 B
 //	name: length 1 B, octets · addresses: count 1 B, each family 1 B, address, port 2 B
@@ -23,6 +24,7 @@ import (
 type pulse struct {
 	name        string
 	bye         bool
+	vantage     bool
 	interval    time.Duration
 	incarnation uint32
 	number      uint32
@@ -35,6 +37,8 @@ const (
 	pulseMax     = 1400 // of a datagram; it passes every Ethernet
 	kindPulse    = 1
 	kindBye      = 2
+	kindVantage  = 3 // these two are dropped by releases before
+	kindSilent   = 4
 )
 
 // errPulse is a datagram that is none of ours, or not of this version.
@@ -46,6 +50,9 @@ func (p *pulse) seal(key *[32]byte, buf []byte) []byte {
 	kind := byte(kindPulse)
 	if p.bye {
 		kind = kindBye
+	}
+	if p.vantage {
+		kind += kindVantage - kindPulse
 	}
 	buf = append(buf, pulseVersion, kind)
 	buf = binary.BigEndian.AppendUint16(buf, uint16(p.interval/time.Millisecond))
@@ -82,11 +89,11 @@ func openPulse(key *[32]byte, data []byte) (p pulse, err error) {
 	if !hmac.Equal(tag, pulseMAC(key, body)) {
 		return p, errPulse
 	}
-	p.bye = body[1] == kindBye
+	p.bye, p.vantage = body[1] == kindBye || body[1] == kindSilent, body[1] >= kindVantage
 	p.interval = time.Duration(binary.BigEndian.Uint16(body[2:])) * time.Millisecond
 	p.incarnation, p.number = binary.BigEndian.Uint32(body[4:]), binary.BigEndian.Uint32(body[8:])
 	name, rest := int(body[12]), body[head:]
-	if (body[1] != kindPulse && !p.bye) || p.interval <= 0 || name == 0 || len(rest) < name+1 {
+	if body[1] < kindPulse || body[1] > kindSilent || p.interval <= 0 || name == 0 || len(rest) < name+1 {
 		return p, errPulse
 	}
 	p.name = string(rest[:name])
@@ -126,7 +133,10 @@ type Pulse struct {
 	Every time.Duration // DefaultPulse by default
 	// Listen returns the addresses served here; it is asked at every beat.
 	Listen func() []netip.AddrPort
-	Log    *slog.Logger
+	// Vantage is set for the beats of a health role: Listen are then the addresses whose
+	// process has ended (Agent.Ended).
+	Vantage bool
+	Log     *slog.Logger
 }
 
 // Run beats until the context ends, and says goodbye then. Like the beats between sites
@@ -142,7 +152,7 @@ func (p *Pulse) Run(ctx context.Context) error {
 	if p.Every == 0 {
 		p.Every = DefaultPulse
 	}
-	beat := pulse{name: p.Node, interval: p.Every, incarnation: p.Incarnation}
+	beat := pulse{name: p.Node, vantage: p.Vantage, interval: p.Every, incarnation: p.Incarnation}
 	buf := make([]byte, 0, pulseMax)
 	var failed error
 	send := func() {

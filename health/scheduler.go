@@ -52,8 +52,9 @@ type scheduler struct {
 
 // watcher is the goroutine of one target.
 type watcher struct {
-	stop context.CancelFunc
-	now  chan struct{} // has room for one wish to look at once
+	stop  context.CancelFunc
+	now   chan struct{} // has room for one wish to look at once
+	check string        // its name
 }
 
 func newScheduler(ctx context.Context, results chan<- look, atOnce int, prober func(*placement.Check) Prober) *scheduler {
@@ -78,7 +79,7 @@ func (s *scheduler) set(targets []Target) {
 			continue
 		}
 		ctx, stop := context.WithCancel(s.ctx)
-		w := watcher{stop, make(chan struct{}, 1)}
+		w := watcher{stop, make(chan struct{}, 1), t.Check.Name}
 		next[key] = w
 		s.wg.Go(func() { s.watch(ctx, t, w.now) })
 	}
@@ -123,11 +124,24 @@ const firstWithin = time.Second
 func (s *scheduler) lookNow(object placement.ClusterID) {
 	for key, w := range s.running {
 		if key.object == object {
-			select {
-			case w.now <- struct{}{}:
-			default:
-			}
+			w.wake()
 		}
+	}
+}
+
+// lookAt has one target looked at without waiting for its turn.
+func (s *scheduler) lookAt(id lookID) {
+	for key, w := range s.running {
+		if key.object == id.object && key.addr == id.addr && w.check == id.check {
+			w.wake()
+		}
+	}
+}
+
+func (w *watcher) wake() {
+	select {
+	case w.now <- struct{}{}:
+	default: // it is about to look
 	}
 }
 
@@ -144,6 +158,10 @@ func (s *scheduler) watch(ctx context.Context, t Target, now <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+			select {
+			case <-now: // its turn has come meanwhile: one look is enough
+			default:
+			}
 		case <-now:
 		}
 		r, ok := s.look(ctx, probe, t)

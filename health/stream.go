@@ -74,7 +74,7 @@ func (s *Stream) send(v placement.Vote) {
 // Run serves clients until the context ends. A socket left behind by a process
 // that was killed is replaced.
 func (s *Stream) Run(ctx context.Context) error {
-	return serveUnix(ctx, s.path, "vote stream", s.log, func(c net.Conn) { s.serve(ctx, c) })
+	return serveUnix(ctx, s.path, "vote stream", s.log, untilGone(ctx, s.serve))
 }
 
 const (
@@ -85,18 +85,6 @@ const (
 
 // serve writes votes to a client until it goes, is too slow, or the context ends.
 func (s *Stream) serve(ctx context.Context, conn net.Conn) {
-	ctx, cancel := context.WithCancel(ctx)
-	var watch sync.WaitGroup
-	defer watch.Wait() // runs last: the connection is closed by then
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	defer conn.Close()
-	watch.Go(func() { // a client says nothing; its end is seen by reading
-		defer cancel()
-		var one [1]byte
-		conn.Read(one[:])
-	})
 	lines, present := s.join()
 	defer s.leave(lines)
 	enc := json.NewEncoder(conn)

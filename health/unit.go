@@ -62,6 +62,12 @@ const (
 	drainWithin  = 50 * time.Millisecond
 	listenEvery  = time.Second
 	exitWithin   = 100 * time.Millisecond // between the end of a connection and that of its process
+	// restartWithin is how long a unit whose sockets outlive it has to come back: queries
+	// wait in them meanwhile, and are answered. One that ends again within spareEvery is
+	// not waited for.
+	restartWithin = 1500 * time.Millisecond
+	spareEvery    = 10 * time.Second
+	spareTick     = 20 * time.Millisecond
 )
 
 // Units watches the other units of this machine: each connects to a unix socket,
@@ -71,11 +77,18 @@ type Units struct {
 	path   string
 	log    *slog.Logger
 	events chan UnitEvent
+	within time.Duration // restartWithin
+	every  time.Duration // spareEvery
+
+	mu     sync.Mutex           // guards what follows
+	newest map[string]int       // process of each unit
+	spared map[string]time.Time // when its end was waited with last
 }
 
 // NewUnits returns a watch which will listen at path.
 func NewUnits(path string, log *slog.Logger) *Units {
-	return &Units{path: path, log: log, events: make(chan UnitEvent)}
+	return &Units{path: path, log: log, events: make(chan UnitEvent), within: restartWithin, every: spareEvery,
+		newest: make(map[string]int), spared: make(map[string]time.Time)}
 }
 
 // Events yields every change; one reader takes them.
@@ -230,6 +243,7 @@ func (w *unitWatch) hear(ctx context.Context, word Unit) {
 		return
 	case word.Name != "":
 		w.unit = word
+		w.units.note(word.Name, w.pid)
 		w.seen = make(map[netip.AddrPort]bool)
 		w.state = UnitLeft // so that it is told as here, with its new addresses
 	}
@@ -291,9 +305,61 @@ func exiting(pid int) bool {
 }
 
 func (w *unitWatch) gone(ctx context.Context) {
-	if w.state != UnitLeft || w.unit.Name == "" {
+	if (w.state != UnitLeft || w.unit.Name == "") && !w.succeeded(ctx) {
 		w.tell(ctx, UnitExited, fmt.Sprintf("process %d has exited", w.pid))
 	}
+}
+
+// succeeded waits for the next process of a unit, while somebody (the service manager)
+// holds its sockets, as the kernel sees them. It returns false as soon as one is gone.
+func (w *unitWatch) succeeded(ctx context.Context) bool {
+	if len(w.unit.Listen) == 0 || !w.units.spare(w.unit.Name, time.Now()) {
+		return false
+	}
+	end := time.NewTimer(w.units.within)
+	defer end.Stop()
+	tick := time.NewTicker(spareTick)
+	defer tick.Stop()
+	for {
+		if w.units.process(w.unit.Name) != w.pid {
+			return true
+		}
+		here, err := listening()
+		if err != nil || slices.ContainsFunc(w.unit.Listen, func(a netip.AddrPort) bool { return !here.has(a) }) {
+			return false
+		}
+		select {
+		case <-tick.C:
+		case <-end.C:
+			return false
+		case <-ctx.Done():
+			return true // nobody listens to us any more
+		}
+	}
+}
+
+// note notes the newest process of a unit.
+func (u *Units) note(name string, pid int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.newest[name] = pid
+}
+
+func (u *Units) process(name string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.newest[name]
+}
+
+// spare tells whether the end of a unit may be waited with, and notes that it was.
+func (u *Units) spare(name string, now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if last, ok := u.spared[name]; ok && now.Sub(last) < u.every {
+		return false
+	}
+	u.spared[name] = now
+	return true
 }
 
 // listeners looks whether the kernel still has what was there once.

@@ -20,6 +20,9 @@ import (
 // envUnit makes the test binary a unit that is watched at a socket.
 const envUnit = "RHUMB_HEALTH_TEST_UNIT"
 
+// envHeld has it serve on a socket that the test holds, which came as descriptor 3.
+const envHeld = "RHUMB_HEALTH_TEST_HELD"
+
 // TestUnitProcess is the unit of the other tests, in a process of its own; by
 // itself it does nothing.
 func TestUnitProcess(t *testing.T) {
@@ -28,6 +31,10 @@ func TestUnitProcess(t *testing.T) {
 		return
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if os.Getenv(envHeld) != "" {
+		l.Close()
+		l, err = net.FileListener(os.NewFile(3, "held"))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +55,9 @@ func TestUnitProcess(t *testing.T) {
 type watched struct {
 	t      *testing.T
 	path   string
+	units  *Units
 	events <-chan UnitEvent
+	held   *os.File // the socket of the units; nil: each opens its own
 }
 
 func watchUnits(t *testing.T) *watched {
@@ -64,7 +73,7 @@ func watchUnits(t *testing.T) *watched {
 			t.Error(err)
 		}
 	})
-	return &watched{t: t, path: path, events: u.Events()}
+	return &watched{t: t, path: path, units: u, events: u.Events()}
 }
 
 // start runs a unit and waits until it is seen.
@@ -72,6 +81,9 @@ func (w *watched) start() (*exec.Cmd, netip.AddrPort) {
 	w.t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestUnitProcess$", "-test.timeout", "60s")
 	cmd.Env = append(os.Environ(), envUnit+"="+w.path)
+	if w.held != nil {
+		cmd.Env, cmd.ExtraFiles = append(cmd.Env, envHeld+"=1"), []*os.File{w.held}
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -123,6 +135,58 @@ func TestUnitExit(t *testing.T) {
 			t.Errorf("the exit was known after %v", took)
 		}
 	}
+}
+
+// TestUnitRestartsOnHeldSockets: whose sockets outlive it, and who is back in time, was not
+// away; who does not come back is, and so is who ends again at once, or whose sockets go.
+func TestUnitRestartsOnHeldSockets(t *testing.T) {
+	w := watchUnits(t)
+	hold := func() *net.TCPListener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err == nil {
+			w.held, err = l.(*net.TCPListener).File()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.(*net.TCPListener)
+	}
+	l := hold()
+	w.units.within, w.units.every = 30*time.Second, time.Hour // a test's process may take long to start
+	first, _ := w.start()
+	first.Process.Kill()
+	second, _ := w.start() // it awaits that this one is here, and no other event before
+	second.Process.Kill()
+	if e := w.await(UnitExited); e.PID != second.Process.Pid {
+		t.Errorf("%+v, want the end of process %d, the second within %v", e, second.Process.Pid, w.units.every)
+	}
+
+	w.forgive()
+	third, _ := w.start()
+	third.Process.Kill()
+	w.held.Close()
+	l.Close()
+	if e := w.await(UnitExited); e.PID != third.Process.Pid {
+		t.Errorf("%+v, want the end of process %d, whose socket is gone", e, third.Process.Pid)
+	}
+
+	w.forgive()
+	w.units.within = 100 * time.Millisecond
+	defer hold().Close()
+	defer w.held.Close()
+	fourth, _ := w.start()
+	killed := time.Now()
+	fourth.Process.Kill()
+	if e := w.await(UnitExited); e.PID != fourth.Process.Pid || time.Since(killed) < w.units.within {
+		t.Errorf("%+v after %v, want the end of process %d after %v", e, time.Since(killed), fourth.Process.Pid, w.units.within)
+	}
+}
+
+// forgive forgets that a unit's end was waited with.
+func (w *watched) forgive() {
+	w.units.mu.Lock()
+	defer w.units.mu.Unlock()
+	clear(w.units.spared)
 }
 
 // TestExiting: a process that lives is not on its way out, and one that is gone is.

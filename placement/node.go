@@ -46,6 +46,8 @@ type ZoneStatus struct {
 	Names  int    `json:"names"`
 	Level  Level  `json:"level"`
 	Error  string `json:"error,omitempty"` // why the newest version is not served
+	// Warning is what will go wrong with the version that is served.
+	Warning string `json:"warning,omitempty"`
 	// Primary sent the version, at Received; both are of a zone that is copied from
 	// elsewhere, and empty while it is served from disk.
 	Primary  string `json:"primary,omitempty"`
@@ -105,8 +107,20 @@ type EdgeStats struct {
 	Away      int   `json:"away,omitempty"`
 	AwaySince Time  `json:"away_since,omitzero"`
 	AwayRate  int64 `json:"away_rate,omitempty"`
+	// Relays are the sites that are reached by a third one, since the path to them is
+	// broken.
+	Relays []EdgeRelay `json:"relays,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []EdgeListener `json:"listeners,omitempty"`
+}
+
+// EdgeRelay is a site and by whom it is reached: since when, and how many octets of
+// sessions went so.
+type EdgeRelay struct {
+	To    string `json:"to"`
+	Via   string `json:"via"`
+	Since Time   `json:"since"`
+	Bytes int64  `json:"bytes"`
 }
 
 // EdgeListener is one address of our own server and what is spoken there.

@@ -31,15 +31,41 @@ type Site struct {
 	Domains []string `json:"domains,omitempty"`
 	// Beat is where its health role hears the heartbeats of other sites.
 	Beat netip.AddrPort `json:"beat"`
+	// SecondBeat is where the health role of a second machine hears them.
+	SecondBeat netip.AddrPort `json:"second_beat,omitzero"`
 	// Edge is the unicast address for session control and the tunnel.
 	Edge netip.AddrPort `json:"edge"`
 	// QUICID is the server id, in hexadecimal digits, that the site's QUIC servers
 	// write into their connection ids (draft-ietf-quic-load-balancers).
 	QUICID string `json:"quic_id,omitempty"`
+	// Relay is what the site passes on for others round broken paths, octets a second;
+	// 0 means 100 Mbit/s, less nothing.
+	Relay int64 `json:"relay,omitempty"`
 	// Identity is the site's certificate (PEM), signed by the offline group key;
 	// it carries the public key from which pair keys for beats and tunnel come.
 	Identity string    `json:"identity,omitempty"`
 	Clusters []Cluster `json:"clusters"`
+}
+
+// secondNode is set in the number of a site's second machine among those that beat;
+// sites with one have numbers below it.
+const secondNode = 1 << 15
+
+// BeatNode is a machine of a site that beats.
+type BeatNode struct {
+	Number uint16 // unique in the fleet
+	Addr   netip.AddrPort
+}
+
+// BeatNodes are the machines of a site that beat: none, one or two.
+func (s *Site) BeatNodes() (out []BeatNode) {
+	if s.Beat.IsValid() {
+		out = append(out, BeatNode{s.Number, s.Beat})
+	}
+	if s.Beat.IsValid() && s.SecondBeat.IsValid() {
+		out = append(out, BeatNode{s.Number | secondNode, s.SecondBeat})
+	}
+	return out
 }
 
 // Domain returns the failure domain in which the site's vantage votes. Sites with

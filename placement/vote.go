@@ -61,6 +61,11 @@ type Vote struct {
 	// Second names the class of evidence which agrees with a Down found by
 	// looking; it alone is no Down.
 	Second Evidence `json:"second,omitempty"`
+	// Without, on a vote on the vantage's own site, names a vantage of that site, on
+	// another machine, which it hears no more. Once that is Sure, what that one said last
+	// counts no more.
+	Without string `json:"without,omitempty"`
+	Sure    bool   `json:"sure,omitempty"`
 	// Incarnation and Seq order the votes of one vantage: of two votes on one
 	// object the later replaces the earlier, whichever way it came.
 	Incarnation uint32 `json:"incarnation"`

@@ -20,9 +20,15 @@ type KeptReply struct {
 	typ     uint16
 	variant uint32
 	index   Index // of this one body
-	// Tag and Many belong to the caller.
-	Tag  uint16
-	Many bool
+	Mark
+}
+
+// Mark is what the caller remembers of a kept reply.
+type Mark struct {
+	Tag uint16
+	// Many is set for the reply of one of very many names, Absent where the name
+	// does not exist.
+	Many, Absent bool
 }
 
 // keptWays is in how many places a reply may stand.
@@ -54,12 +60,12 @@ func (k *Kept) Find(q *Query, variant uint32) *KeptReply {
 
 // Keep adds the reply to a query, from the message without an OPT record. It takes
 // a free place, else another's: whose does not matter, as it can be made again.
-func (k *Kept) Keep(q *Query, variant uint32, msg []byte, tag uint16, many bool) *KeptReply {
+func (k *Kept) Keep(q *Query, variant uint32, msg []byte, m Mark) *KeptReply {
 	first, hash := k.set(q, variant)
 	var b Builder
-	b.Add(q.lower[:q.nameLen], q.Type, tag)
+	b.Add(q.lower[:q.nameLen], q.Type, m.Tag)
 	b.Reply(msg)
-	r := &KeptReply{hash: hash, name: string(q.lower[:q.nameLen]), typ: q.Type, variant: variant, Tag: tag, Many: many, index: Index{arena: b.x.arena, bodies: b.x.bodies}}
+	r := &KeptReply{hash: hash, name: string(q.lower[:q.nameLen]), typ: q.Type, variant: variant, Mark: m, index: Index{arena: b.x.arena, bodies: b.x.bodies}}
 	for i := range uint64(keptWays) {
 		if k.slots[first+i].CompareAndSwap(nil, r) {
 			return r

@@ -57,7 +57,7 @@ func TestKept(t *testing.T) {
 				for _, variant := range []uint32{0, 1} {
 					r := k.Find(q, variant)
 					if r == nil {
-						r = k.Keep(q, variant, keptMessage(t, name, 2*n+int(variant)), uint16(n), false)
+						r = k.Keep(q, variant, keptMessage(t, name, 2*n+int(variant)), Mark{Tag: uint16(n)})
 					}
 					x, b := r.Body()
 					m := new(dns.Msg)
@@ -86,7 +86,7 @@ func TestKept(t *testing.T) {
 		t.Errorf("%d of %d places hold a reply", held, size)
 	}
 	q := keptQuery(t, "last.demo.test.")
-	if k.Keep(q, 9, keptMessage(t, "last.demo.test.", 1), 0, true) != k.Find(q, 9) {
+	if k.Keep(q, 9, keptMessage(t, "last.demo.test.", 1), Mark{Many: true}) != k.Find(q, 9) {
 		t.Error("the newest is not found")
 	}
 	if (*Kept)(nil).Find(q, 0) != nil {

@@ -13,6 +13,7 @@ const (
 	// Names in these are never compressed (RFC 4034 sections 3.1.7 and 4.1.1).
 	typeRRSIG = 46
 	typeNSEC  = 47
+	typeNSEC3 = 50
 )
 
 // pointers finds the compression pointers among the records of a reply, which
@@ -33,7 +34,7 @@ func pointers(msg []byte, start int) (at []uint16, ok bool) {
 		off = name(off)
 		typ, end := binary.BigEndian.Uint16(msg[off:]), off+10+int(binary.BigEndian.Uint16(msg[off+8:]))
 		switch typ {
-		case typeA, typeAAAA, typeDS, typeRRSIG, typeNSEC:
+		case typeA, typeAAAA, typeDS, typeRRSIG, typeNSEC, typeNSEC3:
 		case typeNS:
 			name(off + 10)
 		case typeSOA:

@@ -8,6 +8,12 @@ const (
 	MaxUDP = 1232
 )
 
+// Flags of a short reply, as in the header.
+const (
+	AA = 0x0400
+	TC = 0x0200
+)
+
 // Options are the parts of a reply's OPT record that are not the query's.
 type Options struct {
 	// NSID is the identity to give where it was asked for; empty gives none.
@@ -58,6 +64,32 @@ func (x *Index) Reply(out []byte, q *Query, b *Body, o *Options) int {
 	}
 	if q.EDNS.Present {
 		q.EDNS.reply(out[n:], o)
+	}
+	return size
+}
+
+// Short writes a reply without records into out: header, question, OPT. It says no
+// more than its flags and RCODE, of which those above 15 take an OPT record in
+// the query. The length is 0 where it would not fit into MinUDP octets.
+func Short(out []byte, q *Query, flags uint16, rcode int, o *Options) int {
+	n := headerLen + len(q.Question)
+	size := n + q.EDNS.replyLen(o)
+	if size > MinUDP || rcode > 15 && !q.EDNS.Present {
+		return 0
+	}
+	flags |= 0x8000 | uint16(rcode&15)
+	if q.rd {
+		flags |= 0x0100
+	}
+	clear(out[:headerLen])
+	binary.BigEndian.PutUint16(out, q.id)
+	binary.BigEndian.PutUint16(out[2:], flags)
+	out[5] = 1
+	copy(out[headerLen:], q.Question)
+	if q.EDNS.Present {
+		out[11] = 1
+		q.EDNS.reply(out[n:size], o)
+		out[n+5] = byte(rcode >> 4)
 	}
 	return size
 }

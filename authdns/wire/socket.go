@@ -152,8 +152,12 @@ func asked(control []byte) []byte {
 	return nil
 }
 
+// Replies is how many wait to be sent.
+func (b *Batch) Replies() int { return b.replies }
+
 // Send lets the replies go and returns how many the kernel refused, each of
-// which is lost. An error other than of a single reply ends it.
+// which is lost. An error other than of a single reply ends it. More may follow to what
+// was received last.
 func (b *Batch) Send(fd uintptr) (lost int, err error) {
 	for at := 0; at < b.replies; {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.send[at])), uintptr(b.replies-at), unix.MSG_DONTWAIT, 0, 0)
@@ -168,5 +172,6 @@ func (b *Batch) Send(fd uintptr) (lost int, err error) {
 			lost++
 		}
 	}
+	b.replies = 0
 	return lost, nil
 }

@@ -103,7 +103,9 @@ func (n *node) answer(name string, qtype uint16) Result {
 		r.Kind, r.RRs = Answer, s.RRs
 		return r
 	}
-	if s := n.set(dns.TypeCNAME); s != nil {
+	// NSEC and RRSIG stand beside an alias, so asking for them is asking about the alias
+	// itself (RFC 4034 sections 3 and 4).
+	if s := n.set(dns.TypeCNAME); s != nil && qtype != dns.TypeNSEC && qtype != dns.TypeRRSIG {
 		r.Kind, r.RRs = CNAME, s.RRs
 	}
 	return r

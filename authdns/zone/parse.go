@@ -2,7 +2,6 @@ package zone
 
 import (
 	"bufio"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ func Parse(name, origin string, r io.Reader) (*Zone, error) {
 		return nil, &Error{File: name, Reason: fmt.Sprintf("origin %q is not a domain name", origin)}
 	}
 	l := &loader{
-		file: name, zone: &Zone{Origin: origin, root: &node{}},
+		file: name, zone: &Zone{Origin: origin, root: &node{}, shade: &node{}},
 		at: make(map[dns.RR]place), in: &lineReader{r: bufio.NewReader(r), line: 1},
 	}
 	if err := l.read(); err != nil {
@@ -108,10 +107,16 @@ func (l *loader) add(rr dns.RR, p place) error {
 		return l.errorf(p, "%s %s: %v", h.Name, dns.Type(h.Rrtype), err)
 	}
 	n := l.zone.root
+	if hashedName(rr) {
+		if len(path) != 1 {
+			return l.errorf(p, "%s %s: the name of an NSEC3 is one label below the apex (RFC 5155 section 3)", h.Name, dns.Type(h.Rrtype))
+		}
+		n = l.zone.shade
+	}
 	for _, label := range path {
 		n = n.child(label)
 	}
-	if len(n.sets) == 0 {
+	if len(n.sets) == 0 && !hashedName(rr) {
 		l.zone.Owners++
 	}
 	if n.add(rr) {
@@ -184,12 +189,10 @@ func (l *loader) check() error {
 			faults = append(faults, e)
 		}
 	})
-	if len(faults) == 0 {
-		return nil
+	if err := firstFault(faults); err != nil {
+		return err
 	}
-	return slices.MinFunc(faults, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Reason, b.Reason))
-	})
+	return l.checkSigned()
 }
 
 // checkNode judges the types which stand at one name; under tells that it lies

@@ -115,6 +115,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(head + "*.w IN A 192.0.2.9\nd IN DNAME x.\nsub IN NS ns.sub\nns.sub IN A 192.0.2.7\n")
 	f.Add(head + "$GENERATE 1-3 h$ A 192.0.2.$\n\\000\\046 IN TXT \"\\\"\" ( ; c\n )\n")
 	f.Add("@ 60 IN SOA . . 1 2 3 4 5\n@ 60 IN NS .\n")
+	for _, kind := range []string{"nsec", "nsec3", "optout"} {
+		f.Add(strings.ReplaceAll(signedText(f, kind), "signed.test.", "demo.test."))
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		z, err := Parse("f", "demo.test.", strings.NewReader(text))
 		if err != nil {

@@ -15,7 +15,7 @@ func (z *Zone) Size() int { return z.Records }
 // the names beside each other and the types in order. They belong to the zone:
 // copy before packing. Marks are passed over.
 func (z *Zone) All() iter.Seq[dns.RR] {
-	return func(yield func(dns.RR) bool) { z.root.all(yield) }
+	return func(yield func(dns.RR) bool) { _ = z.root.all(yield) && z.shade.all(yield) }
 }
 
 // all walks a node and what lies below; false means that nobody wants more.
@@ -41,6 +41,7 @@ func (n *node) all(yield func(dns.RR) bool) bool {
 func Changes(old, next *Zone) (removed, added []dns.RR) {
 	d := differ{}
 	d.nodes(old.root, next.root)
+	d.nodes(old.shade, next.shade)
 	return d.removed, d.added
 }
 
@@ -89,12 +90,12 @@ func missing(s, other *RRset) []dns.RR {
 	if s.Type == dns.TypeSOA {
 		return nil
 	}
-	if other == nil || s.RRs[0].Header().Ttl != other.RRs[0].Header().Ttl {
-		return s.RRs // the TTL is the same in all of a set
+	if other == nil {
+		return s.RRs
 	}
 	var out []dns.RR
 	for _, rr := range s.RRs {
-		if !slices.ContainsFunc(other.RRs, func(o dns.RR) bool { return dns.IsDuplicate(o, rr) }) {
+		if !slices.ContainsFunc(other.RRs, func(o dns.RR) bool { return o.Header().Ttl == rr.Header().Ttl && dns.IsDuplicate(o, rr) }) {
 			out = append(out, rr)
 		}
 	}

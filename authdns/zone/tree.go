@@ -27,6 +27,10 @@ type Zone struct {
 	// Origin is lower case and fully qualified.
 	Origin string
 	root   *node
+	// shade holds what belongs to hashed names, apart from the names themselves.
+	shade *node
+	// Signed is set where the owner of the zone has signed it.
+	Signed *Signed
 	// Records and Owners count the records and the names which have any, as the
 	// file holds them, marks excluded.
 	Records, Owners int
@@ -49,7 +53,8 @@ func (n *node) set(t uint16) *RRset {
 }
 
 // add puts a record into its RRset. Duplicates are dropped, and the lowest TTL
-// of an RRset holds for all of it (RFC 2181 section 5.2).
+// of an RRset holds for all of it (RFC 2181 section 5.2). Signatures are no RRset:
+// each has the TTL of what it covers (RFC 4034 section 3).
 func (n *node) add(rr dns.RR) (added bool) {
 	t := rr.Header().Rrtype
 	i, ok := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
@@ -61,6 +66,9 @@ func (n *node) add(rr dns.RR) (added bool) {
 		return false
 	}
 	s.RRs = append(s.RRs, rr)
+	if t == dns.TypeRRSIG {
+		return true
+	}
 	ttl := min(rr.Header().Ttl, s.RRs[0].Header().Ttl)
 	for _, o := range s.RRs {
 		o.Header().Ttl = ttl

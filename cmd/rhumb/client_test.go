@@ -127,7 +127,7 @@ func startUnit(t *testing.T, script ...*api.State) *fakeUnit {
 	u := &fakeUnit{script: script}
 	u.state.Store(unitState())
 	s, err := api.New(api.Config{State: u.now, Events: u,
-		Ops:      api.Ops{Drainer: u, Setter: u, Freezer: u, Applier: u, Slots: u, Retirer: u, Simulator: u},
+		Ops:      api.Ops{Drainer: u, Setter: u, Freezer: u, Applier: u, Slots: u, Retirer: u, Simulator: u, Looker: u},
 		Identity: api.Identity{Node: "ams1-a", Unit: "rhumb", Version: "v0"}})
 	if err != nil {
 		t.Fatal(err)

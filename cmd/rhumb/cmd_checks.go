@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -13,11 +14,25 @@ import (
 )
 
 func (a *app) checksCommand() *cobra.Command {
-	return &cobra.Command{Use: "checks [SITE]", Short: "The last look of each check, failed ones first", Args: args(cobra.MaximumNArgs(1)), ValidArgsFunction: a.completeSites,
+	var now lookNow
+	cmd := &cobra.Command{Use: "checks [SITE[/CLUSTER]]", Short: "The last look of each check, failed ones first; with --now, a fresh look", Args: args(cobra.MaximumNArgs(1)), ValidArgsFunction: a.completeSites,
+		Long: `The last look of each check, failed ones first. With --now every vantage of the
+site, or of all sites, looks at once; SITE/CLUSTER and --check narrow that. Such a
+look counts as any other, once. Ends with 0 when all passed, 6 when one did not,
+7 when a vantage has not answered.`,
+		Example: `  rhumb checks ams1/web --now --check cert --reason "new certificate"`,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			if now.on {
+				return a.lookNow(cmd, names, &now)
+			}
+			if now.req.Check != "" || now.req.Reason != "" || len(names) == 1 && strings.Contains(names[0], "/") {
+				return withCode(exitUsage, errors.New("SITE/CLUSTER, --check and --reason go with --now"))
+			}
 			return listing(a, cmd, bySite("/checks", names), func(c *api.Check) string { return c.Cluster.String() + " " + c.Address.String() + " " + c.Check }, checkTable,
 				"no role health reports a look; name checks in the fleet file")
 		}}
+	now.flags(cmd)
+	return cmd
 }
 
 func (a *app) availabilityCommand() *cobra.Command {

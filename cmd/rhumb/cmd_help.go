@@ -35,7 +35,7 @@ const exitCodeText = `Exit codes; scripts may rely on them:
     3  the server is not reachable
     4  not found
     5  refused by a rule (see: rhumb help rules)
-    6  unhealthy (status --exit-status)
+    6  unhealthy (status --exit-status; checks --now: a look failed)
     7  timed out, still in progress
     8  not permitted
     9  the configuration is invalid

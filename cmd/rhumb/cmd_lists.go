@@ -129,6 +129,9 @@ func zoneTable(s style, items []api.Zone) *table {
 		for _, e := range z.Errors {
 			errs = append(errs, e.Unit+": "+e.Error)
 		}
+		for _, e := range z.Warnings {
+			errs = append(errs, e.Unit+": "+e.Error)
+		}
 		t.add(z.Name, string(z.Level), serials(&z), z.Names, len(z.Steered), fmt.Sprintf("%d/%d", z.Served, z.Units), z.NameServers, strings.Join(z.Primaries, " "), since(z.Received, time.Now()), cell{strings.Join(errs, "; "), red})
 	}
 	return t
@@ -179,13 +182,13 @@ func (a *app) sessionsCommand() *cobra.Command {
 }
 
 func sessionTable(s style, items []api.Sessions) *table {
-	t := newTable(s, "SITE", "NODE", ">TOTAL", ">OWN", ">FOREIGN", ">FORWARDED", ">AWAY", ">OLDEST", ">MB/S", ">MOVING", ">MOVED OUT", ">MOVED IN", ">FAILED", "BACKUPS", ">EPOCH")
+	t := newTable(s, "SITE", "NODE", ">TOTAL", ">OWN", ">FOREIGN", ">FORWARDED", ">AWAY", ">OLDEST", ">MB/S", ">MOVING", ">MOVED OUT", ">MOVED IN", ">FAILED", "BACKUPS", ">EPOCH", "RELAYED")
 	for _, r := range items {
 		failed := plain(count(r.Failed))
 		if r.Failed > 0 {
 			failed.color = red
 		}
-		t.add(r.Site, r.Node, count(r.Total), count(r.Own), count(r.Foreign), count(r.Forwarded), count(r.Away), since(r.AwaySince, time.Now()), fmt.Sprintf("%.1f", float64(r.AwayRate)/1e6), count(r.Moving), count(r.MovedOut), count(r.MovedIn), failed, strings.Join(r.Backups, " "), r.Epoch)
+		t.add(r.Site, r.Node, count(r.Total), count(r.Own), count(r.Foreign), count(r.Forwarded), count(r.Away), since(r.AwaySince, time.Now()), fmt.Sprintf("%.1f", float64(r.AwayRate)/1e6), count(r.Moving), count(r.MovedOut), count(r.MovedIn), failed, strings.Join(r.Backups, " "), r.Epoch, relaysCell(r.Relays))
 	}
 	return t
 }

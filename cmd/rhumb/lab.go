@@ -282,7 +282,11 @@ func readZone(origin, file string, data []byte) (config.ZoneInfo, error) {
 		}
 		return config.ZoneInfo{}, err
 	}
-	return config.ZoneInfo{Names: z.Names(), Serial: z.Serial()}, nil
+	info := config.ZoneInfo{Names: z.Names(), Serial: z.Serial()}
+	if z.Signed != nil {
+		info.Signed = fmt.Sprintf("%s:%d", file, z.Signed.Line)
+	}
+	return info, nil
 }
 
 // applyRoot writes the root server's fleet into its own file store.

@@ -23,7 +23,7 @@ type ops struct{ u *unit }
 
 func newOps(u *unit) api.Ops {
 	o := ops{u}
-	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Retirer: o, Simulator: o}
+	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Retirer: o, Simulator: o, Looker: u.desk}
 }
 
 // basis is the state upon which an operator's wish is judged.

@@ -96,6 +96,9 @@ func still(n *placement.Node) placement.Node {
 	if n.Edge != nil {
 		out.Edge = &placement.EdgeStats{Sessions: min(n.Edge.Sessions, 1), Foreign: min(n.Edge.Foreign, 1),
 			Away: min(n.Edge.Away, 1), Moving: n.Edge.Moving, Failed: n.Edge.Failed}
+		for _, r := range n.Edge.Relays {
+			out.Edge.Relays = append(out.Edge.Relays, placement.EdgeRelay{To: r.To, Via: r.Via})
+		}
 	}
 	return out
 }

@@ -30,6 +30,7 @@ func TestWorthWriting(t *testing.T) {
 		{"the last session went", func(n *placement.Node) { n.Edge.Sessions = 0 }, true},
 		{"a hand-off is under way", func(n *placement.Node) { n.Edge.Moving = 1 }, true},
 		{"a hand-off failed", func(n *placement.Node) { n.Edge.Failed = 1 }, true},
+		{"a way round a broken path", func(n *placement.Node) { n.Edge.Relays = []placement.EdgeRelay{{To: "nyc1", Via: "tyo1"}} }, true},
 		{"another snapshot", func(n *placement.Node) { n.Snapshot = "3.8" }, true},
 		{"an alarm more", func(n *placement.Node) { n.Alarms = append(n.Alarms, placement.Alarm{Kind: "SnapshotStale"}) }, true},
 		{"no alarm any more", func(n *placement.Node) { n.Alarms = nil }, true},

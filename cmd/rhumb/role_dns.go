@@ -43,6 +43,7 @@ func addDNS(u *unit) error {
 		st := srv.Status()
 		x.report(st.Zones)
 		n.DNS = &st
+		n.Alarms = append(slices.Clip(n.Alarms), overloadAlarms(n.Name, srv.Overload())...)
 	})
 	u.add("authdns", func(ctx context.Context) error {
 		// Before its zones are loaded a server would refuse what it is there for,

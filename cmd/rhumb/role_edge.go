@@ -68,6 +68,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g.Go(func() error { return e.forwarder.Run(ctx) })
 	g.Go(func() error { return e.agent.Run(ctx) })
 	g.Go(func() error { return e.tellMoves(ctx) })
+	g.Go(func() error { return e.hear(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(announceEvery)
 		defer tick.Stop()
@@ -90,7 +91,8 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
 	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
-		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, Logger: u.log, Registerer: u.metrics})
+		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
+		OnRelay: e.relayed, Logger: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
 	}
@@ -213,6 +215,7 @@ func (e *edgeRole) report(n *placement.Node) {
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	st.Listeners = e.listeners()
 	n.Alarms = append(n.Alarms, certificateAlarms(st.Listeners)...)
+	e.relays(n, st)
 	n.Edge = st
 }
 
@@ -306,7 +309,7 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 			u.log.Error("tunnel: a site is left out", "peer", s.Name, "err", err)
 			continue
 		}
-		out = append(out, forward.Peer{Site: s.Name, Addr: s.Edge, Key: key})
+		out = append(out, forward.Peer{Site: s.Name, Addr: s.Edge, Key: key, At: s.At})
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,8 @@ import (
 func addHealth(u *unit) {
 	stream := health.NewStream(u.socket("votes.sock"), u.log)
 	u.add("stream", stream.Run)
+	hearing := health.NewHearingStream(u.socket(hearingSocket), u.log)
+	u.add("hearing", hearing.Run)
 	units := health.NewUnits(u.socket(aliveSocket), u.log)
 	u.add("units", units.Run)
 	snaps := newSnapshotBox()
@@ -33,11 +36,21 @@ func addHealth(u *unit) {
 			n.Alarms = slices.Concat(n.Alarms, healthAlarms(r))
 		}
 	})
+	addVantage(u, func() []netip.AddrPort {
+		if a := agent.Load(); a != nil {
+			return a.Ended()
+		}
+		return nil
+	})
 	u.looks = func() *placement.HealthStats {
 		if a := agent.Load(); a != nil {
 			return a.Report()
 		}
 		return nil
+	}
+	u.desk.now = func(r placement.LookRequest, tell func(placement.LookAnswer)) bool {
+		a := agent.Load()
+		return a != nil && a.LookNow(r, tell)
 	}
 	evidence := health.NewEvidence(u.socket("evidence.sock"), func(e health.Encounter) {
 		if a := agent.Load(); a != nil {
@@ -55,7 +68,7 @@ func addHealth(u *unit) {
 		if err != nil {
 			return err
 		}
-		return runHealth(ctx, u, site, health.Config{Stream: stream, Units: units.Events(), Machines: machines}, snaps.box, &agent)
+		return runHealth(ctx, u, site, health.Config{Stream: stream, Hearing: hearing.Tell, Units: units.Events(), Machines: machines, Misses: u.misses}, snaps.box, &agent)
 	})
 }
 
@@ -83,12 +96,13 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Conf
 		return err
 	}
 	teller := newVoteTeller(u.event)
-	c.Node, c.Site, c.Domain, c.NodeID, c.Incarnation = u.cfg.Node.Name, site.Name, site.Domain(), site.Number, incarnation
+	beats := u.beatsAs(site)
+	c.Node, c.Site, c.Domain, c.NodeID, c.Incarnation = u.cfg.Node.Name, site.Name, site.Domain(), beats.Number, incarnation
 	c.Interval, c.ScriptDir, c.Fit, c.Plan, c.Log, c.Metric = beatInterval, u.cfg.Scripts, u.fitness().Look, u.planRevision, u.log, u.metrics
 	c.Sink = func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) }
 	c.Ended = func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }
-	if site.Beat.IsValid() && u.identity != nil {
-		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(site.Beat))
+	if beats.Addr.IsValid() && u.identity != nil {
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(beats.Addr))
 		if err != nil {
 			return fmt.Errorf("beats: %w", err)
 		}
@@ -146,8 +160,10 @@ func (u *unit) healthPeers(inv *placement.Inventory, w *watching) []health.Peer 
 			u.log.Error("beats: a site is not heard", "peer", s.Name, "err", err)
 			continue
 		}
-		out = append(out, health.Peer{Site: s.Name, NodeID: s.Number, Addr: s.Beat, Keys: [][32]byte{key},
-			Watches: w.of(s.Name), HalfLife: inv.Comeback().HalfLife.D()})
+		for _, n := range s.BeatNodes() {
+			out = append(out, health.Peer{Site: s.Name, NodeID: n.Number, Addr: n.Addr, Keys: [][32]byte{key},
+				Watches: w.of(s.Name), HalfLife: inv.Comeback().HalfLife.D()})
+		}
 	}
 	return out
 }

@@ -52,6 +52,52 @@ func addPulse(u *unit) {
 	})
 }
 
+// addVantage tells the health role on the site's second machine, which watches, that this
+// one judges, and what has ended here.
+func addVantage(u *unit, ended func() []netip.AddrPort) {
+	m := u.cfg.Machines
+	if m == nil || len(m.Watchers) == 0 {
+		return
+	}
+	u.add("vantage", func(ctx context.Context) error {
+		key, err := u.siteKey()
+		if err != nil {
+			return err
+		}
+		incarnation, err := nextIncarnation(filepath.Join(u.cfg.Node.DataDir, "incarnation-vantage"), time.Now())
+		if err != nil {
+			return err
+		}
+		p := health.Pulse{Node: u.cfg.Node.Name, Incarnation: incarnation, Key: key, To: m.Watchers, Every: m.Interval.D(), Listen: ended, Vantage: true, Log: u.log}
+		return p.Run(ctx)
+	})
+}
+
+// misses returns which vantage another one of this site says to hear no more.
+func (u *unit) misses(vantage string) string {
+	for _, v := range u.views.view().Votes {
+		if v.Vantage == vantage && v.Object == placement.SiteID(u.cfg.Node.Site) {
+			return v.Without
+		}
+	}
+	return ""
+}
+
+// beatsAs is where this machine hears the heartbeats of other sites, and by which number
+// it is known there. The second machine of a site has both of its own.
+func (u *unit) beatsAs(site *placement.Site) placement.BeatNode {
+	nodes := site.BeatNodes()
+	second := u.cfg.Machines != nil && u.cfg.Machines.Second
+	switch {
+	case second && len(nodes) == 2:
+		return nodes[1]
+	case second:
+		u.log.Warn("the fleet names no second_beat of this site: this machine is not heard by other sites, which take the site for dead with its first one")
+		return placement.BeatNode{Number: site.Number}
+	}
+	return placement.BeatNode{Number: site.Number, Addr: site.Beat}
+}
+
 // pulseRole is the role whose unit beats for the machine.
 func pulseRole(roles []string) string {
 	for _, r := range []string{config.RoleAuthDNS, config.RoleEdge, config.RoleBGP, config.RolePlacement} {

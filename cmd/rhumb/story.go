@@ -170,8 +170,9 @@ func drainEvents(old, next *placement.Plan) []placement.Event {
 type voteTeller struct {
 	tell func(placement.Event)
 
-	mu   sync.Mutex
-	last map[placement.ClusterID]placement.State
+	mu     sync.Mutex
+	last   map[placement.ClusterID]placement.State
+	missed string // the site's other vantage, once it was told of as gone
 }
 
 func newVoteTeller(tell func(placement.Event)) *voteTeller {
@@ -187,12 +188,27 @@ func (t *voteTeller) cast(v placement.Vote) {
 	t.mu.Lock()
 	was := t.last[v.Object] // Unknown before the first
 	t.last[v.Object] = v.State
+	if v.Object == placement.SiteID(v.Site) {
+		t.other(&v)
+	}
 	t.mu.Unlock()
 	if was == v.State || (was == placement.Unknown && v.State == placement.Up) {
 		return
 	}
 	t.tell(placement.Event{At: v.Since, Kind: "health", Site: v.Object.Site,
 		Text: fmt.Sprintf("%s sees %s %s%s, was %s", v.Vantage, objectName(v.Object), v.State, because(v.Cause), was)})
+}
+
+// other tells that the site's other vantage is gone, and that it is back. mu is held.
+func (t *voteTeller) other(v *placement.Vote) {
+	switch {
+	case v.Sure && t.missed != v.Without:
+		t.missed = v.Without
+		t.tell(placement.Event{Kind: "health", Site: v.Site, Text: v.Vantage + " hears " + v.Without + ", on the other machine of its site, no more; what that one said counts no more"})
+	case v.Without == "" && t.missed != "":
+		t.tell(placement.Event{Kind: "health", Site: v.Site, Text: v.Vantage + " hears " + t.missed + " again"})
+		t.missed = ""
+	}
 }
 
 // forget drops an object that is no longer looked at.

@@ -160,6 +160,22 @@ func TestVotesAreTold(t *testing.T) {
 	}
 }
 
+// TestMissedVantageIsTold: once it is sure, and when it is back.
+func TestMissedVantageIsTold(t *testing.T) {
+	var got []string
+	v := newVoteTeller(func(e placement.Event) { got = append(got, e.Text) })
+	for _, c := range []struct {
+		without string
+		sure    bool
+	}{{"", false}, {"ams1-b", false}, {"", false}, {"ams1-b", false}, {"ams1-b", true}, {"ams1-b", true}, {"ams1-b", false}, {"", false}} {
+		v.cast(placement.Vote{Object: placement.SiteID("ams1"), Site: "ams1", Vantage: "ams1-a", State: placement.Up, Without: c.without, Sure: c.sure})
+	}
+	want := []string{"ams1-a hears ams1-b, on the other machine of its site, no more; what that one said counts no more", "ams1-a hears ams1-b again"}
+	if !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
 // TestAlarmsAreTold: an alarm that lasts is told once and once more when it is over.
 func TestAlarmsAreTold(t *testing.T) {
 	stale := []placement.Alarm{{Kind: "SnapshotStale", Object: "3.7", Text: "input missing"}}

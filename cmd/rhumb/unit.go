@@ -48,6 +48,8 @@ type unit struct {
 	tasks    []task
 	// looks are all that this process's role health found; nil without that role.
 	looks func() *placement.HealthStats
+	// desk has the vantages look when a person asks.
+	desk *lookDesk
 	// estate is what passes from one process of a name server to the next; nil in
 	// processes which nobody succeeds.
 	estate *estate
@@ -98,6 +100,8 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 		views: &hub{}, current: &placement.Current{}, present: make(chan struct{}), notify: func(string) {}}
 	u.metrics.MustRegister(newStateMetrics(u.seen))
 	u.log = log.With("unit", u.name, "site", cfg.Node.Site)
+	u.desk = newLookDesk(u)
+	u.add("looks", u.desk.run)
 	for _, dir := range []string{cfg.Node.DataDir, cfg.Listen.Admin} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("%s: %w", u.name, err)

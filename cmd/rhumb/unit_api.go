@@ -80,6 +80,7 @@ func (u *unit) apiState() api.State {
 		s.Alarms = u.loop.Alarms()
 	}
 	s.Nodes = u.withLooks(s.Nodes)
+	s.Looks, s.Looked = u.desk.seen()
 	if len(s.Nodes) == 0 { // a role alone: this unit is all there is
 		s.Nodes = append(s.Nodes, u.record(s.Now))
 	}

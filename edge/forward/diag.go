@@ -26,7 +26,10 @@ const (
 
 	// liveStates are those of a session which still needs its client's
 	// packets. TIME_WAIT isn't: the server has let go of it.
-	liveStates = 1<<tcpEstablished | 1<<tcpSynRecv | 1<<tcpFinWait1 | 1<<tcpFinWait2 |
+	liveStates = 1<<tcpSynRecv | begunStates
+	// begunStates are the live ones that a server knows of. SYN_RECV isn't: whoever
+	// sent a SYN and went away leaves it behind for a minute.
+	begunStates = 1<<tcpEstablished | 1<<tcpFinWait1 | 1<<tcpFinWait2 |
 		1<<tcpCloseWait | 1<<tcpLastAck | 1<<tcpClosing
 )
 
@@ -165,14 +168,14 @@ func newRequest(family netip.Addr, flags uint16, states, seq uint32) (r [request
 	return r
 }
 
-// dump calls visit for each live connection of a local port, in one family.
+// dump calls visit for each connection of a local port in one of the states, in one family.
 // A server with one socket for both families has its IPv4 connections in the
 // IPv6 list, as mapped addresses; visit sees them as IPv4.
-func (d *diag) dump(port uint16, family netip.Addr, visit func(Flow)) error {
+func (d *diag) dump(port uint16, family netip.Addr, states uint32, visit func(Flow)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.seq++
-	request := newRequest(family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, liveStates, d.seq)
+	request := newRequest(family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, states, d.seq)
 	binary.BigEndian.PutUint16(request[24:], port)
 	if err := unix.Sendto(d.fd, request[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("forward: dump sockets of port %d: %w", port, err)

@@ -34,6 +34,16 @@
 // only what clients send makes the detour. What came by tunnel is never
 // tunnelled again.
 //
+// # Broken paths
+//
+// A relay is a third site that passes on what is for a peer while the path to that
+// is broken. SetHearing tells what the site's detector hears; peers tell each other
+// by hellos (hello.go) whether they are heard and whether they relay. Out of both a
+// pure state machine (way.go, ways.go, rank.go) decides who is reached by whom; a
+// goroutine owns it (detour.go) and publishes a route for each peer, an immutable
+// value. Who sends loads it; who relays (relay.go) checks hops, sender and budget
+// and sends on what is inside as it came, sealed for the peer.
+//
 // # QUIC, ICMP
 //
 // A server's UDP socket is unconnected, so no socket tells whose a QUIC packet
@@ -88,9 +98,10 @@
 // # Concurrency
 //
 // One goroutine reads strays, one reads the tunnel, one renews the rules, one
-// drives what waits for time. The table of owners and what is known of peers'
-// answers are under one lock, which nobody holds while reading, writing or
-// calling back. The lists of peers and VIPs are immutable, replaced whole.
+// drives what waits for time, one decides about relays. The table of owners and
+// what is known of peers' answers are under one lock, which nobody holds while
+// reading, writing or calling back. The lists of peers and VIPs are immutable,
+// replaced whole.
 //
 // # Bounds
 //
@@ -98,9 +109,8 @@
 // weren't there: other UDP, fragments, and ICMP errors about QUIC whose owner is
 // found by connection id: the packet they quote has the client's. An Initial
 // packet repeated after a flip begins a second handshake; the client's timeout
-// mends it. A relay of broken paths through a third site isn't here. A TCP
-// server's listener must be a wildcard: the kernel can't tell one bound to the
-// VIP from a session. The wall clock must not be set back while the process is down for
-// a moment, or peers refuse its datagrams as replays until the clock has
-// caught up.
+// mends it. A TCP server's listener must be a wildcard: the kernel can't tell
+// one bound to the VIP from a session. The wall clock must not be set back while
+// the process is down for a moment, or peers refuse its datagrams as replays
+// until the clock has caught up.
 package forward

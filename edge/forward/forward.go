@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"rhumb/placement"
 )
 
 // Mode says what is done with the strays of a VIP.
@@ -91,6 +93,14 @@ type Config struct {
 	// previous routing had it, or "". It must not block.
 	Pair func(client netip.Addr) string
 
+	// At is where this site stands; zero: not known.
+	At placement.Position
+	// RelayRate is what this site passes on for others round broken paths, octets a
+	// second; 0 means 100 Mbit/s, less than 0 nothing.
+	RelayRate int64
+	// OnRelay is told when what is for a peer goes another way. It must not block.
+	OnRelay func(RelayChange)
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	// Now is the clock; nil means time.Now.
@@ -108,12 +118,18 @@ type Forwarder struct {
 	metrics   *metrics
 	peers     atomic.Pointer[peerSet]
 	targets
+	roundabout
 	ends atomic.Pointer[ends]
 
 	// passing is held while a packet that came by tunnel is on its way from its
 	// judgement to the kernel. It is taken before mu.
 	passing sync.Mutex
 
+	tables
+}
+
+// tables are what is believed of flows.
+type tables struct {
 	mu       sync.Mutex // guards the tables and the marked fields of peerState
 	owners   *owners    // of TCP
 	udp      *owners    // of QUIC
@@ -158,6 +174,9 @@ func New(c Config) (*Forwarder, error) {
 	if c.QUICIdle == 0 {
 		c.QUICIdle = quicIdle
 	}
+	if c.RelayRate == 0 {
+		c.RelayRate = relayRate
+	}
 	if c.Pair == nil {
 		c.Pair = func(netip.Addr) string { return "" }
 	}
@@ -169,7 +188,8 @@ func New(c Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU, idle: c.QUICIdle},
 		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, metrics: newMetrics(),
-		targets: targets{renewNow: make(chan struct{}, 1)}, arrivals: newArrivals()}
+		targets: targets{renewNow: make(chan struct{}, 1)}, tables: tables{arrivals: newArrivals()},
+		roundabout: roundabout{at: c.At, rate: float64(max(0, c.RelayRate)), onRelay: c.OnRelay, woken: make(chan struct{}, 1), news: make(chan news, 256)}}
 	f.log.Logger = c.Logger
 	f.quic.Store(&QUIC{})
 	f.owners, f.udp = f.newTable(protoTCP, c.Pair, c.Shadowed), f.newTable(protoUDP, c.Pair, func(Flow) bool { return false })
@@ -269,6 +289,7 @@ func (f *Forwarder) Run(ctx context.Context) (err error) {
 	group.Go(func() error { return f.readTunnel(inner, e) })
 	group.Go(func() error { return f.renewVIPs(inner, rules) })
 	group.Go(func() error { return f.tick(inner) })
+	group.Go(func() error { return f.findWays(inner) })
 	group.Go(func() error {
 		<-inner.Done()
 		e.interrupt()

@@ -21,17 +21,19 @@ type half struct {
 	*Forwarder
 	strays, kernel *os.File // what the rules copy; what it gives back
 	inner          *os.File // what came by tunnel
+	registered     *prometheus.Registry
 }
 
 // newHalf starts the loops of a forwarder at an address of the loopback net.
 func newHalf(t *testing.T, c Config) *half {
 	t.Helper()
-	c.Registerer = prometheus.NewRegistry()
+	registry := prometheus.NewRegistry()
+	c.Registerer = registry
 	f, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &half{Forwarder: f}
+	h := &half{Forwarder: f, registered: registry}
 	e := &ends{rim: &rim{}}
 	device := func() (*port, *os.File) {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -54,14 +56,15 @@ func newHalf(t *testing.T, c Config) *half {
 	}
 	f.ends.Store(e)
 	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 3)
+	done := make(chan error, 4)
+	go func() { done <- f.findWays(ctx) }()
 	go func() { done <- f.readStrays(ctx, e) }()
 	go func() { done <- f.readTunnel(ctx, e) }()
 	go func() { done <- f.tick(ctx) }()
 	t.Cleanup(func() {
 		stop()
 		e.interrupt()
-		for range 3 {
+		for range 4 {
 			if err := <-done; err != nil {
 				t.Error(err)
 			}

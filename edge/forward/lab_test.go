@@ -28,6 +28,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"rhumb/placement"
 )
 
 // The lab: a client, a router and two sites, each a network namespace, with
@@ -66,6 +68,7 @@ type agentConfig struct {
 	Act     bool
 	PathMTU int
 	QUIC    QUIC
+	Others  []Peer // beside Peer, without keys
 }
 
 // agentStats is its answer to "stats".
@@ -76,6 +79,7 @@ type agentStats struct {
 	CPU     time.Duration
 	Foreign int
 	Known   int // flows that the peer announced
+	Relays  []Relay
 }
 
 // runAgent runs a forwarder until SIGTERM and obeys lines on standard input.
@@ -90,8 +94,13 @@ func runAgent(text string) error {
 		mode = Act
 	}
 	told := make(chan struct{}, 1<<16)
+	key := sha256.Sum256([]byte("the lab's pair key"))
+	peers := []Peer{{Site: c.Peer, Addr: c.PeerAt, Key: key}}
+	for _, p := range c.Others {
+		peers = append(peers, Peer{Site: p.Site, Addr: p.Addr, Key: key})
+	}
 	f, err := New(Config{Site: c.Site, Local: c.Local, VIPs: c.VIPs, Mode: mode, Registerer: registry, PathMTU: c.PathMTU,
-		Peers:     []Peer{{Site: c.Peer, Addr: c.PeerAt, Key: sha256.Sum256([]byte("the lab's pair key"))}},
+		Peers:     peers,
 		OnForeign: func(Flow, string, time.Time) { told <- struct{}{} },
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
@@ -111,7 +120,15 @@ func runAgent(text string) error {
 func obey(f *Forwarder, registry *prometheus.Registry, told chan struct{}) {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		switch lines.Text() {
+		command, rest, _ := strings.Cut(lines.Text(), " ")
+		switch command {
+		case "hears":
+			var list []placement.Hearing
+			if err := json.Unmarshal([]byte(rest), &list); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			f.SetHearing(list)
+			fmt.Println("{}")
 		case "ready":
 			for f.ends.Load() == nil {
 				time.Sleep(time.Millisecond)
@@ -124,7 +141,7 @@ func obey(f *Forwarder, registry *prometheus.Registry, told chan struct{}) {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		case "stats":
-			s := agentStats{Metrics: gather(registry), Flows: f.Flows(), Owned: map[string]int{}, Foreign: len(told), Known: f.known()}
+			s := agentStats{Metrics: gather(registry), Flows: f.Flows(), Owned: map[string]int{}, Foreign: len(told), Known: f.known(), Relays: f.Relays()}
 			owned, err := f.Owned()
 			if err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -541,9 +558,13 @@ func (l *lab) startAgents(t *testing.T, act bool) {
 	l.b.agent = l.startAgent(t, l.b, l.a, act)
 }
 
-func (l *lab) startAgent(t *testing.T, s, other *site, act bool) *agent {
+func (l *lab) startAgent(t *testing.T, s, other *site, act bool, others ...*site) *agent {
 	t.Helper()
-	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: append(vips(), l.more...), Act: act, PathMTU: l.pathMTU, QUIC: l.quic})
+	var more []Peer
+	for _, o := range others {
+		more = append(more, Peer{Site: o.letter, Addr: o.tunnelAt})
+	}
+	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: append(vips(), l.more...), Act: act, PathMTU: l.pathMTU, QUIC: l.quic, Others: more})
 	if err != nil {
 		t.Fatal(err)
 	}

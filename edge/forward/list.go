@@ -128,7 +128,7 @@ func (f *Forwarder) Owned() (map[netip.AddrPort]int, error) {
 
 // eachOwned visits the live local sessions on all VIPs.
 func (f *Forwarder) eachOwned(visit func(session)) error {
-	err := eachSession(slices.Collect(maps.Keys(*f.vips.Load())), func(flow Flow) { visit(session{protoTCP, flow}) })
+	err := eachSession(slices.Collect(maps.Keys(*f.vips.Load())), liveStates, func(flow Flow) { visit(session{protoTCP, flow}) })
 	if err != nil {
 		return err
 	}

@@ -501,14 +501,17 @@ type bucket struct {
 }
 
 // take takes one, if there is one.
-func (b *bucket) take(now time.Time) bool {
+func (b *bucket) take(now time.Time) bool { return b.takeMany(now, 1) }
+
+// takeMany takes n, if there are so many.
+func (b *bucket) takeMany(now time.Time, n float64) bool {
 	if !b.last.IsZero() {
 		b.left = min(b.rate, b.left+b.rate*max(0, now.Sub(b.last).Seconds()))
 	}
 	b.last = now
-	if b.left < 1 {
+	if b.left < n {
 		return false
 	}
-	b.left--
+	b.left -= n
 	return true
 }

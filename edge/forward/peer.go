@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/placement"
 )
 
 // Peer is a site of the group as this one's forwarder reaches it.
@@ -26,6 +28,8 @@ type Peer struct {
 	// Previous, unless zero, is a key that is still accepted while a new
 	// one is handed out.
 	Previous [32]byte
+	// At is where the site stands; zero: not known.
+	At placement.Position
 }
 
 const (
@@ -62,6 +66,7 @@ type peerState struct {
 	parts atomic.Uint32
 	// path is what was learnt of the path, nil before anything was.
 	path atomic.Pointer[path]
+	detourState
 
 	// These are the tunnel reader's.
 	window window
@@ -72,7 +77,22 @@ type peerState struct {
 	digests map[uint64]time.Time
 	sample  sample
 
+	peerCounts
+}
+
+// detourState is what the goroutine that decides about relays tells those that send and
+// receive.
+type detourState struct {
+	// route leads round a broken path; nil: directly.
+	route atomic.Pointer[route]
+	// unreached: this site doesn't reach the peer itself.
+	unreached atomic.Bool
+}
+
+// peerCounts counts what goes to the peer, comes from it, and is passed on for it.
+type peerCounts struct {
 	packets, octets, arrivals prometheus.Counter
+	relayed, relayedOctets    prometheus.Counter
 }
 
 // path is the largest packet that reached a site lately, and the end of that
@@ -174,6 +194,8 @@ func (f *Forwarder) newPeerState(site string) *peerState {
 	s.packets = f.metrics.forwarded.WithLabelValues(site)
 	s.octets = f.metrics.octets.WithLabelValues(site)
 	s.arrivals = f.metrics.arrivals.WithLabelValues(site)
+	s.relayed = f.metrics.relay.packets.WithLabelValues(site)
+	s.relayedOctets = f.metrics.relay.octets.WithLabelValues(site)
 	return s
 }
 

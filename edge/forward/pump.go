@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -141,12 +142,17 @@ func (f *Forwarder) tunnel(now time.Time, site string, packet []byte) {
 	if p == nil {
 		return // the peer left the group since
 	}
-	err := f.sendPacket(now, p, packet)
+	r, via := f.relayTo(p)
+	err := f.sendPacket(now, p, r, via, packet)
 	// The kernel knows from a router's ICMP error that the path is smaller
 	// than was said (RFC 1191, RFC 8201).
 	if errors.Is(err, unix.EMSGSIZE) {
-		p.path.Store(&path{mtu: pathMTU(p.Addr), until: now.Add(pathLife)})
-		err = f.sendPacket(now, p, packet)
+		next := p
+		if via != nil {
+			next = via
+		}
+		next.path.Store(&path{mtu: pathMTU(next.Addr), until: now.Add(pathLife)})
+		err = f.sendPacket(now, p, r, via, packet)
 	}
 	if err != nil {
 		f.complain(fmt.Errorf("forward: tunnel to %s: %w", site, err))
@@ -154,21 +160,32 @@ func (f *Forwarder) tunnel(now time.Time, site string, packet []byte) {
 	}
 	p.packets.Inc()
 	p.octets.Add(float64(len(packet)))
+	if via != nil {
+		r.packets.Add(1)
+		r.octets.Add(uint64(len(packet)))
+	}
 }
 
 // sendPacket sends a packet whole if the path carries it, else in parts.
-func (f *Forwarder) sendPacket(now time.Time, p *peer, packet []byte) error {
-	room := p.room(now, f.mtu)
+func (f *Forwarder) sendPacket(now time.Time, p *peer, r *route, via *peer, packet []byte) error {
+	room := f.roomTo(now, p, r, via)
 	if len(packet) <= room {
-		return f.send(p, kindPacket, packet)
+		return f.sendBy(p, via, kindPacket, packet)
 	}
 	return splitParts(p.parts.Add(1), packet, room-partHeader, func(body []byte) error {
-		return f.send(p, kindPart, body)
+		return f.sendBy(p, via, kindPart, body)
 	})
 }
 
-// send seals one datagram and sends it.
+// send seals one datagram and sends it the way that is in use.
 func (f *Forwarder) send(p *peer, k kind, body []byte) error {
+	_, via := f.relayTo(p)
+	return f.sendBy(p, via, k, body)
+}
+
+// sendBy sends one datagram by a relay, or directly if via is nil. It takes no lock and
+// allocates nothing but now and then a buffer.
+func (f *Forwarder) sendBy(p, via *peer, k kind, body []byte) error {
 	e := f.ends.Load()
 	if e == nil {
 		return net.ErrClosed
@@ -177,10 +194,19 @@ func (f *Forwarder) send(p *peer, k kind, body []byte) error {
 	if buf == nil {
 		buf = new([]byte)
 	}
-	b := append((*buf)[:0], make([]byte, headerSize)...)
+	at, to := 0, p.Addr
+	if via != nil {
+		at, to = relayHead, via.Addr
+	}
+	b := slices.Grow((*buf)[:0], at+overhead+len(body)+tagSize)[:at+headerSize]
 	b = append(b, body...)
-	b = p.out.close(b, k, f.id, p.salt, p.seq.Add(1))
-	_, err := e.tunnel.conn.WriteToUDPAddrPort(b, p.Addr)
+	inner := p.out.close(b[at:], k, f.id, p.salt, p.seq.Add(1))
+	b = b[:at+len(inner)]
+	if via != nil {
+		copy(b[headerSize:], p.id[:])
+		b = via.out.close(b, kindRelay, f.id, via.salt, via.seq.Add(1))
+	}
+	_, err := e.tunnel.conn.WriteToUDPAddrPort(b, to)
 	*buf = b
 	e.tunnel.pool.Put(buf)
 	return err

@@ -32,11 +32,17 @@ type receiver struct {
 	served served
 	steps  []step
 	reply  []byte
+	carrier
+}
+
+func (f *Forwarder) newReceiver(e *ends) *receiver {
+	return &receiver{Forwarder: f, ends: e, served: make(served),
+		carrier: carrier{octets: bucket{rate: f.rate, left: f.rate}, tells: bucket{rate: tellRate, left: tellRate}}}
 }
 
 // readTunnel handles what peers send.
 func (f *Forwarder) readTunnel(ctx context.Context, e *ends) error {
-	r := &receiver{Forwarder: f, ends: e, served: make(served)}
+	r := f.newReceiver(e)
 	buf := make([]byte, largestInput)
 	for {
 		n, _, err := e.tunnel.conn.ReadFromUDPAddrPort(buf)
@@ -98,6 +104,10 @@ func (r *receiver) receive(now time.Time, b []byte) error {
 	case kindAnnounce:
 		r.learn(now, p, body)
 		return nil
+	case kindRelay:
+		return r.passOn(now, p, body)
+	case kindHello, kindRefused, kindNarrow:
+		return r.heedRelay(p, h.kind, body)
 	}
 	return r.word(now, p, h.kind, body)
 }

@@ -11,7 +11,8 @@ import (
 // Sessions counts the live connections, QUIC among them, which clients have to servers of this
 // host, on each of the addresses and ports: when all are 0, a draining site may go.
 // Connections from the host itself are left out: health checks are no clients, and
-// no route takes them away.
+// no route takes them away; nor does it matter whether their address is still here.
+// Left out, too, is a handshake that was not finished.
 func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
 	own, err := ownAddresses()
 	if err != nil {
@@ -21,8 +22,9 @@ func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
 	for _, vip := range vips {
 		counts[vip] = 0
 	}
-	err = eachSession(vips, func(flow Flow) {
-		if !own[flow.Client.Addr()] {
+	isClient := func(f Flow) bool { return !own[f.Client.Addr()] && f.Client.Addr() != f.VIP.Addr() }
+	err = eachSession(vips, begunStates, func(flow Flow) {
+		if isClient(flow) {
 			counts[flow.VIP]++
 		}
 	})
@@ -30,14 +32,14 @@ func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
 		return nil, err
 	}
 	return counts, eachQUIC(func(flow Flow) {
-		if _, wanted := counts[flow.VIP]; wanted && !own[flow.Client.Addr()] {
+		if _, wanted := counts[flow.VIP]; wanted && isClient(flow) {
 			counts[flow.VIP]++
 		}
 	})
 }
 
-// eachSession visits the live connections to the addresses and ports.
-func eachSession(vips []netip.AddrPort, visit func(Flow)) error {
+// eachSession visits the connections to the addresses and ports in one of the states.
+func eachSession(vips []netip.AddrPort, states uint32, visit func(Flow)) error {
 	d, err := openDiag()
 	if err != nil {
 		return err
@@ -54,7 +56,7 @@ func eachSession(vips []netip.AddrPort, visit func(Flow)) error {
 	}
 	for _, port := range slices.Sorted(maps.Keys(ports)) {
 		for _, family := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if err := d.dump(port, family, ours); err != nil {
+			if err := d.dump(port, family, states, ours); err != nil {
 				return err
 			}
 		}

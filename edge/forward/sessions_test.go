@@ -25,7 +25,7 @@ func TestSessionsLeavesOutTheHost(t *testing.T) {
 		t.Errorf("clients %v, %v; want an entry of 0", counts, err)
 	}
 	owned := 0
-	if err := eachSession([]netip.AddrPort{vip}, func(Flow) { owned++ }); err != nil || owned != 1 {
+	if err := eachSession([]netip.AddrPort{vip}, liveStates, func(Flow) { owned++ }); err != nil || owned != 1 {
 		t.Errorf("owns %d, %v; want 1", owned, err)
 	}
 }

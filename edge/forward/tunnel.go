@@ -16,7 +16,7 @@ import (
 //
 //	 0  version (4 bits), kind (4 bits)
 //	 1  flags, zero
-//	 2  hops, 1: what came by tunnel is never tunnelled again
+//	 2  hops: 2 of what a relay shall pass on, 1 of all else
 //	 3  key id
 //	 4  sender, 4
 //	 8  salt, 4
@@ -36,7 +36,10 @@ const (
 	// overhead is what the tunnel adds to a packet, without UDP and IP.
 	overhead = headerSize + tagSize
 
-	onlyHop = 1
+	// oneHop stands in what is for the receiver itself; nobody passes it on. twoHops
+	// stands in what a relay passes on, when it has taken this header off: what it
+	// sends has one hop left, whatever else it says.
+	oneHop, twoHops = 1, 2
 )
 
 // kind tells what a datagram's body is.
@@ -51,8 +54,23 @@ const (
 	kindGone                     // a flow: you tunnelled to me what I no longer have
 	kindMoved                    // a flow, the 4-octet id of the site it went to
 	kindAnnounce                 // 8-octet digests of flows
+
+	// What stands below is of a later version; sites of the first count it as
+	// datagrams of an unknown kind and do no more.
+	kindHello   // are you there, and do you hear me? (hello.go)
+	kindRelay   // the 4-octet id of a site, and a datagram for it (relay.go)
+	kindRefused // an id, and why what was for that site wasn't passed on
+	kindNarrow  // an id, and the largest body that the way to that site takes
 	kindEnd
 )
+
+// hops is what stands in the header of a kind.
+func (k kind) hops() byte {
+	if k == kindRelay {
+		return twoHops
+	}
+	return oneHop
+}
 
 var (
 	errVersionOrKind = errors.New("unknown version or kind")
@@ -87,7 +105,7 @@ func readHead(b []byte) (head, error) {
 	if b[0]>>4 != tunnelVersion || h.kind < kindPacket || h.kind >= kindEnd || b[1] != 0 {
 		return head{}, errVersionOrKind
 	}
-	if b[2] != onlyHop {
+	if b[2] != h.kind.hops() {
 		return head{}, errHops
 	}
 	return h, nil
@@ -118,7 +136,7 @@ func newSeal(pair [32]byte, from, to string) (seal, error) {
 
 // close completes a datagram: b holds header room and body.
 func (s seal) close(b []byte, k kind, sender siteID, salt [4]byte, seq uint64) []byte {
-	b[0], b[1], b[2], b[3] = tunnelVersion<<4|byte(k), 0, onlyHop, s.id
+	b[0], b[1], b[2], b[3] = tunnelVersion<<4|byte(k), 0, k.hops(), s.id
 	copy(b[4:], sender[:])
 	copy(b[8:], salt[:])
 	binary.BigEndian.PutUint64(b[12:], seq)

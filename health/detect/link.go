@@ -42,6 +42,7 @@ type Link struct {
 	slot    uint32        // of the newest beat
 	turn    int           // where the next vector begins
 	asked   int           // which peer was asked last
+	hearing hearings
 	strays  [results]atomic.Uint64
 }
 
@@ -219,6 +220,7 @@ func (l *Link) beat(due time.Duration) time.Duration {
 		l.send(KindBeat, l.slot, nil)
 	}
 	l.out.flush()
+	l.tellHearing()
 	for _, p := range l.roster.peers {
 		p.suspicion.Store(math.Float64bits(l.d.Suspicion(uint32(p.Node), l.now)))
 	}
@@ -258,10 +260,14 @@ func (l *Link) publish(held bool) bool {
 		on := now // an event lives on; this function is called a thousand times a second
 		l.mail.tell(Event{Hold: &on})
 	}
-	for _, c := range l.d.Changes() {
+	changes := l.d.Changes()
+	for _, c := range changes {
 		if p := l.roster.byNode[uint16(c.Subject)]; p != nil {
 			l.mail.tell(Event{Node: p.Node, Change: &c})
 		}
+	}
+	if len(changes) > 0 {
+		l.tellHearing()
 	}
 	return now
 }

@@ -24,9 +24,10 @@ type wish struct {
 // Event is what the loop has to tell.
 type Event struct {
 	Node   uint16
-	Change *Change // of Node's state
-	Votes  []byte  // said by Node
-	Hold   *bool   // this observer begins or ends to doubt itself
+	Change *Change   // of Node's state
+	Votes  []byte    // said by Node
+	Hold   *bool     // this observer begins or ends to doubt itself
+	Heard  []Hearing // of everybody, when something in it has changed
 }
 
 // maxEvents bounds what waits for a reader that does not come; votes are repeated.

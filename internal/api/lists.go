@@ -91,9 +91,11 @@ type Zone struct {
 	// Steered are the names in it which services answer.
 	Steered []string    `json:"steered,omitempty"`
 	Errors  []ZoneError `json:"errors,omitempty"`
+	// Warnings are what will go wrong with the version that is served.
+	Warnings []ZoneError `json:"warnings,omitempty"`
 }
 
-// ZoneError is why a unit does not serve the newest version.
+// ZoneError is why a unit does not serve the newest version, or not for long.
 type ZoneError struct {
 	Unit  string `json:"unit"`
 	Error string `json:"error"`
@@ -150,6 +152,9 @@ func (z *Zone) serve(n *placement.Node) {
 		z.Serials = append(z.Serials, st.Serial)
 		if st.Error != "" {
 			z.Errors = append(z.Errors, ZoneError{Unit: n.Name + "/" + n.Unit, Error: st.Error})
+		}
+		if st.Warning != "" {
+			z.Warnings = append(z.Warnings, ZoneError{Unit: n.Name + "/" + n.Unit, Error: st.Warning})
 		}
 	}
 }

@@ -20,6 +20,7 @@ type Ops struct {
 	Slots     SlotFreer
 	Retirer   Retirer
 	Simulator Simulator
+	Looker    Looker
 }
 
 // Drainer takes sites out and brings them back.

@@ -22,6 +22,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrForbidden: the caller may not do this (403).
 	ErrForbidden = errors.New("not permitted")
+	// ErrBusy: too much of it is asked for at once; later it may be done (429).
+	ErrBusy = errors.New("too many at once")
 	// ErrNotHere: this unit does not do that (501).
 	ErrNotHere = errors.New("this unit does not do that")
 )
@@ -59,6 +61,7 @@ func kinds() []struct {
 		{ErrForbidden, "forbidden", http.StatusForbidden},
 		{ErrInvalid, "invalid", http.StatusBadRequest},
 		{ErrNotHere, "not-here", http.StatusNotImplemented},
+		{ErrBusy, "busy", http.StatusTooManyRequests},
 	}
 }
 

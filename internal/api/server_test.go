@@ -93,7 +93,7 @@ func testServer(t *testing.T, ops *fakeOps) *Server {
 	st, reg := testState(t), prometheus.NewRegistry()
 	s, err := New(Config{State: func() State { return st }, Gatherer: reg, Registerer: reg,
 		Events:   memoryLog{{ID: 1, At: ago(1e12), Kind: "bgp", Text: "one"}, {ID: 2, At: ago(1e9), Kind: "health", Site: "ams1", Text: "two"}},
-		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, History: ops, Slots: ops, Retirer: ops, Simulator: ops},
+		Ops:      Ops{Drainer: ops, Setter: ops, Freezer: ops, Applier: ops, History: ops, Slots: ops, Retirer: ops, Simulator: ops, Looker: ops},
 		Assets:   http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path) }),
 		Identity: Identity{Node: "ams1-a", Unit: "rhumb-dns", Version: "v0"}})
 	if err != nil {

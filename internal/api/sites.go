@@ -104,6 +104,8 @@ type SiteEdge struct {
 	MovedIn   int64 `json:"moved_in"`
 	MovedOut  int64 `json:"moved_out"`
 	Failed    int64 `json:"failed"`
+	// Relays are the sites that are reached by a third one.
+	Relays []placement.EdgeRelay `json:"relays,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []placement.EdgeListener `json:"listeners,omitempty"`
 }
@@ -249,6 +251,7 @@ func (e *SiteEdge) add(n *placement.EdgeStats) {
 	e.MovedIn += n.MovedIn
 	e.MovedOut += n.MovedOut
 	e.Failed += n.Failed
+	e.Relays = append(e.Relays, n.Relays...)
 	e.Listeners = append(e.Listeners, n.Listeners...)
 }
 

@@ -17,6 +17,9 @@ type State struct {
 	Loads     []placement.Load
 	// Demand is what each name server is asked.
 	Demand []placement.DemandReport
+	// Looks on demand that stand, and what vantages have answered.
+	Looks  []placement.LookRequest
+	Looked []placement.LookAnswer
 	// Plan is the newest plan in the store, perhaps ahead of the Snapshot's.
 	Plan *placement.Plan
 	// Inventory is what the store holds, perhaps ahead of the Snapshot's; nil: none yet.

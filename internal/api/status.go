@@ -285,6 +285,9 @@ func (n *notices) zones(s *State) {
 		for _, e := range z.Errors {
 			n.add(Warn, "ZoneNotServed", z.Name, "%s keeps the last good version of %s: %s", e.Unit, z.Name, e.Error)
 		}
+		if len(z.Warnings) > 0 { // of all units the same, so one speaks for all
+			n.add(Warn, "ZoneSignaturesEnd", z.Name, "%s: %s", z.Name, z.Warnings[0].Error)
+		}
 	}
 }
 

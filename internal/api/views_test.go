@@ -160,6 +160,7 @@ func TestNotices(t *testing.T) {
 		"a lowering denied": {func(s *State) { s.Nodes[2].BGP.Routes[0].Refusal = &placement.Refusal{Rule: placement.RuleSlots} }, "RouteRefused", Warn},
 		"a wrong ROA":       {func(s *State) { s.Nodes[2].BGP.Routes[0].Origin = "invalid" }, "OriginInvalid", Page},
 		"a zone is broken":  {func(s *State) { s.Nodes[3].DNS.Zones[0].Error = "line 4" }, "ZoneNotServed", Warn},
+		"signatures end":    {func(s *State) { s.Nodes[3].DNS.Zones[0].Warning = "at noon" }, "ZoneSignaturesEnd", Warn},
 		"nobody announces": {func(s *State) {
 			for i := range 3 {
 				s.Nodes[i].BGP.Routes[0].Announced = placement.Withdrawn

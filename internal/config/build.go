@@ -23,6 +23,8 @@ type builder struct {
 	docs   []*document
 	out    *Fleet
 	zoneOf map[string]string // static owner name → zone
+	// signedAt is where a zone that its owner has signed shows it, by zone.
+	signedAt map[string]string
 	// read reads a file that a document names (zones, certificates).
 	read func(file string) ([]byte, error)
 }
@@ -189,7 +191,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}
 	out := placement.Site{Name: name, City: s.City, Region: or(s.Region, name), Number: s.Number,
-		Domains: s.Domains, Beat: s.Beat, Edge: s.Edge, QUICID: s.QUICID}
+		Domains: s.Domains, Beat: s.Beat, SecondBeat: s.Second, Edge: s.Edge, QUICID: s.QUICID, Relay: d.relay(at, s.Relay)}
 	if s.At == nil {
 		d.fail(at, "needs a position: at: [latitude, longitude]")
 	} else {
@@ -198,6 +200,9 @@ func (b *builder) site(d *document, name string, s siteFile) {
 	}
 	if s.Number == 0 {
 		d.fail(at, "needs a number (1..65535): it marks the site's routes")
+	}
+	if s.Second.IsValid() && (!s.Beat.IsValid() || s.Second == s.Beat) {
+		d.fail(append(at, "second_beat"), "is that of a second machine: the first has another one, beat")
 	}
 	if s.Identity != "" {
 		pem, err := b.read(resolve(d.dir, s.Identity))
@@ -210,6 +215,24 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		out.Clusters = append(out.Clusters, d.cluster(at, c, s.Clusters[c]))
 	}
 	b.out.Sites = append(b.out.Sites, out)
+}
+
+// maxRelay in Mbit/s is more than any tunnel carries.
+const maxRelay = 100_000
+
+// relay reads what a site passes on for others: in octets a second, less than 0 where it
+// shall pass on nothing.
+func (d *document) relay(at []string, mbit *int64) int64 {
+	switch {
+	case mbit == nil:
+		return 0
+	case *mbit < 0 || *mbit > maxRelay:
+		d.fail(append(slices.Clone(at), "relay_mbit"), "%d: want 0 (nothing) to %d", *mbit, maxRelay)
+		return 0
+	case *mbit == 0:
+		return -1
+	}
+	return *mbit * 1_000_000 / 8
 }
 
 // checkPosition refuses what is no place on earth: the likeliest cause is longitude
@@ -340,7 +363,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	}
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
 	switch {
-	case out.Secondary == nil && !b.zoneFile(d, at, &out, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
+	case out.Secondary == nil && !b.zoneFile(d, at, &out, z, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
 		return
 	case out.Secondary != nil && z.File != "":
 		d.fail(append(at, "file"), "a secondary has no file: its primaries send it")
@@ -355,7 +378,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 }
 
 // zoneFile reads a zone's master file; false where it is wrong.
-func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, file string, read ZoneReader) bool {
+func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, z zoneFile, file string, read ZoneReader) bool {
 	data, err := b.read(file)
 	if err != nil {
 		d.fail(at, "%s: %s", file, rootCause(err))
@@ -370,6 +393,9 @@ func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, file s
 	out.SHA256, out.Size, out.Names, out.Serial = hex.EncodeToString(sum[:]), len(data), len(info.Names), info.Serial
 	for _, n := range info.Names {
 		b.zoneOf[n] = out.Name
+	}
+	if info.Signed != "" {
+		b.presigned(d, at, out, info.Signed, z)
 	}
 	b.out.Blobs[out.SHA256] = data
 	return true

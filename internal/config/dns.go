@@ -19,7 +19,17 @@ type DNS struct {
 	TCP          DNSTCP   `yaml:"tcp"`
 	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
 	Proxies []netip.Prefix `yaml:"proxies"`
+	// Overload is what is done when more is asked for than can be answered: act (the
+	// default, and observe where the node's mode is that), observe or off.
+	Overload string `yaml:"overload"`
 }
+
+// What Overload may be.
+const (
+	OverloadAct     = "act"
+	OverloadObserve = "observe"
+	OverloadOff     = "off"
+)
 
 // DNSLimit bounds the replies that a client's network gets over UDP.
 type DNSLimit struct {
@@ -75,6 +85,9 @@ func (n *Node) checkDNS(src *source) {
 	}
 	checkNetworks(src, at("limit", "exempt"), d.Limit.Exempt)
 	checkNetworks(src, at("proxies"), d.Proxies)
+	if o := d.Overload; o != "" && o != OverloadAct && o != OverloadObserve && o != OverloadOff {
+		src.fail(at("overload"), "%q: want act, observe or off", o)
+	}
 	if i := d.TCP.Idle.D(); i != 0 && (i < time.Second || i > maxIdle) {
 		src.fail(at("tcp", "idle"), "%s: want 1s to %s (RFC 7828, 3.1)", d.TCP.Idle, maxIdle)
 	}

@@ -25,6 +25,7 @@ dns:
   limit: {rate: 200, slip: 3, exempt: [203.0.113.0/24, "2001:db8:1::/48"]}
   tcp: {idle: 20s, connections: 4000, per_client: 100}
   proxies: [198.51.100.7/32]
+  overload: observe
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -37,7 +38,7 @@ dns:
 	if d.Cookies != filepath.Join(dir, "cookies.secret") || !d.HideIdentity || d.Limit.Rate != 200 || d.Limit.Slip != 3 || len(d.Limit.Exempt) != 2 {
 		t.Errorf("%+v", d)
 	}
-	if d.TCP.Idle.D() != 20*time.Second || d.TCP.Connections != 4000 || d.TCP.PerClient != 100 || d.Proxies[0] != netip.MustParsePrefix("198.51.100.7/32") {
+	if d.TCP.Idle.D() != 20*time.Second || d.TCP.Connections != 4000 || d.TCP.PerClient != 100 || d.Proxies[0] != netip.MustParsePrefix("198.51.100.7/32") || d.Overload != OverloadObserve {
 		t.Errorf("%+v", d)
 	}
 	if dot.Top[0].Port() != 853 || dot.Low[0].Addr() != netip.MustParseAddr("2001:db8::53") || dot.Cert != filepath.Join(dir, "dot.crt") || dot.Key != "/etc/dot.key" {

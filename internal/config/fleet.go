@@ -74,9 +74,11 @@ type siteFile struct {
 	Domains []string    `yaml:"domains"`
 	// Beat and Edge are unicast: on an anycast address a site would hear itself.
 	Beat     netip.AddrPort         `yaml:"beat"`
+	Second   netip.AddrPort         `yaml:"second_beat"` // of a second machine with role health
 	Edge     netip.AddrPort         `yaml:"edge"`
 	QUICID   string                 `yaml:"quic_id"`
-	Identity string                 `yaml:"identity"` // file with the site's certificate
+	Relay    *int64                 `yaml:"relay_mbit"` // 0 is nothing, none the default
+	Identity string                 `yaml:"identity"`   // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 }
 
@@ -205,6 +207,9 @@ type ZoneInfo struct {
 	Names []string
 	// Serial is that of the SOA.
 	Serial uint32
+	// Signed is the place, FILE:LINE, of the signature of the SOA where the zone's owner
+	// has signed it; empty where nobody has.
+	Signed string
 }
 
 // ZoneReader reads a zone file strictly; its error names file, line and column.

@@ -8,13 +8,16 @@ import (
 	"rhumb/placement"
 )
 
-// Machines says how the machines of one site hear each other. The one with role health
-// listens, the others tell it that they are there; each lists an address for every
+// Machines says how the machines of one site hear each other. Those with role health, one
+// or two, listen; all tell those that they are there. Each lists an address for every
 // network that joins them.
 type Machines struct {
 	Listen   []netip.AddrPort   `yaml:"listen"`
 	Watchers []netip.AddrPort   `yaml:"watchers"`
 	Interval placement.Duration `yaml:"interval"` // of beats; 50ms by default
+	// Second is set on the second machine with role health: it beats to other sites from
+	// the site's second_beat.
+	Second bool `yaml:"second"`
 }
 
 // defaultPulse notices a dead machine in 150 ms.
@@ -34,8 +37,10 @@ func (n *Node) checkMachines(src *source) {
 		src.fail([]string{"machines"}, "want listen on the machine with role health, watchers on the others")
 	case len(m.Listen) > 0 && !health:
 		src.fail([]string{"machines", "listen"}, "needs role health: nobody else judges what is heard")
-	case len(m.Watchers) > 0 && health:
-		src.fail([]string{"machines", "watchers"}, "role health runs on one machine of a site, and other sites watch that one")
+	case len(m.Watchers) > 0 && health && len(m.Listen) == 0:
+		src.fail([]string{"machines", "watchers"}, "role health runs on this machine and on that one: each hears the other, so it needs listen, too")
+	case m.Second && !health:
+		src.fail([]string{"machines", "second"}, "is said of the second machine with role health")
 	case d < 10*time.Millisecond || d > time.Second:
 		src.fail([]string{"machines", "interval"}, "%s: want 10ms to 1s", d)
 	}

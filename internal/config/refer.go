@@ -57,6 +57,11 @@ func (b *builder) where(path ...string) (*document, []string) {
 func (b *builder) numbers() {
 	seen := make(map[uint16]string)
 	for _, s := range b.out.Sites {
+		if nodes := s.BeatNodes(); len(nodes) == 2 {
+			seen[nodes[1].Number] = "the second machine of " + s.Name
+		}
+	}
+	for _, s := range b.out.Sites {
 		if other := seen[s.Number]; other != "" && s.Number != 0 {
 			d, at := b.where("sites", s.Name)
 			d.fail(append(at, "number"), "%d is the number of %s too", s.Number, other)
@@ -96,6 +101,9 @@ func (b *builder) referNames(d *document, at []string, s *placement.Service, nam
 		names[n] = s.Name
 		if z := b.zoneOf[n]; z != "" {
 			d.fail(at, "%s is static in zone %s: a name is either static or steered", n, z)
+		}
+		if z := b.closest(n); b.signedAt[z] != "" {
+			d.fail(at, "%s lies in zone %s, which its owner has signed (%s): what is chosen per client cannot be signed", n, z, b.signedAt[z])
 		}
 		if !b.inLowZone(n) {
 			d.fail(at, "%s lies in no zone of level low", n)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,11 @@ func readZone(origin, file string, data []byte) (ZoneInfo, error) {
 	if err != nil {
 		return ZoneInfo{}, err
 	}
-	return ZoneInfo{Names: z.Names(), Serial: z.Serial()}, nil
+	info := ZoneInfo{Names: z.Names(), Serial: z.Serial()}
+	if z.Signed != nil {
+		info.Signed = fmt.Sprintf("%s:%d", file, z.Signed.Line)
+	}
+	return info, nil
 }
 
 // TestGoodSamples: what is right loads.

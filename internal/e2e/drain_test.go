@@ -153,7 +153,8 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	checkStalls(t, l, calm, clients)
 	l.await(20*time.Second, "ams1 has no session left", func() error {
 		if s := l.siteRow("ams1"); s.Sessions != 0 {
-			return fmt.Errorf("%d sessions", s.Sessions)
+			sockets, _ := l.exec("ams1", "ss", "-tnH", "( sport = :80 or sport = :8080 ) and not dst 198.51.100.0/24")
+			return fmt.Errorf("%d sessions\n%s", s.Sessions, sockets)
 		}
 		return nil
 	})

@@ -18,6 +18,10 @@ import (
 // them counts, an old word that all is up neither, and its domain is not fresh.
 // What it says of its own site it saw at home, and that counts.
 //
+// A site may have two vantages, on two machines. What one of them said last counts no
+// more once the other is sure to hear it no more: a dead machine's word that all is up
+// would else stand until its lease ends. Where each misses the other, both live, and count.
+//
 // What other sites say of an object counts by failure domain; a domain says
 // down only if all of its observers do:
 //
@@ -75,11 +79,12 @@ func newBallot(inv *placement.Inventory, votes []placement.Vote, plan *placement
 	}
 	all := newest(votes)
 	doubting := doubters(all)
+	silent := silenced(all, doubting)
 	fresh := make(map[string]bool)
 	for _, v := range all {
 		site, doubts := inv.Site(v.Site), doubting[v.Vantage]
-		if site == nil || v.Hold || doubts && !v.Own() {
-			continue // no longer of the fleet, or doubting itself
+		if site == nil || v.Hold || doubts && !v.Own() || silent[v.Vantage] == v.Site {
+			continue // no longer of the fleet, doubting itself, or gone
 		}
 		v.Domain = site.Domain() // the fleet's word, not the vantage's
 		if !doubts {
@@ -98,6 +103,26 @@ func doubters(votes []placement.Vote) map[string]bool {
 	for i := range votes {
 		if v := &votes[i]; v.Hold && !v.Own() && v.State != placement.Unknown {
 			out[v.Vantage] = true
+		}
+	}
+	return out
+}
+
+// silenced are the vantages, with their site, which the other one of their site hears no
+// more. One that says the same of the other lives: the two are cut off from each other. Who
+// doubts what it hears is no witness.
+func silenced(votes []placement.Vote, doubting map[string]bool) map[string]string {
+	misses := make(map[string]*placement.Vote)
+	for i := range votes {
+		if v := &votes[i]; v.Without != "" && v.Object == placement.SiteID(v.Site) {
+			misses[v.Vantage] = v
+		}
+	}
+	out := make(map[string]string)
+	for vantage, v := range misses {
+		other := misses[v.Without]
+		if v.Sure && !v.Hold && !doubting[vantage] && (other == nil || other.Without != vantage) {
+			out[v.Without] = v.Site
 		}
 	}
 	return out

@@ -80,5 +80,5 @@ func (b *ballot) unreached(id placement.ClusterID, domain string) bool {
 }
 
 func differs(a, b *placement.Vote) bool {
-	return a.State != b.State || a.Fault != b.Fault || a.Hold != b.Hold || a.Second != b.Second
+	return a.State != b.State || a.Fault != b.Fault || a.Hold != b.Hold || a.Second != b.Second || a.Without != b.Without || a.Sure != b.Sure
 }

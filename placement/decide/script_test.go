@@ -106,7 +106,7 @@ func (s *stage) printf(format string, args ...any) { fmt.Fprintf(&s.out, format+
 
 func (s *stage) do(f []string) {
 	commands := map[string]func([]string){
-		"fleet": s.fleet, "vote": s.vote, "silence": s.silence, "fail": s.fail, "heal": s.heal, "tick": s.tick,
+		"fleet": s.fleet, "machine": s.machine, "vote": s.vote, "silence": s.silence, "fail": s.fail, "missed": s.missed, "heal": s.heal, "tick": s.tick,
 		"plan": s.makePlan, "drain": s.drain, "undrain": s.undrain, "dial": s.dial, "force": s.force, "policy": s.policy,
 		"hear": s.hear, "arrive": s.arrive, "expire": s.expire, "hold": s.hold, "release": s.release, "at": s.from,
 		"domain": s.domain, "recovery": s.recovery, "closed": s.closed, "binary": s.binary, "same": s.same,
@@ -164,7 +164,8 @@ func (s *stage) ballot(f []string) placement.Vote {
 	if err := state.UnmarshalText([]byte(f[2])); err != nil {
 		s.t.Fatal(err)
 	}
-	v := vote(f[0], f[1], state, placement.NoFault, s.now.Sub(epoch()))
+	v := vote(siteOf(f[0]), f[1], state, placement.NoFault, s.now.Sub(epoch()))
+	v.Vantage = vantageOf(f[0])
 	s.seq++
 	v.Seq = 1000 + s.seq
 	for _, word := range f[3:] {
@@ -184,18 +185,59 @@ func (s *stage) put(votes []placement.Vote, v placement.Vote) []placement.Vote {
 	return append(slices.DeleteFunc(slices.Clone(votes), func(o placement.Vote) bool { return o.Object == v.Object && o.Vantage == v.Vantage }), v)
 }
 
+// siteOf and vantageOf read ams1, whose vantage is ams1-a, or ams1/b.
+func siteOf(text string) string { return strings.Split(text, "/")[0] }
+
+func vantageOf(text string) string {
+	site, machine, _ := strings.Cut(text+"/a", "/")
+	return site + "-" + machine[:1]
+}
+
+// machine SITE/b: the site has a second vantage, which sees all up.
+func (s *stage) machine(f []string) {
+	for _, v := range allUp(s.inv) {
+		if v.Site == siteOf(f[0]) {
+			v.Vantage = vantageOf(f[0])
+			s.votes = append(s.votes, v)
+		}
+	}
+	s.rev++
+}
+
+// missed SITE/b by SITE/a [unsure]: one vantage of a site hears the other no more.
+func (s *stage) missed(f []string) {
+	s.votes = slices.Clone(s.votes)
+	for i := range s.votes {
+		if v := &s.votes[i]; v.Vantage == vantageOf(f[2]) && v.Object == placement.SiteID(v.Site) {
+			s.seq++
+			v.Without, v.Sure, v.Seq = vantageOf(f[0]), len(f) == 3, 1000+s.seq
+		}
+	}
+	s.rev++
+}
+
 func (s *stage) silence(f []string) { s.expire(f) }
 
-// expire SITE [OBJECT]: the lease of a site's votes, or of one of them, ran out.
+// expire SITE[/b] [OBJECT]: the lease of a site's votes, of one machine's, or of one of
+// them, ran out.
 func (s *stage) expire(f []string) {
 	s.votes = slices.DeleteFunc(slices.Clone(s.votes), func(v placement.Vote) bool {
-		return v.Site == f[0] && (len(f) == 1 || v.Object == s.object(f[1]))
+		return v.Site == siteOf(f[0]) && (f[0] == v.Site || v.Vantage == vantageOf(f[0])) && (len(f) == 1 || v.Object == s.object(f[1]))
 	})
 	s.rev++
 }
 
-// fail [site] SITE: it is dead, as everybody sees it.
+// fail [site] SITE: it is dead, as everybody sees it. fail machine SITE/b: one of its
+// two machines is; the other one says so, and the dead one's votes stand until its lease ends.
 func (s *stage) fail(f []string) {
+	if f[0] == "machine" {
+		other := "a"
+		if strings.HasSuffix(f[1], "/a") {
+			other = "b"
+		}
+		s.missed([]string{f[1], "by", siteOf(f[1]) + "/" + other})
+		return
+	}
 	s.votes = killed(s.inv, s.votes, f[len(f)-1], s.now.Sub(epoch()))
 	s.rev++
 }

@@ -93,6 +93,8 @@ type tables struct {
 	nodes     *table[placement.Node]
 	loads     *table[placement.Load]
 	demand    *table[placement.DemandReport]
+	looks     *table[placement.LookRequest]
+	looked    *table[placement.LookAnswer]
 }
 
 // intentTables hold the operator's standing orders.
@@ -123,6 +125,10 @@ func newContent(log *slog.Logger) *content {
 			}),
 			loads:  newTable(dirLoads, func(a, b placement.Load) int { return a.Cluster.Compare(b.Cluster) }),
 			demand: newTable(dirDemand, func(a, b placement.DemandReport) int { return strings.Compare(a.Node, b.Node) }),
+			looks:  newTable(dirLooks, func(a, b placement.LookRequest) int { return strings.Compare(a.ID, b.ID) }),
+			looked: newTable(dirLooked, func(a, b placement.LookAnswer) int {
+				return cmp.Or(strings.Compare(a.Request, b.Request), strings.Compare(a.Vantage, b.Vantage))
+			}),
 		},
 		orders: &intentTables{
 			drains:  newTable(dirDrains, func(a, b placement.Drain) int { return strings.Compare(a.Site, b.Site) }),
@@ -149,7 +155,7 @@ func watched() []span {
 // and the events, which are read by name.
 func listed() []span {
 	return append(intentSpans(), only(keyPlan), only(keyHeartbeat), only(keyLeader), only(keySchema),
-		under(dirVotes), under(dirAnnounce), under(dirSlots), under(dirNodes), under(dirLoads), under(dirDemand))
+		under(dirVotes), under(dirAnnounce), under(dirSlots), under(dirNodes), under(dirLoads), under(dirDemand), under(dirLooks), under(dirLooked))
 }
 
 // intentSpans are the spans of which an Inventory is made.
@@ -169,7 +175,7 @@ func queries(spans []span) []query {
 func (c *content) tablesInOrder() (orders, state []rows) {
 	o, s := c.orders, c.state
 	return []rows{o.drains, o.forces, o.dials, o.pins, o.retired, o.freeze},
-		[]rows{s.votes, s.announced, s.slots, s.nodes, s.loads, s.demand}
+		[]rows{s.votes, s.announced, s.slots, s.nodes, s.loads, s.demand, s.looks, s.looked}
 }
 
 // load replaces everything by a list read at a revision.
@@ -279,6 +285,7 @@ func (c *content) fill(v *View) {
 	v.Votes, v.VotesRevision = s.votes.sorted(), c.votesRev
 	v.Announced, v.Slots, v.Nodes = s.announced.sorted(), s.slots.sorted(), s.nodes.sorted()
 	v.Loads, v.Demand = sumLoads(s.loads.sorted()), s.demand.sorted()
+	v.Looks, v.Looked = s.looks.sorted(), s.looked.sorted()
 	v.Heartbeat, v.Leader = c.heartbeat, c.leader.Node
 }
 

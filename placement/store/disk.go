@@ -73,10 +73,11 @@ func (d *Disk) Load() (s *State, refused []error) {
 			return nil, []error{fmt.Errorf("store: load states: %w", err)}
 		}
 		var vanished bool
-		if s, refused, vanished = d.loadFirst(names); s != nil || !vanished {
+		if s, refused, vanished = d.loadFirst(names); s != nil || !vanished && len(names) > 0 {
 			break
 		}
-		// Other units have put newer states in place of all that was listed.
+		// Other units have put newer states in place of all that was listed, or did so
+		// while it was: a listing may then miss the old ones and the new ones.
 	}
 	return s, refused
 }

@@ -44,6 +44,8 @@ const (
 	dirPins        = root + "pin/"
 	dirRetired     = root + "retire/"
 	keyFreeze      = root + "freeze"
+	dirLooks       = root + "look/"
+	dirLooked      = root + "looked/"
 )
 
 // segment makes a name fit for one segment of a key, where "/" separates.
@@ -60,6 +62,10 @@ func loadKey(id placement.ClusterID, node string) string {
 func nodeKey(node, unit string) string { return dirNodes + segment(node) + "/" + segment(unit) }
 
 func demandKey(node string) string { return dirDemand + segment(node) }
+
+func lookKey(id string) string { return dirLooks + segment(id) }
+
+func lookedKey(id, node string) string { return dirLooked + segment(id) + "/" + segment(node) }
 
 func announceDir(p netip.Prefix) string { return dirAnnounce + segment(p.String()) + "/" }
 

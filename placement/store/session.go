@@ -86,7 +86,7 @@ func (s *Session) SetVote(v placement.Vote) {
 	defer s.mu.Unlock()
 	key := voteKey(v.Object, v.Vantage)
 	old, ok := s.want[key]
-	urgent := !ok || old.value == nil || old.vote.State != v.State || old.vote.Fault != v.Fault || old.vote.Hold != v.Hold
+	urgent := !ok || old.value == nil || old.vote.State != v.State || old.vote.Fault != v.Fault || old.vote.Hold != v.Hold || old.vote.Without != v.Without || old.vote.Sure != v.Sure
 	s.setLocked(key, seal(v), urgent).vote = v
 }
 

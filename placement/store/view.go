@@ -30,6 +30,10 @@ type View struct {
 	Nodes     []placement.Node
 	Loads     []placement.Load
 	Demand    []placement.DemandReport
+	// Looks are asked for by people and are gone after a minute, in order of ID; Looked
+	// are the answers, of request and vantage.
+	Looks  []placement.LookRequest
+	Looked []placement.LookAnswer
 	// Leader is the node which directs, "" for none.
 	Leader string
 	// Heartbeat is the director's last sign of life, by its own clock.

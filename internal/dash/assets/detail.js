@@ -36,6 +36,7 @@ export class Detail {
       h('h2', { id: 'detail-title', tabindex: '-1' }, `${site.name} ${site.city || ''}`),
       h('p', null, `${site.status}${site.phase ? `, drain phase ${site.phase}` : ''}${site.reason ? `: ${site.reason}` : ''}`),
       h('p', null, `Sessions: ${e.own} own, ${e.foreign} foreign, ${e.forwarded} forwarded, ${e.moving} moving; moved ${e.moved_out} out, ${e.moved_in} in, ${e.failed} failed`),
+      (e.relays || []).map(r => h('p', null, `Packets to ${r.to} go by ${r.via}: the path is broken`)),
       h('div', { class: 'three' },
         h('div', null, h('h3', null, 'Routes'), table(['Prefix', 'Announced', 'Wanted', 'Holds', 'For', 'Why'],
           site.routes.map((r) => [r.prefix, r.reported ? r.announced : 'not reported', r.want,

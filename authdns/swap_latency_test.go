@@ -1,0 +1,129 @@
+package authdns
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rhumb/placement"
+)
+
+// steadily asks a Server by a fixed schedule until the context ends, and returns how
+// long each reply took from when its query was due, sorted. A query without an answer
+// fails the test.
+func steadily(ctx context.Context, t *testing.T, s *Server, pace time.Duration) []time.Duration {
+	c, err := net.Dial("udp", s.Addrs()[0].String())
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	defer c.Close()
+	var took []time.Duration
+	var due [1 << 16]atomic.Int64
+	var sent atomic.Int64
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		var queries [][]byte
+		for _, q := range []string{"www.cdn.demo.test. A", "about.cdn.demo.test. TXT", "www.cdn.demo.test. AAAA", "nix.cdn.demo.test. A"} {
+			queries = append(queries, ask(t, q, do))
+		}
+		began := time.Now()
+		for n := 0; ctx.Err() == nil; n++ {
+			at := began.Add(time.Duration(n) * pace)
+			if wait := time.Until(at); wait > 0 {
+				time.Sleep(wait)
+			}
+			q := queries[n%len(queries)]
+			binary.BigEndian.PutUint16(q, uint16(n))
+			due[n%len(due)].Store(at.UnixNano())
+			if _, err := c.Write(q); err != nil {
+				t.Error(err)
+				return
+			}
+			sent.Add(1)
+		}
+	})
+	done := make(chan struct{}) // closed when the last query was sent
+	go func() {
+		asking.Wait()
+		close(done)
+	}()
+	buf, heard := make([]byte, 4096), time.Now()
+	for {
+		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := c.Read(buf); err == nil {
+			heard = time.Now()
+			took = append(took, time.Duration(heard.UnixNano()-due[binary.BigEndian.Uint16(buf)].Load()))
+			continue
+		}
+		select {
+		case <-done:
+		default:
+			continue
+		}
+		if missing := sent.Load() - int64(len(took)); missing == 0 {
+			break
+		} else if time.Since(heard) > 20*time.Second {
+			t.Errorf("%d of %d queries have no answer 20 s after the last that has", missing, sent.Load())
+			break
+		}
+	}
+	slices.Sort(took)
+	return took
+}
+
+// TestSwapLatency asks a Server with signed zones at a steady pace, first left alone and
+// then while its Snapshot changes ten times a second. Every query is answered, whatever
+// changes; the long form holds p99 with the changes against p99 without.
+func TestSwapLatency(t *testing.T) {
+	long := os.Getenv("RHUMB_SOAK") != ""
+	span := time.Duration(rounds(1, 100)) * 200 * time.Millisecond
+	pace := time.Second / time.Duration(rounds(500, 10_000))
+	src := signedSources(t)
+	many := "$ORIGIN many.test.\n$TTL 300\n@ IN SOA ns hostmaster 1 7200 900 1209600 60\n IN NS ns\nns IN A 192.0.2.1\n$GENERATE 1-10000 h$ A 192.0.2.9\n"
+	src = append(src, signedSource("many.test.", keysOf(t, "many.test.", true), strings.SplitN(many, "\n", 3)[2]))
+	s := start(t, Config{Workers: 2, Listeners: []Listener{loopback(low, "127.0.0.1:0")}})
+	if errs := s.SetZones(src); errs != nil {
+		t.Fatal(errs)
+	}
+	snaps := []*placement.Snapshot{fleet(t, plan{}), fleet(t, plan{out: map[string]placement.Out{"ams1": placement.OutDown}})}
+	s.Apply(t.Context(), snaps[0])
+	measure := func(swaps bool) (p99 time.Duration, n int) {
+		ctx, cancel := context.WithTimeout(t.Context(), span)
+		defer cancel()
+		var group sync.WaitGroup
+		if swaps {
+			group.Go(func() {
+				tick := time.NewTicker(100 * time.Millisecond)
+				defer tick.Stop()
+				for i := 1; ctx.Err() == nil; i++ {
+					s.Apply(t.Context(), snaps[i%2])
+					n++
+					<-tick.C
+				}
+			})
+		}
+		took := steadily(ctx, t, s, pace)
+		group.Wait()
+		if len(took) == 0 {
+			t.Fatal("nothing was answered")
+		}
+		t.Logf("%d replies while %d snapshots came: p50 %v, p99 %v, most %v", len(took), n, took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+		return took[len(took)*99/100], n
+	}
+	alone, _ := measure(false)
+	swapped, n := measure(true)
+	if n == 0 {
+		t.Error("no snapshot came")
+	}
+	if long && swapped > max(2*alone, 10*time.Millisecond) {
+		t.Errorf("p99 %v while snapshots come, %v without: it shows", swapped, alone)
+	}
+}

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"rhumb/authdns"
+	"rhumb/internal/config"
+	"rhumb/placement"
+)
+
+// alarmQueriesShed says that a name server turns queries away, or would.
+const alarmQueriesShed = "QueriesShed"
+
+// overloadPolicy is what the node file says, which has been checked.
+func overloadPolicy(word string) authdns.OverloadPolicy {
+	switch word {
+	case config.OverloadObserve:
+		return authdns.OverloadObserve
+	case config.OverloadOff:
+		return authdns.OverloadOff
+	}
+	return authdns.OverloadAct
+}
+
+// overloadAlarms is the alarm of a node whose name server is asked for more than it can
+// answer: the log of events tells when it begins and ends, the status that it is so.
+func overloadAlarms(node string, o authdns.Overload) []placement.Alarm {
+	if o.Since.IsZero() {
+		return nil
+	}
+	return []placement.Alarm{{Kind: alarmQueriesShed, Object: node, Text: o.String()}}
+}
