@@ -27,7 +27,7 @@ type Agent struct {
 	m      *metrics
 	cache  *blockCache
 	strays Strays
-	quiet  quiet
+	quiet  hush
 	exchange
 	desk
 	wg sync.WaitGroup // sessions and hand-offs
@@ -91,7 +91,6 @@ func New(cfg Config) (*Agent, error) {
 	if a.strays == nil {
 		a.strays = noStrays{}
 	}
-	a.quiet = noQuiet{}
 	a.cache = newBlockCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
 	a.view.Store(&view{})
@@ -191,13 +190,14 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Freshness == b.Freshness
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.
 func (a *Agent) publish(v *view) {
 	a.view.Store(v)
 	a.wake()
+	a.revival.wake()
 }
 
 func (a *Agent) wake() {
@@ -216,14 +216,14 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("edge: control listener: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	left := a.openRevival(g, ctx)
+	left := a.openRevival(ctx, g)
 	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
 	g.Go(func() error { return a.links.serve(ctx, ln) })
 	g.Go(func() error { return a.floor(ctx) })
 	g.Go(func() error { return a.replica.Run(ctx) })
 	g.Go(func() error { return a.drains(ctx) })
 	g.Go(func() error { return a.asks(ctx) })
-	g.Go(func() error { return a.revival.Run(ctx, left) })
+	g.Go(func() error { return a.revival.Run(ctx, g, left) })
 	err = g.Wait()
 	a.wg.Wait()
 	return errors.Join(err, a.revival.close())

@@ -24,6 +24,10 @@ const (
 	ModeObserve = "observe"
 	ModeAct     = "act"
 
+	// ReviveOff: a service's sessions end with their site or process. Its other
+	// settings are ModeObserve, which counts what would be revived, and ModeAct.
+	ReviveOff = "off"
+
 	// FreshL0: a session's record goes to its Backup and nobody waits for it.
 	FreshL0 = "L0"
 	// FreshL1: a response begins when its record is at the Backup, so that a
@@ -40,6 +44,9 @@ type Service struct {
 	Root   string // directory; or
 	Origin string // base URL of an HTTP origin
 	Spool  string // directory for copies of the origin's objects
+	// Revival is ReviveOff, ModeObserve or ModeAct; empty is ReviveOff. It acts
+	// only where Mode does.
+	Revival string
 	// Freshness is FreshL0 or FreshL1; empty is FreshL0.
 	Freshness string
 	Cert      string // file of the certificate chain, and
@@ -178,6 +185,8 @@ func (s Service) check() error {
 		return errors.New("no VIP")
 	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1:
 		return fmt.Errorf("freshness %q is neither L0 nor L1", s.Freshness)
+	case s.Revival != "" && s.Revival != ReviveOff && s.Revival != ModeObserve && s.Revival != ModeAct:
+		return fmt.Errorf("revival %q is neither off, observe nor act", s.Revival)
 	}
 	if err := s.checkTLS(); err != nil {
 		return err
@@ -189,6 +198,9 @@ func (s Service) check() error {
 	}
 	return nil
 }
+
+// revives tells whether sessions of the service go on after a crash.
+func (s Service) revives() bool { return s.Mode == ModeAct && s.Revival == ModeAct }
 
 func (s Service) checkTLS() error {
 	switch {

@@ -137,7 +137,7 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	// The socket hears nothing from the dump on. Where another site sends what
 	// arrives there, as before each pull, that is kept for whoever goes on: a
 	// client tells only once that its window is open again.
-	if a.revival.on() {
+	if a.mayAsk(s) {
 		a.strays.Hold(s.key)
 	}
 	d, err := tcprepair.Dump(s.conn)
@@ -166,7 +166,7 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
 	err := d.Abort()
 	a.unhold(s)
-	if a.revival.on() {
+	if a.mayAsk(s) {
 		a.question(s.conn, d.State)
 	}
 	s.release()
@@ -175,7 +175,7 @@ func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
 
 // unhold gives what was kept of a session back to its own socket.
 func (a *Agent) unhold(s *session) {
-	if a.revival.on() {
+	if a.mayAsk(s) {
 		a.strays.Release(s.key)
 	}
 }

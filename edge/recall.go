@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,27 +21,36 @@ const (
 	hastenSlack = 5 * time.Second // the write limit comes first
 )
 
-// quiet keeps the FIN and RST of a dead process from its clients.
-type quiet interface {
-	Add(silence.Flow)
-	Remove(silence.Flow)
+// hush keeps the FIN and RST of a dead process from its clients, once the kernel
+// was asked to. Empty, it does nothing.
+type hush struct {
+	kernel atomic.Pointer[silence.Silence]
 }
 
-// noQuiet stands where the kernel cannot or need not.
-type noQuiet struct{}
+func (h *hush) add(f silence.Flow) {
+	if k := h.kernel.Load(); k != nil {
+		k.Add(f)
+	}
+}
 
-func (noQuiet) Add(silence.Flow)    {}
-func (noQuiet) Remove(silence.Flow) {}
+func (h *hush) remove(f silence.Flow) {
+	if k := h.kernel.Load(); k != nil {
+		k.Remove(f)
+	}
+}
 
 func flowOf(k frame.Key) silence.Flow { return silence.Flow{Local: k.VIP, Peer: k.Client} }
 
-// openRevival opens what a revival needs of the kernel. Without it sessions are
-// served, and end with their process or site. It returns the sessions of an
-// earlier process that were protected when it died.
-func (a *Agent) openRevival(g *errgroup.Group, ctx context.Context) []frame.Key {
-	if !a.moves.Backups {
+// openRevival opens what a revival needs of the kernel, once there is a service
+// that wants it: without one, nothing of all this touches the host. Where it
+// fails sessions are served, and end with their process or site. It returns the
+// sessions of an earlier process that were protected when it died.
+func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key {
+	wanted := slices.ContainsFunc(a.view.Load().services, func(s *service) bool { return s.revives() })
+	if !a.moves.Backups || !wanted || a.revival.opened {
 		return nil
 	}
+	a.revival.opened = true
 	var err error
 	if a.revival.wire, err = tcprepair.OpenWire(); err != nil {
 		a.log.Warn("sessions of lost sites are not revived here", "err", err)
@@ -52,7 +62,7 @@ func (a *Agent) openRevival(g *errgroup.Group, ctx context.Context) []frame.Key 
 		a.log.Warn("sessions end with this process", "err", err)
 		return nil
 	}
-	a.quiet = q
+	a.quiet.kernel.Store(q)
 	g.Go(func() error { return q.Run(ctx) })
 	left := make([]frame.Key, len(flows))
 	for i, f := range flows {
@@ -67,12 +77,12 @@ func (a *Agent) openRevival(g *errgroup.Group, ctx context.Context) []frame.Key 
 // their end is not held back.
 func (a *Agent) protect(s *session) {
 	s.changed = a.replica.changed
-	if _, off := a.quiet.(noQuiet); off || s.cover != nil {
+	if a.quiet.kernel.Load() == nil || !s.svc.revives() || s.cover != nil {
 		return
 	}
 	s.unquiet = sync.OnceFunc(func() {
 		s.closing.Store(true)
-		a.quiet.Remove(flowOf(s.key))
+		a.quiet.remove(flowOf(s.key))
 		// An orphan whose client's window is closed is given up once its probes
 		// are as far apart as they get: after a second and a half, hastened.
 		_ = tcprepair.Settle(s.conn) // it may have been handed off
@@ -81,17 +91,17 @@ func (a *Agent) protect(s *session) {
 
 // hastened reports whether the kernel repeats itself more often for a session, so
 // that its end is heard soon after somebody stops holding it back.
-func (s *session) hastened() bool { return s.unquiet != nil && s.svc.Mode == ModeAct }
+func (s *session) hastened() bool { return s.unquiet != nil }
 
 // hush silences the end of a session whose record is at its Backup.
 func (a *Agent) hush(s *session) {
 	if !s.hastened() || s.closing.Load() {
 		return
 	}
-	a.quiet.Add(flowOf(s.key))
+	a.quiet.add(flowOf(s.key))
 	// The session may have ended in between, and its own Remove come first.
 	if s.closing.Load() {
-		a.quiet.Remove(flowOf(s.key))
+		a.quiet.remove(flowOf(s.key))
 	}
 }
 
@@ -123,7 +133,7 @@ func (v *revival) recall(ctx context.Context, left []frame.Key) {
 	slices.SortFunc(rest, frame.Key.Compare)
 	for _, k := range rest {
 		a.m.revivals.WithLabelValues(reviveNoRecords).Inc()
-		a.quiet.Remove(flowOf(k))
+		a.quiet.remove(flowOf(k))
 		a.strays.Release(k)
 	}
 }
@@ -161,7 +171,7 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 		return // it ended before this process began; the Backup forgets it
 	}
 	if !v.a.mayRevive(rec) {
-		v.a.quiet.Remove(flowOf(rec.Key))
+		v.a.quiet.remove(flowOf(rec.Key))
 		v.a.strays.Release(rec.Key)
 		return
 	}

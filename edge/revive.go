@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 )
@@ -52,8 +54,10 @@ type revival struct {
 	wire *tcprepair.Wire // nil: nothing can be probed, nothing is revived
 	// ready tells that there is a wire. It is set once, by who opens it.
 	ready atomic.Bool
-	fell  chan struct{} // down was replaced
-	down  atomic.Pointer[[]string]
+	// opened tells that the kernel was asked once; it is Agent.Run's, then Run's.
+	opened bool
+	woken  chan struct{} // down was replaced, or the services were
+	down   atomic.Pointer[[]string]
 
 	mu     sync.Mutex
 	rounds map[frame.Key]*round
@@ -77,7 +81,7 @@ type round struct {
 }
 
 func newRevival(a *Agent) *revival {
-	v := &revival{a: a, fell: make(chan struct{}, 1), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}}
+	v := &revival{a: a, woken: make(chan struct{}, 1), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}}
 	v.down.Store(&[]string{})
 	return v
 }
@@ -100,11 +104,18 @@ func (v *revival) close() error {
 func (a *Agent) SetDown(sites []string) {
 	sites = slices.DeleteFunc(slices.Clone(sites), func(s string) bool { return s == a.cfg.Site })
 	a.revival.down.Store(&sites)
+	a.revival.wake()
+}
+
+func (v *revival) wake() {
 	select {
-	case a.revival.fell <- struct{}{}:
+	case v.woken <- struct{}{}:
 	default:
 	}
 }
+
+// mayAsk reports whether the client of a moved session is asked where it stands.
+func (a *Agent) mayAsk(s *session) bool { return a.revival.on() && s.svc.revives() }
 
 func (a *Agent) isDown(site string) bool { return slices.Contains(*a.revival.down.Load(), site) }
 
@@ -117,7 +128,7 @@ func (a *Agent) alive() []Peer {
 // worth keeping while its owner is silent.
 func (a *Agent) Shadowed(k frame.Key) bool {
 	svc := a.view.Load().vips[k.VIP]
-	return a.revival.on() && svc != nil && svc.Mode == ModeAct && a.replica.has(k)
+	return a.revival.on() && svc != nil && svc.revives() && a.replica.has(k)
 }
 
 // Heard is told of a packet of a claimed flow. It does not block and keeps
@@ -141,17 +152,18 @@ func (a *Agent) Heard(k frame.Key, packet []byte) {
 
 // Run follows the verdicts until the context ends. left are the sessions of an
 // earlier process of this site.
-func (v *revival) Run(ctx context.Context, left []frame.Key) error {
-	if len(left) > 0 {
-		v.a.wg.Go(func() { v.recall(ctx, left) })
-	}
+func (v *revival) Run(ctx context.Context, g *errgroup.Group, left []frame.Key) error {
 	var known []string
 	for {
+		if len(left) > 0 {
+			v.a.wg.Go(func() { v.recall(ctx, left) })
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-v.fell:
+		case <-v.woken:
 		}
+		left = v.a.openRevival(ctx, g)
 		now := *v.down.Load()
 		for _, site := range known {
 			if !slices.Contains(now, site) {
@@ -171,9 +183,6 @@ func (v *revival) Run(ctx context.Context, left []frame.Key) error {
 // here on; the probes leave over a moment, in proportion to their number.
 func (v *revival) lost(ctx context.Context, site string) {
 	now, a := time.Now(), v.a
-	if v.wire == nil {
-		return
-	}
 	claimed := a.replica.take(site, a.mayRevive)
 	if len(claimed) == 0 {
 		return
@@ -190,17 +199,17 @@ func (v *revival) lost(ctx context.Context, site string) {
 	}
 }
 
-// mayRevive leaves the records of services that only observe where they are, and
-// of sessions over TLS.
+// mayRevive leaves the records of services that are not revived, or are only
+// counted, where they are, and of sessions over TLS.
 func (a *Agent) mayRevive(rec frame.Record) bool {
 	svc := a.view.Load().vips[rec.Key.VIP]
-	if rec.Cover.Suite != 0 {
+	if svc == nil || rec.Cover.Suite != 0 || rec.Flags&frame.Pinned != 0 {
 		return false
 	}
-	if svc != nil && svc.Mode != ModeAct {
+	if !svc.revives() && (svc.Revival == ModeAct || svc.Revival == ModeObserve) {
 		a.m.revivals.WithLabelValues(reviveObserve).Inc()
 	}
-	return svc != nil && svc.Mode == ModeAct && rec.Flags&frame.Pinned == 0
+	return svc.revives() && a.revival.on()
 }
 
 // begin enters a round and claims its flow, unless there is one.
@@ -265,7 +274,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		}
 	}
 	// The kernel has no such session and says so to the client.
-	a.quiet.Remove(flowOf(k))
+	a.quiet.remove(flowOf(k))
 	a.strays.Release(k)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/silence"
 )
 
 // testAgent is site b's, not running, with one service and the peers a and c.
@@ -23,7 +24,7 @@ func testAgent(t *testing.T) *Agent {
 	a, err := New(Config{Site: "b", Control: at, Moves: Moves{Backups: true},
 		TLS:        &tls.Config{Certificates: make([]tls.Certificate, 1), RootCAs: x509.NewCertPool(), ClientCAs: x509.NewCertPool()},
 		Peers:      []Peer{{Name: "a", Control: at, Weight: 1}, {Name: "c", Control: at, Weight: 1}},
-		Services:   []Service{{Name: "video", Kind: KindContent, Mode: ModeAct, VIPs: []netip.AddrPort{vip}, Root: t.TempDir(), Freshness: FreshL1}},
+		Services:   []Service{{Name: "video", Kind: KindContent, Mode: ModeAct, VIPs: []netip.AddrPort{vip}, Root: t.TempDir(), Revival: ModeAct, Freshness: FreshL1}},
 		Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -116,6 +117,7 @@ func TestOneClaim(t *testing.T) {
 	if len(first) != 2 || first[0].rec.Epoch != 9 || first[0].rec.Key.Compare(first[1].rec.Key) >= 0 {
 		t.Errorf("took %+v, want two in order, of epoch 9", first)
 	}
+	a.revival.ready.Store(true)
 	if again := a.replica.take("a", a.mayRevive); len(again) != 1 || len(a.replica.recall("a")) != 0 {
 		t.Errorf("took %d once more, want the one that was left", len(again))
 	}
@@ -304,4 +306,71 @@ func TestRefusalOfRevival(t *testing.T) {
 		}
 	}
 
+}
+
+// TestRevivalIsAsked: what a crash needs is done for services that ask for it, and
+// that the kernel allows; sessions of others are served, moved and ended as if
+// there were no revival.
+func TestRevivalIsAsked(t *testing.T) {
+	for _, tc := range []struct {
+		mode, revival  string
+		acts, observed bool
+	}{
+		{ModeAct, "", false, false},
+		{ModeAct, ReviveOff, false, false},
+		{ModeAct, ModeObserve, false, true},
+		{ModeAct, ModeAct, true, false},
+		{ModeObserve, ModeAct, false, true},
+		{ModeObserve, ReviveOff, false, false},
+	} {
+		name := tc.mode + ", revival " + tc.revival
+		a := testAgent(t)
+		want := a.view.Load().services[0].Service
+		want.Mode, want.Revival = tc.mode, tc.revival
+		if err := a.SetServices([]Service{want}); err != nil {
+			t.Fatal(err)
+		}
+		svc := a.view.Load().services[0]
+		if svc.revives() != tc.acts {
+			t.Errorf("%s: revives %t, want %t", name, svc.revives(), tc.acts)
+		}
+		if !tc.acts {
+			if left := a.openRevival(t.Context(), nil); left != nil || a.revival.opened || a.revival.on() {
+				t.Errorf("%s: the kernel was asked for what nobody wants", name)
+			}
+		}
+		a.revival.ready.Store(true) // as if another service had wanted it
+		a.quiet.kernel.Store(&silence.Silence{})
+		s := &session{key: testKey(1), epoch: 7, svc: svc}
+		a.protect(s)
+		if s.changed == nil || s.hastened() != tc.acts || a.mayAsk(s) != tc.acts || s.awaitsBackup() != tc.acts {
+			t.Errorf("%s: record %t, silence %t, asked %t, waits %t; want a record, and the rest %t",
+				name, s.changed != nil, s.hastened(), a.mayAsk(s), s.awaitsBackup(), tc.acts)
+		}
+		told(t, a, testLink("a"), 1, frame.Record{Key: testKey(1), Epoch: 7, Service: svc.id})
+		if got := a.Shadowed(testKey(1)); got != tc.acts {
+			t.Errorf("%s: packets wait %t, want %t", name, got, tc.acts)
+		}
+		claimed, seen := a.replica.take("a", a.mayRevive), revivals(t, a, reviveObserve)
+		if (len(claimed) == 1) != tc.acts || (seen == 1) != tc.observed {
+			t.Errorf("%s: %d claimed, %v observed; want claimed %t, observed %t", name, len(claimed), seen, tc.acts, tc.observed)
+		}
+	}
+}
+
+// revivals reads how many ended so.
+func revivals(t *testing.T, a *Agent, result string) float64 {
+	t.Helper()
+	families, err := a.cfg.Registerer.(*prometheus.Registry).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "rhumb_edge_revivals_total" && m.Label[0].GetValue() == result {
+				return m.Counter.GetValue()
+			}
+		}
+	}
+	return 0
 }

@@ -29,7 +29,6 @@ import (
 
 	"rhumb/edge/forward"
 	"rhumb/edge/frame"
-	"rhumb/edge/silence"
 )
 
 func TestMain(m *testing.M) {
@@ -64,6 +63,7 @@ type agentArgs struct {
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
 	Freshness                      string
+	Revival                        string // empty: act, if there are Backups
 	Standby                        bool   // runs when it is told a line
 	Slow                           bool   // takes no offer before it is told "pass"
 	Export                         string // of a service over TLS; empty: in clear
@@ -130,8 +130,11 @@ func (x agentArgs) config() (Config, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness,
+	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness, Revival: x.Revival,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Backups {
+		svc.Revival = or(x.Revival, ModeAct)
+	}
 	if x.Export != "" {
 		svc.Export, svc.Cert, svc.Key = x.Export, filepath.Join(x.Dir, "video.test.crt"), filepath.Join(x.Dir, "video.test.key")
 	}
@@ -187,7 +190,7 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
 	r.Drain, _ = a.DrainState()
-	if q, ok := a.quiet.(*silence.Silence); ok {
+	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
 	return r

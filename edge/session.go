@@ -192,7 +192,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 			return req, 0, err
 		}
 		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
-		if s.changed != nil && s.svc.Freshness == FreshL1 {
+		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
 		_, err := s.read(buf)
@@ -229,11 +229,17 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 		n, next.seat = s.cover.consume(len(s.input) - n)
 	}
 	next.base, next.rcv = last.base+uint32(last.wire.size()), last.rcv+uint32(n)
-	if s.changed != nil && s.svc.Freshness == FreshL1 {
+	if s.awaitsBackup() {
 		next.fresh = newPledge()
 	}
 	s.setTurn(next)
 	return nil
+}
+
+// awaitsBackup reports whether responses wait for the Backup. Nothing is won by it
+// where nobody would go on from there.
+func (s *session) awaitsBackup() bool {
+	return s.changed != nil && s.svc.Freshness == FreshL1 && s.svc.revives()
 }
 
 // freshLimit is how long a response waits for its Backup: clients come before

@@ -61,7 +61,7 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 		return err
 	}
 	a.strays.Release(s.key)
-	if a.revival.on() {
+	if a.mayAsk(s) {
 		a.wg.Go(func() { a.confirm(ctx, s, st, stuck) }) // nothing of what was kept is to come any more
 	}
 	return nil
@@ -94,7 +94,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
 	}
 	ready.Type = frame.Active
-	if st.Stuck() && !a.revival.on() {
+	if st.Stuck() && !a.mayAsk(s) {
 		s.stuck = st.InFlight()
 	}
 	_ = l.send(ready) // over a dead link: the giver asks again, by another

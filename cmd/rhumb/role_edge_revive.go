@@ -11,11 +11,12 @@ import (
 )
 
 // revive tells forwarder and agent which sites are lost. Sessions of a site that
-// falls go on where their Backup is.
+// falls go on where their Backup is. Where no service is revived the forwarder goes
+// on with what it believes: the owner's own word is better than a verdict.
 func (e *edgeRole) revive(s *placement.Snapshot) {
-	down := downSites(s, e.unit.cfg.Node.Site)
+	down, acts := downSites(s, e.unit.cfg.Node.Site), slices.ContainsFunc(s.Inventory.Services, revives)
 	for _, site := range down {
-		if !slices.Contains(e.down, site) {
+		if acts && !slices.Contains(e.down, site) {
 			e.forwarder.Lost(site)
 		}
 	}
@@ -23,6 +24,11 @@ func (e *edgeRole) revive(s *placement.Snapshot) {
 		e.down = down
 		e.agent.SetDown(down)
 	}
+}
+
+// revives tells whether sessions of a service may go on after a crash.
+func revives(s placement.Service) bool {
+	return s.Edge != nil && s.Edge.Kind == placement.Content && s.Edge.Revival == placement.ReviveAct
 }
 
 // downSites are the other sites that are down by the word of several vantages,

@@ -137,7 +137,8 @@ type edgeFile struct {
 	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
-	// Freshness is checked by hand: an empty one is L0.
+	// Revival and Freshness are checked by hand: empty ones are off and L0.
+	Revival   placement.Revival   `yaml:"revival"`
 	Freshness placement.Freshness `yaml:"freshness"`
 	TLS       edgeTLSFile         `yaml:"tls"`
 	Export    placement.Export    `yaml:"export_secrets"`
