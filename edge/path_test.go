@@ -18,7 +18,6 @@ import (
 type pathArgs struct {
 	Delay time.Duration // each way
 	Loss  int           // in a thousand, each way
-	Sites bool          // between the sites, too
 }
 
 // pathRole delays and loses what is routed to a TUN device and gives it back to
@@ -148,8 +147,8 @@ func (w *world) through(x pathArgs) *process {
 		for _, dev := range []string{"c0", "a0", "b0"} {
 			w.in("r", "ip "+family+" rule add iif "+dev+" lookup 100")
 		}
-		// Sites speak to each other, unless told, and this host to its neighbours, directly.
-		for i := 1; i <= 2 && !x.Sites; i++ {
+		// Sites speak to each other, and this host to its neighbours, directly.
+		for i := 1; i <= 2; i++ {
 			to := map[string][2]string{"-4": {"198.51.100.6/32", "198.51.100.10/32"}, "-6": {"2001:db8:2::2/128", "2001:db8:3::2/128"}}[family]
 			w.in("r", "ip "+family+" rule add to "+to[i-1]+" lookup main pref 10")
 		}

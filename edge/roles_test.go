@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 		err = pathRole()
 	case "tap":
 		err = tapRole()
+	case "wire":
+		err = wireRole()
 	case "origin":
 		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:
@@ -284,7 +286,6 @@ type loadArgs struct {
 	Piece   int64         // 0: one GET; else a range of this size, on one connection, each Pace
 	Pace    time.Duration // with Piece 0: pause between reads
 	Buffer  int           // receive buffer, 0: the default
-	Read    int           // most bytes of a read, 0: 32 KiB
 	HashHex string
 	Gated   bool // after its first byte a client reads on only when told "go"
 	gate    chan struct{}
@@ -354,7 +355,7 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 			return 0, err
 		}
 	}
-	h, r := sha256.New(), bufio.NewReaderSize(c, or(x.Read, 32<<10))
+	h, r := sha256.New(), bufio.NewReaderSize(c, 32<<10)
 	piece := x.Piece
 	if piece == 0 {
 		piece = x.Size
@@ -396,7 +397,7 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 	if length != want {
 		return 0, fmt.Errorf("length %d, want %d", length, want)
 	}
-	buf, last, open := make([]byte, or(x.Read, 32<<10)), time.Now(), false
+	buf, last, open := make([]byte, 32<<10), time.Now(), false
 	for want > 0 {
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +15,6 @@ import (
 
 // tapped is one segment as it passed a host's interface.
 type tapped struct {
-	At  time.Time
 	Out bool // sent by the host
 	tcprepair.Segment
 }
@@ -47,7 +45,7 @@ func tapRole() error {
 				continue
 			}
 			mu.Lock()
-			all = append(all, tapped{time.Now(), ll.Pkttype == unix.PACKET_OUTGOING, seg})
+			all = append(all, tapped{ll.Pkttype == unix.PACKET_OUTGOING, seg})
 			mu.Unlock()
 		}
 	}()
@@ -64,3 +62,32 @@ func tapRole() error {
 }
 
 func swap16(v uint16) uint16 { return v<<8 | v>>8 }
+
+// wireRole sends each segment that it is told, whoever has the connection.
+func wireRole() error {
+	w, err := tcprepair.OpenWire()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	out := json.NewEncoder(os.Stdout)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); out.Encode("sent") {
+		var s tcprepair.Segment
+		if err := json.Unmarshal(in.Bytes(), &s); err != nil {
+			return err
+		}
+		if err := w.Send(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line is v as JSON.
+func line(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}

@@ -3,9 +3,13 @@
 package edge
 
 import (
+	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"rhumb/edge/tcprepair"
 )
 
 // TestWindowOpensBetween: the window of each client opens while its session is
@@ -14,9 +18,13 @@ import (
 // kernel would ask, and when, is not waited for. The clients' kernel answers window
 // probes every 5 s here, and has just answered one of the old owner.
 func TestWindowOpensBetween(t *testing.T) {
-	for _, tc := range []struct{ name, vip, route string }{
-		{"the word comes to the new owner, and goes to the old one", vip4, "b"},
-		{"the word is lost at the old owner", vip6, "a"},
+	for _, tc := range []struct {
+		name, vip, route string
+		kept             bool // a word of a closed window, before the one that is lost
+	}{
+		{"the word comes to the new owner, and goes to the old one", vip4, "b", false},
+		{"the word is lost at the old owner", vip6, "a", false},
+		{"the word is lost, and an older one was kept", vip4, "a", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -28,23 +36,40 @@ func TestWindowOpensBetween(t *testing.T) {
 			load := w.start("c", "load", x)
 			var word string
 			load.next(&word)
+			tap := w.start("c", "tap", 0)
+			tap.next(&word)
 			w.await("probes of closed windows", func() bool { return w.counter("c", "TcpExtTCPACKSkippedSeq") >= x.N })
 			w.route(tc.route)
 			a.ask("drain b", &word)
 			var r report
 			// An offer that waits for too long is called off; that must cost nobody more.
 			w.await("offers", func() bool { a.ask("state", &r); return r.States["dumped"] == x.N || r.Results[resultTimeout] > 0 })
+			var seen []tapped
+			tap.ask("take", &seen)
+			if tc.kept {
+				w.route("b")
+				w.provoke(seen)
+				w.await("packets kept at the old owner", func() bool { a.ask("state", &r); return r.Held >= float64(x.N) })
+				w.route("a")
+				tap.ask("take", &seen)
+			}
 			load.tell("go")
 			w.await("clients that have read all", func() bool { return w.unread() == 0 })
 			b.ask("pass", &word)
 			gaps := w.finish(load, x.N)
+			tap.ask("take", &seen)
 			a.ask("state", &r)
-			t.Logf("results %v, longest gap p50 %v max %v", r.Results, quantile(gaps, .5), quantile(gaps, 1))
+			results := r.Results
+			b.ask("state", &r)
+			t.Logf("results %v, questions %v, longest gap p50 %v max %v", results, r.Questions, quantile(gaps, .5), quantile(gaps, 1))
+			if results[resultTimeout] == 0 {
+				askedFirst(t, seen, x.N)
+			}
 			if longest := quantile(gaps, 1); longest > 2*time.Second {
 				t.Errorf("longest gap %v, want less than 2 s: a session has waited for a timer", longest)
 			}
-			if r.Results[resultLost] > 0 {
-				t.Errorf("results %v, want none lost", r.Results)
+			if results[resultLost] > 0 {
+				t.Errorf("results %v, want none lost", results)
 			}
 			w.noResets()
 		})
@@ -60,4 +85,94 @@ func (w *world) unread() (n int) {
 		}
 	}
 	return n
+}
+
+// provoke makes each client say that its window is closed: by a segment from site b
+// with a byte that it has had.
+func (w *world) provoke(seen []tapped) {
+	w.t.Helper()
+	last := map[netip.AddrPort]tapped{}
+	for _, s := range seen {
+		if s.Out && s.Dst.Port() == 8080 {
+			last[s.Src] = s
+		}
+	}
+	wire := w.start("b", "wire", 0)
+	for _, s := range last {
+		var word string
+		wire.ask(line(tcprepair.Segment{Src: s.Dst, Dst: s.Src, Seq: s.Ack - 1, Ack: s.Seq, Flags: tcprepair.ACK,
+			Window: 512, Timestamps: s.Timestamps, TSVal: s.TSEcr + 1, Data: 1}), &word)
+	}
+}
+
+// askedFirst wants each client to have been asked where it stands, and the first
+// question answered at once: behind it comes nothing from the site before the
+// client's answer, which tells that the window is open.
+func askedFirst(t *testing.T, seen []tapped, want int) {
+	t.Helper()
+	asked, answered := map[netip.AddrPort]bool{}, 0
+	for i, q := range seen {
+		if q.Out || q.Data != 1 || asked[q.Dst] {
+			continue
+		}
+		asked[q.Dst] = true
+		for _, s := range seen[i+1:] {
+			if s.Out && s.Src == q.Dst {
+				if s.Window > 0 && s.TSEcr != 0 {
+					answered++
+				}
+				break
+			}
+			if !s.Out && s.Dst == q.Dst && s.Data > 1 {
+				break
+			}
+		}
+	}
+	if len(asked) != want || answered != want {
+		t.Errorf("%d clients were asked, %d of them answered the first question, want %d and %d", len(asked), answered, want, want)
+	}
+}
+
+// TestShutWindowAtTheEnd: an agent ends in order while the windows of its clients
+// are shut upon the rest of their responses. The kernel keeps what is left for as
+// long as it does for any server, so who reads on later has every byte.
+func TestShutWindowAtTheEnd(t *testing.T) {
+	w := newWorld(t)
+	const size = 24 << 10
+	x := w.object("film.mp4", size)
+	x.N, x.VIP, x.Buffer, x.Gated = 10, vip4, 4<<10, true
+	a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
+	load := w.start("c", "load", x)
+	var word string
+	load.next(&word)
+	w.backed(a, x.N)
+	left := func() int { return w.queued("a", size/2) }
+	w.await("responses that wait in the kernel", func() bool { return left() == x.N })
+	a.in.Close()
+	if err := a.cmd.Wait(); err != nil {
+		t.Fatalf("the agent ended with %v, want an end in order", err)
+	}
+	// A hastened orphan is given up at its next probe, within a second.
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if n := left(); n != x.N {
+			t.Fatalf("the kernel has %d of %d connections left", n, x.N)
+		}
+	}
+	load.tell("go")
+	w.finish(load, x.N)
+	w.noResets()
+}
+
+// queued counts a site's connections with at least so many bytes that no client
+// has acknowledged.
+func (w *world) queued(n string, least int) (count int) {
+	w.t.Helper()
+	for l := range strings.Lines(w.in(n, "ss -Htn sport = :8080")) {
+		if f := strings.Fields(l); len(f) > 2 {
+			if q, err := strconv.Atoi(f[2]); err == nil && q >= least {
+				count++
+			}
+		}
+	}
+	return count
 }
