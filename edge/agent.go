@@ -39,8 +39,10 @@ type exchange struct {
 	giving *mailbox
 	taking *mailbox
 	slots  chan struct{}
-	bucket *bucket
-	pulls  *pulls
+	// patience is how long an offer may wait for Ready.
+	patience time.Duration
+	bucket   *bucket
+	pulls    *pulls
 	// revival has the sessions of lost sites and processes that are being
 	// brought back.
 	revival *revival
@@ -94,7 +96,7 @@ func New(cfg Config) (*Agent, error) {
 	a.cache = newBlockCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
 	a.view.Store(&view{})
-	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots),
+	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots), patience: readyLimit,
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)

@@ -193,7 +193,7 @@ func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, 
 	if err != nil {
 		return err
 	}
-	f, err := await(box, msg.Generation, readyLimit, l.done)
+	f, err := await(box, msg.Generation, a.patience, l.done)
 	if err != nil {
 		return err
 	}

@@ -65,10 +65,11 @@ type agentArgs struct {
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
 	Freshness                      string
-	Revival                        string // empty: act, if there are Backups
-	Standby                        bool   // runs when it is told a line
-	Slow                           bool   // takes no offer before it is told "pass"
-	Export                         string // of a service over TLS; empty: in clear
+	Revival                        string        // empty: act, if there are Backups
+	Standby                        bool          // runs when it is told a line
+	Slow                           bool          // takes no offer before it is told "pass"
+	Patience                       time.Duration // of its own offers; 0: the default
+	Export                         string        // of a service over TLS; empty: in clear
 }
 
 func agentRole() error {
@@ -102,6 +103,7 @@ func agentRole() error {
 	if a, err = New(cfg); err != nil {
 		return err
 	}
+	a.patience = or(x.Patience, a.patience)
 	in := bufio.NewScanner(os.Stdin)
 	if x.Standby && !in.Scan() {
 		return in.Err()
