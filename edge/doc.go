@@ -19,7 +19,8 @@
 //     site that leaves gives away what nobody asked for until its deadline.
 //   - Claim: the right to dump a session, taken once, by compare-and-swap.
 //   - Backup: the site that shadows a session's record (soft state).
-//   - Revival: a session whose site or process died goes on from its record.
+//   - Revival: a session whose site or process died goes on from its record,
+//     if its service asks for that.
 //     Its position is asked of the client, whose kernel knows it exactly.
 //
 // # Flow
