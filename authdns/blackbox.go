@@ -51,7 +51,7 @@ func (s *Server) blackbox() *blackbox {
 	if s.shield.crashes == "" {
 		return nil
 	}
-	b, err := openBlackbox(s.shield.crashes)
+	b, err := openBlackbox(s.shield.crashes, s.life())
 	if err != nil {
 		s.log.Warn("a query that ends this process will not be known afterwards", "err", err)
 		return nil
@@ -59,10 +59,10 @@ func (s *Server) blackbox() *blackbox {
 	return b
 }
 
-// openBlackbox makes a file in a directory and maps it. The mapping stays until the
-// process ends: the kernel may write to it as long as the socket is open.
-func openBlackbox(dir string) (*blackbox, error) {
-	f, err := os.CreateTemp(dir, boxPrefix)
+// openBlackbox makes a file of a life in a directory and maps it. The mapping stays until
+// the process ends: the kernel may write to it as long as the socket is open.
+func openBlackbox(dir, life string) (*blackbox, error) {
+	f, err := os.CreateTemp(dir, boxPrefix+life+"-")
 	if err != nil {
 		return nil, err
 	}
@@ -157,26 +157,30 @@ func atHand(file []byte) (out [][]byte) {
 	return out
 }
 
-// suspect is a kind of query that was at hand when a process ended, and how often.
+// suspect is a kind of query that was at hand when a process ended itself, and how often,
+// and how often when one was killed.
 type suspect struct {
 	Suffix []byte // octets are no text
 	Type   uint16
 	Shape  uint32
 	Times  int
+	Kills  int
 	Last   time.Time
 }
 
+// weight is how many crashes all that amounts to.
+func (x *suspect) weight() int { return x.Times + x.Kills/killsForCrash }
+
 // until is when a suspect that is in quarantine is let go.
 func (x *suspect) until() time.Time {
-	return x.Last.Add(quarantined(x.Times - 2))
+	return x.Last.Add(quarantined(x.weight() - 2))
 }
 
 func (x *suspect) kind() queryKind { return queryKind{string(x.Suffix), x.Type, x.Shape} }
 
-// salvage looks at what the process before has left. Whatever was at hand when it
-// ended is a suspect: it may be innocent, if the process was killed or the memory
-// ran out. What was at hand twice is put into quarantine, and so is what was there
-// when that process ended.
+// salvage looks at what the process before has left. Whatever was at hand when it ended
+// is a suspect, less so if it was killed. What was at hand twice is put into quarantine,
+// and so is what was there when that process ended.
 func (s *Server) salvage(dir string) {
 	if dir == "" {
 		return
@@ -185,6 +189,9 @@ func (s *Server) salvage(dir string) {
 		s.log.Warn("what a crash may have left cannot be read", "err", err)
 	}
 	s.shield.crashes = dir
+	if err := s.openWords(dir); err != nil {
+		s.log.Warn("a crash will look like a kill", "err", err)
+	}
 	s.shield.tcp = s.blackbox()
 }
 
@@ -203,18 +210,25 @@ func (s *Server) salvageFrom(dir string) error {
 	now := s.now()
 	suspects = slices.DeleteFunc(suspects, func(x suspect) bool { return now.Sub(x.Last) > suspectFor && !now.Before(x.until()) })
 	for i := range suspects { // as if this process had lived all the time
-		for range suspects[i].Times - 1 {
+		for range suspects[i].weight() - 1 {
 			s.shield.quarantine.confine(suspects[i].kind(), suspects[i].Last)
 		}
 	}
+	spoke, err := s.takeWords(dir, entries)
+	if err != nil {
+		return err
+	}
 	changed := false
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), boxPrefix) {
+		life, ok := strings.CutPrefix(e.Name(), boxPrefix)
+		if !ok {
 			continue
 		}
+		life, _, _ = strings.Cut(life, "-")
+		crashed, known := spoke[life]
 		left, err := takeBox(filepath.Join(dir, e.Name()))
 		for _, in := range left {
-			suspects, changed = s.accuse(suspects, glance(in).kind(in), now), true
+			suspects, changed = s.accuse(suspects, glance(in).kind(in), crashed || !known, now), true
 		}
 		if err != nil {
 			return err
@@ -245,27 +259,35 @@ func takeBox(name string) (left [][]byte, err error) {
 	return atHand(data), errors.Join(err, os.Remove(name))
 }
 
-// accuse counts a kind that was at hand, and confines it from the second time on.
-func (s *Server) accuse(suspects []suspect, kind queryKind, now time.Time) []suspect {
-	suspects, x := count(suspects, kind, now)
-	if x.Times < 2 {
-		s.log.Warn("the last process ended over a query: it is suspected", "query", kind.String())
-		return suspects
+// accuse counts a kind that was at hand, and confines it from the weight of two crashes on.
+func (s *Server) accuse(suspects []suspect, kind queryKind, crashed bool, now time.Time) []suspect {
+	suspects, x := find(suspects, kind)
+	before := x.weight()
+	x.Last = now
+	if crashed {
+		x.Times++
+	} else {
+		x.Kills++
 	}
-	_, held := s.shield.quarantine.confine(kind, now)
-	s.log.Error("processes have ended over this kind of query: it is in quarantine", "query", kind.String(), "times", x.Times, "for", held)
+	switch {
+	case x.weight() == before: // killed, and not often
+		s.log.Info("the last process was killed over a query, which may be innocent", "query", kind.String(), "kills", x.Kills)
+	case x.weight() < 2:
+		s.log.Warn("the last process ended over a query: it is suspected", "query", kind.String())
+	default:
+		_, held := s.shield.quarantine.confine(kind, now)
+		s.log.Error("processes have ended over this kind of query: it is in quarantine", "query", kind.String(), "times", x.Times, "kills", x.Kills, "for", held)
+	}
 	return suspects
 }
 
-// count adds one to a kind among suspects.
-func count(suspects []suspect, kind queryKind, now time.Time) ([]suspect, *suspect) {
+// find returns a kind among suspects, which it joins if it is not one of them.
+func find(suspects []suspect, kind queryKind) ([]suspect, *suspect) {
 	at := slices.IndexFunc(suspects, func(x suspect) bool { return x.kind() == kind })
 	if at < 0 {
 		at, suspects = len(suspects), append(suspects, suspect{Suffix: []byte(kind.suffix), Type: kind.qtype, Shape: kind.shape})
 	}
-	x := &suspects[at]
-	x.Times, x.Last = x.Times+1, now
-	return suspects, x
+	return suspects, &suspects[at]
 }
 
 // remember writes down a kind that is in quarantine, so that the next process holds it
@@ -280,8 +302,8 @@ func (s *Server) remember(kind queryKind, now time.Time) {
 	suspects, err := readSuspects(file)
 	if err == nil && len(suspects) < quarantineKinds {
 		var x *suspect
-		suspects, x = count(suspects, kind, now)
-		x.Times = max(x.Times, 2) // a panic leaves no doubt
+		suspects, x = find(suspects, kind)
+		x.Times, x.Last = max(x.Times+1, 2), now // a panic leaves no doubt
 		err = writeSuspects(file, suspects)
 	}
 	if err != nil {

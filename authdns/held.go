@@ -158,16 +158,23 @@ func socketName(network string, a netip.AddrPort) string {
 	return fmt.Sprintf("%s-%s-%d", network, strings.ReplaceAll(a.Addr().String(), ":", "_"), a.Port())
 }
 
-// receiveRoom is how many octets of queries a UDP socket is to hold: those that come
-// during a restart wait there. The kernel counts some 700 octets and more for each.
-const receiveRoom = 4 << 20
+// What comes during a restart waits in the UDP sockets: as much as the kernel counts
+// for 80,000 queries and more, some 770 octets each, in all of them together, and no less
+// than some thousands in each. It takes memory only while it is in use.
+const (
+	roomInAll = 128 << 20
+	roomLeast = 4 << 20
+)
+
+// receiveRoom is how many octets each of some sockets is to hold.
+func receiveRoom(sockets int) int { return max(roomInAll/max(sockets, 1), roomLeast) }
 
 // makeRoom asks for that room, past the limit of the machine (net.core.rmem_max) where
 // the process may (CAP_NET_ADMIN), and returns what the kernel has granted.
-func makeRoom(c syscall.RawConn) (room int, err error) {
+func makeRoom(c syscall.RawConn, wanted int) (room int, err error) {
 	cerr := c.Control(func(fd uintptr) {
-		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveRoom) != nil {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveRoom)
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, wanted) != nil {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, wanted)
 		}
 		if err == nil {
 			room, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
@@ -179,7 +186,14 @@ func makeRoom(c syscall.RawConn) (room int, err error) {
 // makeRoom gives all UDP sockets room, and tells once where there is too little: a
 // server without it answers as well as ever, but loses more in a restart.
 func (s *Server) makeRoom() {
-	least := receiveRoom
+	datagrams := 0
+	for _, k := range s.sockets {
+		if k.packet != nil {
+			datagrams++
+		}
+	}
+	wanted := receiveRoom(datagrams)
+	least := wanted
 	for _, k := range s.sockets {
 		c, ok := k.packet.(syscall.Conn)
 		if !ok {
@@ -189,14 +203,14 @@ func (s *Server) makeRoom() {
 		if err != nil {
 			continue // closed: whoever reads from it says so
 		}
-		room, err := makeRoom(raw)
+		room, err := makeRoom(raw, wanted)
 		if err != nil {
 			s.log.Warn("receive buffer keeps its size", "socket", k.name(), "err", err)
 			continue
 		}
 		least = min(least, room)
 	}
-	if least < receiveRoom {
-		s.log.Info("receive buffers are small for a restart: raise the sysctl net.core.rmem_max", "octets", least, "wanted", receiveRoom)
+	if least < wanted {
+		s.log.Info("receive buffers are small for a restart: raise the sysctl net.core.rmem_max", "octets", least, "wanted", wanted)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -231,27 +232,7 @@ func TestQueryOfDeathOverRestarts(t *testing.T) {
 		mortalServer(t, dir)
 		return
 	}
-	dir := t.TempDir()
-	outside, err := New(Config{Workers: 1, Listeners: []Listener{loopback(top, "127.0.0.1:0")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, files := outside.Addrs()[0], lent(t, outside.Sockets())
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := outside.Run(ctx); err != nil {
-		t.Fatal(err)
-	}
-	dial := func(question string) net.Conn {
-		c, err := net.Dial("udp", addr.String())
-		if err == nil {
-			_, err = c.Write(ask(t, question))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
+	m := newMortal(t)
 	rcode := func(c net.Conn) string {
 		defer c.Close()
 		buf := make([]byte, 1500)
@@ -261,49 +242,107 @@ func TestQueryOfDeathOverRestarts(t *testing.T) {
 		}
 		return dns.RcodeToString[int(buf[3]&15)]
 	}
-	life := func() (*exec.Cmd, *bytes.Buffer) {
-		cmd, out := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestQueryOfDeathOverRestarts$"), new(bytes.Buffer)
-		cmd.Env, cmd.ExtraFiles = append(os.Environ(), "RHUMB_TEST_DEATHS="+dir), copied(t, files)
-		cmd.Stdout, cmd.Stderr = out, out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range cmd.ExtraFiles {
-			f.Close()
-		}
-		return cmd, out
-	}
-	for i := range 2 {
-		killer := dial("death.wild.demo.test. A")
+	for range 2 {
+		killer := m.dial(questionOfDeath)
 		defer killer.Close()
-		cmd, out := life()
-		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
-			t.Fatalf("process %d ended with %v, want killed:\n%s", i+1, err, out)
-		}
+		m.life()
+		m.dies()
 	}
-	killer, other := dial("death.wild.demo.test. A"), dial("www.demo.test. A")
-	cmd, out := life()
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	killer, other := m.dial(questionOfDeath), m.dial("www.demo.test. A")
+	m.life()
+	if words, err := os.ReadFile(filepath.Join(m.dir, lastWords)); err != nil || !bytes.Contains(words, []byte("panic: over a query")) {
+		t.Errorf("the words of the last crash: %q, %v", words, err)
+	}
 	if got := rcode(killer); got != "REFUSED" {
-		t.Errorf("the query of death gets %s from the third process, want REFUSED:\n%s", got, out)
+		t.Errorf("the query of death gets %s from the third process, want REFUSED:\n%s", got, &m.out)
 	}
 	if got := rcode(other); got != "NOERROR" {
-		t.Errorf("another query gets %s from the third process, want NOERROR:\n%s", got, out)
+		t.Errorf("another query gets %s from the third process, want NOERROR:\n%s", got, &m.out)
 	}
 	// A restart on purpose lets nothing out of quarantine.
-	cmd.Process.Signal(syscall.SIGKILL)
-	cmd.Wait()
-	killer = dial("death.wild.demo.test. A")
-	cmd, out = life()
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	m.end()
+	killer = m.dial(questionOfDeath)
+	m.life()
 	if got := rcode(killer); got != "REFUSED" {
-		t.Errorf("the query of death gets %s from the fourth process, want REFUSED:\n%s", got, out)
+		t.Errorf("the query of death gets %s from the fourth process, want REFUSED:\n%s", got, &m.out)
 	}
 }
 
-// mortalServer reads from the sockets that it was given, and is killed over a query
+const questionOfDeath = "death.wild.demo.test. A"
+
+// mortal is a name server in a process of its own, one life after another, whose sockets
+// are held outside.
+type mortal struct {
+	t     *testing.T
+	dir   string
+	addr  netip.AddrPort
+	files []*os.File
+	cmd   *exec.Cmd
+	out   bytes.Buffer // of the life at hand
+}
+
+// newMortal opens the sockets.
+func newMortal(t *testing.T) *mortal {
+	t.Helper()
+	outside, err := New(Config{Workers: 1, Listeners: []Listener{loopback(top, "127.0.0.1:0")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mortal{t: t, dir: t.TempDir(), addr: outside.Addrs()[0], files: lent(t, outside.Sockets())}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := outside.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.end)
+	return m
+}
+
+// dial sends a question from a socket of its own.
+func (m *mortal) dial(question string) net.Conn {
+	m.t.Helper()
+	c, err := net.Dial("udp", m.addr.String())
+	if err == nil {
+		_, err = c.Write(ask(m.t, question))
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return c
+}
+
+// life begins the next one.
+func (m *mortal) life() {
+	m.t.Helper()
+	m.out.Reset()
+	m.cmd = exec.CommandContext(m.t.Context(), os.Args[0], "-test.run", "^TestQueryOfDeathOverRestarts$")
+	m.cmd.Env, m.cmd.ExtraFiles = append(os.Environ(), "RHUMB_TEST_DEATHS="+m.dir), copied(m.t, m.files)
+	m.cmd.Stdout, m.cmd.Stderr = &m.out, &m.out
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, f := range m.cmd.ExtraFiles {
+		f.Close()
+	}
+}
+
+// dies waits until it has ended over a query.
+func (m *mortal) dies() {
+	m.t.Helper()
+	if err := m.cmd.Wait(); err == nil || err.Error() != "exit status 2" {
+		m.t.Fatalf("the process ended with %v, want a panic:\n%s", err, &m.out)
+	}
+}
+
+// end kills it, whether it lives or not.
+func (m *mortal) end() {
+	if m.cmd != nil {
+		m.cmd.Process.Kill()
+		m.cmd.Wait()
+	}
+}
+
+// mortalServer reads from the sockets that it was given, and ends itself over a query
 // whose name begins with "death": its clock, which is read before a query is answered on
 // the slow path and afterwards, sees it at hand twice. One that is refused it sees once.
 func mortalServer(t *testing.T, dir string) {
@@ -322,12 +361,15 @@ func mortalServer(t *testing.T, dir string) {
 			if !ready.Load() || !deathAtHand(dir) {
 				seen.Store(0)
 			} else if seen.Add(1) == 2 {
-				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				go panic("over a query") // in no goroutine that anybody recovers
 				select {}
 			}
 			return time.Now()
 		}})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := debug.SetCrashOutput(s.CrashOutput(), debug.CrashOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	s.SetZones(sources())

@@ -168,9 +168,9 @@ func FuzzGlance(f *testing.F) {
 }
 
 // boxWith is a file as a crash leaves it, with a query at hand.
-func boxWith(t *testing.T, dir string, place int, query []byte) {
+func boxWith(t *testing.T, dir, life string, place int, query []byte) {
 	t.Helper()
-	b, err := openBlackbox(dir)
+	b, err := openBlackbox(dir, life)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestSalvage(t *testing.T) {
 	// A name with octets that are no text.
 	killer := ask(t, "\\200\\001.demo.test. A", edns0())
 	crash := func(query []byte) *Server {
-		boxWith(t, dir, 31, query)
+		boxWith(t, dir, "", 31, query)
 		now = now.Add(time.Second)
 		return life()
 	}
@@ -251,6 +251,50 @@ func TestSalvage(t *testing.T) {
 	}
 }
 
+// TestKilled: what was at hand when a process was killed weighs a third of what was there
+// when one ended itself; the words of the latter are kept.
+func TestKilled(t *testing.T) {
+	now, killer := testClock(), ask(t, "www.demo.test. A")
+	for _, c := range []struct {
+		lives string // k: killed, c: crashed, o: killed over something else
+		want  bool
+	}{
+		{"kkkkk", false}, {"kkkkkk", true}, {"ckk", false}, {"ckkk", true}, {"kckk", true}, {"cc", true}, {"ooooook", false},
+	} {
+		dir := t.TempDir()
+		var last *Server
+		for i, how := range c.lives {
+			life, query, words := fmt.Sprint(i), killer, ""
+			switch how {
+			case 'c':
+				words = fmt.Sprintf("fatal error: %d\n\ngoroutine 1", i)
+			case 'o':
+				query = ask(t, fmt.Sprintf("x%d.demo.test. A", i))
+			}
+			boxWith(t, dir, life, 3, query)
+			if err := os.WriteFile(filepath.Join(dir, wordsPrefix+life), []byte(words), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if last, err = New(Config{Crashes: dir, Now: func() time.Time { return now }}); err != nil {
+				t.Fatal(err)
+			}
+			abandon(t, last.shield.tcp)
+			last.CrashOutput().Close()
+			kept, err := os.ReadFile(filepath.Join(dir, lastWords))
+			if how == 'c' && string(kept) != words {
+				t.Errorf("%s: kept %q, %v; want %q", c.lives[:i+1], kept, err, words)
+			}
+		}
+		if got := last.shield.quarantine.holds(killer, now); got != c.want {
+			t.Errorf("%s: in quarantine %v, want %v", c.lives, got, c.want)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, wordsPrefix+"*")); len(left) != 1 { // its own
+			t.Errorf("%s: left behind %v", c.lives, left)
+		}
+	}
+}
+
 // TestQueryOutlivesProcess: a process that is killed while it answers, over UDP or
 // TCP, leaves the query; one that is killed between two leaves none. The killer is its own clock,
 // which is read for every query that takes the slow path.
@@ -288,6 +332,13 @@ func killed(t *testing.T, network string) {
 	if err != nil || len(found) != 1 || found[0] != "death.wild.demo.test. A" {
 		t.Errorf("%s: left behind %v, %v", network, found, err)
 	}
+	words, _ := filepath.Glob(filepath.Join(dir, wordsPrefix+"*"))
+	if len(words) != 1 {
+		t.Fatalf("%s: files for words %v, want one", network, words)
+	}
+	if said, err := os.ReadFile(words[0]); err != nil || len(said) > 0 {
+		t.Errorf("%s: who was killed said %q, %v", network, said, err)
+	}
 }
 
 // crashingServer answers two queries, and is killed over the third.
@@ -322,7 +373,7 @@ func atWork(dir string) bool {
 // TestKeptOverTCP: each query has a place of its own, and gives it back; beyond the
 // last place nothing is kept, and no query waits.
 func TestKeptOverTCP(t *testing.T) {
-	b, err := openBlackbox(t.TempDir())
+	b, err := openBlackbox(t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -112,6 +113,7 @@ type shield struct {
 	quarantine quarantine
 	// crashes is the directory for what is left of a crash; empty: none is kept.
 	crashes     string
+	words       *os.File   // what this process says at its end
 	remembering sync.Mutex // held while the file of suspects is rewritten
 	tcp         *blackbox
 }

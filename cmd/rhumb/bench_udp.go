@@ -58,18 +58,30 @@ func (l *lane) runUDP(ctx context.Context, server netip.AddrPort) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetReadBuffer(1 << 20); err != nil {
-		return err
-	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = l.loopUDP(ctx, fd) }); err != nil {
+	err = raw.Control(func(fd uintptr) {
+		if failed = benchRoom(int(fd)); failed == nil {
+			failed = l.loopUDP(ctx, fd)
+		}
+	})
+	if err != nil {
 		return err
 	}
 	return failed
+}
+
+// benchRoom makes room for the replies of a second or two that come at once, as after a
+// restart: what is lost must not be lost here. The kernel may cap it (net.core.rmem_max).
+func benchRoom(fd int) error {
+	const room = 16 << 20
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) == nil {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt SO_RCVBUF", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, room))
 }
 
 // loopUDP waits by itself and not by the runtime's poller, whose clock ticks in

@@ -36,6 +36,11 @@ func addDNS(u *unit) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
+	if f := srv.CrashOutput(); f != nil {
+		if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
+			u.log.Warn("a crash will look like a kill", "err", err)
+		}
+	}
 	first := make(chan struct{})
 	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
 	u.appliers = append(u.appliers, z)

@@ -164,6 +164,12 @@ func (m *manager) zone(www string) {
 	m.t.Helper()
 	serial := time.Now().UnixNano() / 1000 % (1 << 31)
 	m.write("demo.test.zone", fmt.Sprintf("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster %d 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nwww A %s\n", serial, www))
+	m.apply()
+}
+
+// apply applies the fleet of the zone as its file is now.
+func (m *manager) apply() {
+	m.t.Helper()
 	m.write("fleet.yaml", `version: 1
 mode: act
 zones: {dir: ., serve: {demo.test: {level: low}}}
