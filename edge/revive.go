@@ -153,17 +153,15 @@ func (a *Agent) Heard(k frame.Key, packet []byte) {
 // Run follows the verdicts until the context ends. left are the sessions of an
 // earlier process of this site.
 func (v *revival) Run(ctx context.Context, g *errgroup.Group, left []frame.Key) error {
+	v.followUp(ctx, left)
 	var known []string
 	for {
-		if len(left) > 0 {
-			v.a.wg.Go(func() { v.recall(ctx, left) })
-		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-v.woken:
 		}
-		left = v.a.openRevival(ctx, g)
+		v.followUp(ctx, v.a.openRevival(ctx, g))
 		now := *v.down.Load()
 		for _, site := range known {
 			if !slices.Contains(now, site) {
@@ -176,6 +174,13 @@ func (v *revival) Run(ctx context.Context, g *errgroup.Group, left []frame.Key) 
 			}
 		}
 		known = now
+	}
+}
+
+// followUp goes on with what an earlier process left.
+func (v *revival) followUp(ctx context.Context, left []frame.Key) {
+	if len(left) > 0 {
+		v.a.wg.Go(func() { v.recall(ctx, left) })
 	}
 }
 
