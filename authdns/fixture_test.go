@@ -74,6 +74,8 @@ type plan struct {
 	roles   map[string]placement.Mode
 	mode    placement.Mode // of the services
 	ecs     placement.ECS
+	// ignoreECS is the policy's of all services.
+	ignoreECS bool
 }
 
 var fixtureSites = []placement.Site{
@@ -107,7 +109,7 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 	}
 	inv := &placement.Inventory{Revision: 1, Fleet: placement.Fleet{
 		Mode: placement.Act, Roles: p.roles, Sites: fixtureSites, ECS: p.ecs,
-		Policies: []placement.Policy{{Name: "nearest", Pick: 2, TTL: placement.Duration(20e9), AllDown: p.allDown}},
+		Policies: []placement.Policy{{Name: "nearest", Pick: 2, TTL: placement.Duration(20e9), AllDown: p.allDown, IgnoreECS: p.ignoreECS}},
 		Services: []placement.Service{
 			{Name: "ns", Clusters: []string{"dns"}, Policy: "nearest", Zone: "cdn.demo.test.", Mode: p.mode},
 			{Name: "www", Clusters: []string{"web"}, Policy: "nearest", Mode: p.mode,

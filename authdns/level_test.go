@@ -146,6 +146,8 @@ func TestSubnet(t *testing.T) {
 		{"R45 not steered", plan{}, low, euResolver, "about.cdn.demo.test. TXT", "203.0.113.0/24",
 			`NOERROR aa | about.cdn.demo.test. 300 TXT "static" ar OPT0/1232 ecs=1:203.0.113.0/24/0`},
 		{"R52 switched off", plan{ecs: placement.ECS{Off: true}}, low, euResolver, "www.cdn.demo.test. AAAA", "203.0.113.0/24", ams},
+		{"R53 ignored by the policy: the resolver decides", plan{ignoreECS: true}, low, euResolver, "www.cdn.demo.test. AAAA", "203.0.113.0/24", ams + " ecs=1:203.0.113.0/24/0"},
+		{"R53 a cap changes nothing", plan{ignoreECS: true, ecs: placement.ECS{Bits4: 16}}, low, usResolver, "www.cdn.demo.test. AAAA", "198.51.100.0/24", nyc(" ecs=1:198.51.100.0/24/0")},
 	})
 }
 

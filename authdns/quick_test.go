@@ -118,6 +118,7 @@ func TestQuickIsTheSlowPath(t *testing.T) {
 		"serv fail":   fleet(t, plan{out: down, failAll: true, allDown: placement.ServFail}),
 		"observe":     fleet(t, plan{mode: placement.Observe}),
 		"ECS off":     fleet(t, plan{ecs: placement.ECS{Off: true}}),
+		"ECS ignored": fleet(t, plan{ignoreECS: true}),
 		"ECS to /28":  fleet(t, plan{ecs: placement.ECS{Bits4: 28}}),
 	} {
 		for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {

@@ -149,7 +149,7 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	svc := &st.quick.services[e.Tag]
 	client, used := resolver, 0
 	if q.EDNS.Subnet != nil {
-		client, used = sub.client(resolver, st.ecs)
+		client, used = sub.client(resolver, svc.steered.ecs)
 	}
 	c, ok := st.snap.Choose(svc.steered.service.Name, client, nil)
 	if !ok || c.Class != placement.NoClass && int(c.Class) >= len(svc.m.Rows)-1 {
@@ -169,7 +169,7 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	}
 	scope := uint8(0)
 	if used > 0 {
-		ecs, scope = countUsed, uint8(sub.scope(c.Scope, used, st.ecs))
+		ecs, scope = countUsed, uint8(sub.scope(c.Scope, used, svc.steered.ecs))
 	}
 	x, b := level.steered, level.steered.Body(body)
 	if q.EDNS.DO && st.quick.signed[svc.zone] {

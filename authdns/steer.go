@@ -18,6 +18,8 @@ type steered struct {
 	pick    int
 	ttl     uint32
 	observe bool
+	// ecs is the fleet's cap, off where the policy ignores client subnets.
+	ecs placement.ECS
 	// fixed is what a static set would say: one answer for everybody.
 	fixed []netip.Addr
 }
@@ -49,7 +51,7 @@ func (v *visit) steer(name string, st *steered, res zone.Result) bool {
 	if st.service == nil {
 		return v.unmapped(name, st, res)
 	}
-	client, used := q.edns.ecs.client(v.from.addr.Addr().Unmap(), s.ecs)
+	client, used := q.edns.ecs.client(v.from.addr.Addr().Unmap(), st.ecs)
 	c, ok := s.snap.Choose(st.service.Name, client, nil)
 	if !ok {
 		return v.unmapped(name, st, res)
@@ -68,7 +70,7 @@ func (v *visit) steer(name string, st *steered, res zone.Result) bool {
 	}
 	if used > 0 {
 		v.out.ecs = ecsUsed
-		v.reply.scope = q.edns.ecs.scope(c.Scope, used, s.ecs)
+		v.reply.scope = q.edns.ecs.scope(c.Scope, used, st.ecs)
 	}
 	v.chosen(name, st, &c, client)
 	return true

@@ -23,6 +23,9 @@ type Policy struct {
 	// left over takes the clients of a site that fails, until the next plan.
 	Headroom int     `json:"headroom"`
 	AllDown  AllDown `json:"all_down"`
+	// IgnoreECS chooses by the resolver's address also where it tells the client's
+	// subnet: one answer for all of its users, scope 0 (RFC 7871 section 7.2.1).
+	IgnoreECS bool `json:"ignore_ecs,omitempty"`
 }
 
 // Branch is a node of the policy tree; exactly one field is set, and an empty

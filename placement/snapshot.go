@@ -45,7 +45,10 @@ func ParseName(s string) (Name, error) {
 // Snapshot is a Plan unfolded with Verdicts: who serves whom, at one named
 // state. It is immutable; appliers hold a pointer to a whole one, never parts.
 type Snapshot struct {
-	Name      Name
+	Name Name
+	// Listed tells that this node has not seen the vote that Name names come or go, but
+	// read the votes afterwards: others may know the same state by an earlier name.
+	Listed    bool
 	Inventory *Inventory
 	Plan      *Plan
 	Classes   *ClassTable

@@ -19,7 +19,7 @@ import (
 // nodeView is what a node loop reads of a view.
 func nodeView(v *store.View) node.View {
 	return node.View{Inventory: v.Inventory, Recent: v.Recent, Plan: v.Plan, Votes: v.Votes,
-		VotesRevision: v.VotesRevision, Heartbeat: v.Heartbeat, Connected: v.Connected}
+		VotesRevision: v.VotesRevision, VotesListed: v.VotesListed, Nodes: v.Nodes, Heartbeat: v.Heartbeat, Connected: v.Connected}
 }
 
 // directorView is what a director reads of a view.

@@ -115,7 +115,7 @@ func Explain(s State, r ExplainRequest, clock func() time.Time) (*Explanation, e
 	inv := s.Snapshot.Inventory
 	out := &Explanation{Snapshot: s.name(), Name: fqdn(r.Name), Type: strings.ToUpper(cmp.Or(r.Type, "A")), Zone: zoneOf(inv, r.Name)}
 	svc := serviceOf(inv, out.Name, out.Type)
-	client, err := clientOf(inv, r, svc != nil && svc.IsNameServer())
+	client, err := clientOf(inv, r, ignoresSubnet(inv, svc))
 	if err != nil {
 		return nil, fmt.Errorf("explain %s: %w", r.Name, err)
 	}
@@ -168,11 +168,20 @@ func serviceMode(inv *placement.Inventory, svc *placement.Service) placement.Mod
 	return svc.Mode.Or(inv.RoleMode("authdns"))
 }
 
+// ignoresSubnet tells whether no client subnet counts: with ECS off, in a referral, and
+// where the policy of a service ignores it.
+func ignoresSubnet(inv *placement.Inventory, svc *placement.Service) bool {
+	if svc == nil {
+		return inv.ECS.Off
+	}
+	p := inv.Policy(svc.Policy)
+	return inv.ECS.Off || svc.IsNameServer() || p != nil && p.IgnoreECS
+}
+
 // clientOf finds whom to decide for, as the wire does: the client subnet cut to
 // the fleet's cap (RFC 7871, 7.1.2), else the resolver's address. A subnet of no
-// bits says nothing; in a referral, or with ECS off, none counts, and whoever is
-// named stands there as the resolver.
-func clientOf(inv *placement.Inventory, r ExplainRequest, referral bool) (Client, error) {
+// bits says nothing; where none counts, whoever is named stands there as the resolver.
+func clientOf(inv *placement.Inventory, r ExplainRequest, ignored bool) (Client, error) {
 	out := Client{From: "ecs"}
 	if r.Resolver != "" {
 		a, err := netip.ParseAddr(r.Resolver)
@@ -188,14 +197,14 @@ func clientOf(inv *placement.Inventory, r ExplainRequest, referral bool) (Client
 			return out, fmt.Errorf("%w: client %q is neither an address nor a prefix", ErrInvalid, r.Client)
 		}
 	}
-	unused := p.Bits() <= 0 || inv.ECS.Off || referral
+	unused := p.Bits() <= 0 || ignored
 	switch {
 	case unused && out.Resolver.IsValid():
 		out.From, out.Subnet = "resolver", netip.PrefixFrom(out.Resolver, out.Resolver.BitLen())
 		return out, nil
 	case p.Bits() <= 0:
 		return out, fmt.Errorf("%w: name a client or a resolver", ErrInvalid)
-	case referral || inv.ECS.Off:
+	case ignored:
 		out.From, out.Resolver = "resolver", p.Addr()
 		out.Subnet = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 		return out, nil

@@ -218,6 +218,31 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestExplainWithoutSubnet: where no client subnet counts, whoever is named stands there
+// as the resolver, and the answer holds for all that ask it.
+func TestExplainWithoutSubnet(t *testing.T) {
+	for name, change := range map[string]func(*placement.Inventory){
+		"of the fleet":  func(inv *placement.Inventory) { inv.ECS.Off = true },
+		"of the policy": func(inv *placement.Inventory) { inv.Policies[0].IgnoreECS = true },
+	} {
+		st := testState(t)
+		change(st.Snapshot.Inventory)
+		for _, req := range []ExplainRequest{
+			{Name: "www.cdn.demo.test", Client: "203.0.113.0/28"},
+			{Name: "www.cdn.demo.test", Client: "198.51.100.0/24", Resolver: "203.0.113.0"},
+		} {
+			got, err := Explain(st, req, noon)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Client{From: "resolver", Resolver: netip.MustParseAddr("203.0.113.0"), Subnet: netip.MustParsePrefix("203.0.113.0/32")}
+			if got.Client != want || got.Answer.Scope.IsValid() {
+				t.Errorf("%s: client %+v, scope %v; want %+v and none", name, got.Client, got.Answer.Scope, want)
+			}
+		}
+	}
+}
+
 // TestExplainEqualsChoose: what is explained is what is done, for every block
 // of the split class, where the hash decides.
 func TestExplainEqualsChoose(t *testing.T) {

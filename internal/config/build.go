@@ -271,7 +271,7 @@ func usable(a netip.AddrPort) bool {
 // policy takes one entry of policies; parts become per mille, rounded.
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}
-	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen)}
+	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen), IgnoreECS: p.IgnoreECS}
 	headroom := or(p.Headroom, 0.9)
 	out.Headroom = int(headroom*1000 + 0.5)
 	if !isPart(headroom) {

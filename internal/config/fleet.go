@@ -98,6 +98,8 @@ type policyFile struct {
 	TTL      placement.Duration `yaml:"ttl"`
 	Headroom float64            `yaml:"headroom"`
 	AllDown  placement.AllDown  `yaml:"all_down"`
+	// IgnoreECS is placement.Policy's.
+	IgnoreECS bool `yaml:"ignore_ecs"`
 }
 
 // branchFile is a node of the policy tree, with at most one of its fields.

@@ -66,6 +66,19 @@ func TestBadSamples(t *testing.T) {
 	}
 }
 
+// TestIgnoreECS: a policy ignores client subnets where it says so.
+func TestIgnoreECS(t *testing.T) {
+	f, err := LoadFleet("testdata/good/local/fleet.yaml", readZone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"nearest": true, "referral": false} {
+		if p := f.Policy(name); p == nil || p.IgnoreECS != want {
+			t.Errorf("policy %s: %+v, want ignore_ecs %v", name, p, want)
+		}
+	}
+}
+
 // TestRecovery: a fleet that says nothing has the defaults, one that names a key
 // keeps those of the others, and 0 is a value.
 func TestRecovery(t *testing.T) {

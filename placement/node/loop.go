@@ -22,6 +22,10 @@ type View struct {
 	Plan          *placement.Plan
 	Votes         []placement.Vote
 	VotesRevision int64
+	// VotesListed tells that others may know the same votes by an earlier revision.
+	VotesListed bool
+	// Nodes are the records of all units.
+	Nodes []placement.Node
 	// Heartbeat is the director's last sign of life; zero where there is none.
 	Heartbeat time.Time
 	// Connected is false while the store does not answer.
@@ -194,11 +198,14 @@ func (n *Node) put(state State, votes []placement.Vote, patched bool, classes *p
 	if err != nil {
 		return err
 	}
+	if n.view.VotesListed && !s.Name.Patched {
+		s = commonName(s, n.view.Nodes)
+	}
 	current := n.c.Current.Load()
-	if current != nil && current.Name == s.Name && current.Digest == s.Digest {
+	if current != nil && current.Name == s.Name && current.Digest == s.Digest && current.Listed == s.Listed {
 		return nil
 	}
-	state.Name, state.Digest = s.Name.String(), s.Digest
+	state.Name, state.Digest, state.Revision = s.Name.String(), s.Digest, s.Name.Votes
 	n.held = state
 	n.c.Current.Store(s)
 	n.m.applied(s, time.Since(began))

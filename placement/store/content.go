@@ -79,6 +79,7 @@ type content struct {
 	plan      planHead
 	mods      map[string]int64 // revisions of config/current and of the intents
 	votesRev  int64
+	listed    bool // votesRev is that of a list, no vote has come or gone since
 	heartbeat time.Time
 	leader    leader
 	state     *tables
@@ -193,7 +194,7 @@ func (c *content) load(pairs []pair, rev int64) {
 	c.apply(changes)
 	// Which vote came or went last cannot be told from a list; its revision
 	// names the same votes.
-	c.votesRev = rev
+	c.votesRev, c.listed = rev, true
 }
 
 // apply takes changes in.
@@ -216,7 +217,7 @@ func (c *content) applyOne(ch change, orders, state []rows) error {
 	for _, t := range state {
 		if t.owns(ch.key) {
 			if strings.HasPrefix(ch.key, dirVotes) {
-				c.votesRev = ch.mod
+				c.votesRev, c.listed = ch.mod, false
 			}
 			return t.apply(ch)
 		}
@@ -282,7 +283,7 @@ func (c *content) intents() placement.Intents {
 // fill writes what units report into a view.
 func (c *content) fill(v *View) {
 	s := c.state
-	v.Votes, v.VotesRevision = s.votes.sorted(), c.votesRev
+	v.Votes, v.VotesRevision, v.VotesListed = s.votes.sorted(), c.votesRev, c.listed
 	v.Announced, v.Slots, v.Nodes = s.announced.sorted(), s.slots.sorted(), s.nodes.sorted()
 	v.Loads, v.Demand = sumLoads(s.loads.sorted()), s.demand.sorted()
 	v.Looks, v.Looked = s.looks.sorted(), s.looked.sorted()

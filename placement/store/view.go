@@ -23,6 +23,9 @@ type View struct {
 	// votes, in whichever process.
 	Votes         []placement.Vote
 	VotesRevision int64
+	// VotesListed tells that VotesRevision is that at which they were read, and no vote
+	// has come or gone since: others may know the same votes by an earlier one.
+	VotesListed bool
 	// Announced in order of prefix and node; Slots of prefix and number; Nodes
 	// of name and unit; Loads of cluster; Demand of node.
 	Announced []placement.Announced
