@@ -37,8 +37,8 @@ func (w *world) backed(p *process, n int) {
 
 func soak() bool { return os.Getenv("RHUMB_SOAK") == "1" }
 
-// families are those that a test runs in: one in the short form, and others run in the
-// other.
+// families are those that a test runs in: both in the long form, else one; other tests
+// run in the other.
 func families(short int) []struct{ name, vip string } {
 	if soak() {
 		return e2eFamilies
