@@ -139,8 +139,11 @@ type edgeFile struct {
 	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
-	TLS    edgeTLSFile        `yaml:"tls"`
-	Export placement.Export   `yaml:"export_secrets"`
+	// Revival and Freshness are checked by hand: empty ones are off and L0.
+	Revival   placement.Revival   `yaml:"revival"`
+	Freshness placement.Freshness `yaml:"freshness"`
+	TLS       edgeTLSFile         `yaml:"tls"`
+	Export    placement.Export    `yaml:"export_secrets"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.
