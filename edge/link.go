@@ -32,8 +32,25 @@ type link struct {
 
 	mu      sync.Mutex
 	window  frame.Window  // numbered frames sent
+	waits   []wait        // for the acknowledgement of some, in their order
 	receipt frame.Receipt // numbered frames received; reader's only
 }
+
+// wait is kept when the frame of a number is acknowledged.
+type wait struct {
+	seq  uint64
+	kept *pledge
+}
+
+// pledge is a promise that several may keep and any may wait for.
+type pledge struct {
+	done chan struct{}
+	once sync.Once
+}
+
+func newPledge() *pledge { return &pledge{done: make(chan struct{})} }
+
+func (p *pledge) keep() { p.once.Do(func() { close(p.done) }) }
 
 var errLink = errors.New("link is down")
 
@@ -60,8 +77,9 @@ func (l *link) queue(b []byte) error {
 	}
 }
 
-// sendNumbered gives f the next number; numbers leave in order.
-func (l *link) sendNumbered(f frame.Frame) error {
+// sendNumbered gives f the next number; numbers leave in order. kept, if any, is
+// kept when the other side has acknowledged it.
+func (l *link) sendNumbered(f frame.Frame, kept *pledge) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.Seq = l.window.Next()
@@ -69,7 +87,25 @@ func (l *link) sendNumbered(f frame.Frame) error {
 	if err != nil {
 		return err
 	}
+	if kept != nil {
+		l.waits = append(l.waits, wait{f.Seq, kept})
+	}
 	return l.queue(b)
+}
+
+// acked takes a cumulative acknowledgement.
+func (l *link) acked(seq uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.window.Ack(seq); err != nil {
+		return err
+	}
+	n := 0
+	for ; n < len(l.waits) && l.waits[n].seq <= seq; n++ {
+		l.waits[n].kept.keep()
+	}
+	l.waits = l.waits[n:]
+	return nil
 }
 
 func (l *link) close() {

@@ -179,10 +179,14 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, about session) {
 func (r *receiver) answer(now time.Time, p *peer, about session) {
 	_, table, ours := r.treat(about)
 	r.mu.Lock()
-	to := table.wentTo(now, about.flow)
+	to, claimed := table.wentTo(now, about.flow), table.claims(about.flow)
 	r.mu.Unlock()
 	if to != "" {
 		r.say(p, kindMoved, about, to)
+		return
+	}
+	if claimed { // it will be in the kernel, and is nowhere else
+		r.say(p, kindMine, about, "")
 		return
 	}
 	// Peers may ask about VIPs only, not about whatever else this host is
@@ -230,14 +234,20 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	if err != nil {
 		return err
 	}
+	r.passing.Lock()
+	defer r.passing.Unlock()
 	_, table, ours := r.treat(s.session)
 	r.mu.Lock()
-	held, to := false, table.wentTo(now, s.flow)
+	held, to, claimed := false, table.wentTo(now, s.flow), false
 	if !s.quoted {
-		held = table.holds(s.flow, s.packet)
+		held, claimed = table.holds(s.flow, s.packet), table.claims(s.flow)
 	}
 	r.mu.Unlock()
 	switch {
+	case claimed:
+		if r.onHeld != nil {
+			r.onHeld(s.flow, s.packet)
+		}
 	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet
