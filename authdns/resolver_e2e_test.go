@@ -3,7 +3,6 @@
 package authdns
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -61,6 +60,12 @@ func isolate(t *testing.T) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
+	settle(t)
+}
+
+// settle gives the namespace that we are in the addresses of the small internet.
+func settle(t *testing.T) {
+	t.Helper()
 	run(t, "ip", "link", "set", "lo", "up")
 	for _, a := range []string{rootAddr, "192.0.2.1", "192.0.2.2", "198.51.100.9", "198.51.100.73", "198.51.100.137",
 		euResolver, usResolver, elsewhere} {
@@ -136,7 +141,7 @@ func silenceSite(t *testing.T, addrs ...string) {
 type resolver struct {
 	name string
 	addr netip.AddrPort
-	log  *bytes.Buffer
+	log  *said
 }
 
 func spawn(t *testing.T, r *resolver, name string, args ...string) {
@@ -196,7 +201,7 @@ func (r *resolver) ask(name string, qtype uint16, limit time.Duration) (*dns.Msg
 func startUnbound(t *testing.T, source string, caps bool) *resolver {
 	t.Helper()
 	dir := t.TempDir()
-	r := &resolver{"unbound", netip.MustParseAddrPort("127.0.0.1:5301"), new(bytes.Buffer)}
+	r := &resolver{"unbound", netip.MustParseAddrPort("127.0.0.1:5301"), new(said)}
 	write(t, filepath.Join(dir, "root.hints"), ". 3600000 NS root-servers.test.\nroot-servers.test. 3600000 A "+rootAddr+"\n")
 	conf := filepath.Join(dir, "unbound.conf")
 	write(t, conf, `server:
@@ -228,7 +233,7 @@ remote-control:
 func startKresd(t *testing.T, source string, _ bool) *resolver {
 	t.Helper()
 	dir := t.TempDir()
-	r := &resolver{"kresd", netip.MustParseAddrPort("127.0.0.1:5302"), new(bytes.Buffer)}
+	r := &resolver{"kresd", netip.MustParseAddrPort("127.0.0.1:5302"), new(said)}
 	conf := filepath.Join(dir, "kresd.conf")
 	write(t, conf, `net.listen('127.0.0.1', 5302, { kind = 'dns' })
 net.ipv6 = false

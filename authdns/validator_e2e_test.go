@@ -3,7 +3,6 @@
 package authdns
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -90,11 +89,12 @@ func buildSigned(t *testing.T) *dns.DNSKEY {
 	return keys["."][0].Public
 }
 
-// validators start a resolver that believes the root's key alone.
-var validators = map[string]func(t *testing.T, dir string) *resolver{"unbound": validatingUnbound, "kresd": validatingKresd}
+// validators start a resolver that believes the root's key alone, with more lines of
+// its own configuration.
+var validators = map[string]func(t *testing.T, dir string, more ...string) *resolver{"unbound": validatingUnbound, "kresd": validatingKresd}
 
-func validatingUnbound(t *testing.T, dir string) *resolver {
-	r := &resolver{"unbound", netip.MustParseAddrPort("127.0.0.1:5301"), new(bytes.Buffer)}
+func validatingUnbound(t *testing.T, dir string, more ...string) *resolver {
+	r := &resolver{"unbound", netip.MustParseAddrPort("127.0.0.1:5301"), new(said)}
 	write(t, filepath.Join(dir, "root.hints"), ". 3600000 NS root-servers.net.\nroot-servers.net. 3600000 A "+rootAddr+"\n")
 	conf := filepath.Join(dir, "unbound.conf")
 	write(t, conf, `server:
@@ -118,6 +118,7 @@ func validatingUnbound(t *testing.T, dir string) *resolver {
   harden-referral-path: yes
   val-log-level: 2
   num-threads: 1
+`+strings.Join(more, "\n")+`
 remote-control:
   control-enable: no
 `)
@@ -125,8 +126,8 @@ remote-control:
 	return r
 }
 
-func validatingKresd(t *testing.T, dir string) *resolver {
-	r := &resolver{"kresd", netip.MustParseAddrPort("127.0.0.1:5302"), new(bytes.Buffer)}
+func validatingKresd(t *testing.T, dir string, more ...string) *resolver {
+	r := &resolver{"kresd", netip.MustParseAddrPort("127.0.0.1:5302"), new(said)}
 	conf := filepath.Join(dir, "kresd.conf")
 	write(t, conf, `net.listen('127.0.0.1', 5302, { kind = 'dns' })
 net.ipv6 = false
@@ -136,7 +137,7 @@ trust_anchors.add_file('`+dir+`/root.key', true)
 modules.load('hints')
 hints.root({ ['root-servers.net.'] = { '`+rootAddr+`' } })
 policy.special_names = {}
-`)
+`+strings.Join(more, "\n")+"\n")
 	spawn(t, r, "kresd", "-n", "-c", conf, dir)
 	return r
 }
@@ -224,8 +225,7 @@ func (r *resolver) verdict(t *testing.T, question string) string {
 // delve lets delv validate, which asks the resolver for everything on the way.
 func delve(t *testing.T, r *resolver, root *dns.DNSKEY, dir string) {
 	t.Helper()
-	anchors := filepath.Join(dir, "anchors")
-	write(t, anchors, fmt.Sprintf("trust-anchors { . static-key %d %d %d %q; };\n", root.Flags, root.Protocol, root.Algorithm, root.PublicKey))
+	anchors := anchorsOf(t, root, dir)
 	for _, c := range []struct{ name, qtype, want string }{
 		{"www.demo.test.", "A", "; fully validated"}, {"a.b.wild.demo.test.", "A", "; fully validated"}, {"www.cdn.demo.test.", "A", "; fully validated"},
 		{"nix.demo.test.", "A", "; negative response, fully validated"}, {"www.open.demo.test.", "A", "; unsigned answer"}, {"www.bad.demo.test.", "A", "resolution failed"},
@@ -235,4 +235,12 @@ func delve(t *testing.T, r *resolver, root *dns.DNSKEY, dir string) {
 			t.Errorf("delv %s %s: want %q, it said:\n%s", c.name, c.qtype, c.want, out)
 		}
 	}
+}
+
+// anchorsOf writes the root's key as delv wants it.
+func anchorsOf(t *testing.T, root *dns.DNSKEY, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "anchors")
+	write(t, path, fmt.Sprintf("trust-anchors { . static-key %d %d %d %q; };\n", root.Flags, root.Protocol, root.Algorithm, root.PublicKey))
+	return path
 }

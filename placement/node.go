@@ -30,6 +30,23 @@ type Node struct {
 	Edge   *EdgeStats   `json:"edge,omitempty"`
 	Health *HealthStats `json:"health,omitempty"`
 	Leader bool         `json:"leader,omitempty"` // holds the director's lease
+	// Store is how its connections to the store run; nil: a version that knows no TLS
+	// there, or a unit without such connections.
+	Store *StoreLink `json:"store,omitempty"`
+}
+
+// StoreLink is how a unit's connections to the store run.
+type StoreLink struct {
+	TLS       string `json:"tls"`       // the setting: off, allow, auto or require
+	Encrypted bool   `json:"encrypted"` // nothing leaves the machine in clear
+	// Ready tells that this unit gets on if the store takes TLS alone; if not, Missing
+	// says why.
+	Ready   bool   `json:"ready"`
+	Missing string `json:"missing,omitempty"`
+	// Member tells that it carries a member of the embedded store, and Waits what keeps
+	// the members from going over to TLS.
+	Member bool   `json:"member,omitempty"`
+	Waits  string `json:"waits,omitempty"`
 }
 
 // DNSStatus is what an authdns role reports.

@@ -137,7 +137,18 @@ func storeText(s style, st *api.Status) string {
 	if !st.Store.Connected {
 		return s.paint(yellow, "does not answer; the last snapshot goes on serving;")
 	}
-	return fmt.Sprintf("answers, heard %s ago;", span(time.Duration(st.Store.Age*float64(time.Second))))
+	return fmt.Sprintf("answers, heard %s ago%s;", span(time.Duration(st.Store.Age*float64(time.Second))), encryptedText(s, &st.Store))
+}
+
+// encryptedText says whether the store's traffic is encrypted, where units tell.
+func encryptedText(s style, st *api.StoreStatus) string {
+	switch {
+	case st.InClear > 0:
+		return ", " + s.paint(yellow, fmt.Sprintf("in clear at %d of %d units", st.InClear, st.InClear+st.Encrypted))
+	case st.Encrypted > 0:
+		return ", encrypted"
+	}
+	return ""
 }
 
 func roleModes(st *api.Status) string {

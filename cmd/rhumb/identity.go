@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -33,10 +34,24 @@ certificate goes into the fleet (sites.NAME.identity), its keys stay on the site
 			if out == "" {
 				out = args[0]
 			}
-			if err := config.JoinGroup(group, args[0], out, time.Now()); err != nil {
+			now := time.Now()
+			if err := errors.Join(config.JoinGroup(group, args[0], out, now), config.JoinStore(group, args[0], out, now)); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.err, "identity of %s made in %s; copy it to the site, and name %s/site.crt in the fleet file\n", args[0], out, out)
+			return nil
+		},
+	}
+	member := &cobra.Command{
+		Use: "store SITE", Short: "Make and sign, into an identity, the pair by which a site carries a member of the store", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if out == "" {
+				out = args[0]
+			}
+			if err := config.JoinStore(group, args[0], out, time.Now()); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.err, "store.crt and store.key of %s made in %s; copy both into the identity at the site\n", args[0], out)
 			return nil
 		},
 	}
@@ -55,12 +70,13 @@ certificate goes into the fleet (sites.NAME.identity), its keys stay on the site
 			return nil
 		},
 	}
-	for _, c := range []*cobra.Command{initCmd, join, revoke} {
+	for _, c := range []*cobra.Command{initCmd, join, member, revoke} {
 		c.Flags().StringVar(&group, "group", "group", "directory of the group key")
 	}
 	join.Flags().StringVar(&out, "out", "", "directory to make (default SITE)")
+	member.Flags().StringVar(&out, "out", "", "directory of the identity (default SITE)")
 	revoke.Flags().StringVar(&cert, "cert", "", "certificate to revoke, where the group has no record of it (default: all that it signed for SITE)")
-	cmd.AddCommand(initCmd, join, revoke)
+	cmd.AddCommand(initCmd, join, member, revoke)
 	return []*cobra.Command{cmd}
 }
 

@@ -62,13 +62,28 @@ func (d labDir) write(topo netlab.Topology) error {
 // which the operator may have changed, names their certificates.
 func (d labDir) writeIdentities(topo netlab.Topology) error {
 	if _, err := os.Stat(d.path("group", "group.key")); err == nil {
-		return nil
+		return d.writeStorePairs(topo)
 	}
 	if err := config.InitGroup(d.path("group"), time.Now()); err != nil {
 		return err
 	}
 	for _, site := range append(labSites(topo), netlab.OpsName) {
 		if err := config.JoinGroup(d.path("group"), site, d.path("sites", site, "identity"), time.Now()); err != nil {
+			return err
+		}
+	}
+	return d.writeStorePairs(topo)
+}
+
+// writeStorePairs makes the pairs by which the members of the store meet, where an
+// identity holds none yet.
+func (d labDir) writeStorePairs(topo netlab.Topology) error {
+	for _, site := range labSites(topo) {
+		dir := d.path("sites", site, "identity")
+		if _, err := os.Stat(filepath.Join(dir, "store.crt")); err == nil {
+			continue
+		}
+		if err := config.JoinStore(d.path("group"), site, dir, time.Now()); err != nil {
 			return err
 		}
 	}
@@ -122,6 +137,7 @@ type labNode struct {
 	Members            []labMember
 	Peers              []labPeer
 	ASN, MarkerASN     uint32
+	Identity           string // of the console
 }
 
 // labMember is a node that carries a member of the embedded etcd.
@@ -148,7 +164,7 @@ listen:
   low: [{{range $i, $a := .Own}}{{if $i}}, {{end}}"{{port $a 53}}"{{end}}]
   admin: run
 store:
-  etcd: {embedded: { {{- range $i, $m := .Members}}{{if $i}}, {{end}}{{$m.Name}}: {{$m.Addr}}{{end -}} }}
+  etcd: {tls: require, embedded: { {{- range $i, $m := .Members}}{{if $i}}, {{end}}{{$m.Name}}: {{$m.Addr}}{{end -}} }}
 identity: identity
 bgp:
   asn: {{.ASN}}
@@ -166,7 +182,8 @@ version: 1
 node: {name: {{.Name}}, site: {{.Site}}, roles: [console], data_dir: data}
 listen: {admin: run}
 store:
-  etcd: {endpoints: [{{range $i, $m := .Members}}{{if $i}}, {{end}}"http://{{$m.Addr}}:2379"{{end}}]}
+  etcd: {tls: require, endpoints: [{{range $i, $m := .Members}}{{if $i}}, {{end}}"https://{{$m.Addr}}:2379"{{end}}]}
+identity: {{.Identity}}
 `
 
 const labRootFile = `# The lab's root name server: a role alone, without etcd.
@@ -185,7 +202,8 @@ func (d labDir) writeNodes(topo netlab.Topology) error {
 			return err
 		}
 	}
-	ops := labNode{Name: netlab.OpsName, Site: netlab.OpsName, Own: ownAddresses(topo, netlab.OpsName), Members: members}
+	ops := labNode{Name: netlab.OpsName, Site: netlab.OpsName, Own: ownAddresses(topo, netlab.OpsName), Members: members,
+		Identity: strconv.Quote(d.path("sites", netlab.OpsName, "identity"))}
 	return errors.Join(os.RemoveAll(d.path("console", "data")), os.RemoveAll(d.path("root", "data")),
 		render(d.console(), labConsoleFile, ops), render(d.path("root", "node.yaml"), labRootFile, ops))
 }

@@ -25,8 +25,7 @@ func members(e *config.Etcd) []store.Member {
 	return out
 }
 
-// httpURL is a URL of etcd. Members talk in the clear: their addresses are the
-// sites' own, and access to them is the network's to give.
+// httpURL is a URL of etcd. What is spoken there, the store's TLS says.
 func httpURL(a netip.Addr, port uint16) string {
 	return "http://" + net.JoinHostPort(a.String(), strconv.Itoa(int(port)))
 }
@@ -42,7 +41,7 @@ func startEtcd(ctx context.Context, cfg *config.Node, u *unit) (*store.Embedded,
 		return nil, nil
 	}
 	emb, err := store.StartEmbedded(ctx, store.EmbeddedConfig{Name: cfg.Node.Name, Dir: filepath.Join(cfg.Node.DataDir, "etcd"),
-		Members: members(e), Logger: u.log.With("part", "etcd"), Registerer: u.metrics})
+		Members: members(e), TLS: u.storeMember(), Logger: u.log.With("part", "etcd"), Registerer: u.metrics})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rhumb/internal/config"
+	"rhumb/placement/store"
 )
 
 func serveCommands(a *app) []*cobra.Command {
@@ -85,9 +86,9 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 			return err
 		}
 	}
+	var etcd *store.Embedded
 	if u.has(config.RolePlacement) {
-		etcd, err := startEtcd(ctx, cfg, u)
-		if err != nil {
+		if etcd, err = startEtcd(ctx, cfg, u); err != nil {
 			return err
 		}
 		if etcd != nil {
@@ -95,6 +96,8 @@ func serve(ctx context.Context, file string, cfg *config.Node, roles []string, l
 		}
 		addDirector(u)
 	}
+	addStoreLink(u, etcd)
+	addIdentityEnds(u, etcd != nil && u.identity != nil && u.identity.StorePair() == nil)
 	if u.has(config.RoleHealth) {
 		addHealth(u)
 	}

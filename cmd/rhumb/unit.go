@@ -141,7 +141,7 @@ func (u *unit) openStore(ctx context.Context) error {
 	if u.cfg.Store.File != "" {
 		c.File = u.cfg.Store.File
 	} else {
-		c.Etcd = &store.Etcd{Endpoints: endpoints(u.cfg)}
+		c.Etcd = &store.Etcd{Endpoints: endpoints(u.cfg), Group: u.storeClient()}
 	}
 	st, err := store.Open(ctx, c)
 	if err != nil {
@@ -152,6 +152,7 @@ func (u *unit) openStore(ctx context.Context) error {
 	u.events = newEventQueue(st.AddEvent, u.log, u.metrics)
 	if !u.alone() {
 		u.add("session", u.session.Run)
+		u.add("store-tls", u.learnTLS)
 	}
 	u.add("views", func(ctx context.Context) error {
 		for v := range st.Follow(ctx) {

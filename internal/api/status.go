@@ -57,6 +57,27 @@ type StoreStatus struct {
 	Connected bool      `json:"connected"`
 	Heartbeat time.Time `json:"heartbeat,omitzero"`
 	Age       float64   `json:"age_seconds"`
+	// Encrypted and InClear count units by whether their traffic with the store leaves
+	// their machine in clear. Waits is what keeps the store from going over to TLS.
+	Encrypted int    `json:"encrypted"`
+	InClear   int    `json:"in_clear"`
+	Waits     string `json:"waits,omitempty"`
+}
+
+// encryption tells how all units speak with the store.
+func (s *StoreStatus) encryption(nodes []placement.Node) {
+	for i := range nodes {
+		l := nodes[i].Store
+		switch {
+		case l == nil:
+			continue
+		case l.Encrypted:
+			s.Encrypted++
+		default:
+			s.InClear++
+		}
+		s.Waits = cmp.Or(s.Waits, l.Waits)
+	}
 }
 
 // Level says how loud a Notice is.
@@ -116,6 +137,7 @@ func StatusOf(s State, id Identity, sites []Site) Status {
 			out.Drains = append(out.Drains, d)
 		}
 	}
+	out.Store.encryption(s.Nodes)
 	out.Notices = Notices(s, sites)
 	out.Healthy = !slices.ContainsFunc(out.Notices, func(n Notice) bool { return n.Level == Page }) &&
 		out.Sites[StatusDown] == 0 && s.Snapshot != nil
@@ -148,6 +170,7 @@ func (n *notices) add(level Level, kind, object, format string, args ...any) {
 func Notices(s State, sites []Site) []Notice {
 	n := &notices{list: []Notice{}}
 	n.freshness(&s)
+	n.encryption(s.Nodes)
 	n.intents(&s)
 	n.modes(s.inventory())
 	n.verdicts(&s)
@@ -171,6 +194,20 @@ func (n *notices) freshness(s *State) {
 	case !s.Heartbeat.IsZero() && age > StaleAfter:
 		n.add(Warn, "StateStale", "", "last word of the store %s ago", age.Round(time.Second))
 	}
+}
+
+// encryption tells that what decides about answers and routes is written and read in
+// clear, by whom, and what keeps it so.
+func (n *notices) encryption(nodes []placement.Node) {
+	var s StoreStatus
+	if s.encryption(nodes); s.InClear == 0 {
+		return
+	}
+	why := ""
+	if s.Waits != "" {
+		why = ": " + s.Waits
+	}
+	n.add(Warn, "StoreInClear", "", "%d of %d units speak with the store in clear%s", s.InClear, s.InClear+s.Encrypted, why)
 }
 
 func (n *notices) intents(s *State) {

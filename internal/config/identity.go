@@ -47,8 +47,11 @@ type Identity struct {
 	// nil: none. It is asked at each key and each handshake, from any goroutine.
 	Revoked func() []string
 
-	pool *x509.CertPool // the group's certificate alone
-	pair *ecdh.PrivateKey
+	dir   string
+	pool  *x509.CertPool // the group's certificate alone
+	pair  *ecdh.PrivateKey
+	site  *pairFiles // the files of Cert, for connections that outlive it
+	store *pairFiles // of a member of the store; read by those who carry one alone
 }
 
 // InitGroup makes a group's key and certificate in dir; it never overwrites one.
@@ -96,10 +99,8 @@ func JoinGroup(dir, site, out string, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("identity: join %s: %w", site, err)
 	}
-	number := tmpl.SerialNumber.Text(16)
-	record := filepath.Join(dir, issuedDir, site+"-"+number+".crt")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(record), 0o700), writePEM(record, "CERTIFICATE", der, 0o644)); err != nil {
-		return fmt.Errorf("identity: join %s: %w", site, err) // unrecorded it could not be revoked
+	if err := record(dir, site, tmpl, der); err != nil {
+		return fmt.Errorf("identity: join %s: %w", site, err)
 	}
 	return errors.Join(os.MkdirAll(out, 0o700), writeKey(filepath.Join(out, siteKeyFile), key),
 		writePEM(filepath.Join(out, siteCertFile), "CERTIFICATE", der, 0o644),
@@ -154,7 +155,10 @@ func ReadIssued(file string) (Issued, error) {
 
 // LoadIdentity reads what JoinGroup wrote. It refuses keys which everybody on the
 // machine can read, and a pair key which is not that of the certificate, since the
-// others would derive other keys and every beat would be a forgery to them.
+// others would derive other keys and every beat would be a forgery to them. That the
+// certificate has run out is no mistake of a unit that starts: others refuse it, and
+// what needs none of them is served on. Nor is anything about a member's pair, which
+// most units never show.
 func LoadIdentity(dir string) (*Identity, error) {
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, siteCertFile), filepath.Join(dir, siteKeyFile))
 	if err != nil {
@@ -172,26 +176,38 @@ func LoadIdentity(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w", dir, err)
 	}
-	id := &Identity{Cert: cert, pair: pair, pool: x509.NewCertPool()}
+	id := &Identity{Cert: cert, dir: dir, pair: pair, pool: x509.NewCertPool()}
 	if !id.pool.AppendCertsFromPEM(group) {
 		return nil, fmt.Errorf("identity %s: %s holds no certificate", dir, groupCertFile)
 	}
-	leaf, err := id.verify(cert.Certificate[0])
-	if err != nil {
-		return nil, fmt.Errorf("identity %s: %w", dir, err)
-	}
-	id.Site = leaf.DNSNames[0]
-	pub, err := pairPublic(leaf)
-	if err == nil && !pub.Equal(pair.PublicKey()) {
-		err = fmt.Errorf("%s is not the key of %s", pairKeyFile, siteCertFile)
-	}
-	if err == nil {
-		err = errors.Join(secret(filepath.Join(dir, siteKeyFile)), secret(filepath.Join(dir, pairKeyFile)))
-	}
-	if err != nil {
+	if err := id.own(); err != nil {
 		return nil, fmt.Errorf("identity %s: %w", dir, err)
 	}
 	return id, nil
+}
+
+// own checks this site's certificate and keys, and takes its name from there.
+func (id *Identity) own() error {
+	leaf := id.Cert.Leaf
+	if err := id.signedEver(leaf); err != nil {
+		return err
+	}
+	if len(leaf.DNSNames) != 1 {
+		return fmt.Errorf("certificate of %s names %d sites, want one", leaf.Subject.CommonName, len(leaf.DNSNames))
+	}
+	id.Site = leaf.DNSNames[0]
+	at := func(name string) string { return filepath.Join(id.dir, name) }
+	id.site = &pairFiles{cert: at(siteCertFile), key: at(siteKeyFile), fit: id.fit(id.Site, id.Site)}
+	id.store = &pairFiles{cert: at(storeCertFile), key: at(storeKeyFile), fit: id.fit(StoreName, id.Site)}
+	pub, err := pairPublic(leaf)
+	if err != nil {
+		return err
+	}
+	if !pub.Equal(id.pair.PublicKey()) {
+		return fmt.Errorf("%s is not the key of %s", pairKeyFile, siteCertFile)
+	}
+	_, err = id.site.get() // from here on the last good pair is there
+	return errors.Join(err, secret(at(siteKeyFile)), secret(at(pairKeyFile)))
 }
 
 // secret tells whether others than owner and group can read a file.

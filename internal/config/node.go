@@ -123,7 +123,18 @@ type Etcd struct {
 	// ClientPort and PeerPort of embedded members; 2379 and 2380 by default.
 	ClientPort uint16 `yaml:"client_port"`
 	PeerPort   uint16 `yaml:"peer_port"`
+	// TLS says what is encrypted by the group's identities: require, auto, allow or
+	// off; auto by default where there is an identity.
+	TLS string `yaml:"tls"`
 }
+
+// The words of store.etcd.tls.
+const (
+	StoreTLSOff     = "off"     // nothing, as if there were no identity
+	StoreTLSAllow   = "allow"   // what asks for it; a cluster in clear stays so, another goes back
+	StoreTLSAuto    = "auto"    // everything, as soon as every node can
+	StoreTLSRequire = "require" // everything, at once and always
+)
 
 // BGP is the speaker's part of a node file.
 type BGP struct {
@@ -232,6 +243,7 @@ func (n *Node) defaults(dir string) {
 	n.resolveDNS(dir)
 	if e := n.Store.Etcd; e != nil {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
+		e.defaultTLS(n.Identity != "")
 	}
 	if n.Machines != nil {
 		n.Machines.Interval = or(n.Machines.Interval, placement.Duration(defaultPulse))
@@ -337,10 +349,37 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
+// defaultTLS encrypts by the identity where there is one. An https:// endpoint is
+// somebody else's etcd, which the machine's own authorities vouch for.
+func (e *Etcd) defaultTLS(identity bool) {
+	foreign := slices.ContainsFunc(e.Endpoints, func(url string) bool { return strings.HasPrefix(url, "https:") })
+	switch {
+	case e.TLS != "":
+	case identity && !foreign:
+		e.TLS = StoreTLSAuto
+	default:
+		e.TLS = StoreTLSOff
+	}
+}
+
+// checkTLS checks how the store is encrypted.
+func (e *Etcd) checkTLS(src *source, identity bool) {
+	at := []string{"store", "etcd", "tls"}
+	switch {
+	case !slices.Contains([]string{StoreTLSOff, StoreTLSAllow, StoreTLSAuto, StoreTLSRequire}, e.TLS):
+		src.fail(at, "%q: want require, auto, allow or off", e.TLS)
+	case e.TLS != StoreTLSOff && !identity:
+		src.fail(at, "%s needs an identity, made by `rhumb identity join`", e.TLS)
+	}
+}
+
 // checkStore checks that there is exactly one store. Only etcd elects a director,
 // so a file cannot carry the role placement.
 func (n *Node) checkStore(src *source) {
 	at := []string{"store"}
+	if e := n.Store.Etcd; e != nil {
+		e.checkTLS(src, n.Identity != "")
+	}
 	switch e := n.Store.Etcd; {
 	case e == nil && n.Store.File == "":
 		src.fail(at, "want etcd or file")

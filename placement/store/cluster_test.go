@@ -230,7 +230,7 @@ func TestEmbeddedRestart(t *testing.T) {
 		}
 		if round == 0 {
 			putVote(t, s, vote("ams1", "a", placement.Up, 1))
-			if all, err := reg.Gather(); err != nil || len(all) != 3 {
+			if all, err := reg.Gather(); err != nil || len(all) != 4 {
 				t.Errorf("%d metrics, %v", len(all), err)
 			}
 		} else if p, err := s.one(ctxFor(t), voteKey(vote("ams1", "a", 0, 0).Object, "a")); err != nil || p.mod == 0 {

@@ -10,22 +10,16 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 )
 
-// Member is one of the named nodes which carry the embedded cluster.
+// Member is one of the named nodes which carry the embedded cluster. What is said of
+// it as http:// is spoken in clear or encrypted, as MemberTLS has it.
 type Member struct {
 	Name       string
 	PeerURL    string
 	ClientURLs []string
-}
-
-// TLSFiles are the PEM files of one kind of connection; both sides of it must
-// present a certificate of the CA.
-type TLSFiles struct {
-	Cert, Key, CA string
 }
 
 // EmbeddedConfig describes this node's member of the embedded cluster.
@@ -36,7 +30,7 @@ type EmbeddedConfig struct {
 	Members []Member
 	// ListenPeer and ListenClient default to the member's own URLs.
 	ListenPeer, ListenClient []string
-	PeerTLS, ClientTLS       *TLSFiles
+	TLS                      *MemberTLS // nil: in clear, as etcd itself listens
 	// Heartbeat and Election default to 100 ms and 1 s; far apart members need more.
 	Heartbeat, Election time.Duration
 	// Quota bounds the data on disk in bytes; 0 means 2 GiB.
@@ -51,20 +45,37 @@ type Embedded struct {
 	members []Member
 	name    string
 	hangUp  context.CancelFunc // ends the streams of all clients
+	gate    *gate              // nil: in clear, since it
+	lacks   error
 }
 
 // StartEmbedded starts this node's member. It returns once the member listens,
 // and does not wait for the others: a node must start while they are away.
 // A data directory with a member in it joins its cluster again.
 func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
-	cfg, err := embedConfig(c)
+	e, err := startEmbedded(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("store: embedded etcd %s: %w", c.Name, err)
+	}
+	return e, nil
+}
+
+func startEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
+	cfg, err := embedConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	gate, err := newGate(ctx, c, cfg)
+	if err != nil {
+		return nil, err
 	}
 	serving, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(endWith(serving))}
 	started := make(chan error, 1)
-	e := &Embedded{members: c.Members, name: c.Name, hangUp: hangUp}
+	e := &Embedded{members: c.Members, name: c.Name, hangUp: hangUp, gate: gate, lacks: errors.New("store.etcd.tls is off")}
+	if c.TLS != nil && c.TLS.Lacks != nil {
+		e.lacks = c.TLS.Lacks
+	}
 	go func() {
 		var err error
 		e.server, err = embed.StartEtcd(cfg)
@@ -77,20 +88,23 @@ func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 		go func() {
 			if <-started == nil {
 				e.Close()
+			} else {
+				gate.close()
 			}
 		}()
-		err = ctx.Err()
+		hangUp()
+		return nil, ctx.Err()
 	}
 	if err != nil {
 		hangUp()
+		return nil, errors.Join(err, gate.close())
 	}
-	if err == nil {
-		if err = e.register(c.Registerer); err != nil {
-			e.Close()
-		}
+	if gate != nil {
+		gate.run(e.server.Server)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("store: embedded etcd %s: %w", c.Name, err)
+	if err = e.register(c.Registerer); err != nil {
+		e.Close()
+		return nil, err
 	}
 	return e, nil
 }
@@ -134,7 +148,6 @@ func embedConfig(c EmbeddedConfig) (*embed.Config, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(log.With("member", c.Name), slog.LevelWarn))
-	setTLS(cfg, c)
 	return cfg, setMembers(cfg, c)
 }
 
@@ -185,20 +198,6 @@ func urls(all []string) ([]url.URL, error) {
 	return out, nil
 }
 
-// setTLS demands certificates on both sides wherever https is spoken: the
-// store decides who announces what.
-func setTLS(cfg *embed.Config, c EmbeddedConfig) {
-	info := func(f *TLSFiles) transport.TLSInfo {
-		return transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true}
-	}
-	if c.PeerTLS != nil {
-		cfg.PeerTLSInfo = info(c.PeerTLS)
-	}
-	if c.ClientTLS != nil {
-		cfg.ClientTLSInfo = info(c.ClientTLS)
-	}
-}
-
 // register shows the member's state. etcd's own metrics go to the process-wide
 // default registry when its packages are loaded; nothing of ours serves that one.
 func (e *Embedded) register(r prometheus.Registerer) error {
@@ -216,6 +215,9 @@ func (e *Embedded) register(r prometheus.Registerer) error {
 	}
 	s := e.server.Server
 	return errors.Join(
+		e.gate.register(r),
+		r.Register(gauge("rhumb_etcd_clear_members", "Members of the embedded cluster that others reach in clear from other machines.",
+			func() float64 { return float64(countExposed(membersOf(s))) })),
 		r.Register(gauge("rhumb_etcd_has_leader", "1 while the embedded member knows a leader.",
 			func() float64 { return is(s.Leader() != 0) })),
 		r.Register(gauge("rhumb_etcd_is_leader", "1 while the embedded member leads.",
@@ -258,8 +260,19 @@ func (e *Embedded) Leading() bool {
 // Failed reports the error that stopped the member; it closes with it.
 func (e *Embedded) Failed() <-chan error { return e.server.Err() }
 
-// Close stops the member; a leader hands over first. Its data stay.
+// Link tells how the members know each other.
+func (e *Embedded) Link() MemberLink {
+	if e.gate != nil {
+		return e.gate.memberLink()
+	}
+	all := membersOf(e.server.Server)
+	return MemberLink{Members: len(all), Clear: countClear(all), Exposed: countExposed(all), Missing: "its member listens in clear: " + e.lacks.Error()}
+}
+
+// Close stops the member; a leader hands over first, through its ports. Its data stay.
 func (e *Embedded) Close() {
+	e.gate.halt()
 	e.hangUp()
 	e.server.Close()
+	e.gate.close()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,28 +18,48 @@ import (
 // etcd is the ground of a fleet: a cluster, embedded in our own nodes or the
 // operator's.
 type etcd struct {
-	c *clientv3.Client
+	c    *clientv3.Client
+	dial *dialer
 }
 
 // openEtcd makes a client; it connects when it is used.
 func openEtcd(ctx context.Context, c Etcd, log *slog.Logger) (*etcd, error) {
+	d, endpoints := newDialer(c.Group), c.Endpoints
+	options := []grpc.DialOption{grpc.WithContextDialer(d.dial)}
+	d.above = len(endpoints) > 0 && strings.HasPrefix(endpoints[0], "https:") // which goes for all of them
+	if d.mode != TLSOff {
+		d.above, endpoints, options = false, inClear(endpoints), d.options()
+	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password,
+		Endpoints: endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password,
 		Context: context.WithoutCancel(ctx), // Close ends it: a session gives its lease back after ctx
 		Logger:  zapTo(log, slog.LevelWarn),
 		// A server of the operator's may punish pings more often than every 5 s.
 		DialKeepAliveTime: 6 * time.Second, DialKeepAliveTimeout: 2 * time.Second, DialTimeout: 3 * time.Second,
 		// A member that has just come up, or come back, is found within a fraction
 		// of a second; the library's own first retry is after a whole one.
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		DialOptions: append(options, grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 3 * time.Second,
-		})},
+		})),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: etcd client: %w", err)
 	}
-	return &etcd{client}, nil
+	return &etcd{client, d}, nil
+}
+
+// learn asks the members how they know each other.
+func (e *etcd) learn(ctx context.Context) error {
+	resp, err := e.c.MemberList(ctx)
+	if err != nil {
+		return err
+	}
+	closed := true
+	for _, m := range resp.Members {
+		closed = closed && !peer{urls: m.PeerURLs}.clear()
+	}
+	return e.dial.learn(closed)
 }
 
 func (e *etcd) close() error { return e.c.Close() }

@@ -32,9 +32,12 @@ type Config struct {
 // Etcd says how to reach an etcd cluster, embedded or not.
 type Etcd struct {
 	Endpoints []string // URLs
-	TLS       *tls.Config
-	Username  string
-	Password  string
+	// Group guards connections to members of our own; TLS, those to https:// endpoints
+	// of somebody else's cluster.
+	Group    *ClientTLS
+	TLS      *tls.Config
+	Username string
+	Password string
 }
 
 // ErrConflict says that somebody else changed the object since it was read.
@@ -98,6 +101,29 @@ func openGround(ctx context.Context, c Config, log *slog.Logger) (kv, error) {
 // Close ends the store's connection. Follow channels and sessions end by their
 // own contexts, which must be done before.
 func (s *Store) Close() error { return s.kv.close() }
+
+// Link tells how the connections of this store run; of a file there are none.
+func (s *Store) Link() Link {
+	if e, ok := s.kv.(*etcd); ok {
+		return e.dial.link()
+	}
+	return Link{}
+}
+
+// LearnTLS asks the members whether they all know each other by TLS, and remembers the
+// answer: after a yes this client connects in clear no more. To be called now and then.
+func (s *Store) LearnTLS(ctx context.Context) error {
+	e, ok := s.kv.(*etcd)
+	if !ok || e.dial.mode == TLSOff {
+		return nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if err := e.learn(ctx); err != nil {
+		return fmt.Errorf("store: how the members know each other: %w", err)
+	}
+	return nil
+}
 
 // bounded gives an operation without a deadline one.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,47 +10,114 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"rhumb/placement"
 )
 
-// testCA writes a CA and one certificate for loopback, and returns the files
-// with a client's configuration made of them.
-func testCA(t *testing.T) (*TLSFiles, *tls.Config) {
+const testStoreName = "store.test"
+
+// authority is a group: a CA, and the pair in files which all its members share.
+type authority struct {
+	cert    *x509.Certificate
+	key     *ecdsa.PrivateKey
+	pool    *x509.CertPool
+	files   TLSFiles
+	serial  int64
+	revoked atomic.Int64 // a serial
+}
+
+func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	dir := t.TempDir()
-	caKey, key := newKey(t), newKey(t)
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca.test"}, IsCA: true,
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node.test"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		NotBefore:   ca.NotBefore, NotAfter: ca.NotAfter}
-	files := &TLSFiles{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem")}
-	writePEM(t, files.CA, "CERTIFICATE", sign(t, ca, ca, caKey, caKey))
-	writePEM(t, files.Cert, "CERTIFICATE", sign(t, leaf, ca, key, caKey))
-	der, err := x509.MarshalECPrivateKey(key)
+	a := &authority{key: newKey(t), pool: x509.NewCertPool(), files: TLSFiles{Cert: filepath.Join(dir, "cert.pem"),
+		Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"), Name: testStoreName}}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca.test"}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der := sign(t, tmpl, tmpl, a.key, a.key)
+	var err error
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.pool.AddCert(a.cert)
+	writePEM(t, a.files.CA, "CERTIFICATE", der)
+	a.serial = 1
+	a.renew(t)
+	return a
+}
+
+// issue signs a certificate for a name.
+func (a *authority) issue(t *testing.T, name string) tls.Certificate {
+	t.Helper()
+	return a.issueUntil(t, name, a.cert.NotAfter)
+}
+
+func (a *authority) issueUntil(t *testing.T, name string, end time.Time) tls.Certificate {
+	t.Helper()
+	a.serial++
+	key := newKey(t)
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: "ams1"}, DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		NotBefore: a.cert.NotBefore, NotAfter: end}
+	return tls.Certificate{Certificate: [][]byte{sign(t, leaf, a.cert, key, a.key)}, PrivateKey: key}
+}
+
+// renew replaces the members' pair, key first: for a moment the two do not fit.
+func (a *authority) renew(t *testing.T) {
+	t.Helper()
+	a.put(t, a.files, a.issue(t, testStoreName))
+}
+
+// put writes a pair into files.
+func (a *authority) put(t *testing.T, files TLSFiles, c tls.Certificate) {
+	t.Helper()
+	der, err := x509.MarshalECPrivateKey(c.PrivateKey.(*ecdsa.PrivateKey))
 	if err != nil {
 		t.Fatal(err)
 	}
 	writePEM(t, files.Key, "EC PRIVATE KEY", der)
-	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	if err != nil {
-		t.Fatal(err)
+	writePEM(t, files.Cert, "CERTIFICATE", c.Certificate[0])
+}
+
+// member returns how a member of the group guards its ports.
+func (a *authority) member(mode TLSMode) *MemberTLS { return a.memberOf(a.files, mode) }
+
+// memberOf is a member that shows another pair than most.
+func (a *authority) memberOf(files TLSFiles, mode TLSMode) *MemberTLS {
+	server := func() *tls.Config {
+		return &tls.Config{ClientCAs: a.pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				c, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+				return &c, err
+			},
+			VerifyConnection: func(c tls.ConnectionState) error {
+				if c.PeerCertificates[0].SerialNumber.Int64() == a.revoked.Load() {
+					return errors.New("revoked")
+				}
+				return nil
+			}}
 	}
-	b, err := os.ReadFile(files.CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(b)
-	return files, &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}
+	return &MemberTLS{Mode: mode, Peers: server(), Clients: server(), Dial: files, Settle: 1, pace: 50 * time.Millisecond}
+}
+
+// client returns how a node guards its connections, with a certificate of its own.
+func (a *authority) client(t *testing.T, mode TLSMode, marker string) *ClientTLS {
+	return &ClientTLS{Mode: mode, Marker: marker, Config: &tls.Config{RootCAs: a.pool, ServerName: testStoreName,
+		Certificates: []tls.Certificate{a.issue(t, "ams1")}}}
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {
@@ -70,48 +138,560 @@ func sign(t *testing.T, c, by *x509.Certificate, key, byKey *ecdsa.PrivateKey) [
 	return der
 }
 
+// writePEM replaces a file whole, as an operator is told to.
 func writePEM(t *testing.T, path, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// With TLS nobody without a certificate of the CA reads or writes.
-func TestEmbeddedTLS(t *testing.T) {
-	files, client := testCA(t)
-	m := membersFor(t, 1)
-	m[0].PeerURL = strings.Replace(m[0].PeerURL, "http:", "https:", 1)
-	m[0].ClientURLs[0] = strings.Replace(m[0].ClientURLs[0], "http:", "https:", 1)
-	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: t.TempDir(), Members: m, PeerTLS: files, ClientTLS: files})
+func openAs(t *testing.T, endpoints []string, c *ClientTLS) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Config{Etcd: &Etcd{Endpoints: endpoints, Group: c}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// answers tells whether a store answers; one that must not is given little time. An
+// election in between is no answer, and none is not meant.
+func answers(s *Store, want bool) error {
+	limit := 30 * time.Second
+	if !want {
+		limit = 400 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := s.Heartbeat(ctx)
+	for err != nil && ctx.Err() == nil {
+		time.Sleep(20 * time.Millisecond)
+		err = s.Heartbeat(ctx)
+	}
+	if (err == nil) != want {
+		return fmt.Errorf("answers: %v (%v), want %v", err == nil, err, want)
+	}
+	return nil
+}
+
+// eventually waits for something that comes by itself. Logs are told where it does not.
+func eventually(t *testing.T, what string, ok func() error, logs ...*lockedBuilder) {
+	t.Helper()
+	const limit = time.Minute // a machine that is busy with everything else at once
+	end := time.Now().Add(limit)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			for _, l := range logs {
+				text := l.String()
+				t.Logf("the end of the log:\n%s", text[max(0, len(text)-8<<10):])
+			}
+			t.Fatalf("%s: want it within %v, seen last: %v", what, limit, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// saysNothing tells whether a port answers what is said in clear by hanging up alone.
+func saysNothing(t *testing.T, url, hello string) {
+	t.Helper()
+	c, err := net.Dial("tcp", hostOf(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(15 * time.Second))
+	io.WriteString(c, hello)
+	b, err := io.ReadAll(c)
+	var timeout net.Error
+	if len(b) > 0 || errors.As(err, &timeout) && timeout.Timeout() {
+		t.Errorf("%s answers in clear: %q (%v), want nothing and an end", url, b, err)
+	}
+}
+
+// A new cluster takes TLS alone from its first byte, and of its own group alone.
+func TestMembersBeginWithTLS(t *testing.T) {
+	t.Parallel()
+	a, stranger := newAuthority(t), newAuthority(t)
+	members, dir := membersFor(t, 1), filepath.Join(t.TempDir(), strings.Repeat("long", 40)) // no socket has such a path
+	var log lockedBuilder
+	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: dir, Members: members, TLS: a.member(TLSAuto),
+		Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if err := e.Ready(ctxFor(t)); err != nil {
-		t.Fatal(err)
-	}
+	saysNothing(t, members[0].PeerURL, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+	saysNothing(t, members[0].ClientURLs[0], "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	nobody := a.client(t, TLSRequire, "")
+	nobody.Config.Certificates = nil
+	impostor := a.client(t, TLSRequire, "")
+	impostor.Config.Certificates = stranger.client(t, TLSRequire, "").Config.Certificates
 	for _, tt := range []struct {
 		name string
-		tls  *tls.Config
-		ok   bool
+		c    *ClientTLS
+		want bool
 	}{
-		{"a node's certificate", client, true},
-		{"no certificate", &tls.Config{RootCAs: client.RootCAs}, false},
-		{"a CA of its own", &tls.Config{RootCAs: x509.NewCertPool(), Certificates: client.Certificates}, false},
+		{"a node of the group", a.client(t, TLSAuto, ""), true},
+		{"in clear", nil, false},
+		{"no certificate", nobody, false},
+		{"a certificate of another group", impostor, false},
+		{"a member of another group, to its own", stranger.client(t, TLSAuto, ""), false},
 	} {
-		s, err := Open(t.Context(), Config{Etcd: &Etcd{Endpoints: e.Endpoints(), TLS: tt.tls}})
+		if err := answers(openAs(t, e.Endpoints(), tt.c), tt.want); err != nil {
+			t.Errorf("%s\n%s: %v", log.String(), tt.name, err)
+		}
+	}
+	eventually(t, "link", func() error {
+		if l := e.Link(); l != (MemberLink{Members: 1, Reaches: true}) {
+			return fmt.Errorf("%+v", l)
+		}
+		return nil
+	})
+	if n := e.gate.fronts[1].turnedAway(reasonCertificate); n == 0 {
+		t.Error("refused certificates are not counted")
+	}
+}
+
+// Who is revoked loses the connection that stands.
+func TestRevokedIsEnded(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e, err := StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: t.TempDir(), Members: membersFor(t, 1), TLS: a.member(TLSRequire)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	s := openAs(t, e.Endpoints(), a.client(t, TLSRequire, ""))
+	if err := answers(s, true); err != nil {
+		t.Fatal(err)
+	}
+	a.revoked.Store(a.serial)
+	e.gate.fronts[1].sweep()
+	if err := answers(s, false); err != nil {
+		t.Error(err)
+	}
+	a.revoked.Store(0)
+	if err := answers(s, true); err != nil {
+		t.Error(err)
+	}
+}
+
+// writer writes one key after the other, and keeps what was acknowledged.
+type writer struct {
+	acked []string // owned by its goroutine until it ends
+	count atomic.Int64
+	last  atomic.Value // the error of the last write that was not acknowledged
+	wg    sync.WaitGroup
+	stop  context.CancelFunc
+}
+
+func startWriter(t *testing.T, s *Store, name string) *writer {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	w := &writer{stop: stop}
+	w.wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			key := fmt.Sprintf("%s%s/%06d", dirVotes, name, i)
+			once, cancel := context.WithTimeout(ctx, 2*time.Second)
+			if _, _, err := s.write(once, nil, []op{put(key, []byte("x"))}); err == nil {
+				w.acked = append(w.acked, key)
+				w.count.Add(1)
+			} else {
+				w.last.Store(err.Error())
+			}
+			cancel()
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	return w
+}
+
+// more awaits that writes are acknowledged from here on.
+func (w *writer) more(t *testing.T) {
+	t.Helper()
+	before := w.count.Load()
+	eventually(t, "writes are acknowledged", func() error {
+		if now := w.count.Load(); now < before+3 {
+			return fmt.Errorf("%d of %d, %v", now, before+3, w.last.Load())
+		}
+		return nil
+	})
+}
+
+// end stops writing, and tells what was acknowledged and is not there.
+func (w *writer) end(t *testing.T, s *Store) {
+	t.Helper()
+	w.stop()
+	w.wg.Wait()
+	found, _, err := s.read(ctxFor(t), query{span: under(dirVotes), keysOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := make(map[string]bool)
+	for _, p := range found[0] {
+		there[p.key] = true
+	}
+	lost := slices.DeleteFunc(slices.Clone(w.acked), func(k string) bool { return there[k] })
+	if len(lost) > 0 || len(w.acked) == 0 {
+		t.Errorf("%d of %d acknowledged writes are lost: %v", len(lost), len(w.acked), lost)
+	}
+	t.Logf("%d writes; last of those that were not acknowledged: %v", len(w.acked), w.last.Load())
+}
+
+// upgrade is three members on their way, and what the fleet says of itself.
+type upgrade struct {
+	*cluster
+	a      *authority
+	log    *lockedBuilder
+	ready  atomic.Bool
+	relays []*relay // in front of the ports for members
+}
+
+// newUpgrade makes what three members need before they start, and ends them after the
+// test: at once, since the last ones of a cluster find nobody to hand over to.
+func newUpgrade(t *testing.T) *upgrade {
+	t.Helper()
+	u := &upgrade{cluster: &cluster{members: membersFor(t, 3), running: make([]*Embedded, 3)}, a: newAuthority(t), log: &lockedBuilder{}}
+	for i := range u.members {
+		u.relays = append(u.relays, newRelay(t, &u.members[i]))
+		u.dirs = append(u.dirs, filepath.Join(t.TempDir(), u.members[i].Name))
+	}
+	t.Cleanup(func() {
+		var all sync.WaitGroup
+		for i, e := range u.running {
+			if e != nil {
+				all.Go(func() { u.kill(i) })
+			}
+		}
+		all.Wait()
+	})
+	return u
+}
+
+// cut ends every connection between members.
+func (u *upgrade) cut() {
+	for _, r := range u.relays {
+		r.cut()
+	}
+}
+
+// begin starts a member; nil is what an older version does.
+func (u *upgrade) begin(t *testing.T, i int, m *MemberTLS) {
+	t.Helper()
+	var err error
+	if u.running[i], err = u.start(t, i, m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (u *upgrade) start(t *testing.T, i int, m *MemberTLS) (*Embedded, error) {
+	if m != nil {
+		m.Ready = func(bool) (bool, string) { return u.ready.Load(), "not all nodes can" }
+	}
+	return StartEmbedded(ctxFor(t), EmbeddedConfig{Name: u.members[i].Name, Dir: u.dirs[i], Members: u.members, TLS: m,
+		ListenPeer: []string{"http://" + u.relays[i].to}, Heartbeat: 50 * time.Millisecond, Election: 500 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(u.log, nil))})
+}
+
+// takePart awaits all members.
+func (u *upgrade) takePart(t *testing.T) {
+	t.Helper()
+	for _, e := range u.running {
+		if err := e.Ready(ctxFor(t)); err != nil {
+			t.Fatalf("%s\n%v", u.log, err)
+		}
+	}
+}
+
+// restart stops a member and starts it anew with other settings. As a crash does, since
+// to hand over takes a second or more each time; properly in the long form.
+func (u *upgrade) restart(t *testing.T, i int, m *MemberTLS) {
+	t.Helper()
+	if os.Getenv("RHUMB_SOAK") != "" {
+		u.running[i].Close()
+		u.running[i] = nil
+	} else {
+		u.kill(i)
+	}
+	u.begin(t, i, m)
+	u.takePart(t)
+}
+
+// applied awaits that members have what the first of them has.
+func (u *upgrade) applied(t *testing.T, of ...int) {
+	t.Helper()
+	want := u.running[of[0]].server.Server.AppliedIndex()
+	eventually(t, "all have applied it", func() error {
+		for _, i := range of {
+			if now := u.running[i].server.Server.AppliedIndex(); now < want {
+				return fmt.Errorf("%s has applied %d of %d", u.members[i].Name, now, want)
+			}
+		}
+		return nil
+	}, u.log)
+}
+
+// await waits until every member sees so many in clear.
+func (u *upgrade) await(t *testing.T, clear int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d members in clear", clear), func() error {
+		for i, e := range u.running {
+			if l := e.Link(); l.Clear != clear || l.Members != 3 {
+				return fmt.Errorf("%s: %+v", u.members[i].Name, l)
+			}
+		}
+		return nil
+	}, u.log)
+}
+
+func (u *upgrade) all() (out []string) {
+	for _, m := range u.members {
+		out = append(out, m.ClientURLs...)
+	}
+	return out
+}
+
+// A cluster made in clear goes over to TLS while it is written to: member by member
+// the new version is started, nothing changes until all nodes can, then the members go
+// over one by one, and clear ends: on the wire between them, nothing of what is written
+// can be read. In the long form, certificates are renewed under it, and TLS is required.
+func TestMembersGoOver(t *testing.T) {
+	t.Parallel()
+	u := newUpgrade(t)
+	for i := range u.members {
+		u.begin(t, i, nil)
+	}
+	u.takePart(t)
+	marker := filepath.Join(t.TempDir(), "state", "tls")
+	old, auto := openAs(t, u.all(), nil), openAs(t, u.all(), u.a.client(t, TLSAuto, marker))
+	if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
+		t.Fatalf("in a cluster in clear: %v", err)
+	}
+	w := startWriter(t, auto, "upgrade")
+	for i := range u.members {
+		u.restart(t, i, u.a.member(TLSAuto))
+		if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
+			t.Fatalf("%s\nwith %d new members: %v", u.log, i+1, err)
+		}
+	}
+	u.await(t, 3)
+	if err := auto.LearnTLS(ctxFor(t)); err != nil || auto.Link().Closed {
+		t.Errorf("before: %+v, %v", auto.Link(), err)
+	}
+	u.ready.Store(true)
+	u.await(t, 0)
+	eventually(t, "clear ends", func() error {
+		for _, e := range u.running {
+			for _, f := range e.gate.fronts {
+				if _, clear := f.count(); clear > 0 {
+					return fmt.Errorf("%s: %d in clear", f.name, clear)
+				}
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(answers(auto, true), auto.LearnTLS(ctxFor(t))); err != nil {
+		t.Errorf("%s\nafter: %v", u.log, err)
+	}
+	if b, err := os.ReadFile(marker); err != nil || !auto.Link().Closed || auto.Link().Clear > 0 || len(b) == 0 {
+		t.Errorf("the client has not learned it: %+v, %v", auto.Link(), err)
+	}
+	u.unreadable(t, auto, "upgrade/")
+	if err := answers(old, false); err != nil {
+		t.Errorf("in clear, after: %v", err)
+	}
+	w.more(t)
+	if os.Getenv("RHUMB_SOAK") != "" {
+		u.renewed(t)
+		for i := range u.members {
+			u.restart(t, i, u.a.member(TLSRequire)) // what it stored says TLS
+		}
+	}
+	w.end(t, auto)
+}
+
+// unreadable tells whether relays saw a word while the members were in clear, and see
+// nothing of another one now.
+func (u *upgrade) unreadable(t *testing.T, s *Store, before string) {
+	t.Helper()
+	const word = "unreadable-from-here-on"
+	if !slices.ContainsFunc(u.relays, func(r *relay) bool { return r.saw(before) }) {
+		t.Errorf("no relay between the members ever saw %q: it would see nothing now", before)
+	}
+	putVote(t, s, vote(word, "a", placement.Up, 1))
+	u.applied(t, 0, 1, 2)
+	for i, r := range u.relays {
+		if r.saw(word) {
+			t.Errorf("what is written can be read between members, before %s", u.members[i].Name)
+		}
+	}
+}
+
+// renewed replaces the pair, cuts every connection, and awaits that all members meet
+// each other with the new one.
+func (u *upgrade) renewed(t *testing.T) {
+	t.Helper()
+	u.a.renew(t)
+	want := u.a.serial
+	before := u.running[0].server.Server.AppliedIndex()
+	u.cut()
+	eventually(t, "members with the new certificate", func() error {
+		for i, e := range u.running {
+			n := 0
+			for _, c := range e.gate.fronts[0].list() {
+				if got := c.tls.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != want {
+					return fmt.Errorf("%s: serial %d, want %d", u.members[i].Name, got, want)
+				}
+				n++
+			}
+			if now := e.server.Server.AppliedIndex(); n == 0 || now <= before {
+				return fmt.Errorf("%s: %d connections, applied %d after %d", u.members[i].Name, n, now, before)
+			}
+		}
+		return nil
+	})
+}
+
+// A cluster goes back to clear, where all members allow it, and then an older version
+// finds what it knows. What a member refuses on the way, it says.
+func TestMembersGoBack(t *testing.T) {
+	t.Parallel()
+	a, members, dir := newAuthority(t), membersFor(t, 1), t.TempDir()
+	start := func(tls *MemberTLS) (*Embedded, error) {
+		return StartEmbedded(ctxFor(t), EmbeddedConfig{Name: "m1", Dir: dir, Members: members, TLS: tls})
+	}
+	refused := func(what string, tls *MemberTLS, want string) {
+		t.Helper()
+		if e, err := start(tls); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+			if err == nil {
+				e.Close()
+			}
+		}
+	}
+	marker := filepath.Join(t.TempDir(), "tls")
+	lacks := func(mode TLSMode, why error) *MemberTLS { return &MemberTLS{Mode: mode, Lacks: why} }
+	mistake := errors.New("another site's")
+	refused("begun with another site's pair", lacks(TLSAuto, mistake), "another site's")
+	refused("begun without a pair that is required", lacks(TLSRequire, fs.ErrNotExist), fs.ErrNotExist.Error())
+	for i, tls := range []*MemberTLS{a.member(TLSRequire), a.member(TLSAllow), nil} {
+		e, err := start(tls)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		if !tt.ok {
-			ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
+		clear := min(i, 1)
+		eventually(t, fmt.Sprintf("start %d", i), func() error {
+			if l := e.Link(); l.Members != 1 || l.Clear != clear {
+				return fmt.Errorf("%+v, want %d in clear", l, clear)
+			}
+			return nil
+		})
+		s := openAs(t, e.Endpoints(), a.client(t, TLSAuto, marker))
+		if err := errors.Join(answers(s, true), s.LearnTLS(ctxFor(t))); err != nil {
+			t.Errorf("start %d: %v", i, err)
 		}
-		if err := s.Heartbeat(ctx); (err == nil) != tt.ok {
-			t.Errorf("%s: %v", tt.name, err)
+		if got := s.Link().Closed; got != (i == 0) {
+			t.Errorf("start %d: the client takes clear for closed: %v", i, got)
 		}
-		cancel()
 		s.Close()
+		e.Close()
+		if i == 0 {
+			refused("off after all went over", nil, "say allow")
+			refused("after all went over, another site's pair", lacks(TLSAuto, mistake), "another site's")
+		} else {
+			refused("required of members in clear", a.member(TLSRequire), "in clear")
+		}
+	}
+	e, err := start(lacks(TLSAuto, mistake))
+	if err != nil {
+		t.Fatalf("a member in clear is kept from it by another site's pair: %v", err)
+	}
+	defer e.Close()
+	eventually(t, "link", func() error {
+		if l := e.Link(); l.Clear != 1 || !strings.Contains(l.Missing, "another site's") {
+			return fmt.Errorf("%+v", l)
+		}
+		return nil
+	})
+}
+
+func TestNextMove(t *testing.T) {
+	p := func(name, url string, self bool) peer { return peer{name: name, urls: []string{url}, self: self} }
+	for _, tt := range []struct {
+		name string
+		all  []peer
+		tls  bool
+		want string
+	}{
+		{"all in clear", []peer{p("a", "http://x", false), p("b", "http://x", false)}, true, "a"},
+		{"the one who moves goes last", []peer{p("a", "http://x", true), p("b", "http://x", false)}, true, "b"},
+		{"but goes", []peer{p("a", "http://x", true), p("b", "https://x", false)}, true, "a"},
+		{"done", []peer{p("a", "https://x", true), p("b", "https://x", false)}, true, ""},
+		{"back", []peer{p("a", "http://x", false), p("b", "https://x", false)}, false, "b"},
+		{"nobody", nil, true, ""},
+	} {
+		got := ""
+		if m := nextMove(tt.all, tt.tls); m != nil {
+			got = m.name
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	if got := flipped([]string{"http://192.0.2.1:2380", "https://[2001:db8::1]:2380"}); !slices.Equal(got, []string{"https://192.0.2.1:2380", "http://[2001:db8::1]:2380"}) {
+		t.Errorf("flipped: %v", got)
+	}
+}
+
+// A client in clear is a way out only where nobody speaks TLS, and never after it has
+// learned that the cluster takes TLS alone.
+func TestDialClear(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // hangs up on a handshake, as a server does that expects HTTP
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 4096)
+			if n, _ := c.Read(b); bytes.HasPrefix(b[:n], []byte{22}) {
+				c.Close()
+				continue
+			}
+			c.Write([]byte("clear"))
+			c.Close()
+		}
+	}()
+	marker := filepath.Join(t.TempDir(), "tls")
+	for _, tt := range []struct {
+		mode   TLSMode
+		marked bool
+		want   bool
+	}{{TLSOff, true, true}, {TLSAllow, true, true}, {TLSAuto, false, true}, {TLSAuto, true, false}, {TLSRequire, false, false}} {
+		if err := mark(marker, tt.marked); err != nil {
+			t.Fatal(err)
+		}
+		c, err := newDialer(a.client(t, tt.mode, marker)).dial(ctxFor(t), l.Addr().String())
+		if (err == nil) != tt.want {
+			t.Errorf("%s, marked %v: %v, want a connection: %v", tt.mode, tt.marked, err, tt.want)
+		}
+		if err == nil {
+			c.Close()
+		}
 	}
 }
