@@ -59,6 +59,7 @@ type desk struct {
 	tab     *table
 	replica *replica
 	events  *events
+	keepers *keepers
 }
 
 // view is one configuration. Immutable.
@@ -100,6 +101,9 @@ func New(cfg Config) (*Agent, error) {
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)
+	if a.keepers, err = newKeepers(cfg, a.links, a.limits.Records, a.log); err != nil {
+		return nil, err
+	}
 	a.revival = newRevival(a)
 	if err := a.SetPeers(cfg.Peers); err != nil {
 		return nil, err
@@ -131,6 +135,7 @@ func (a *Agent) SetPeers(peers []Peer) error {
 	}
 	a.publish(&next)
 	a.links.prune()
+	a.keepers.setPeers(peers)
 	return nil
 }
 
@@ -184,6 +189,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	if err == nil && a.cfg.Met != nil {
 		svc.source = &metered{svc.source, func(ok bool) { a.cfg.Met(s.Name, ok) }}
 	}
+	if err == nil && s.Events.Path != "" {
+		svc.feeds, err = a.newFeeds(svc)
+	}
 	if err == nil && s.Cert != "" {
 		svc.tls, err = newTerminator(svc, a.m.tls, a.log.With("service", s.Name))
 	}
@@ -192,7 +200,7 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness && a.Events == b.Events
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.
@@ -225,6 +233,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.replica.Run(ctx) })
 	g.Go(func() error { return a.drains(ctx) })
 	g.Go(func() error { return a.asks(ctx) })
+	g.Go(func() error { return a.keepers.Run(ctx) })
 	g.Go(func() error { return a.revival.Run(ctx, g, left) })
 	err = g.Wait()
 	a.wg.Wait()
@@ -262,6 +271,8 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.committedTo(l, f)
 	case frame.RecordSet, frame.Retire, frame.Ack, frame.Full:
 		a.replica.handle(l, f)
+	case frame.Tokens:
+		a.keepers.handle(l, f)
 	case frame.Recall:
 		a.wg.Go(func() { a.recalledBy(l) })
 	case frame.Recalled:

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/token"
 )
 
 // Kinds and modes of a Service.
@@ -52,6 +54,7 @@ type Service struct {
 	Cert      string // file of the certificate chain, and
 	Key       string // of its key, PEM; both empty: in clear
 	Export    string // ExportNone, ExportSite or ExportGroup; empty: none
+	Events    Events // event streams of the origin, over TLS that stays at this site
 }
 
 // Peer is another site of the group.
@@ -111,7 +114,9 @@ type Config struct {
 	Strays    Strays // nil: nothing holds packets
 	// Met is told how each request of a service ended: false for a status of 500 or
 	// more. Sessions wait for it. nil: nobody asks.
-	Met        func(service string, ok bool)
+	Met func(service string, ok bool)
+	// Tokens are the secrets of resumption tokens, the same at all sites; see SetTokens.
+	Tokens     []token.Secret
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -188,7 +193,7 @@ func (s Service) check() error {
 	case s.Revival != "" && s.Revival != ReviveOff && s.Revival != ModeObserve && s.Revival != ModeAct:
 		return fmt.Errorf("revival %q is neither off, observe nor act", s.Revival)
 	}
-	if err := s.checkTLS(); err != nil {
+	if err := errors.Join(s.checkTLS(), s.checkEvents()); err != nil {
 		return err
 	}
 	for _, v := range s.VIPs {
@@ -210,6 +215,20 @@ func (s Service) checkTLS() error {
 		return fmt.Errorf("export %q is neither none, site nor group", s.Export)
 	case s.Cert == "" && s.Export != "" && s.Export != ExportNone:
 		return errors.New("there are no secrets to export without TLS")
+	}
+	return nil
+}
+
+// checkEvents: a token is a secret, so it travels over TLS alone; and records of ours
+// hold responses that are functions of an object, which no event stream is.
+func (s Service) checkEvents() error {
+	switch p := s.Events.Path; {
+	case p == "":
+		return nil
+	case !strings.HasPrefix(p, "/") || !strings.HasSuffix(p, "/") || clean(p) != p:
+		return fmt.Errorf("event streams at %q: want a path that begins and ends with a slash", p)
+	case s.Origin == "" || s.Cert == "" || s.Export != "" && s.Export != ExportNone:
+		return errors.New("event streams need an origin and TLS, and no export of secrets")
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type service struct {
 	source source
 	limits Limits
 	tls    *terminator // nil: in clear
+	feeds  *feeds      // nil: no event streams
 }
 
 // port is where one listener stands: the wildcard of a family. A listener on

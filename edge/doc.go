@@ -35,6 +35,9 @@
 //	             A: close, silent; before commit either side may call it off
 //	pull.go      strays for long enough → pull; drain.go  deadline → push
 //	replica.go   records to Backups
+//	rest.go      the rest of an object that is on its way here
+//	feeds.go     event streams and WebSockets of the origin; ids become tokens
+//	             (feed.go, token), epochs are asked for at other sites (keepers.go)
 //	tls.go       handshake → crypto/tls goes on and the session stays (tls_web.go),
 //	             or its secrets → a record layer of our own (tls_cover.go, seal)
 //	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go

@@ -49,10 +49,14 @@ type runner interface {
 
 // keeps lists what of a service needs upkeep.
 func (s *service) keeps() []runner {
+	out := []runner{s.source}
 	if s.tls != nil {
-		return []runner{s.source, s.tls}
+		out = append(out, s.tls)
 	}
-	return []runner{s.source}
+	if s.feeds != nil {
+		out = append(out, s.feeds)
+	}
+	return out
 }
 
 // apply opens what the view wants and then closes what it does not. VIPs come

@@ -18,6 +18,7 @@ type metrics struct {
 	answers   *prometheus.CounterVec // result
 	questions *prometheus.CounterVec // result
 	tls       *tlsMetrics
+	feeds     *feedMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -56,11 +57,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_questions_total",
 			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
-	m.tls = newTLSMetrics(self)
+	m.tls, m.feeds = newTLSMetrics(self), newFeedMetrics(self)
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(m.tls.collectors(), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
+	for _, c := range append(append(m.tls.collectors(), m.feeds.collectors()...), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -54,7 +54,8 @@ type fetch struct {
 	more *sync.Cond
 	have int64
 	err  error
-	obj  *object // once complete
+	obj  *object       // once complete
+	done chan struct{} // closed then, or when it failed
 }
 
 func newOrigin(base, dir string, cache *blockCache, log *slog.Logger) (*origin, error) {
@@ -123,7 +124,7 @@ func (o *origin) copy(name string) *fetch {
 	if old == nil && len(o.copies) >= originKept {
 		o.evict()
 	}
-	f := &fetch{begun: make(chan struct{}), since: time.Now()}
+	f := &fetch{begun: make(chan struct{}), done: make(chan struct{}), since: time.Now()}
 	f.more = sync.NewCond(&f.mu)
 	o.copies[name] = f
 	go o.run(name, f, old)
@@ -146,6 +147,7 @@ func (o *origin) evict() {
 
 // run fetches, and makes an object of what came.
 func (o *origin) run(name string, f, old *fetch) {
+	defer close(f.done)
 	err := o.fetch(name, f, old)
 	f.mu.Lock()
 	f.err = err

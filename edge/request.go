@@ -64,7 +64,7 @@ func parseRequest(b []byte) (req request, n int) {
 // requestLine reads method, target and version (RFC 9112 section 3).
 func (r *request) requestLine(line string) {
 	part := strings.Split(line, " ")
-	if len(part) != 3 || !token(part[0]) {
+	if len(part) != 3 || !isToken(part[0]) {
 		r.status = http.StatusBadRequest
 		return
 	}
@@ -113,7 +113,7 @@ func (r *request) fields(lines []string) {
 	hosts := 0
 	for _, line := range lines {
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || !token(name) || strings.ContainsAny(value, "\x00\r\n") {
+		if !ok || !isToken(name) || strings.ContainsAny(value, "\x00\r\n") {
 			r.status = http.StatusBadRequest
 			return
 		}
@@ -160,8 +160,8 @@ func (r *request) field(name, value string) {
 	}
 }
 
-// token reports whether s is a token of RFC 9110 section 5.6.2.
-func token(s string) bool {
+// isToken reports whether s is a token of RFC 9110 section 5.6.2.
+func isToken(s string) bool {
 	if s == "" {
 		return false
 	}

@@ -38,6 +38,12 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "story":
+		err = storyRole()
+	case "resume-site":
+		err = resumeSiteRole()
+	case "follow":
+		err = followRole()
 	case "path":
 		err = pathRole()
 	case "tap":

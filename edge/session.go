@@ -210,7 +210,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 func (s *session) begin(ctx context.Context, req request, n int) error {
 	e := entry{}
 	if req.status == 0 {
-		e = s.svc.source.lookup(ctx, req.name)
+		e = s.svc.lookup(ctx, req)
 	}
 	rec := answer(req, e.found, time.Now())
 	rec.Service = s.svc.id

@@ -77,9 +77,13 @@ func (c *watched) Close() error {
 // ServeHTTP answers as a session of ours does: the same decision, the same
 // fields, the same checked blocks.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if w.svc.feeds.owns(r.URL.Path) {
+		w.svc.feeds.ServeHTTP(rw, r)
+		return
+	}
 	req, e := webRequest(r), entry{}
 	if req.status == 0 {
-		e = w.svc.source.lookup(r.Context(), req.name)
+		e = w.svc.lookup(r.Context(), req)
 	}
 	rec := answer(req, e.found, time.Now())
 	wire, err := newWire(rec, e.body)

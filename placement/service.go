@@ -58,6 +58,10 @@ type Edge struct {
 	// is served in clear.
 	Cert string `json:"cert,omitempty"`
 	Key  string `json:"key,omitempty"`
+	// Events is the path below which the origin has event streams; empty: nowhere.
+	// EventsStrict resumes none whose epoch no majority of its keepers knows.
+	Events       string `json:"events,omitempty"`
+	EventsStrict bool   `json:"events_strict,omitempty"`
 	// ExportSecrets is how far the TLS secrets of sessions may go; empty: nowhere.
 	ExportSecrets Export `json:"export_secrets,omitempty"`
 }

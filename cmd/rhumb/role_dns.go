@@ -70,7 +70,9 @@ func addDNS(u *unit) error {
 	u.add("notify", x.notifier.Run)
 	u.add("secondaries", x.in.Run)
 	if file := u.cfg.DNS.Cookies; file != "" {
-		u.add("cookies", func(ctx context.Context) error { return followSecrets(ctx, file, c.Secrets, srv.SetSecrets, u.log) })
+		u.add("cookies", func(ctx context.Context) error {
+			return followSecrets(ctx, "cookie secrets", file, readSecrets, c.Secrets, srv.SetSecrets, u.log)
+		})
 	}
 	return nil
 }

@@ -81,12 +81,12 @@ func readSecrets(file string) ([]authdns.Secret, error) {
 	return secrets, nil
 }
 
-// secretPace is how often the file of cookie secrets is looked at.
+// secretPace is how often a file of secrets is looked at.
 const secretPace = 5 * time.Second
 
-// followSecrets gives the server the secrets of a file whenever they have changed.
+// followSecrets gives a server the secrets of a file whenever they have changed.
 // A file that is wrong leaves the last ones in force, and is told once.
-func followSecrets(ctx context.Context, file string, held []authdns.Secret, set func([]authdns.Secret), log *slog.Logger) error {
+func followSecrets[S comparable](ctx context.Context, of, file string, read func(string) ([]S, error), held []S, set func([]S), log *slog.Logger) error {
 	var last fileStamp
 	tick := time.NewTicker(secretPace)
 	defer tick.Stop()
@@ -101,9 +101,9 @@ func followSecrets(ctx context.Context, file string, held []authdns.Secret, set 
 			continue
 		}
 		last = now
-		secrets, err := readSecrets(file)
+		secrets, err := read(file)
 		if err != nil {
-			log.Error("cookie secrets: the last good ones stay", "err", err)
+			log.Error(of+": the last good ones stay", "err", err)
 			continue
 		}
 		if slices.Equal(secrets, held) {
@@ -111,7 +111,7 @@ func followSecrets(ctx context.Context, file string, held []authdns.Secret, set 
 		}
 		held = secrets
 		set(secrets)
-		log.Info("cookie secrets taken in", "secrets", len(secrets))
+		log.Info(of+" taken in", "secrets", len(secrets))
 	}
 }
 

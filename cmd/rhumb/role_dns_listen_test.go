@@ -60,7 +60,7 @@ func TestFollowSecrets(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
-			done <- followSecrets(ctx, file, held, func(s []authdns.Secret) { set = append(set, s) }, slog.New(slog.NewTextHandler(&log, nil)))
+			done <- followSecrets(ctx, "cookie secrets", file, readSecrets, held, func(s []authdns.Secret) { set = append(set, s) }, slog.New(slog.NewTextHandler(&log, nil)))
 		}()
 		time.Sleep(2 * secretPace)
 		synctest.Wait()

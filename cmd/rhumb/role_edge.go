@@ -16,6 +16,7 @@ import (
 	"rhumb/edge"
 	"rhumb/edge/forward"
 	"rhumb/edge/frame"
+	"rhumb/edge/token"
 	"rhumb/placement"
 )
 
@@ -53,6 +54,7 @@ type edgeRole struct {
 	// encounters tells the role health how requests end.
 	encounters *encounters
 	away       awayMeter
+	tokens     []token.Secret // when it was built; then followTokens has them
 	// leaving tells that the agent was told to let its sessions go, and down which
 	// sites it was told are lost; owned by run.
 	leaving bool
@@ -68,6 +70,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g.Go(func() error { return e.forwarder.Run(ctx) })
 	g.Go(func() error { return e.agent.Run(ctx) })
 	g.Go(func() error { return e.tellMoves(ctx) })
+	g.Go(func() error { return e.followTokens(ctx) })
 	g.Go(func() error { return e.hear(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(announceEvery)
@@ -99,9 +102,12 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if err := errors.Join(fwd.SetVIPs(vipModes(snap.Inventory, u.cfg.Mode)), fwd.SetQUIC(quicVIPs(snap.Inventory, u.cfg.Mode))); err != nil {
 		return err
 	}
+	if e.tokens, err = readTokens(u.cfg.Edge.Tokens); err != nil {
+		return err
+	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
 		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
-		Strays: strays{fwd}, Met: e.encounters.met, Log: u.log, Registerer: u.metrics})
+		Strays: strays{fwd}, Met: e.encounters.met, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
 	}
@@ -334,7 +340,8 @@ func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 		}
 		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
 			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name),
-			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets), Revival: string(s.Edge.Revival), Freshness: string(s.Edge.Freshness)})
+			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets), Revival: string(s.Edge.Revival), Freshness: string(s.Edge.Freshness),
+			Events: edge.Events{Path: s.Edge.Events, Strict: s.Edge.EventsStrict}})
 	}
 	return out
 }

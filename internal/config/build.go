@@ -453,13 +453,14 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	if e := s.Edge; e != nil {
 		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root,
 			Revival: e.Revival, Freshness: e.Freshness,
-			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export}
+			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export, Events: e.Events.Path, EventsStrict: e.Events.Strict}
 		d.checkEdge(append(at, "edge"), e)
 		if e.QUIC != nil {
 			out.Edge.QUIC = e.QUIC.Owner
 			d.checkQUIC(append(at, "edge"), e)
 		}
 		d.checkEdgeTLS(append(at, "edge"), e)
+		d.checkEvents(append(at, "edge", "events"), e)
 	}
 	b.out.Services = append(b.out.Services, out)
 }

@@ -144,6 +144,7 @@ type edgeFile struct {
 	Freshness placement.Freshness `yaml:"freshness"`
 	TLS       edgeTLSFile         `yaml:"tls"`
 	Export    placement.Export    `yaml:"export_secrets"`
+	Events    eventsFile          `yaml:"events"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.

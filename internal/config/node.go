@@ -50,6 +50,8 @@ type Node struct {
 	// fleet of one site.
 	Identity string `yaml:"identity"`
 	BGP      *BGP   `yaml:"bgp"`
+	// Edge is the part of role edge.
+	Edge NodeEdge `yaml:"edge"`
 	// VIP are the addresses that the nodes of this site share; nil: none.
 	VIP *VIP `yaml:"vip"`
 	// Machines of this site hear each other; nil: they do not.
@@ -223,7 +225,7 @@ func (n *Node) defaults(dir string) {
 	if n.Store.File != "" {
 		n.Store.File = resolve(n.Node.DataDir, n.Store.File)
 	}
-	for _, file := range []*string{&n.Listen.TLS.Cert, &n.Listen.TLS.Key, &n.Listen.TLS.Clients, &n.Listen.Tokens} {
+	for _, file := range []*string{&n.Listen.TLS.Cert, &n.Listen.TLS.Key, &n.Listen.TLS.Clients, &n.Listen.Tokens, &n.Edge.Tokens} {
 		if *file != "" {
 			*file = resolve(dir, *file)
 		}
