@@ -82,7 +82,7 @@ func (s *sealer) inspect(r *reply) {
 // a state waits to come into force.
 func (s *served) warm() {
 	seal := sealer{zone: s, signing: s.sign}
-	s.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
+	s.zone.Visit(func(owner string, types []uint16, _ any, shape zone.Shape) {
 		for _, t := range types {
 			if shape != zone.Cut || t == dns.TypeDS {
 				seal.signatures((*reply)(nil).records(owner, s.zone.RRset(owner, t), noTTL))

@@ -33,7 +33,10 @@ type quick struct {
 
 // quickLevel is one level's replies. The static ones outlive snapshots.
 type quickLevel struct {
-	static  *wire.Index
+	static *wire.Index
+	// lacks are the bodies of static that say of a zone's whole names that they have not
+	// a type, by number of the zone.
+	lacks   []uint32
 	steered *wire.Index
 	// chosen holds what depends on the resolver: cuts of the top level, and NS sets
 	// of the apexes that they lead to.
@@ -100,9 +103,9 @@ func (c *compiler) quicken(before *state) {
 		lv.key = c.staticKey(l)
 		lv.kept = newKept(q)
 		if old := before.quickLevel(l); old != nil && old.key == lv.key {
-			lv.static, lv.kept = old.static, old.kept
+			lv.static, lv.lacks, lv.kept = old.static, old.lacks, old.kept
 		} else {
-			lv.static = c.quickStatic(q, l)
+			lv.static, lv.lacks = c.quickStatic(q, l)
 		}
 	}
 	s.quick = q

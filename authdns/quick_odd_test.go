@@ -173,3 +173,40 @@ func FuzzQuick(f *testing.F) {
 		at[below].compare(t, in, clients[int(client)%len(clients)])
 	})
 }
+
+// TestQuickWholeNames: types that a plain name has not are denied on the fast path,
+// whichever they are; what is too long for it, or an alias, is never taken for missing.
+func TestQuickWholeNames(t *testing.T) {
+	text := "@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\nh A 192.0.2.2\nalias CNAME h\nbig TXT"
+	for range 8 {
+		text += " \"" + strings.Repeat("x", 200) + "\""
+	}
+	plain := textSource(top, "demo.test.", "", text+"\nbig A 192.0.2.3\n*.w A 192.0.2.4\ne.nt A 192.0.2.5\n")
+	p := newPaths(t, compiled(t, fleet(t, plan{}), plain), top)
+	for _, c := range []struct {
+		name  string
+		types []string
+		fast  bool
+	}{
+		{"h", []string{"A", "AAAA", "TXT", "MX", "SRV", "HTTPS", "CAA", "TYPE65400", "NS", "SOA", "CNAME"}, true},
+		{"H", []string{"A", "NAPTR"}, true},
+		{"big", []string{"A", "AAAA", "MX"}, true},
+		{"big", []string{"TXT"}, false},
+		{"h", []string{"ANY", "DS", "AXFR"}, false},
+		{"alias", []string{"A", "AAAA", "CNAME"}, true},
+		{"alias", []string{"MX", "TXT"}, false},
+		{"nt", []string{"A", "TXT"}, true},
+		{"x.h", []string{"A", "TXT"}, true},
+		{"x.w", []string{"A", "TXT"}, false},
+		{"w", []string{"TXT"}, false},
+	} {
+		for _, qtype := range c.types {
+			for _, change := range [][]func(*dns.Msg){nil, {edns0()}, {do}} {
+				if fast := p.compare(t, ask(t, c.name+".demo.test. "+qtype, change...), euResolver); fast != c.fast {
+					t.Errorf("%s %s: on the fast path %v, want %v", c.name, qtype, fast, c.fast)
+				}
+			}
+		}
+	}
+	p.compareCounts(t)
+}

@@ -91,8 +91,10 @@ func (w *worker) enclosed(st *state, level *quickLevel, ecs int, out []byte, res
 		}
 		if e := level.static.Suffix(&q.Query, without); e != nil {
 			b := level.static.Body(w.pick(e))
-			if b == nil || without == 0 && b.Rcode() == dns.RcodeNameError {
-				return 0 // the name exists, and has not the type
+			if without == 0 && e.Whole { // the name exists, and has not the type
+				b = level.static.Body(level.lacks[e.Tag])
+			} else if b == nil || without == 0 && b.Rcode() == dns.RcodeNameError {
+				return 0
 			}
 			return w.write(level.static, b, out, int(e.Tag), ecs, resolver, 0)
 		}

@@ -14,9 +14,11 @@ import (
 )
 
 // quickStatic asks the slow path for every name and type of the files, and for
-// what is below each name.
-func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
+// what is below each name. lacks says by number of a zone what its whole names say of
+// types that they have not.
+func (c *compiler) quickStatic(q *quick, l placement.Level) (x *wire.Index, lacks []uint32) {
 	var b wire.Builder
+	lacks = make([]uint32, len(q.zones))
 	f := c.state.forest(l)
 	left := maxQuick
 	for i, name := range q.zones {
@@ -25,16 +27,16 @@ func (c *compiler) quickStatic(q *quick, l placement.Level) *wire.Index {
 			continue
 		}
 		if z.zone == nil || z.zone.Owners > left || i > math.MaxUint16 {
-			b.AddSuffix(wireName(name), 0) // for the slow path, whatever the zone around it says
+			b.AddSuffix(wireName(name), 0, false) // for the slow path, whatever the zone around it says
 			for range unlisted {
 				b.Reply(nil)
 			}
 			continue
 		}
 		left -= z.zone.Owners
-		(&quickZone{compiler: c, b: &b, z: z, level: l, tag: uint16(i), own: f.owns(z), spelt: spelled{below: z.name}}).add()
+		lacks[i] = (&quickZone{compiler: c, b: &b, z: z, level: l, tag: uint16(i), own: f.owns(z), spelt: spelled{below: z.name}}).add()
 	}
-	return b.Index()
+	return b.Index(), lacks
 }
 
 // quickZone is a zone on its way into an Index.
@@ -46,40 +48,40 @@ type quickZone struct {
 	tag   uint16
 	own   func(name string) bool
 	spelt spelled
-	// denial is what is said of names that do not exist, and absent, by the length of
-	// the name in a message, of types that a name has not: they are the same for all
-	// names which share no more with those of the SOA than the zone's own.
+	// denial is what is said of names that do not exist.
 	denial []byte
-	absent map[int][]byte
-	// redirects tells whether a name of the zone has a DNAME.
-	redirects bool
 }
 
-// add adds the static replies of the zone.
-func (q *quickZone) add() {
+// add adds the static replies of the zone. It returns the number of what is said of types
+// that a name has not. That and the denial are the same for all names which share no more
+// with those of the SOA than the zone's own.
+func (q *quickZone) add() (lacks uint32) {
 	soa := q.z.zone.SOA()
 	q.spelt.add(soa.Ns, soa.Mbox)
-	q.denial = q.quickDenial(q.z, q.spelt.below1())
-	q.absent = make(map[int][]byte)
-	q.b.Grow(4 * q.z.zone.Owners) // what is below a name, and three types
-	q.z.zone.Visit(func(_ string, _ []uint16, shape zone.Shape) { q.redirects = q.redirects || shape == zone.Redirect })
-	q.z.zone.Visit(func(owner string, types []uint16, shape zone.Shape) {
+	q.denial = q.quickNegative(q.z, q.spelt.below1(), zone.NXDomain)
+	lacks = q.b.Spare(q.quickNegative(q.z, q.spelt.below1(), zone.NoData))
+	q.b.Grow(2 * q.z.zone.Owners) // what is below a name, and a type
+	q.z.zone.Visit(func(owner string, types []uint16, mark any, shape zone.Shape) {
 		if q.own(owner) {
-			q.name(owner, types, shape)
+			q.name(owner, types, mark, shape)
 		}
 	})
 	q.spelt.leave(q.b, q.tag, q.own)
+	return lacks
 }
 
 // name adds those of one name, and of what is below it.
-func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
-	q.b.AddSuffix(q.scratch.wireName(owner), q.tag)
+func (q *quickZone) name(owner string, types []uint16, mark any, shape zone.Shape) {
+	at := q.scratch.wireName(owner)
 	if shape == zone.Cut {
+		q.b.AddSuffix(at, q.tag, false)
 		q.cut(owner)
 		return
 	}
 	plain := shape == zone.Plain && !q.spelt.takes(owner)
-	if plain && (!q.redirects || q.z.denies(owner)) {
+	whole := plain && mark == nil && q.shares(owner, types)
+	q.b.AddSuffix(at, q.tag, whole)
+	if plain && (!q.z.zone.Redirects || q.z.denies(owner)) {
 		q.b.Reply(q.denial)
 	} else {
 		q.b.Reply(nil)
@@ -87,7 +89,14 @@ func (q *quickZone) name(owner string, types []uint16, shape zone.Shape) {
 	if q.z.validated() {
 		q.b.Reply(nil) // the signed one is of each name
 	}
-	q.types(owner, types, plain)
+	_, chosen := mark.(*steered)
+	q.types(owner, at, types, whole, chosen)
+}
+
+// shares tells whether a plain name, over which nothing was laid, says of all types that it has not what others say.
+func (q *quickZone) shares(owner string, types []uint16) bool {
+	return !q.z.blind && !q.z.validated() && (q.z.refer == nil || owner != q.z.name) &&
+		!slices.Contains(types, dns.TypeCNAME)
 }
 
 // cut adds the referrals of a delegation.
@@ -148,7 +157,7 @@ func (s *spelled) takes(name string) bool {
 func (s *spelled) leave(b *wire.Builder, tag uint16, own func(string) bool) {
 	for _, top := range s.tops {
 		if !slices.Contains(s.taken, top) && own(top) {
-			b.AddSuffix(wireName(top), tag)
+			b.AddSuffix(wireName(top), tag, false)
 			b.Reply(nil)
 		}
 	}
@@ -172,50 +181,36 @@ func join(label, name string) string {
 	return label + "." + name
 }
 
-// types adds the replies of one name. A plain one shares with others what is said of
-// types that it has not.
-func (q *quickZone) types(owner string, types []uint16, plain bool) {
-	mark := q.z.zone.Mark(owner)
-	_, chosen := mark.(*steered)
-	shares := plain && !q.z.blind && mark == nil && !slices.Contains(types, dns.TypeCNAME)
-	for _, t := range askedTypes(types) {
+// types adds the replies of one name, which at is in a message. A whole one has an entry
+// of each type in the file, others of what is asked most besides. Addresses that are
+// chosen have none.
+func (q *quickZone) types(owner string, at []byte, types []uint16, whole, chosen bool) {
+	if !whole {
+		types = askedTypes(types)
+	}
+	for _, t := range types {
 		if q.z.refer != nil && t == dns.TypeNS && owner == q.z.name {
 			continue // per resolver
 		}
 		if chosen && (t == dns.TypeA || t == dns.TypeAAAA) {
 			continue // per client
 		}
-		var msg []byte
-		if shares && !slices.Contains(types, t) {
-			msg = q.lacks(owner, t)
-		} else {
-			msg = q.quickReply(owner, t, q.level, false)
-		}
-		if msg == nil {
+		msg := q.quickReply(owner, at, t, q.level, false)
+		if msg == nil && !whole {
 			continue
 		}
-		q.b.Add(q.scratch.wireName(owner), t, q.tag)
+		q.b.Add(at, t, q.tag)
 		q.b.Reply(msg)
 		if q.z.validated() {
-			q.b.Reply(q.quickReply(owner, t, q.level, true))
+			q.b.Reply(q.quickReply(owner, at, t, q.level, true))
 		}
 	}
 }
 
-// lacks is what is said of a type that a name has not.
-func (q *quickZone) lacks(owner string, t uint16) []byte {
-	length := len(q.scratch.wireName(owner))
-	msg, ok := q.absent[length]
-	if !ok {
-		msg = slices.Clone(q.quickReply(owner, t, q.level, false))
-		q.absent[length] = msg
-	}
-	return msg
-}
-
-// quickDenial is what a zone says of names that do not exist, for one of them.
-func (c *compiler) quickDenial(z *served, name string) []byte {
-	return c.quickChoice(z, name, dns.TypeNone, false, func(v *visit) { v.negative(zone.NXDomain) })
+// quickNegative is what a zone says of names that do not exist, or have not a type, for
+// one of them.
+func (c *compiler) quickNegative(z *served, name string, kind zone.Kind) []byte {
+	return c.quickChoice(z, name, dns.TypeNone, false, func(v *visit) { v.negative(kind) })
 }
 
 // quickReferral is what is said of a name below a cut where it is the same for
@@ -239,14 +234,19 @@ func askedTypes(types []uint16) []uint16 {
 }
 
 // quickReply is the slow path's reply where it is the same for everybody, else nil.
-// It is good until the next one is made.
-func (c *compiler) quickReply(name string, qtype uint16, l placement.Level, signed bool) []byte {
-	in := append(c.scratch.in[:headerLen], c.scratch.wireName(name)...)
-	in = append(in, byte(qtype>>8), byte(qtype), 0, dns.ClassINET)
-	in[5] = 1
-	out := c.scratch.out[:]
+// It is good until the next one is made. The name is given in both forms.
+func (c *compiler) quickReply(name string, at []byte, qtype uint16, l placement.Level, signed bool) []byte {
+	s := &c.scratch
+	s.query = query{question: append(append(s.question[:0], at...), byte(qtype>>8), byte(qtype), 0, dns.ClassINET),
+		name: name, canon: name, qtype: qtype, qclass: dns.ClassINET, edns: edns{do: signed}}
+	if s.reply.names == nil {
+		s.reply.names = make(map[string]int)
+	}
+	clear(s.reply.names)
+	s.reply = reply{q: &s.query, answer: s.reply.answer[:0], names: s.reply.names}
+	out := s.out[:]
 	nobody := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-	n, o := c.state.bare(in, out, asker{addr: nobody, level: l, tcp: true}, signed, false)
+	n, o := c.state.bareReply(&s.reply, out, asker{addr: nobody, level: l, tcp: true})
 	authoritative := n > headerLen && out[2]&0x04 != 0
 	if o.decision != nil || o.rcode != dns.RcodeSuccess || !authoritative || n > wire.MaxUDP {
 		return nil
@@ -257,9 +257,11 @@ func (c *compiler) quickReply(name string, qtype uint16, l placement.Level, sign
 // scratch is room for one query and its reply: a zone of a million names makes
 // millions, and garbage of that kind would cost more than the replies.
 type scratch struct {
-	name [255]byte
-	in   [headerLen + 255 + 4]byte
-	out  [maxTCP]byte
+	name     [255]byte
+	question [255 + 4]byte
+	query    query
+	reply    reply
+	out      [maxTCP]byte
 }
 
 // wireName is a canonical name in the form it has in a message, until the next one.

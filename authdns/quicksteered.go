@@ -116,7 +116,7 @@ func (c *compiler) quickCuts(q *quick) *wire.Index {
 		for _, h := range d.global {
 			targets.add(h.name)
 		}
-		b.AddSuffix(wireName(name), tag)
+		b.AddSuffix(wireName(name), tag, false)
 		c.quickSets(q, &b, d, around, slices.Index(q.zones, around.name), targets.below1(), func(v *visit, ns, glue []dns.RR) {
 			v.reply.aa, v.reply.authority, v.reply.glue = false, ns, glue
 		})

@@ -32,6 +32,8 @@ type reply struct {
 	opts   options
 	padded bool
 	proof  proof
+	// names are where the message has which, for compression; nil: made when it is packed.
+	names map[string]int
 }
 
 // extended is an extended error (RFC 8914).
@@ -145,7 +147,10 @@ func (r *reply) packHeader(out []byte, counts [4]uint16, truncated bool) {
 // must not be missing found no room.
 func (r *reply) packSections(out []byte) (end int, counts [4]uint16, fits bool) {
 	end = headerLen
-	names := make(map[string]int)
+	names := r.names
+	if names == nil {
+		names = make(map[string]int)
+	}
 	if r.q.question != nil {
 		counts[0] = 1
 		// The library learns the offsets of the name in canonical form, as all records

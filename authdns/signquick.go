@@ -34,13 +34,18 @@ func (s *state) bare(in, out []byte, from asker, do, co bool) (int, outcome) {
 		return 0, o
 	}
 	q.edns.do, q.edns.co = do, co
-	r := reply{q: &q}
-	s.decide(&r, from, &o)
+	return s.bareReply(&reply{q: &q}, out, from)
+}
+
+// bareReply is bare for a query that was read.
+func (s *state) bareReply(r *reply, out []byte, from asker) (int, outcome) {
+	o := outcome{qtype: r.q.qtype}
+	s.decide(r, from, &o)
 	o.rcode = r.rcode
 	if r.ede != nil {
 		return 0, o
 	}
-	q.edns.present = false
+	r.q.edns.present = false
 	n, truncated := r.pack(out, len(out))
 	if truncated {
 		return 0, o

@@ -127,3 +127,45 @@ func TestSwapLatency(t *testing.T) {
 		t.Errorf("p99 %v while snapshots come, %v without: it shows", swapped, alone)
 	}
 }
+
+// TestReloadLatency asks a Server at a steady pace, first left alone and then while one
+// of its zones is loaded anew over and over. Every query is answered; the long form has
+// a zone of 100,000 names, and holds p99 with the loads, which follow one another without
+// a pause, against p99 without.
+func TestReloadLatency(t *testing.T) {
+	long := os.Getenv("RHUMB_SOAK") != ""
+	span, pace := time.Duration(rounds(1, 50))*200*time.Millisecond, time.Second/time.Duration(rounds(500, 2000))
+	s := start(t, Config{Workers: 2, Listeners: []Listener{loopback(low, "127.0.0.1:0")}})
+	s.Apply(t.Context(), fleet(t, plan{}))
+	versions := [2][]Source{append(sources(), largeSource(rounds(2000, 100_000))), append(sources(), largeSource(rounds(2000, 100_000)-1))}
+	load := func(i int) {
+		if errs := s.SetZones(versions[i%2]); errs != nil {
+			t.Error(errs)
+		}
+	}
+	load(0)
+	measure := func(reload bool) (p99 time.Duration, n int) {
+		ctx, cancel := context.WithTimeout(t.Context(), span)
+		defer cancel()
+		var group sync.WaitGroup
+		if reload {
+			group.Go(func() {
+				for n = 1; n == 1 || ctx.Err() == nil; n++ {
+					load(n)
+				}
+			})
+		}
+		took := steadily(ctx, t, s, pace)
+		group.Wait()
+		if len(took) == 0 {
+			t.Fatal("nothing was answered")
+		}
+		t.Logf("%d replies while a zone was loaded %d times: p50 %v, p99 %v, most %v", len(took), n, took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+		return took[len(took)*99/100], n
+	}
+	alone, _ := measure(false)
+	loaded, _ := measure(true)
+	if long && loaded > max(5*alone, 25*time.Millisecond) {
+		t.Errorf("p99 %v while a zone is loaded, %v without: it shows", loaded, alone)
+	}
+}

@@ -98,9 +98,12 @@ func (s *Server) signed(l, old *loaded) error {
 // logChange tells what a new version changes, and what an operator would
 // otherwise learn from a secondary which stays behind.
 func (s *Server) logChange(name string, old, z *zone.Zone) {
-	d := zone.Diff(old, z)
-	s.log.Info("zone loaded", "zone", name, "serial", z.Serial(), "names", z.Owners,
-		"added", len(d.Added), "lost", len(d.Lost))
+	added, lost := z.Owners, 0
+	if old != nil {
+		d := zone.Diff(old, z)
+		added, lost = len(d.Added), len(d.Lost)
+	}
+	s.log.Info("zone loaded", "zone", name, "serial", z.Serial(), "names", z.Owners, "added", added, "lost", lost)
 	if old != nil && !zone.Later(z.Serial(), old.Serial()) {
 		s.log.Warn("zone changed but its serial is not later: secondaries will not see it",
 			"zone", name, "serial", z.Serial(), "before", old.Serial())

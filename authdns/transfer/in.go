@@ -246,13 +246,13 @@ func (z *copied) restore(text []byte, confirmed, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c, err := readContents(z.want.Name, text)
+	soa, err := readSOA(z.want.Name, text)
 	if err != nil {
 		return err
 	}
-	z.names, z.soa = names, c.soa
-	z.state = restored(len(z.want.Primaries), c.soa, confirmed, now)
-	z.held = Held{Data: text, SHA256: digest(text), Serial: c.soa.Serial, Confirmed: z.state.confirmed}
+	z.names, z.soa = names, soa
+	z.state = restored(len(z.want.Primaries), soa, confirmed, now)
+	z.held = Held{Data: text, SHA256: digest(text), Serial: soa.Serial, Confirmed: z.state.confirmed}
 	z.judge(now)
 	return nil
 }

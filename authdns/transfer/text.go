@@ -55,6 +55,16 @@ func readContents(origin string, text []byte) (*contents, error) {
 	return c, nil
 }
 
+// readSOA reads the record that text writes first.
+func readSOA(origin string, text []byte) (*dns.SOA, error) {
+	zp := dns.NewZoneParser(bytes.NewReader(text), origin, "")
+	rr, _ := zp.Next()
+	if soa, ok := rr.(*dns.SOA); ok {
+		return soa, nil
+	}
+	return nil, errors.Join(errors.New("does not begin with a SOA"), zp.Err())
+}
+
 // apply follows deltas. What is removed must be there, and what is added must not:
 // otherwise this is not the version that the primary believes us to have.
 func (c *contents) apply(deltas []Delta) error {

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"slices"
 )
 
@@ -30,6 +31,8 @@ type Entry struct {
 	First, Count uint32
 	typ          uint16
 	nameLen      uint8
+	// Whole is set for a name all of whose types have entries.
+	Whole bool
 	// Tag belongs to the caller.
 	Tag uint16
 }
@@ -101,9 +104,12 @@ const none = 1<<32 - 1
 
 // Builder makes an Index. The zero value is ready; it is for one goroutine.
 type Builder struct {
-	x    Index
-	same map[string]Body // bodies by content
-	key  []byte          // room for one
+	x Index
+	// same finds bodies by what they are made of, apart from those of suffixes; what has
+	// the same hash is compared.
+	same, sameSuffix map[uint64]uint32
+	seed             maphash.Seed
+	key              []byte // room for one
 }
 
 // Grow makes room for so many entries more, of a body each.
@@ -144,8 +150,11 @@ func (b *Builder) AddSame(name []byte, typ, tag uint16, as int) {
 	e.First, e.Count = b.x.entries[as].First, b.x.entries[as].Count
 }
 
-// AddSuffix begins the entry of a name for questions at or below it.
-func (b *Builder) AddSuffix(name []byte, tag uint16) { b.Add(name, typeSuffix, tag) }
+// AddSuffix begins the entry of a name for questions at or below it. A whole one has, or
+// gets, an entry of each type that there is at the name.
+func (b *Builder) AddSuffix(name []byte, tag uint16, whole bool) {
+	b.x.entries[b.Add(name, typeSuffix, tag)].Whole = whole
+}
 
 // Reply adds a body to the entry begun last, taken from a reply to its question
 // without an OPT record: header, question, records. Nil leaves it out. The body
@@ -154,31 +163,32 @@ func (b *Builder) AddSuffix(name []byte, tag uint16) { b.Add(name, typeSuffix, t
 func (b *Builder) Reply(msg []byte) {
 	e := &b.x.entries[len(b.x.entries)-1]
 	e.Count++
-	body := Body{off: none}
-	if msg != nil {
-		body = b.body(msg, e.typ == typeSuffix)
-	}
-	b.x.bodies = append(b.x.bodies, body)
+	b.x.bodies = append(b.x.bodies, b.body(msg, e.typ == typeSuffix))
+}
+
+// Spare adds a body like that of a suffix to no entry, and returns its number.
+func (b *Builder) Spare(msg []byte) uint32 {
+	b.x.bodies = append(b.x.bodies, b.body(msg, true))
+	return uint32(len(b.x.bodies) - 1)
 }
 
 // body keeps the records of a reply, once: many names have the same answer.
 func (b *Builder) body(msg []byte, suffix bool) Body {
+	if msg == nil {
+		return Body{off: none}
+	}
 	question := headerLen
 	for msg[question] != 0 {
 		question += 1 + int(msg[question])
 	}
 	question += 5
-	b.key = append(append(b.key[:0], msg[2:headerLen]...), msg[question:]...)
-	if suffix {
-		b.key = append(b.key, byte(question)) // pointers count from the start of the message
-	}
-	if body, ok := b.same[string(b.key)]; ok {
-		return body
-	}
 	body := Body{off: uint32(len(b.x.arena)), len: uint16(len(msg) - question), question: uint16(question - headerLen),
 		flags: binary.BigEndian.Uint16(msg[2:]) & 0x040f}
 	for i := range body.counts {
 		body.counts[i] = binary.BigEndian.Uint16(msg[6+2*i:])
+	}
+	if found := b.find(&body, msg, question, suffix); found != nil {
+		return *found
 	}
 	if suffix {
 		fixes, ok := pointers(msg, question)
@@ -189,16 +199,38 @@ func (b *Builder) body(msg []byte, suffix bool) Body {
 		b.x.fixes = append(b.x.fixes, fixes...)
 	}
 	b.x.arena = append(b.x.arena, msg[question:]...)
-	if b.same == nil {
-		b.same = make(map[string]Body)
-	}
-	b.same[string(b.key)] = body
 	return body
+}
+
+// find returns a body of the same octets, or notes that the next one will have them.
+func (b *Builder) find(body *Body, msg []byte, question int, suffix bool) *Body {
+	if b.same == nil {
+		b.same, b.sameSuffix, b.seed = make(map[uint64]uint32), make(map[uint64]uint32), maphash.MakeSeed()
+	}
+	same := b.same
+	b.key = append(append(b.key[:0], msg[2:headerLen]...), msg[question:]...)
+	if suffix {
+		same = b.sameSuffix
+		b.key = append(b.key, byte(question)) // pointers count from the start of the message
+	}
+	sum := maphash.Bytes(b.seed, b.key)
+	at, ok := same[sum]
+	if !ok {
+		same[sum] = uint32(len(b.x.bodies))
+		return nil
+	}
+	was := &b.x.bodies[at]
+	if was.off == none || was.flags != body.flags || was.counts != body.counts || suffix && was.question != body.question ||
+		!bytes.Equal(b.x.arena[was.off:was.off+uint32(was.len)], msg[question:]) {
+		return nil
+	}
+	return was
 }
 
 // Index freezes what was added. The Builder is empty afterwards.
 func (b *Builder) Index() *Index {
 	x := b.x
+	x.arena, x.entries, x.bodies = fitting(x.arena), fitting(x.entries), fitting(x.bodies)
 	*b = Builder{}
 	size := 8
 	for size < 2*len(x.entries) {
@@ -213,4 +245,12 @@ func (b *Builder) Index() *Index {
 		x.slots[at] = uint32(i + 1)
 	}
 	return &x
+}
+
+// fitting returns a slice in an array that has little room to spare: it stays for long.
+func fitting[T any](s []T) []T {
+	if cap(s)-len(s) <= len(s)/16 {
+		return s
+	}
+	return append(make([]T, 0, len(s)), s...)
 }

@@ -392,3 +392,50 @@ func BenchmarkAnswer(b *testing.B) {
 		x.Reply(out, &q, x.Body(x.Find(&q).First), &o)
 	}
 }
+
+// TestBodiesKeptOnce: many names with the same records need the room of one, those with
+// others their own.
+func TestBodiesKeptOnce(t *testing.T) {
+	var b Builder
+	reply := func(name, addr string) []byte {
+		m := new(dns.Msg)
+		m.SetQuestion(name, dns.TypeA)
+		m.Response, m.Compress = true, true
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(addr)}}
+		out, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	octets := func(names int, addr func(i int) string) int {
+		total := 0
+		for i := range names {
+			msg := reply("h"+string(rune('a'+i))+".test.", addr(i))
+			name := msg[headerLen : headerLen+9]
+			total += len(name)
+			b.Add(name, dns.TypeA, 0)
+			b.Reply(msg)
+		}
+		x := b.Index()
+		for i := range names {
+			var q Query
+			if !q.Parse(request(t, "h"+string(rune('a'+i))+".test.", dns.TypeA, nil)) {
+				t.Fatal("not parsed")
+			}
+			out := make([]byte, MaxUDP)
+			n := x.Reply(out, &q, x.Body(x.Find(&q).First), &Options{})
+			m := new(dns.Msg)
+			if err := m.Unpack(out[:n]); err != nil || len(m.Answer) != 1 || m.Answer[0].(*dns.A).A.String() != addr(i) {
+				t.Errorf("name %d of %d: %v, %v; want %s", i, names, m, err, addr(i))
+			}
+		}
+		return len(x.arena) - total
+	}
+	same := octets(20, func(int) string { return "192.0.2.1" })
+	one := octets(1, func(int) string { return "192.0.2.1" })
+	own := octets(20, func(i int) string { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}).String() })
+	if same != one || own != 20*one {
+		t.Errorf("records of one name take %d octets, the same of 20 %d, their own of 20 %d", one, same, own)
+	}
+}

@@ -14,49 +14,51 @@ type Change struct {
 // Diff compares the names with records of two versions; either may be nil.
 // The shrink rule judges Lost against the number of names there were.
 func Diff(old, new *Zone) Change {
-	before, after := old.Names(), new.Names()
-	return Change{Lost: without(before, after), Added: without(after, before)}
+	return Change{Lost: old.without(new), Added: new.without(old)}
 }
 
-// without returns the names of a that are not in b; both are sorted.
-func without(a, b []string) []string {
+// without returns the names with records which another version lacks, sorted.
+func (z *Zone) without(other *Zone) []string {
 	var out []string
-	for _, n := range a {
-		if _, ok := slices.BinarySearch(b, n); !ok {
-			out = append(out, n)
+	if z == nil {
+		return nil
+	}
+	var pair func(n, o *node)
+	pair = func(n, o *node) {
+		if n == o {
+			return // shared by With or Plus
+		}
+		if len(n.sets) > 0 && (o == nil || len(o.sets) == 0) {
+			out = append(out, n.name)
+		}
+		for _, k := range n.below() {
+			pair(k, o.kid(k.label()))
 		}
 	}
+	if other == nil {
+		other = &Zone{}
+	}
+	pair(z.root, other.root)
+	slices.Sort(out)
 	return out
 }
 
 // Names returns the names which have records, glue included, sorted; none of a
 // nil Zone.
-func (z *Zone) Names() []string {
-	if z == nil {
-		return nil
-	}
-	out := make([]string, 0, z.Owners)
-	z.walk(func(name string, n *node, _ bool) {
-		if len(n.sets) > 0 {
-			out = append(out, name)
-		}
-	})
-	slices.Sort(out)
-	return out
-}
+func (z *Zone) Names() []string { return z.without(nil) }
 
 // walk visits every node, in no particular order; under tells that the node
 // lies below a cut.
 func (z *Zone) walk(visit func(name string, n *node, under bool)) {
-	var down func(name string, n *node, under bool)
-	down = func(name string, n *node, under bool) {
-		visit(name, n, under)
+	var down func(n *node, under bool)
+	down = func(n *node, under bool) {
+		visit(n.name, n, under)
 		under = under || (n != z.root && n.cut())
-		for l, k := range n.kids {
-			down(join(l, name), k, under)
+		for _, k := range n.below() {
+			down(k, under)
 		}
 	}
-	down(z.Origin, z.root, false)
+	down(z.root, false)
 }
 
 // Shape says what a name means for those below it.
@@ -71,15 +73,17 @@ const (
 )
 
 // Visit calls visit for every name that is not below a cut, empty ones among
-// them, in no particular order, with the types that the file holds there.
-func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
+// them, in no particular order, with the types that the file holds there, and what was
+// laid over it by With. The types are good until visit returns.
+func (z *Zone) Visit(visit func(name string, types []uint16, mark any, s Shape)) {
+	var types []uint16
 	z.walk(func(name string, n *node, under bool) {
 		if under {
 			return
 		}
-		types := make([]uint16, len(n.sets))
+		types = types[:0]
 		for i := range n.sets {
-			types[i] = n.sets[i].Type
+			types = append(types, n.sets[i].Type)
 		}
 		shape := Plain
 		switch {
@@ -87,10 +91,14 @@ func (z *Zone) Visit(visit func(name string, types []uint16, s Shape)) {
 			shape = Cut
 		case n.set(dns.TypeDNAME) != nil:
 			shape = Redirect
-		case n.kids["*"] != nil:
+		case n.kid("*") != nil:
 			shape = Wild
 		}
-		visit(name, types, shape)
+		var mark any
+		if n.mark != nil {
+			mark = n.mark.Value
+		}
+		visit(name, types, mark, shape)
 	})
 }
 

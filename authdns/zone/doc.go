@@ -7,12 +7,18 @@
 // # Words
 //
 //   - Origin, apex: the name of the zone and the node which carries it.
+//
 //   - Cut: a node below the apex with NS records; what lies beneath belongs to
 //     somebody else, and only addresses of name servers (glue) may stand there.
+//
 //   - Empty non-terminal: a node without records which has children; it exists.
+//
 //   - Mark: a node whose answer comes from elsewhere (a steered name, the host
 //     of a name server, a cut whose name servers are chosen per resolver). Marks
 //     are laid over a Zone by With, which copies only the paths it touches.
+//
+//   - Plain line: a record as large zones have millions of, which is read here and not
+//     by the library. All else of a file the library reads, an entry at a time.
 //
 // # Flow
 //

@@ -32,8 +32,9 @@ func (z *Zone) Grown(rrs []dns.RR) *Zone {
 				n.sets[i].RRs = cloneRRs(n.sets[i].RRs)
 			}
 		}
-		if n.add(dns.Copy(rr)) {
+		if n.open(rr.Header().Rrtype).add(dns.Copy(rr)) {
 			out.Records++
+			out.Redirects = out.Redirects || rr.Header().Rrtype == dns.TypeDNAME
 		}
 	}
 	return out
@@ -62,18 +63,19 @@ type Held struct {
 // At returns what the zone has at a name in canonical form. Below a cut or a DNAME
 // it has nothing.
 func (z *Zone) At(name string) Held {
-	path, ok := labels(name, z.Origin)
+	rest, ok := within(name, z.Origin)
 	if !ok {
 		return Held{}
 	}
 	n := z.root
-	for i, l := range path {
+	for label := ""; rest != ""; {
 		if n.set(dns.TypeDNAME) != nil {
 			return Held{}
 		}
-		kid := n.kids[l]
+		label, rest = topmost(rest)
+		kid := n.kid(label)
 		if kid == nil {
-			w := n.kids["*"]
+			w := n.kid("*")
 			if w == nil {
 				return Held{}
 			}
@@ -81,7 +83,7 @@ func (z *Zone) At(name string) Held {
 			h.Exists, h.Wildcard = false, true
 			return h
 		}
-		if n = kid; n.cut() && i < len(path)-1 {
+		if n = kid; n.cut() && rest != "" {
 			return Held{}
 		}
 	}

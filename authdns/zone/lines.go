@@ -1,7 +1,6 @@
 package zone
 
 import (
-	"bufio"
 	"io"
 )
 
@@ -17,16 +16,24 @@ func later(a, b place) place {
 	return a
 }
 
-// lineReader feeds the library's parser byte by byte and remembers where the
-// entry being read began, which the library does not tell. An entry may span
-// lines in parentheses; comments and blank lines begin none.
+// lineReader feeds the library's parser one entry of a file, byte by byte, and remembers
+// where it began, which the library does not tell. An entry may span lines in
+// parentheses; comments and blank lines begin none. What is read before and behind
+// belongs to no line.
 type lineReader struct {
-	r            *bufio.Reader
+	before       string
+	text         []byte
+	off          int // how much of it was read
 	line, column int
 	entry        place
-	err          error // other than io.EOF
+	shift        int // from lines as the parser counts them to those of the file
+	// asking is set where questions are to follow, always behind a directive; asked is how
+	// much of them was read.
+	asking bool
+	asked  int
 
 	open    bool // an entry has begun and has not ended
+	ended   bool
 	parens  int
 	quoted  bool
 	escaped bool
@@ -34,18 +41,26 @@ type lineReader struct {
 }
 
 // ReadByte implements io.ByteReader, which the parser prefers to Read.
-func (l *lineReader) ReadByte() (byte, error) {
-	c, err := l.r.ReadByte()
-	if err != nil {
-		if err != io.EOF {
-			l.err = err
+func (l *lineReader) ReadByte() (c byte, err error) {
+	switch {
+	case len(l.before) > 0:
+		c, l.before = l.before[0], l.before[1:]
+	case !l.ended && l.off < len(l.text):
+		c = l.text[l.off]
+		l.off++
+		l.column++
+		l.follow(c)
+		if c == '\n' {
+			l.line, l.column = l.line+1, 0
 		}
-		return 0, err
-	}
-	l.column++
-	l.follow(c)
-	if c == '\n' {
-		l.line, l.column = l.line+1, 0
+	case l.ended && l.asked < len(end):
+		c = end[l.asked]
+		l.asked++
+	case l.ended && l.asking && l.asked < len(end+questions):
+		c = questions[l.asked-len(end)]
+		l.asked++
+	default:
+		return 0, io.EOF
 	}
 	return c, nil
 }
@@ -63,15 +78,13 @@ func (l *lineReader) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
-// follow tracks just enough of the grammar to know where an entry begins:
+// follow tracks just enough of the grammar to know where the entry begins and ends:
 // quotes, parentheses, escapes and comments.
 func (l *lineReader) follow(c byte) {
 	switch {
 	case c == '\n':
 		l.comment, l.escaped = false, false
-		if l.parens == 0 && !l.quoted {
-			l.open = false
-		}
+		l.ended = l.parens == 0 && !l.quoted
 		return
 	case l.comment || c == ' ' || c == '\t' || c == '\r':
 		l.escaped = false
@@ -87,6 +100,8 @@ func (l *lineReader) follow(c byte) {
 		l.open, l.entry = true, place{l.line, l.column}
 	}
 	switch {
+	case c == '$': // a directive, perhaps
+		l.asking = true
 	case c == '\\':
 		l.escaped = true
 	case c == '"':

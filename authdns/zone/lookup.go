@@ -40,23 +40,23 @@ type Result struct {
 // Lookup finds what the zone says about a name and a type. The name is in
 // canonical form.
 func (z *Zone) Lookup(name string, qtype uint16) Result {
-	path, ok := labels(name, z.Origin)
+	rest, ok := within(name, z.Origin)
 	if !ok {
 		return Result{Kind: Outside}
 	}
 	n := z.root
-	for i, l := range path {
+	for label := ""; rest != ""; {
 		if s := n.set(dns.TypeDNAME); s != nil {
-			return Result{Kind: DNAME, Owner: ancestor(name, len(path)-i), RRs: s.RRs}
+			return Result{Kind: DNAME, Owner: behind(name, rest), RRs: s.RRs}
 		}
-		kid := n.kids[l]
+		label, rest = topmost(rest)
+		kid := n.kid(label)
 		if kid == nil {
 			return n.synthesize(name, qtype)
 		}
 		n = kid
-		last := i == len(path)-1
-		if n.cut() && (!last || qtype != dns.TypeDS) {
-			return n.delegation(ancestor(name, len(path)-i-1))
+		if n.cut() && (rest != "" || qtype != dns.TypeDS) {
+			return n.delegation(behind(name, rest))
 		}
 	}
 	return n.answer(name, qtype)
@@ -83,7 +83,7 @@ func (n *node) delegation(owner string) Result {
 // synthesize answers from the wildcard of the closest encloser, which blocks
 // every wildcard above it (RFC 4592 section 2.2).
 func (n *node) synthesize(name string, qtype uint16) Result {
-	w := n.kids["*"]
+	w := n.kid("*")
 	if w == nil {
 		return Result{Kind: NXDomain, Owner: name}
 	}
@@ -109,6 +109,17 @@ func (n *node) answer(name string, qtype uint16) Result {
 		r.Kind, r.RRs = CNAME, s.RRs
 	}
 	return r
+}
+
+// behind returns what follows the beginning of a name, without the dot between them.
+func behind(name, rest string) string {
+	switch {
+	case rest == "":
+		return name
+	case len(rest)+1 == len(name): // all but the root's dot
+		return "."
+	}
+	return name[len(rest)+1:]
 }
 
 // ancestor drops labels from the left of a name, keeping the others.

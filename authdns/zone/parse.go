@@ -1,13 +1,14 @@
 package zone
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -41,25 +42,71 @@ func Parse(name, origin string, r io.Reader) (*Zone, error) {
 	if _, ok := dns.IsDomainName(origin); !ok {
 		return nil, &Error{File: name, Reason: fmt.Sprintf("origin %q is not a domain name", origin)}
 	}
-	l := &loader{
-		file: name, zone: &Zone{Origin: origin, root: &node{}, shade: &node{}},
-		at: make(map[dns.RR]place), in: &lineReader{r: bufio.NewReader(r), line: 1},
+	text, err := readAll(r)
+	if err != nil {
+		end := place{1 + bytes.Count(text, []byte("\n")), len(text) - bytes.LastIndexByte(text, '\n') - 1}
+		return nil, (&loader{file: name}).errorf(end, "cannot be read: %v", err)
 	}
-	if err := l.read(); err != nil {
-		return nil, err
+	l := newLoader(name, origin, text)
+	if l.load() == nil {
+		return l.zone, nil
 	}
-	if err := l.check(); err != nil {
+	// Nearly all files are right, so the places of records are only noted when one of
+	// them has to be told.
+	l = newLoader(name, origin, text)
+	l.noting = true
+	if err := l.load(); err != nil {
 		return nil, err
 	}
 	return l.zone, nil
 }
 
-// loader is one run of Parse.
+// readAll reads to the end, into an array of the right size where it can be known.
+func readAll(r io.Reader) ([]byte, error) {
+	var b bytes.Buffer
+	if s, ok := r.(interface{ Len() int }); ok {
+		b.Grow(s.Len() + bytes.MinRead)
+	}
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
+}
+
+// loader is one run over a file.
 type loader struct {
 	file string
 	zone *Zone
-	in   *lineReader
-	at   map[dns.RR]place // where each record stands, for the checks after reading
+	text []byte // what is left of the file
+	line int    // that it begins with
+
+	plain plainReader
+	stock stock
+	room  []byte // for a packed record
+
+	// at tells where records stand, for the checks after reading: those of the apex, or,
+	// with noting, all.
+	at     map[dns.RR]place
+	noting bool
+	signs  bool // a record is there for the sake of DNSSEC
+}
+
+// stock is what trees are made of.
+type stock struct {
+	nodes slab[node]
+	sets  slab[RRset]
+	rrs   slab[dns.RR]
+}
+
+func newLoader(file, origin string, text []byte) *loader {
+	return &loader{file: file, zone: &Zone{Origin: origin, root: &node{name: origin}, shade: &node{name: origin}}, text: text, line: 1,
+		plain: plainReader{context: context{origin: origin}}, at: make(map[dns.RR]place)}
+}
+
+// load reads the file and judges what it holds.
+func (l *loader) load() error {
+	if err := l.read(); err != nil {
+		return err
+	}
+	return l.check()
 }
 
 // errorf makes an error at a place.
@@ -67,85 +114,108 @@ func (l *loader) errorf(p place, format string, args ...any) *Error {
 	return &Error{File: l.file, Line: p.line, Column: p.column, Reason: fmt.Sprintf(format, args...)}
 }
 
-// read takes the file record by record and stops at the first fault.
-func (l *loader) read() error {
-	zp := dns.NewZoneParser(l.in, l.zone.Origin, "")
-	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
-		if err := l.add(rr, l.in.entry); err != nil {
-			return err
-		}
+// add judges a record that a message can carry, and puts it into the tree.
+func (l *loader) add(rr dns.RR, p place) error {
+	rest, err := l.judge(rr, p)
+	if err == nil {
+		l.insert(rr, rest, p)
 	}
-	if l.in.err != nil {
-		return l.errorf(place{l.in.line, l.in.column}, "cannot be read: %v", l.in.err)
+	return err
+}
+
+// addAny is add for a record of which nothing is known.
+func (l *loader) addAny(rr dns.RR, p place) error {
+	rest, err := l.judge(rr, p)
+	if err != nil {
+		return err
 	}
-	if err := zp.Err(); err != nil {
-		return l.syntax(err)
+	if err := l.packable(rr); err != nil {
+		return l.errorf(p, "%s %s: %v", rr.Header().Name, dns.Type(rr.Header().Rrtype), err)
 	}
+	l.insert(rr, rest, p)
 	return nil
 }
 
-// add judges a record by itself and puts it into the tree.
-func (l *loader) add(rr dns.RR, p place) error {
+// judge judges a record by itself, and returns its name without that of the zone.
+func (l *loader) judge(rr dns.RR, p place) (rest string, err error) {
 	h := rr.Header()
 	h.Name = Canonical(h.Name)
-	path, inside := labels(h.Name, l.zone.Origin)
+	rest, inside := within(h.Name, l.zone.Origin)
 	switch {
 	case l.zone.Records >= MaxRecords:
-		return l.errorf(p, "more than %d records", MaxRecords)
+		return "", l.errorf(p, "more than %d records", MaxRecords)
 	case h.Class != dns.ClassINET:
-		return l.errorf(p, "%s: class %s is not served, only IN", h.Name, dns.Class(h.Class))
+		return "", l.errorf(p, "%s: class %s is not served, only IN", h.Name, dns.Class(h.Class))
 	case !inside:
-		return l.errorf(p, "%s lies outside the zone %s", h.Name, l.zone.Origin)
-	case h.Rrtype == dns.TypeSOA && len(path) > 0:
-		return l.errorf(p, "%s: a SOA belongs to the apex alone", h.Name)
-	case len(path) > 0 && path[len(path)-1] == "*" && (h.Rrtype == dns.TypeNS || h.Rrtype == dns.TypeDNAME):
-		return l.errorf(p, "%s: %s at a wildcard has no meaning (RFC 4592 section 4)", h.Name, dns.Type(h.Rrtype))
+		return "", l.errorf(p, "%s lies outside the zone %s", h.Name, l.zone.Origin)
+	case h.Rrtype == dns.TypeSOA && rest != "":
+		return "", l.errorf(p, "%s: a SOA belongs to the apex alone", h.Name)
+	case (h.Rrtype == dns.TypeNS || h.Rrtype == dns.TypeDNAME) && (rest == "*" || strings.HasPrefix(rest, "*.")):
+		return "", l.errorf(p, "%s: %s at a wildcard has no meaning (RFC 4592 section 4)", h.Name, dns.Type(h.Rrtype))
 	case h.Ttl > 1<<31-1:
-		return l.errorf(p, "%s: TTL %d is above 2147483647 (RFC 2181 section 8)", h.Name, h.Ttl)
-	}
-	if err := packable(rr); err != nil {
-		return l.errorf(p, "%s %s: %v", h.Name, dns.Type(h.Rrtype), err)
-	}
-	n := l.zone.root
-	if hashedName(rr) {
-		if len(path) != 1 {
-			return l.errorf(p, "%s %s: the name of an NSEC3 is one label below the apex (RFC 5155 section 3)", h.Name, dns.Type(h.Rrtype))
+		return "", l.errorf(p, "%s: TTL %d is above 2147483647 (RFC 2181 section 8)", h.Name, h.Ttl)
+	case hashedName(rr):
+		if label, above := topmost(rest); label == "" || above != "" {
+			return "", l.errorf(p, "%s %s: the name of an NSEC3 is one label below the apex (RFC 5155 section 3)", h.Name, dns.Type(h.Rrtype))
 		}
+	}
+	return rest, nil
+}
+
+// insert puts a record into the tree, at the name which rest is what is left of.
+func (l *loader) insert(rr dns.RR, rest string, p place) {
+	n, hashed := l.zone.root, hashedName(rr)
+	if hashed {
 		n = l.zone.shade
 	}
-	for _, label := range path {
-		n = n.child(label)
+	for label := ""; rest != ""; {
+		label, rest = topmost(rest)
+		n = l.child(n, label, behind(rr.Header().Name, rest))
 	}
-	if len(n.sets) == 0 && !hashedName(rr) {
-		l.zone.Owners++
+	if len(n.sets) == 0 {
+		n.sets = l.stock.sets.one()[:0]
+		if !hashed {
+			l.zone.Owners++
+		}
 	}
-	if n.add(rr) {
+	s := n.open(rr.Header().Rrtype)
+	if s.RRs == nil {
+		s.RRs = l.stock.rrs.one()[:0]
+	}
+	if s.add(rr) {
 		l.zone.Records++
-		l.at[rr] = p
+		l.zone.Redirects = l.zone.Redirects || s.Type == dns.TypeDNAME
+		l.signs = l.signs || signs(s.Type)
+		if l.noting || n == l.zone.root {
+			l.at[rr] = p
+		}
 	}
-	return nil
 }
 
 // child returns the node of a label, making it where there is none.
-func (n *node) child(label string) *node {
-	if n.kids == nil {
-		n.kids = make(map[string]*node)
+func (l *loader) child(n *node, label, name string) *node {
+	k := n.kid(label)
+	if k == nil {
+		if n.kids == nil {
+			n.kids = &family{}
+		}
+		k = l.stock.nodes.put(node{name: name})
+		n.kids.add(k)
 	}
-	if n.kids[label] == nil {
-		n.kids[label] = &node{}
-	}
-	return n.kids[label]
+	return k
 }
 
 // packable proves that a record can be put into a message: what the text allows
 // is more than what the wire carries, and the time to learn it is now.
-func packable(rr dns.RR) error {
+func (l *loader) packable(rr dns.RR) error {
 	size := dns.Len(rr)
 	if size > dns.MaxMsgSize-512 {
 		return fmt.Errorf("%d octets do not fit into a message", size)
 	}
-	buf := make([]byte, size+256)
-	_, err := dns.PackRR(rr, buf, 0, nil, false)
+	if len(l.room) < size+256 {
+		l.room = make([]byte, size+256)
+	}
+	_, err := dns.PackRR(rr, l.room, 0, nil, false)
 	return err
 }
 
@@ -153,16 +223,20 @@ var syntaxError = regexp.MustCompile(`(?s)^(?:dns: )?(.*): ("(?:[^"\\]|\\.)*") a
 
 // syntax turns the library's error, which tells its place in text only, into
 // ours. Its column is the end of the token; people look for the beginning.
-func (l *loader) syntax(err error) error {
-	reason, p := err.Error(), place{l.in.line, l.in.column}
+func (l *loader) syntax(err error, in *lineReader) error {
+	reason, p := err.Error(), place{in.line, in.column}
 	var pe *dns.ParseError
 	if errors.As(err, &pe) {
 		if m := syntaxError.FindStringSubmatch(reason); m != nil {
 			reason = m[1] + ": " + m[2]
 			p.line, _ = strconv.Atoi(m[3])
+			p.line += in.shift
 			p.column, _ = strconv.Atoi(m[4])
 			if token, err := strconv.Unquote(m[2]); err == nil && len(token) <= p.column {
 				p.column -= max(len(token)-1, 0)
+			}
+			if in.ended && p.line >= in.line {
+				p = in.entry // it lacks what was looked for behind it
 			}
 		}
 	}
@@ -210,7 +284,7 @@ func (l *loader) checkNode(name string, n *node, under bool) *Error {
 		if len(s.RRs) > 1 {
 			return l.errorf(l.at[s.RRs[1]], "%s: a second DNAME", name)
 		}
-		if len(n.kids) > 0 {
+		if n.kids != nil {
 			return l.errorf(l.at[s.RRs[0]], "%s: DNAME with names below it (RFC 6672 section 2.4)", name)
 		}
 	}

@@ -181,13 +181,15 @@ func (s *Signed) enclosed(out *proofs, name, encloser, origin string) string {
 // encloser returns the longest existing name that a name ends with; exact is set
 // where that is the name itself.
 func (z *Zone) encloser(name string) (encloser string, exact bool) {
-	path, _ := labels(name, z.Origin)
+	rest, _ := within(name, z.Origin)
 	n := z.root
-	for i, l := range path {
-		if n.kids[l] == nil {
-			return ancestor(name, len(path)-i), false
+	for rest != "" {
+		label, left := topmost(rest)
+		kid := n.kid(label)
+		if kid == nil {
+			return behind(name, rest), false
 		}
-		n = n.kids[l]
+		n, rest = kid, left
 	}
 	return name, true
 }

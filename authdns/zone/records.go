@@ -2,8 +2,8 @@ package zone
 
 import (
 	"iter"
-	"maps"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -27,22 +27,38 @@ func (n *node) all(yield func(dns.RR) bool) bool {
 			}
 		}
 	}
-	for _, l := range slices.Sorted(maps.Keys(n.kids)) {
-		if !n.kids[l].all(yield) {
+	for _, k := range n.sorted() {
+		if !k.all(yield) {
 			return false
 		}
 	}
 	return true
 }
 
+// sorted returns the nodes right below one by label.
+func (n *node) sorted() []*node {
+	return slices.SortedFunc(slices.Values(n.below()), func(a, b *node) int { return strings.Compare(a.label(), b.label()) })
+}
+
 // Changes returns the records, without the SOA, by which two versions differ:
 // those that only the old one has, and those that only the new one has. A record
-// with another TTL is another record.
+// with another TTL is another record. They are copies, since those who remember what has
+// gone would otherwise keep whole versions that have gone with it.
 func Changes(old, next *Zone) (removed, added []dns.RR) {
 	d := differ{}
 	d.nodes(old.root, next.root)
 	d.nodes(old.shade, next.shade)
-	return d.removed, d.added
+	return alone(d.removed), alone(d.added)
+}
+
+// alone returns copies of records that share no memory with their zone, but for names
+// within them.
+func alone(rrs []dns.RR) []dns.RR {
+	for i, rr := range rrs {
+		rrs[i] = dns.Copy(rr)
+		rrs[i].Header().Name = strings.Clone(rr.Header().Name)
+	}
+	return rrs
 }
 
 // differ collects what two trees do not have in common.
@@ -61,15 +77,13 @@ func (d *differ) nodes(old, next *node) {
 		next = &none
 	}
 	d.sets(old, next)
-	labels := slices.Collect(maps.Keys(old.kids))
-	for l := range next.kids {
-		if old.kids[l] == nil {
-			labels = append(labels, l)
-		}
+	for _, k := range old.below() {
+		d.nodes(k, next.kid(k.label()))
 	}
-	slices.Sort(labels)
-	for _, l := range labels {
-		d.nodes(old.kids[l], next.kids[l])
+	for _, k := range next.below() {
+		if l := k.label(); old.kid(l) == nil {
+			d.nodes(nil, k)
+		}
 	}
 }
 
@@ -135,17 +149,13 @@ func (z *Zone) Plus(rrs []dns.RR) *Zone {
 		cleared[p] = true
 		n.place(rr)
 		out.Records++
+		out.Redirects = out.Redirects || p.t == dns.TypeDNAME
 	}
 	return out
 }
 
 // place puts a record into its set without a look at the others.
 func (n *node) place(rr dns.RR) {
-	t := rr.Header().Rrtype
-	if s := n.set(t); s != nil {
-		s.RRs = append(s.RRs, rr)
-		return
-	}
-	i, _ := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
-	n.sets = slices.Insert(n.sets, i, RRset{Type: t, RRs: []dns.RR{rr}})
+	s := n.open(rr.Header().Rrtype)
+	s.RRs = append(s.RRs, rr)
 }

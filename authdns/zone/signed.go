@@ -31,6 +31,9 @@ func hashedName(rr dns.RR) bool {
 // checkSigned judges what the zone's owner has signed. All or nothing: a zone half
 // signed is a forgery to whoever validates, wherever the gap is met.
 func (l *loader) checkSigned() error {
+	if !l.signs {
+		return nil
+	}
 	sigs := l.zone.root.sigs(dns.TypeSOA)
 	if len(sigs) == 0 {
 		return l.checkUnsigned()
@@ -70,8 +73,8 @@ func (l *loader) checkUnsigned() error {
 		}
 	}
 	l.zone.walk(look)
-	for label, n := range l.zone.shade.kids {
-		look(join(label, l.zone.Origin), n, false)
+	for _, n := range l.zone.shade.below() {
+		look(n.name, n, false)
 	}
 	return firstFault(faults)
 }
@@ -201,7 +204,7 @@ func unhash(label string) ([]byte, error) {
 // hashes collects the NSEC3 records of the parameters in use; others may be there
 // while the owner changes from one to the other.
 func (c *signedCheck) hashes() {
-	for label, n := range c.zone.shade.kids {
+	for _, n := range c.zone.shade.below() {
 		s := n.set(dns.TypeNSEC3)
 		if s == nil {
 			continue
@@ -217,7 +220,7 @@ func (c *signedCheck) hashes() {
 		if len(ours) == 0 {
 			continue
 		}
-		key, err := unhash(label)
+		key, err := unhash(n.label())
 		next, err2 := unhash(ours[0].(*dns.NSEC3).NextDomain)
 		if err != nil || err2 != nil || len(key) != len(next) {
 			c.fault(ours[0], "its name or the next is no hash")

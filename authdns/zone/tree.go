@@ -2,7 +2,6 @@ package zone
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -34,74 +33,107 @@ type Zone struct {
 	// Records and Owners count the records and the names which have any, as the
 	// file holds them, marks excluded.
 	Records, Owners int
+	// Redirects is set where a record of the zone is a DNAME.
+	Redirects bool
 }
 
 // node is a name of the tree. The zero node is an empty non-terminal.
 type node struct {
+	name string
 	sets []RRset // in order of type
-	kids map[string]*node
+	kids *family // nil for none
 	mark *Mark
 }
 
 // set returns the RRset of a type, or nil.
 func (n *node) set(t uint16) *RRset {
-	i, ok := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
+	i, ok := n.find(t)
 	if !ok {
 		return nil
 	}
 	return &n.sets[i]
 }
 
-// add puts a record into its RRset. Duplicates are dropped, and the lowest TTL
-// of an RRset holds for all of it (RFC 2181 section 5.2). Signatures are no RRset:
-// each has the TTL of what it covers (RFC 4034 section 3).
-func (n *node) add(rr dns.RR) (added bool) {
-	t := rr.Header().Rrtype
-	i, ok := slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
+// open returns the RRset of a type, making an empty one where there is none.
+func (n *node) open(t uint16) *RRset {
+	i, ok := n.find(t)
 	if !ok {
 		n.sets = slices.Insert(n.sets, i, RRset{Type: t})
 	}
-	s := &n.sets[i]
+	return &n.sets[i]
+}
+
+// find returns where the RRset of a type stands, or would.
+func (n *node) find(t uint16) (int, bool) {
+	return slices.BinarySearchFunc(n.sets, t, func(s RRset, t uint16) int { return int(s.Type) - int(t) })
+}
+
+// add puts a record of its type into an RRset. Duplicates are dropped, and the lowest TTL
+// of an RRset holds for all of it (RFC 2181 section 5.2). Signatures are no RRset:
+// each has the TTL of what it covers (RFC 4034 section 3).
+func (s *RRset) add(rr dns.RR) (added bool) {
 	if slices.ContainsFunc(s.RRs, func(o dns.RR) bool { return dns.IsDuplicate(o, rr) }) {
 		return false
 	}
 	s.RRs = append(s.RRs, rr)
-	if t == dns.TypeRRSIG {
+	if s.Type == dns.TypeRRSIG {
 		return true
 	}
-	ttl := min(rr.Header().Ttl, s.RRs[0].Header().Ttl)
-	for _, o := range s.RRs {
-		o.Header().Ttl = ttl
+	if ttl, first := rr.Header().Ttl, s.RRs[0].Header().Ttl; ttl != first {
+		for _, o := range s.RRs {
+			o.Header().Ttl = min(ttl, first)
+		}
 	}
 	return true
 }
 
-// labels returns the labels of name below origin, the topmost first; ok is
-// false when name does not lie in the zone. Both are in canonical form.
-func labels(name, origin string) (out []string, ok bool) {
-	if name == origin {
-		return nil, true
+// within returns what stands before origin in a name, without the dot between them; ok
+// is false for a name that does not lie in the zone. Both are in canonical form.
+func within(name, origin string) (rest string, ok bool) {
+	at := len(name) - len(origin)
+	switch {
+	case at < 0 || name[at:] != origin:
+		return "", false
+	case at == 0:
+		return "", true
+	case origin == ".":
+		return name[:at], true
+	case name[at-1] != '.' || escaped(name, at-1):
+		return "", false
 	}
-	if !dns.IsSubDomain(origin, name) {
-		return nil, false
+	return name[:at-1], true
+}
+
+// topmost cuts the last label off what stands before the origin.
+func topmost(rest string) (label, left string) {
+	for i := len(rest) - 1; i >= 0; i-- {
+		if rest[i] == '.' && !escaped(rest, i) {
+			return rest[i+1:], rest[:i]
+		}
 	}
-	all := dns.SplitDomainName(name)
-	out = all[:len(all)-dns.CountLabel(origin)]
-	slices.Reverse(out)
-	return out, true
+	return rest, ""
+}
+
+// escaped tells whether an octet of a name is escaped: an odd number of backslashes
+// stands before it.
+func escaped(name string, i int) bool {
+	n := 0
+	for n < i && name[i-1-n] == '\\' {
+		n++
+	}
+	return n%2 == 1
 }
 
 // node returns the node of a name whatever lies above it, or nil.
 func (z *Zone) node(name string) *node {
-	path, ok := labels(name, z.Origin)
+	rest, ok := within(name, z.Origin)
+	n := z.root
 	if !ok {
 		return nil
 	}
-	n := z.root
-	for _, l := range path {
-		if n = n.kids[l]; n == nil {
-			return nil
-		}
+	for label := ""; rest != "" && n != nil; {
+		label, rest = topmost(rest)
+		n = n.kid(label)
 	}
 	return n
 }
@@ -135,33 +167,32 @@ func (z *Zone) SOA() *dns.SOA { return z.root.set(dns.TypeSOA).RRs[0].(*dns.SOA)
 func (z *Zone) With(marks []Mark) *Zone {
 	out := *z
 	fresh := make(map[*node]bool)
-	clone := func(n *node) *node {
-		if n == nil {
-			n = &node{}
-		} else if !fresh[n] {
+	own := func(n *node) *node {
+		if !fresh[n] {
 			c := *n
-			c.kids = make(map[string]*node, len(n.kids)+1)
-			for l, k := range n.kids {
-				c.kids[l] = k
-			}
+			c.kids = n.kids.clone()
 			n = &c
+			fresh[n] = true
 		}
-		if n.kids == nil {
-			n.kids = make(map[string]*node)
-		}
-		fresh[n] = true
 		return n
 	}
-	out.root = clone(z.root)
+	out.root = own(z.root)
 	for i := range marks {
-		path, ok := labels(Canonical(marks[i].Name), z.Origin)
+		name := Canonical(marks[i].Name)
+		rest, ok := within(name, z.Origin)
 		if !ok {
 			continue
 		}
 		n := out.root
-		for _, l := range path {
-			n.kids[l] = clone(n.kids[l])
-			n = n.kids[l]
+		for label := ""; rest != ""; {
+			label, rest = topmost(rest)
+			at := n.kids.place(label)
+			if at < 0 {
+				at = len(n.kids.nodes)
+				n.kids.add(&node{name: behind(name, rest)})
+			}
+			n.kids.nodes[at] = own(n.kids.nodes[at])
+			n = n.kids.nodes[at]
 		}
 		n.mark = &marks[i]
 	}
@@ -173,17 +204,34 @@ func (z *Zone) With(marks []Mark) *Zone {
 // from a message (RFC 4034 section 6.2). A name that cannot be packed comes
 // back in lower case only.
 func Canonical(name string) string {
-	name = dns.CanonicalName(name)
-	if !strings.ContainsRune(name, '\\') {
+	name = dns.Fqdn(name)
+	plain, lower := true, true
+	for i := range len(name) {
+		c := name[i]
+		plain = plain && !special(c)
+		lower = lower && (c < 'A' || c > 'Z')
+	}
+	if !plain {
+		buf := make([]byte, 255)
+		if _, err := dns.PackDomainName(name, buf, 0, nil, false); err == nil {
+			if s, _, err := dns.UnpackDomainName(buf, 0); err == nil {
+				name, lower = s, false
+			}
+		}
+	}
+	if lower {
 		return name
 	}
-	buf := make([]byte, 255)
-	if _, err := dns.PackDomainName(name, buf, 0, nil, false); err != nil {
-		return name
+	buf := []byte(name)
+	toLower(buf)
+	return string(buf)
+}
+
+// special tells whether an octet of a label is escaped, or escapes another.
+func special(c byte) bool {
+	switch c {
+	case '\\', '"', '\'', '(', ')', ';', '@':
+		return true
 	}
-	s, _, err := dns.UnpackDomainName(buf, 0)
-	if err != nil {
-		return name
-	}
-	return dns.CanonicalName(s)
+	return c <= ' ' || c > '~'
 }
