@@ -52,7 +52,9 @@ type served struct {
 	refer *delegation
 	// blind is set while the names steered in the zone are not known.
 	blind bool
-	sign  *signing // nil for a zone that is not signed here
+	// hidden is set for a list of zones, of which only the SOA is anybody's business.
+	hidden bool
+	sign   *signing // nil for a zone that is not signed here
 }
 
 // forest returns the zones of a level. A listener without one is low, as a lone
@@ -319,7 +321,7 @@ func (c *compiler) forest(level placement.Level, refer map[string]*delegation) f
 		if !l.on(level) {
 			continue
 		}
-		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != "", sign: l.sign}
+		s := &served{name: name, zone: l.zone, unserved: l.unserved, blind: c.snap == nil && l.meta.NameServers != "", hidden: l.meta.Catalog != nil, sign: l.sign}
 		if level == placement.LowLevel && !presigned(l.zone) {
 			s.refer = refer[name]
 		}

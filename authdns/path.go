@@ -110,6 +110,12 @@ func (s *state) decide(r *reply, from asker, o *outcome) {
 		return
 	}
 	o.zone = z.name
+	if z.hidden && (r.q.qtype != dns.TypeSOA || r.q.canon != z.name) {
+		// It tells whom we serve, in names that nobody looks up: those who follow it ask
+		// for its serial, and copy it (RFC 9432 section 7).
+		r.rcode, r.ede = dns.RcodeRefused, &extended{code: edeProhibited}
+		return
+	}
 	if z.zone == nil {
 		r.notReady("zone not loaded")
 		if z.unserved != "" { // RFC 8914 section 4.25

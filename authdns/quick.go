@@ -134,6 +134,10 @@ func (c *compiler) staticKey(l placement.Level) string {
 	f := c.state.forest(l)
 	for _, name := range slices.Sorted(maps.Keys(c.zones)) {
 		z := c.zones[name]
+		if z.meta.Catalog != nil {
+			fmt.Fprintf(&b, "%s %v hidden\n", name, f[name] != nil)
+			continue
+		}
 		// Pointers are good names: the zones of the state before were held until now.
 		fmt.Fprintf(&b, "%s %p %p %v %v %q\n", name, z.zone, z.sign, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
 		for _, m := range c.marks[name] {

@@ -26,7 +26,7 @@ func (c *compiler) quickStatic(q *quick, l placement.Level) (x *wire.Index, lack
 		if z == nil {
 			continue
 		}
-		if z.zone == nil || z.zone.Owners > left || i > math.MaxUint16 {
+		if z.zone == nil || z.hidden || z.zone.Owners > left || i > math.MaxUint16 {
 			b.AddSuffix(wireName(name), 0, false) // for the slow path, whatever the zone around it says
 			for range unlisted {
 				b.Reply(nil)

@@ -47,6 +47,7 @@ const (
 	edeOther            = 0
 	edeNotReady         = 14
 	edeBlocked          = 15
+	edeProhibited       = 18
 	edeNotAuthoritative = 20
 	edeInvalidData      = 24
 )

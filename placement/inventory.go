@@ -79,6 +79,43 @@ type Zone struct {
 	// Secondary says where the zone is copied from; nil where it has a file. Then
 	// SHA256, Size, Names and Serial are those of the file.
 	Secondary *Secondary `json:"secondary,omitempty"`
+	// Catalog makes it a list of zones; nil for a zone of names.
+	Catalog *Catalog `json:"catalog,omitempty"`
+	// Listed is what our catalogs say of a zone that others may copy; nil: that there
+	// is one.
+	Listed *Listed `json:"listed,omitempty"`
+}
+
+// Listed is what catalogs of our own say of a zone.
+type Listed struct {
+	// Off keeps it out of all of them.
+	Off bool `json:"off,omitempty"`
+	// In is the one that lists it; empty: all of them.
+	In string `json:"in,omitempty"`
+	// Coo is the catalog that the zone is about to move to (RFC 9432 section 4.4.1).
+	Coo string `json:"coo,omitempty"`
+	// From is the one of our own that it moves from: it lists the zone still, and says
+	// that it moves. Who follows both has to have heard that first.
+	From string `json:"from,omitempty"`
+	// Group is how it wants to be served by those who follow them (section 4.4.2).
+	Group string `json:"group,omitempty"`
+}
+
+// Catalog says what becomes of a list of zones (RFC 9432). One that is copied is
+// followed: each node serves what it lists. One without a file and a primary is made of
+// the fleet's zones which others may copy.
+type Catalog struct {
+	Members CatalogMembers `json:"members"`
+	// Groups are settings of their own for members whose producer names the group.
+	Groups map[string]CatalogMembers `json:"groups,omitempty"`
+}
+
+// CatalogMembers are the settings of zones which a catalog lists.
+type CatalogMembers struct {
+	Level Level `json:"level"`
+	// Secondary says where they are copied from; nil: from where the catalog is.
+	Secondary *Secondary `json:"secondary,omitempty"`
+	Transfer  *Transfer  `json:"transfer,omitempty"`
 }
 
 // Transfer says who may copy a zone, and who is told when it changes. Keys are

@@ -70,6 +70,12 @@ type ZoneStatus struct {
 	// elsewhere, and empty while it is served from disk.
 	Primary  string `json:"primary,omitempty"`
 	Received Time   `json:"received,omitzero"`
+	// Catalog lists the zone; empty for one that is configured by itself.
+	Catalog string `json:"catalog,omitempty"`
+	// Members are how many zones it lists, where it is a catalog; Conflict says which of
+	// them somebody else has.
+	Members  int    `json:"members,omitempty"`
+	Conflict string `json:"conflict,omitempty"`
 }
 
 // BGPStatus is what a bgp role reports.

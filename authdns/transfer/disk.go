@@ -1,11 +1,13 @@
 package transfer
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -29,40 +31,91 @@ func (s shelf) path(zone string) string {
 	return filepath.Join(s.dir, url.PathEscape(name)+".zone")
 }
 
-// get returns a zone and when it was confirmed; nil where there is none. A file
-// that does not match its digest is an error, and no zone.
-func (s shelf) get(zone string) ([]byte, time.Time, error) {
+// kept is a version as it lies on the shelf.
+type kept struct {
+	text      []byte // nil for none
+	listed    Listing
+	confirmed time.Time
+}
+
+// get returns what is kept of a zone. A file that does not match its digest is an
+// error, and no zone.
+func (s shelf) get(zone string) (kept, error) {
 	b, err := os.ReadFile(s.path(zone))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, time.Time{}, nil
+		return kept{}, nil
 	}
 	if err != nil {
-		return nil, time.Time{}, err
+		return kept{}, err
 	}
 	st, err := os.Stat(s.path(zone))
 	if err != nil {
-		return nil, time.Time{}, err
+		return kept{}, err
 	}
-	text, err := openShelf(b)
-	return text, st.ModTime(), err
+	text, listed, err := openShelf(b)
+	if err != nil {
+		return kept{}, err
+	}
+	return kept{text, listed, st.ModTime()}, nil
 }
 
-// openShelf takes the line with the digest off.
-func openShelf(b []byte) ([]byte, error) {
+// listed returns how a zone is listed that is kept, by the first line of its file
+// alone; the zero value where it is not, or nothing is kept.
+func (s shelf) listed(zone string) Listing {
+	f, err := os.Open(s.path(zone))
+	if err != nil {
+		return Listing{}
+	}
+	defer f.Close()
+	line, err := bufio.NewReader(io.LimitReader(f, maxHead)).ReadString('\n')
+	if err != nil {
+		return Listing{}
+	}
+	_, l := openHead(strings.TrimSuffix(line, "\n"))
+	return l
+}
+
+// maxHead bounds the first line: a digest, a label, and a name, each octet of the two
+// as four or, escaped for the path of a URL, six.
+const maxHead = 4096
+
+// head is the first line of a file: the digest, and how the zone is listed where it is.
+func head(sum string, l Listing) string {
+	if l.Catalog == "" {
+		return shelfMark + sum
+	}
+	return shelfMark + sum + " listed " + url.PathEscape(l.ID) + " " + url.PathEscape(l.Catalog)
+}
+
+// openHead reads what head has written; the sum is empty for anything else.
+func openHead(line string) (sum string, l Listing) {
+	rest, _ := strings.CutPrefix(line, shelfMark)
+	sum, listed, _ := strings.Cut(rest, " listed ")
+	id, catalog, _ := strings.Cut(listed, " ")
+	l.ID, _ = url.PathUnescape(id)
+	l.Catalog, _ = url.PathUnescape(catalog)
+	if head(sum, l) != line {
+		return "", Listing{}
+	}
+	return sum, l
+}
+
+// openShelf takes the first line off.
+func openShelf(b []byte) (text []byte, l Listing, err error) {
 	line, text, ok := bytes.Cut(b, []byte("\n"))
-	sum, marked := bytes.CutPrefix(line, []byte(shelfMark))
-	if !ok || !marked {
-		return nil, errors.New("is not a zone that this program has written")
+	sum, l := openHead(string(line))
+	if !ok || sum == "" {
+		return nil, Listing{}, errors.New("is not a zone that this program has written")
 	}
-	if string(sum) != digest(text) {
-		return nil, fmt.Errorf("%d octets do not match their digest", len(text))
+	if sum != digest(text) {
+		return nil, Listing{}, fmt.Errorf("%d octets do not match their digest", len(text))
 	}
-	return text, nil
+	return text, l, nil
 }
 
 // put writes a zone so that a reader, or a crash at any moment, meets the old
 // version or the new and nothing between.
-func (s shelf) put(zone string, text []byte, confirmed time.Time) error {
+func (s shelf) put(zone string, k kept) error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
@@ -71,9 +124,9 @@ func (s shelf) put(zone string, text []byte, confirmed time.Time) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // fails after the rename, as it should
-	_, err = f.WriteString(shelfMark + digest(text) + "\n")
+	_, err = f.WriteString(head(digest(k.text), k.listed) + "\n")
 	if err == nil {
-		_, err = f.Write(text)
+		_, err = f.Write(k.text)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -82,7 +135,7 @@ func (s shelf) put(zone string, text []byte, confirmed time.Time) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Chtimes(f.Name(), confirmed, confirmed)
+		err = os.Chtimes(f.Name(), k.confirmed, k.confirmed)
 	}
 	if err == nil {
 		err = os.Rename(f.Name(), s.path(zone))
@@ -91,6 +144,14 @@ func (s shelf) put(zone string, text []byte, confirmed time.Time) error {
 		return err
 	}
 	return syncDir(s.dir)
+}
+
+// remove takes a zone off the shelf.
+func (s shelf) remove(zone string) error {
+	if err := os.Remove(s.path(zone)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // confirm notes that the version on disk still is the newest.

@@ -10,6 +10,8 @@
 //   - Journal: the last deltas of a zone, in memory and bounded: by number, and
 //     never more records than the zone has, since beyond that AXFR is shorter.
 //   - Primary: who is asked. Secondary: a zone which others are asked for.
+//   - Catalog: a zone that lists zones, its members (RFC 9432). Listing: how a catalog
+//     lists one; of two listings of one name none has what was kept for the other.
 //   - Held: the version of a secondary that is in force, kept on disk.
 //   - Confirmed: when a primary last said, or showed, that the held version is
 //     its newest. Expire counts from there (RFC 1035 section 3.3.13).

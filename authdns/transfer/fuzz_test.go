@@ -111,11 +111,13 @@ func FuzzKeys(f *testing.F) {
 // FuzzShelf: nothing but what was written whole is read.
 func FuzzShelf(f *testing.F) {
 	f.Add([]byte(shelfMark + digest([]byte("x")) + "\nx"))
+	f.Add([]byte(head(digest([]byte("x")), Listing{Catalog: "c.test.", ID: `a b\\.\\009`}) + "\nx"))
+	f.Add([]byte(shelfMark + digest([]byte("x")) + " listed a1 \nx"))
 	f.Add([]byte(shelfMark + "\n"))
 	f.Add([]byte(""))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		text, err := openShelf(b)
-		if err == nil && !bytes.Equal(b, []byte(shelfMark+digest(text)+"\n"+string(text))) {
+		text, listed, err := openShelf(b)
+		if err == nil && !bytes.Equal(b, []byte(head(digest(text), listed)+"\n"+string(text))) {
 			t.Fatalf("read %q", b)
 		}
 	})

@@ -23,13 +23,19 @@ type Incoming struct {
 	Key       string // "": unsigned
 	// TLS is the name in the primaries' certificate; "": in clear.
 	TLS string
-	// KeepNames is the part of the names which a new version must keep; 0: any.
+	// KeepNames is the part of the names which a new version must keep; 0: any. Of a
+	// catalog it is the part of the zones that it lists.
 	KeepNames float64
+	// Catalog is set for a zone that lists zones (RFC 9432). A broken version is not taken.
+	Catalog bool
+	// Listed is set for a zone that a catalog lists.
+	Listed Listing
 }
 
 // equal tells whether two descriptions are the same.
 func (z *Incoming) equal(o *Incoming) bool {
-	return z.Name == o.Name && slices.Equal(z.Primaries, o.Primaries) && z.Key == o.Key && z.TLS == o.TLS && z.KeepNames == o.KeepNames
+	return z.Name == o.Name && slices.Equal(z.Primaries, o.Primaries) && z.Key == o.Key && z.TLS == o.TLS && z.KeepNames == o.KeepNames &&
+		z.Catalog == o.Catalog && z.Listed.same(o.Listed)
 }
 
 // Config is what an In is made of.
@@ -88,6 +94,8 @@ type Held struct {
 	Unserved string
 	// Fault says why the newest version is not the one held, or cannot be had.
 	Fault string
+	// Refused is set where there is a newer one, and it is not taken.
+	Refused bool
 	// Primary sent the version, at At; At is zero where it was read from disk.
 	Primary   netip.AddrPort
 	Kind      Kind
@@ -95,7 +103,9 @@ type Held struct {
 	Confirmed time.Time
 }
 
-// Set replaces the zones to be copied. What is on disk is held when Set returns.
+// Set replaces the zones to be copied. What is on disk is held when Set returns. Of a
+// zone that its catalog lists no more nothing is kept (RFC 9432 section 5.3); where the
+// catalog itself is gone as well, somebody may have left it out by mistake.
 func (in *In) Set(zones []Incoming) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -106,11 +116,15 @@ func (in *In) Set(zones []Incoming) {
 			next[z.Name] = old
 			continue
 		}
-		next[z.Name] = in.open(*z)
+		next[z.Name] = in.open(*z, in.zones[z.Name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.zones)) {
-		if old := in.zones[name]; next[name] != old {
+		old := in.zones[name]
+		if next[name] != old {
 			in.gone = append(in.gone, old)
+		}
+		if next[name] == nil && next[old.want.Listed.Catalog] != nil {
+			old.forget()
 		}
 	}
 	in.zones = next
@@ -125,20 +139,41 @@ func (in *In) poke() {
 	}
 }
 
-// open makes a zone, with the version on disk where there is a good one.
-func (in *In) open(want Incoming) *copied {
+// open makes a zone, with the version on disk where there is a good one, else with the
+// one held so far: a disk that failed is no reason to lose it.
+func (in *In) open(want Incoming, old *copied) *copied {
 	z := &copied{in: in, want: want, wake: make(chan struct{}, 1)}
 	now := in.c.Now()
 	z.state = restored(len(want.Primaries), nil, time.Time{}, now)
 	z.held.Unserved = "not received yet"
-	text, confirmed, err := in.shelf.get(want.Name)
-	if err == nil && text != nil {
-		err = z.restore(text, confirmed, now)
-	}
+	kept, err := in.shelf.get(want.Name)
 	if err != nil {
 		in.c.Log.Error("zone on disk is not used", "zone", want.Name, "err", err)
 	}
+	onDisk := kept.text != nil
+	if !onDisk && old != nil {
+		kept = old.keep()
+	}
+	if kept.text == nil || !kept.listed.becomes(want.Listed) {
+		return z
+	}
+	if err := z.restore(kept.text, kept.confirmed, now); err != nil {
+		in.c.Log.Error("zone that was kept is not used", "zone", want.Name, "err", err)
+		return z
+	}
+	if !onDisk || !kept.listed.same(want.Listed) {
+		z.keepOnDisk(kept.text, kept.confirmed)
+	}
 	return z
+}
+
+// Listed tells how the catalog that a zone is, or was, copied for lists it; the zero
+// value where none does.
+func (in *In) Listed(zone string) Listing {
+	if z := in.find(zone); z != nil {
+		return z.want.Listed
+	}
+	return in.shelf.listed(dns.CanonicalName(zone))
 }
 
 // Run copies until the context ends.
@@ -228,21 +263,28 @@ type copied struct {
 	want Incoming
 	wake chan struct{}
 
-	mu     sync.Mutex
-	state  refresh
+	mu    sync.Mutex
+	state refresh
+	held  Held
+	names []string // of the held version, sorted
+	soa   *dns.SOA // of the held version, nil for none
+	past
+	results map[string]uint64
+}
+
+// past is what a zone remembers of itself beside its version.
+type past struct {
 	asking bool
-	held   Held
-	names  []string // of the held version, sorted
-	soa    *dns.SOA // of the held version, nil for none
 	// expired is set once the log has told it.
 	expired bool
-	results map[string]uint64
+	// forgotten is set once nothing of the zone may stay on disk.
+	forgotten bool
 }
 
 // restore takes in the version from disk, judged anew: the rules for files may have
 // changed since.
 func (z *copied) restore(text []byte, confirmed, now time.Time) error {
-	names, err := z.in.c.Check(z.want.Name, text)
+	names, err := z.check(text)
 	if err != nil {
 		return err
 	}
@@ -355,6 +397,8 @@ func (z *copied) failed(now time.Time, addr netip.AddrPort, err error) {
 	z.state = z.state.fail(now)
 	z.count("failed")
 	z.held.Fault = fmt.Sprintf("primary %s: %v", addr, err)
+	var wrong *refused
+	z.held.Refused = z.held.Refused || errors.As(err, &wrong)
 	if z.state.failed%z.state.primaries == 0 {
 		z.in.c.Log.Warn("no primary gives the zone: the last good version serves on", "zone", z.want.Name, "peer", addr.String(),
 			"serial", z.held.Serial, "next", z.state.due, "err", err)
@@ -372,10 +416,10 @@ type version struct {
 // take puts a version in force; mu is held.
 func (z *copied) take(v *version, addr netip.AddrPort, now time.Time) {
 	z.state = z.state.confirm(now, v.soa, rand.Float64())
-	z.held.Confirmed, z.held.Fault = now, ""
+	z.held.Confirmed, z.held.Fault, z.held.Refused = now, "", false
 	z.count(string(v.kind))
 	if v.kind == KindNone {
-		if err := z.in.shelf.confirm(z.want.Name, now); err != nil {
+		if err := z.in.shelf.confirm(z.want.Name, now); err != nil && !z.forgotten {
 			z.in.c.Log.Warn("time of zone on disk not renewed", "zone", z.want.Name, "err", err)
 		}
 		return
@@ -384,9 +428,7 @@ func (z *copied) take(v *version, addr netip.AddrPort, now time.Time) {
 	z.soa, z.names, z.expired = v.soa, v.names, false
 	z.held = Held{Data: v.text, SHA256: digest(v.text), Serial: v.soa.Serial, Primary: addr, Kind: v.kind, At: now, Confirmed: now}
 	z.in.c.Log.Info("zone received", "zone", z.want.Name, "peer", addr.String(), "serial", v.soa.Serial, "before", before, "kind", string(v.kind), "names", len(v.names))
-	if err := z.in.shelf.put(z.want.Name, v.text, now); err != nil {
-		z.in.c.Log.Error("zone received but not kept on disk", "zone", z.want.Name, "err", err)
-	}
+	z.keepOnDisk(v.text, now)
 }
 
 // fetch asks a primary and checks what it sends. It changes nothing.
@@ -435,16 +477,38 @@ func (z *copied) build(in *incoming) (*version, error) {
 	}
 	v := &version{kind: in.kind(), soa: c.soa, text: c.text()}
 	var err error
-	if v.names, err = z.in.c.Check(z.want.Name, v.text); err != nil {
-		return nil, fmt.Errorf("serial %d is wrong: %w", v.soa.Serial, err)
+	if v.names, err = z.check(v.text); err != nil {
+		return nil, &refused{fmt.Errorf("serial %d is wrong: %w", v.soa.Serial, err)}
 	}
 	slices.Sort(v.names)
-	return v, z.shrinks(v.names)
+	if err := z.shrinks(v.names); err != nil {
+		return nil, &refused{err}
+	}
+	return v, nil
+}
+
+// refused is why a version is not taken that came whole.
+type refused struct{ err error }
+
+func (r *refused) Error() string { return r.err.Error() }
+
+// check judges a version, and returns its names. What counts of a catalog is what it lists.
+func (z *copied) check(text []byte) ([]string, error) {
+	names, err := z.in.c.Check(z.want.Name, text)
+	if err != nil || !z.want.Catalog {
+		return names, err
+	}
+	c, err := ReadCatalog(z.want.Name, text)
+	if err != nil {
+		return nil, err
+	}
+	return c.entries(), nil
 }
 
 // shrinks refuses a version that loses too much: a primary whose disk was full, or
 // whose generator found an empty table, sends a zone which is well-formed and has
-// a higher serial.
+// a higher serial. Of a catalog one zone may go at any time, or get another label, as
+// happens where zones are few; but it may not lose the last.
 func (z *copied) shrinks(names []string) error {
 	lost := 0
 	for _, n := range z.names {
@@ -452,9 +516,15 @@ func (z *copied) shrinks(names []string) error {
 			lost++
 		}
 	}
-	if kept := len(z.names) - lost; float64(kept) < z.want.KeepNames*float64(len(z.names)) {
-		return fmt.Errorf("%d of %d names left, want %.0f %%: the version is not taken (rule shrink; allow_shrink lets it pass)",
-			kept, len(z.names), 100*z.want.KeepNames)
+	kept, what := len(z.names)-lost, "names left"
+	if z.want.Catalog {
+		if what = "listed zones left with their labels"; lost <= 1 && len(names) > 0 {
+			return nil
+		}
+	}
+	if float64(kept) < z.want.KeepNames*float64(len(z.names)) {
+		return fmt.Errorf("%d of %d %s, want %.0f %%: the version is not taken (rule shrink; allow_shrink lets it pass)",
+			kept, len(z.names), what, 100*z.want.KeepNames)
 	}
 	return nil
 }

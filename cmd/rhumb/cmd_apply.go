@@ -198,7 +198,7 @@ func (a *app) applyToFile(ctx context.Context, fleet *config.Fleet, f *applyFlag
 		return err
 	}
 	defer st.Close()
-	if err := judgeSerials(ctx, st, fleet, f.override); err != nil {
+	if err := judgeZones(ctx, st, fleet, f.override); err != nil {
 		return err
 	}
 	rev, err := st.PutFleet(ctx, &fleet.Fleet, fleet.Blobs, 0, localUser(), f.note)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -123,16 +124,17 @@ func serials(z *api.Zone) string {
 }
 
 func zoneTable(s style, items []api.Zone) *table {
-	t := newTable(s, "ZONE", "LEVEL", "SERIAL", ">NAMES", ">STEERED", ">SERVED", "NAME SERVERS", "COPY OF", ">RECEIVED", "")
+	t := newTable(s, "ZONE", "LEVEL", "SERIAL", ">NAMES", ">STEERED", ">SERVED", "NAME SERVERS", "CATALOG", "COPY OF", ">RECEIVED", "")
 	for _, z := range items {
 		var errs []string
-		for _, e := range z.Errors {
+		for _, e := range slices.Concat(z.Errors, z.Warnings, z.Conflicts) {
 			errs = append(errs, e.Unit+": "+e.Error)
 		}
-		for _, e := range z.Warnings {
-			errs = append(errs, e.Unit+": "+e.Error)
+		catalog := z.Catalog
+		if z.Members > 0 {
+			catalog = fmt.Sprintf("lists %d", z.Members)
 		}
-		t.add(z.Name, string(z.Level), serials(&z), z.Names, len(z.Steered), fmt.Sprintf("%d/%d", z.Served, z.Units), z.NameServers, strings.Join(z.Primaries, " "), since(z.Received, time.Now()), cell{strings.Join(errs, "; "), red})
+		t.add(z.Name, string(z.Level), serials(&z), z.Names, len(z.Steered), fmt.Sprintf("%d/%d", z.Served, z.Units), z.NameServers, catalog, strings.Join(z.Primaries, " "), since(z.Received, time.Now()), cell{strings.Join(errs, "; "), red})
 	}
 	return t
 }
@@ -152,7 +154,10 @@ func (a *app) showZone(cmd *cobra.Command, name string) error {
 		for _, n := range z.Steered {
 			fmt.Fprintf(w, "  steered  %s\n", n)
 		}
-		if len(z.Primaries) > 0 {
+		if z.Catalog != "" {
+			fmt.Fprintf(w, "  listed by  %s\n", z.Catalog)
+		}
+		if len(z.Primaries) > 0 || z.Catalog != "" {
 			fmt.Fprintf(w, "  copy of  %s\n", strings.Join(z.Primaries, ", "))
 			return
 		}

@@ -54,6 +54,9 @@ func (u *unit) zoneOf(ctx context.Context, meta *placement.Zone) (*zone.Zone, er
 	if meta.Secondary != nil {
 		return nil, fmt.Errorf("%w: zone %s is copied from its primaries, and this unit may not hold it", api.ErrNotFound, meta.Name)
 	}
+	if meta.Catalog != nil {
+		return nil, fmt.Errorf("%w: zone %s lists zones, and is delegated by nobody", api.ErrNotFound, meta.Name)
+	}
 	data, err := u.store.Blob(ctx, meta.SHA256)
 	if err != nil {
 		return nil, storeError(fmt.Errorf("zone %s: %w", meta.Name, err))

@@ -43,10 +43,14 @@ func addDNS(u *unit) error {
 	}
 	first := make(chan struct{})
 	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	if err := z.catalogs.register(u.metrics, x.in.Held); err != nil {
+		return fmt.Errorf("%s: %w", u.name, err)
+	}
 	u.appliers = append(u.appliers, z)
 	u.reports = append(u.reports, func(n *placement.Node) {
 		st := srv.Status()
 		x.report(st.Zones)
+		st.Zones = z.catalogs.report(st.Zones)
 		n.DNS = &st
 		n.Alarms = append(slices.Clip(n.Alarms), overloadAlarms(n.Name, srv.Overload())...)
 	})
@@ -99,13 +103,19 @@ type zoneKeeper struct {
 	wanted box[*placement.Inventory]
 	// held are the sources in the server, by name of zone; owned by run.
 	held map[string]authdns.Source
-	// complete and steered are what the sources in the server were made from, copies
-	// as they were held; owned by run.
-	complete []placement.Zone
-	steered  []string
-	keys     keyDir
+	// made is what the sources in the server were made from; owned by run.
+	made madeFrom
+	keys keyDir
+	// catalogs say which zones there are beside those of the inventory.
+	catalogs catalogs
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
+}
+
+// madeFrom are zones, copies as they were held, and steered names.
+type madeFrom struct {
+	zones   []placement.Zone
+	steered []string
 }
 
 // Apply passes a snapshot on; zones follow on their own, since fetching one may
@@ -123,7 +133,8 @@ const (
 )
 
 func (z *zoneKeeper) run(ctx context.Context) error {
-	var inv *placement.Inventory
+	// given is the inventory, inv the same with the zones that its catalogs list.
+	var given, inv *placement.Inventory
 	var retry <-chan time.Time
 	look := time.NewTicker(keyEvery)
 	defer look.Stop()
@@ -131,17 +142,18 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case inv = <-z.wanted:
-			z.want(inv)
+		case given = <-z.wanted:
+			inv = z.follow(given)
 		case <-z.changed:
 			if inv == nil {
 				continue
 			}
+			inv = z.follow(given)
 		case <-look.C:
 			if inv == nil || !signs(inv) || !z.keys.changed() {
 				continue
 			}
-			z.complete = nil
+			z.made.zones = nil
 		case <-retry:
 		}
 		retry = nil
@@ -170,7 +182,7 @@ func (z *zoneKeeper) tellReady() {
 // serves tells whether the server has what the inventory wants. The steered names
 // count as well: a name that only a service has must not be denied.
 func (z *zoneKeeper) serves(inv *placement.Inventory) bool {
-	return z.held != nil && reflect.DeepEqual(z.complete, z.asHeld(inv.Zones)) && slices.Equal(z.steered, steeredNames(inv))
+	return z.held != nil && reflect.DeepEqual(z.made.zones, z.asHeld(inv.Zones)) && slices.Equal(z.made.steered, steeredNames(inv))
 }
 
 // load fetches every zone by its digest and hands all over. The error names the
@@ -191,7 +203,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 			continue
 		}
 		src := authdns.Source{Zone: zone}
-		data, err := z.blob(ctx, zone.SHA256)
+		data, err := z.text(ctx, zone)
 		if err == nil {
 			src.Data = data
 			src.Keys = z.keys.load(zone, z.log)
@@ -212,11 +224,19 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 	}
 	z.held = held
 	if len(errs) > 0 {
-		z.complete = nil
+		z.made.zones = nil
 		return errors.Join(errs...)
 	}
-	z.complete, z.steered = zones, steered
+	z.made = madeFrom{zones, steered}
 	return nil
+}
+
+// text is a zone's master file: made here, or from the store.
+func (z *zoneKeeper) text(ctx context.Context, meta placement.Zone) ([]byte, error) {
+	if made, ok := z.catalogs.made[meta.Name]; ok {
+		return made.text, nil
+	}
+	return z.blob(ctx, meta.SHA256)
 }
 
 // steeredNames are the names that services answer for, in order of service.

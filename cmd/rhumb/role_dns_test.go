@@ -106,6 +106,7 @@ func TestZoneKeeper(t *testing.T) {
 type fakeCopies struct {
 	wanted []string
 	held   map[string]transfer.Held
+	listed map[string]transfer.Listing
 }
 
 func (f *fakeCopies) Set(zones []transfer.Incoming) {
@@ -119,6 +120,8 @@ func (f *fakeCopies) Held(zone string) (transfer.Held, bool) {
 	h, ok := f.held[zone]
 	return h, ok
 }
+
+func (f *fakeCopies) Listed(zone string) transfer.Listing { return f.listed[zone] }
 
 // TestZoneKeeperCopies: zones that come from primaries reach the server as they are
 // held, and keep no other zone waiting.

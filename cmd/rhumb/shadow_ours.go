@@ -66,6 +66,9 @@ func newRehearsal(file string, databases []string, levels []placement.Level, act
 func (r *rehearsal) load(snap *placement.Snapshot, blobs map[string][]byte) error {
 	var sources []authdns.Source
 	for _, z := range snap.Inventory.Zones {
+		if z.Catalog != nil {
+			continue // nobody may ask for it
+		}
 		src := authdns.Source{Zone: z, Data: blobs[z.SHA256], Steered: steeredNames(snap.Inventory)}
 		if z.Secondary != nil {
 			src.Unserved = "a copy, which a fleet file does not hold"

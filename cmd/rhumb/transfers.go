@@ -125,6 +125,7 @@ func (x *transfers) report(zones []placement.ZoneStatus) {
 type copies interface {
 	Set([]transfer.Incoming)
 	Held(zone string) (transfer.Held, bool)
+	Listed(zone string) transfer.Listing
 }
 
 // want passes on which zones are to be copied, and from where.
@@ -141,6 +142,10 @@ func (z *zoneKeeper) want(inv *placement.Inventory) {
 		in := transfer.Incoming{Name: inv.Zones[i].Name, Primaries: s.Primaries, Key: s.Key, TLS: s.TLS, KeepNames: inv.Safety.KeepNames}
 		if s.AllowShrink {
 			in.KeepNames = 0
+		}
+		in.Catalog = inv.Zones[i].Catalog != nil
+		if c, ok := z.catalogs.claims[in.Name]; ok {
+			in.Listed = transfer.Listing{Catalog: c.Catalog, ID: c.ID, From: c.From}
 		}
 		out = append(out, in)
 	}

@@ -93,6 +93,13 @@ type Zone struct {
 	Errors  []ZoneError `json:"errors,omitempty"`
 	// Warnings are what will go wrong with the version that is served.
 	Warnings []ZoneError `json:"warnings,omitempty"`
+	// Catalog lists the zone, which is not in the configuration then. Of a long list some
+	// zones are told of, those with errors first.
+	Catalog string `json:"catalog,omitempty"`
+	// Members are how many zones it lists, where it is a catalog, and Conflicts those
+	// of them that are not taken, since somebody else has them.
+	Members   int         `json:"members,omitempty"`
+	Conflicts []ZoneError `json:"conflicts,omitempty"`
 }
 
 // ZoneError is why a unit does not serve the newest version, or not for long.
@@ -108,16 +115,45 @@ func ZonesOf(s State) []Zone {
 	for _, z := range inv.Zones {
 		view := Zone{Name: z.Name, Level: z.Level, SHA256: z.SHA256, Size: z.Size, Names: z.Names,
 			NameServers: z.NameServers, Primaries: primaries(z.Secondary), Copied: z.Transfer != nil, Serials: []uint32{}, Steered: steered(inv, z.Name)}
-		for i := range s.Nodes {
-			view.serve(&s.Nodes[i])
-		}
-		slices.Sort(view.Serials)
-		view.Serials = slices.Compact(view.Serials)
 		out = append(out, view)
+	}
+	out = append(out, listed(s, inv)...)
+	for k := range out {
+		for i := range s.Nodes {
+			out[k].serve(&s.Nodes[i])
+		}
+		slices.Sort(out[k].Serials)
+		out[k].Serials = slices.Compact(out[k].Serials)
 	}
 	slices.SortStableFunc(out, func(a, b Zone) int {
 		return cmp.Or(cmp.Compare(len(b.Errors), len(a.Errors)), strings.Compare(a.Name, b.Name))
 	})
+	return out
+}
+
+// listed are the zones that units have from catalogs, each once.
+func listed(s State, inv *placement.Inventory) []Zone {
+	known := make(map[string]bool)
+	for i := range inv.Zones {
+		known[fqdn(inv.Zones[i].Name)] = true
+	}
+	var out []Zone
+	for i := range s.Nodes {
+		if s.Nodes[i].DNS == nil {
+			continue
+		}
+		for _, st := range s.Nodes[i].DNS.Zones {
+			if st.Catalog == "" || known[fqdn(st.Name)] {
+				continue
+			}
+			known[fqdn(st.Name)] = true
+			view := Zone{Name: st.Name, Level: st.Level, Catalog: st.Catalog, Serials: []uint32{}}
+			if st.Primary != "" {
+				view.Primaries = []string{st.Primary}
+			}
+			out = append(out, view)
+		}
+	}
 	return out
 }
 
@@ -143,7 +179,7 @@ func (z *Zone) serve(n *placement.Node) {
 			continue
 		}
 		z.Served++
-		if len(z.Primaries) > 0 {
+		if z.SHA256 == "" {
 			z.Names = max(z.Names, st.Names) // the fleet has no file to count
 		}
 		if st.Received.After(z.Received) {
@@ -152,6 +188,10 @@ func (z *Zone) serve(n *placement.Node) {
 		z.Serials = append(z.Serials, st.Serial)
 		if st.Error != "" {
 			z.Errors = append(z.Errors, ZoneError{Unit: n.Name + "/" + n.Unit, Error: st.Error})
+		}
+		z.Members = max(z.Members, st.Members)
+		if st.Conflict != "" {
+			z.Conflicts = append(z.Conflicts, ZoneError{Unit: n.Name + "/" + n.Unit, Error: st.Conflict})
 		}
 		if st.Warning != "" {
 			z.Warnings = append(z.Warnings, ZoneError{Unit: n.Name + "/" + n.Unit, Error: st.Warning})

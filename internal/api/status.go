@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -318,13 +319,26 @@ func (n *notices) routes(sites []Site, inv *placement.Inventory) {
 }
 
 func (n *notices) zones(s *State) {
+	ill := make(map[string][]string) // by catalog
 	for _, z := range ZonesOf(*s) {
+		if len(z.Conflicts) > 0 {
+			n.add(Warn, "CatalogConflict", z.Name, "%s: %s", z.Conflicts[0].Unit, z.Conflicts[0].Error)
+		}
+		if z.Catalog != "" { // there may be thousands
+			if len(z.Errors) > 0 {
+				ill[z.Catalog] = append(ill[z.Catalog], z.Name+": "+z.Errors[0].Error)
+			}
+			continue
+		}
 		for _, e := range z.Errors {
 			n.add(Warn, "ZoneNotServed", z.Name, "%s keeps the last good version of %s: %s", e.Unit, z.Name, e.Error)
 		}
 		if len(z.Warnings) > 0 { // of all units the same, so one speaks for all
 			n.add(Warn, "ZoneSignaturesEnd", z.Name, "%s: %s", z.Name, z.Warnings[0].Error)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(ill)) {
+		n.add(Warn, "ZoneNotServed", name, "zones that it lists keep their last good version, %d at least, the first %s", len(ill[name]), ill[name][0])
 	}
 }
 

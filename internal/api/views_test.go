@@ -24,6 +24,24 @@ func TestViewsAgainstKeptDocuments(t *testing.T) {
 	}
 }
 
+// TestListedZones: what catalogs list has rows of its own, as far as units tell of it.
+func TestListedZones(t *testing.T) {
+	st := testState(t)
+	before := len(ZonesOf(st))
+	for _, serial := range []uint32{7, 8} {
+		zones := &st.Nodes[3].DNS.Zones
+		*zones = append(*zones, placement.ZoneStatus{Name: "listed.test.", Catalog: "catz.test.", Serial: serial, Names: int(serial), Primary: "192.0.2.1:53"})
+	}
+	all := ZonesOf(st)
+	at := slices.IndexFunc(all, func(z Zone) bool { return z.Name == "listed.test." })
+	if len(all) != before+1 || at < 0 {
+		t.Fatalf("%d rows before, now %d, listed.test. at %d", before, len(all), at)
+	}
+	if z := all[at]; z.Catalog != "catz.test." || !slices.Equal(z.Serials, []uint32{7, 8}) || z.Names != 8 || !slices.Equal(z.Primaries, []string{"192.0.2.1:53"}) {
+		t.Errorf("%+v", z)
+	}
+}
+
 // TestTheDocumentOfTheAPI: what others rely on changes only on purpose.
 func TestTheDocumentOfTheAPI(t *testing.T) {
 	doc := testServer(t, &fakeOps{}).describe()
@@ -160,7 +178,12 @@ func TestNotices(t *testing.T) {
 		"a lowering denied": {func(s *State) { s.Nodes[2].BGP.Routes[0].Refusal = &placement.Refusal{Rule: placement.RuleSlots} }, "RouteRefused", Warn},
 		"a wrong ROA":       {func(s *State) { s.Nodes[2].BGP.Routes[0].Origin = "invalid" }, "OriginInvalid", Page},
 		"a zone is broken":  {func(s *State) { s.Nodes[3].DNS.Zones[0].Error = "line 4" }, "ZoneNotServed", Warn},
-		"signatures end":    {func(s *State) { s.Nodes[3].DNS.Zones[0].Warning = "at noon" }, "ZoneSignaturesEnd", Warn},
+		"a listed zone is broken": {func(s *State) {
+			zones := &s.Nodes[3].DNS.Zones
+			*zones = append(*zones, placement.ZoneStatus{Name: "listed.test.", Catalog: "demo.test.", Error: "expired"})
+		}, "ZoneNotServed", Warn},
+		"two list a zone": {func(s *State) { s.Nodes[3].DNS.Zones[0].Conflict = "z. is listed by a." }, "CatalogConflict", Warn},
+		"signatures end":  {func(s *State) { s.Nodes[3].DNS.Zones[0].Warning = "at noon" }, "ZoneSignaturesEnd", Warn},
 		"nobody announces": {func(s *State) {
 			for i := range 3 {
 				s.Nodes[i].BGP.Routes[0].Announced = placement.Withdrawn

@@ -362,7 +362,10 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 		d.fail(append(at, "dnssec"), "%q: want on or off", z.DNSSEC)
 	}
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
+	out.Catalog = z.Catalog.build(d, append(at, "catalog"), out.Name, z)
+	out.Listed = z.Listed.build(d, append(at, "listed"), z)
 	switch {
+	case out.Secondary == nil && out.Catalog != nil:
 	case out.Secondary == nil && !b.zoneFile(d, at, &out, z, resolve(dir, or(z.File, strings.TrimSuffix(out.Name, ".")+".zone")), read):
 		return
 	case out.Secondary != nil && z.File != "":

@@ -54,6 +54,8 @@ type zoneFile struct {
 	DNSSEC    string         `yaml:"dnssec"`
 	Transfer  *transferFile  `yaml:"transfer"`
 	Secondary *secondaryFile `yaml:"secondary"`
+	Catalog   *catalogFile   `yaml:"catalog"`
+	Listed    *listedFile    `yaml:"listed"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a

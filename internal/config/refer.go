@@ -12,6 +12,7 @@ import (
 func (b *builder) refer() {
 	f := &b.out.Fleet
 	b.numbers()
+	b.referCatalogs()
 	names := make(map[string]string)
 	for i := range f.Services {
 		s := &f.Services[i]
@@ -111,10 +112,10 @@ func (b *builder) referNames(d *document, at []string, s *placement.Service, nam
 	}
 }
 
-// inLowZone tells whether a name lies in a zone of level low.
+// inLowZone tells whether a name lies in a zone of level low, which is no catalog.
 func (b *builder) inLowZone(name string) bool {
 	for _, z := range b.out.Zones {
-		if z.Level == placement.LowLevel && (name == z.Name || strings.HasSuffix(name, "."+z.Name)) {
+		if z.Catalog == nil && z.Level == placement.LowLevel && (name == z.Name || strings.HasSuffix(name, "."+z.Name)) {
 			return true
 		}
 	}

@@ -115,9 +115,9 @@ func lower(p *placement.Prefix, newInv *placement.Inventory, oldSnap, newSnap *p
 	return l
 }
 
-// shrink judges what would vanish: names of a zone, and capacity.
+// shrink judges what would vanish: names of a zone, all that a catalog lists, and capacity.
 func (l *limits) shrink(oldInv, newInv *placement.Inventory) []*placement.Refusal {
-	var out []*placement.Refusal
+	out := unfollowed(oldInv, newInv)
 	for i := range oldInv.Zones {
 		was, is := &oldInv.Zones[i], 0
 		if z := newInv.Zone(was.Name); z != nil {

@@ -56,7 +56,12 @@ func TestJudgeApply(t *testing.T) {
 			inv.Prefixes[1].Sites = []string{"ams1", "fra1", "lax1", "nyc1", "syd1"}
 		}, "blast-radius prefixes"},
 		{"a zone loses half of its names", func(inv *placement.Inventory) { inv.Zones[0].Names = 50 }, "shrink cdn.test."},
-		{"a zone vanishes", func(inv *placement.Inventory) { inv.Zones = nil }, "shrink cdn.test."},
+		{"a zone vanishes", func(inv *placement.Inventory) { inv.Zones = inv.Zones[1:] }, "shrink cdn.test."},
+		{"RFC 9432 6: a catalog vanishes", func(inv *placement.Inventory) { inv.Zones = inv.Zones[:1] }, "shrink catz.test."},
+		{"RFC 9432 6: a catalog is a zone like any other", func(inv *placement.Inventory) { inv.Zones[1].Catalog = nil }, "shrink catz.test."},
+		{"a catalog has other primaries", func(inv *placement.Inventory) {
+			inv.Zones[1].Secondary = &placement.Secondary{Key: "k."}
+		}, ""},
 		{"a zone loses a quarter", func(inv *placement.Inventory) { inv.Zones[0].Names = 75 }, ""},
 		{"a third of the capacity at two sites", func(inv *placement.Inventory) {
 			inv.Sites[0].Clusters[1].Capacity = 0 + 1
@@ -75,7 +80,7 @@ func TestJudgeApply(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			inv, ct := fleet(6), classes(t)
-			inv.Zones = []placement.Zone{{Name: "cdn.test.", Names: 100}}
+			inv.Zones = []placement.Zone{{Name: "cdn.test.", Names: 100}, {Name: "catz.test.", Secondary: &placement.Secondary{}, Catalog: &placement.Catalog{}}}
 			inv.Prefixes = append(inv.Prefixes, placement.Prefix{Prefix: netip.MustParsePrefix("2001:db8::/48"), Slots: 1, Mode: placement.Act})
 			before := stateOf(t, inv, ct)
 			next := clone(inv)

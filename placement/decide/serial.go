@@ -25,11 +25,26 @@ func serials(oldInv, newInv *placement.Inventory) []*placement.Refusal {
 	return out
 }
 
-// JudgeSerials says what stands against new zones where no more is known than two
+// unfollowed judges catalogs of others that are left out: all zones which they list
+// would go, and nobody here knows how many those are (RFC 9432 section 6).
+func unfollowed(oldInv, newInv *placement.Inventory) []*placement.Refusal {
+	followed := func(z *placement.Zone) bool { return z != nil && z.Catalog != nil && z.Secondary != nil }
+	var out []*placement.Refusal
+	for i := range oldInv.Zones {
+		if was := &oldInv.Zones[i]; followed(was) && !followed(newInv.Zone(was.Name)) {
+			out = append(out, &placement.Refusal{Rule: placement.RuleShrink, Object: was.Name,
+				Have: "a catalog is followed no more, and all zones that it lists would go", Limit: "a catalog stays"})
+		}
+	}
+	return out
+}
+
+// JudgeZones says what stands against new zones where no more is known than two
 // configurations: the state file of a role that runs alone.
-func JudgeSerials(was, is *placement.Fleet, overrides []string) *placement.Refusal {
+func JudgeZones(was, is *placement.Fleet, overrides []string) *placement.Refusal {
 	l := newLimits(is.Safety, overrides)
-	for _, r := range serials(&placement.Inventory{Fleet: *was}, &placement.Inventory{Fleet: *is}) {
+	oldInv, newInv := &placement.Inventory{Fleet: *was}, &placement.Inventory{Fleet: *is}
+	for _, r := range append(serials(oldInv, newInv), unfollowed(oldInv, newInv)...) {
 		if l.stands(r) {
 			return r
 		}

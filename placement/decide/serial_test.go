@@ -35,10 +35,18 @@ func TestSerials(t *testing.T) {
 		}
 	}
 	was, is := zone("a", 5, copied), zone("b", 5, copied)
-	if r := JudgeSerials(&was.Fleet, &is.Fleet, nil); r == nil || r.Rule != placement.RuleSerial {
+	if r := JudgeZones(&was.Fleet, &is.Fleet, nil); r == nil || r.Rule != placement.RuleSerial {
 		t.Errorf("with nothing set aside: %v", r)
 	}
-	if r := JudgeSerials(&was.Fleet, &is.Fleet, []string{"serial"}); r != nil {
+	if r := JudgeZones(&was.Fleet, &is.Fleet, []string{"serial"}); r != nil {
 		t.Errorf("set aside by name: %v", r)
+	}
+	follows := zone("", 0, nil)
+	follows.Zones[0].Catalog, follows.Zones[0].Secondary = &placement.Catalog{}, &placement.Secondary{}
+	if r := JudgeZones(&follows.Fleet, &placement.Fleet{}, nil); r == nil || r.Rule != placement.RuleShrink {
+		t.Errorf("RFC 9432 6: a catalog is left out: %v", r)
+	}
+	if r := JudgeZones(&follows.Fleet, &follows.Fleet, nil); r != nil {
+		t.Errorf("RFC 9432 6: a catalog stays: %v", r)
 	}
 }
