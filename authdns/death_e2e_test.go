@@ -13,6 +13,8 @@ import (
 // askers ask at a rate and count who is answered.
 type askers struct {
 	lanes []*askerLane
+	// heard is told of each thousand replies to a lane.
+	heard chan struct{}
 	wg    sync.WaitGroup
 }
 
@@ -27,9 +29,9 @@ type askerLane struct {
 // sockets, each query at its time whatever is answered.
 func newAskers(m *mortal, rate int, last time.Duration) *askers {
 	m.t.Helper()
-	a := &askers{}
 	const sockets = 4
 	each := rate / sockets * int(last/time.Second)
+	a := &askers{heard: make(chan struct{}, sockets*each/1000)}
 	if each > 1<<16 {
 		m.t.Fatalf("%d queries of a socket need more IDs than there are", each)
 	}
@@ -46,7 +48,7 @@ func newAskers(m *mortal, rate int, last time.Duration) *askers {
 		a.lanes = append(a.lanes, l)
 		query := append([]byte(nil), query...)
 		a.wg.Go(func() { l.send(query, each, last) })
-		a.wg.Go(func() { l.read(each, last+20*time.Second) })
+		a.wg.Go(func() { l.read(each, last+20*time.Second, a.heard) })
 	}
 	return a
 }
@@ -62,7 +64,7 @@ func (l *askerLane) send(query []byte, n int, last time.Duration) {
 	}
 }
 
-func (l *askerLane) read(n int, patience time.Duration) {
+func (l *askerLane) read(n int, patience time.Duration, heard chan<- struct{}) {
 	buf := make([]byte, 1500)
 	l.conn.SetReadDeadline(time.Now().Add(patience))
 	for l.good < n {
@@ -72,7 +74,9 @@ func (l *askerLane) read(n int, patience time.Duration) {
 		}
 		if id := binary.BigEndian.Uint16(buf); size > headerLen && buf[3]&15 == 0 && buf[7] == 1 && !l.answered[id] {
 			l.answered[id] = true
-			l.good++
+			if l.good++; l.good%1000 == 0 {
+				heard <- struct{}{} // it has room for all
+			}
 		}
 	}
 }
@@ -101,7 +105,13 @@ func TestQueryOfDeathUnderLoad(t *testing.T) {
 	first.Close()
 	asked := newAskers(m, rate, last)
 	for range 2 {
-		time.Sleep(500 * time.Millisecond) // of load
+		for range 8 { // thousand queries of load
+			select {
+			case <-asked.heard:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the load is not answered")
+			}
+		}
 		killer := m.dial(questionOfDeath)
 		m.dies()
 		killer.Close()

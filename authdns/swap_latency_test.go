@@ -3,6 +3,7 @@ package authdns
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -112,11 +113,7 @@ func TestSwapLatency(t *testing.T) {
 		}
 		took := steadily(ctx, t, s, pace)
 		group.Wait()
-		if len(took) == 0 {
-			t.Fatal("nothing was answered")
-		}
-		t.Logf("%d replies while %d snapshots came: p50 %v, p99 %v, most %v", len(took), n, took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
-		return took[len(took)*99/100], n
+		return p99Of(t, took, fmt.Sprintf("%d snapshots came", n)), n
 	}
 	alone, _ := measure(false)
 	swapped, n := measure(true)
@@ -126,6 +123,17 @@ func TestSwapLatency(t *testing.T) {
 	if long && swapped > max(2*alone, 10*time.Millisecond) {
 		t.Errorf("p99 %v while snapshots come, %v without: it shows", swapped, alone)
 	}
+}
+
+// p99Of tells how long replies took, in order, while something went on.
+func p99Of(t *testing.T, took []time.Duration, while string) time.Duration {
+	t.Helper()
+	if len(took) == 0 {
+		t.Fatal("nothing was answered")
+	}
+	p99 := took[len(took)*99/100]
+	t.Logf("%d replies while %s: p50 %v, p99 %v, most %v", len(took), while, took[len(took)/2], p99, took[len(took)-1])
+	return p99
 }
 
 // TestReloadLatency asks a Server at a steady pace, first left alone and then while one
@@ -157,11 +165,7 @@ func TestReloadLatency(t *testing.T) {
 		}
 		took := steadily(ctx, t, s, pace)
 		group.Wait()
-		if len(took) == 0 {
-			t.Fatal("nothing was answered")
-		}
-		t.Logf("%d replies while a zone was loaded %d times: p50 %v, p99 %v, most %v", len(took), n, took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
-		return took[len(took)*99/100], n
+		return p99Of(t, took, fmt.Sprintf("a zone was loaded %d times", n)), n
 	}
 	alone, _ := measure(false)
 	loaded, _ := measure(true)

@@ -399,12 +399,28 @@ func (r *replayRun) undo(ctx context.Context) error {
 	began := time.Now()
 	err := r.await(ctx, undoneWithin, func() error {
 		_, err := check.routes(ctx)
-		return err
+		return errors.Join(err, r.leftovers(ctx, check))
 	})
 	if err != nil {
 		return fmt.Errorf("lab: after the replay: %w", err)
 	}
 	r.step("see", "all is as before, %.1f s later", time.Since(began).Seconds())
+	return nil
+}
+
+// leftovers names what is still said to be announced and is no prefix of the fleet as
+// it was found: the word of a unit that could not sign off stands until its lease has
+// run out.
+func (r *replayRun) leftovers(ctx context.Context, check *labCheck) error {
+	s, err := check.state(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range s.Announced {
+		if !slices.ContainsFunc(r.before.Prefixes, func(p placement.Prefix) bool { return p.Prefix == a.Prefix }) {
+			return fmt.Errorf("%s still names %s, at step %v", a.Node, a.Prefix, a.Step)
+		}
+	}
 	return nil
 }
 

@@ -171,7 +171,7 @@ func (l *lab) finish() {
 // have nothing else.
 func (l *lab) asLeft() {
 	server := []string{"--server", filepath.Join(l.dir, "admin.sock")}
-	for _, args := range [][]string{append(server, "status"), append(server, "peers"), {"lab", "--dir", l.dir, "nodes"}} {
+	for _, args := range [][]string{append(server, "status"), append(server, "peers"), append(server, "prefixes")} {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		out, err := exec.CommandContext(ctx, binary(l.t), args...).CombinedOutput()
 		cancel()
