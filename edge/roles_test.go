@@ -97,7 +97,8 @@ func agentRole() error {
 	f, err := x.forwarder(forward.Config{Registerer: reg,
 		OnForeign: func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) },
 		OnHeld:    func(flow forward.Flow, packet []byte) { a.Heard(frame.Key(flow), packet) },
-		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) }})
+		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) },
+		KeptFor:   func(flow forward.Flow) string { return a.KeptFor(frame.Key(flow)) }})
 	if err != nil {
 		return err
 	}
