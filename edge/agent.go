@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,7 @@ type Agent struct {
 	m      *metrics
 	cache  *blockCache
 	strays Strays
+	quiet  hush
 	exchange
 	desk
 	wg sync.WaitGroup // sessions and hand-offs
@@ -37,8 +39,13 @@ type exchange struct {
 	giving *mailbox
 	taking *mailbox
 	slots  chan struct{}
-	bucket *bucket
-	pulls  *pulls
+	// patience is how long an offer may wait for Ready.
+	patience time.Duration
+	bucket   *bucket
+	pulls    *pulls
+	// revival has the sessions of lost sites and processes that are being
+	// brought back.
+	revival *revival
 }
 
 // desk is the Agent's knowledge: what is served, by whom, and by which
@@ -90,13 +97,14 @@ func New(cfg Config) (*Agent, error) {
 	a.cache = newBlockCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
 	a.view.Store(&view{})
-	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots),
+	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots), patience: readyLimit,
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)
 	if a.keepers, err = newKeepers(cfg, a.links, a.limits.Records, a.log); err != nil {
 		return nil, err
 	}
+	a.revival = newRevival(a)
 	if err := a.SetPeers(cfg.Peers); err != nil {
 		return nil, err
 	}
@@ -108,6 +116,7 @@ func New(cfg Config) (*Agent, error) {
 type noStrays struct{}
 
 func (noStrays) Hold(frame.Key)          {}
+func (noStrays) Claim(frame.Key)         {}
 func (noStrays) Release(frame.Key)       {}
 func (noStrays) Moved(frame.Key, string) {}
 
@@ -191,13 +200,14 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Events == b.Events
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness && a.Events == b.Events
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.
 func (a *Agent) publish(v *view) {
 	a.view.Store(v)
 	a.wake()
+	a.revival.wake()
 }
 
 func (a *Agent) wake() {
@@ -216,6 +226,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("edge: control listener: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	left := a.openRevival(ctx, g)
 	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
 	g.Go(func() error { return a.links.serve(ctx, ln) })
 	g.Go(func() error { return a.floor(ctx) })
@@ -223,9 +234,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.drains(ctx) })
 	g.Go(func() error { return a.asks(ctx) })
 	g.Go(func() error { return a.keepers.Run(ctx) })
+	g.Go(func() error { return a.revival.Run(ctx, g, left) })
 	err = g.Wait()
 	a.wg.Wait()
-	return err
+	return errors.Join(err, a.revival.close())
 }
 
 // handle takes one frame off a link. What takes time gets a goroutine.
@@ -261,6 +273,12 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.replica.handle(l, f)
 	case frame.Tokens:
 		a.keepers.handle(l, f)
+	case frame.Recall:
+		a.wg.Go(func() { a.recalledBy(l) })
+	case frame.Recalled:
+		a.revival.recalled(ctx, l, f)
+	case frame.Claimed:
+		a.wg.Go(func() { a.claimedBy(l, f) })
 	}
 }
 

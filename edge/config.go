@@ -25,6 +25,16 @@ const (
 
 	ModeObserve = "observe"
 	ModeAct     = "act"
+
+	// ReviveOff: a service's sessions end with their site or process. Its other
+	// settings are ModeObserve, which counts what would be revived, and ModeAct.
+	ReviveOff = "off"
+
+	// FreshL0: a session's record goes to its Backup and nobody waits for it.
+	FreshL0 = "L0"
+	// FreshL1: a response begins when its record is at the Backup, so that a
+	// crash costs no client that has seen any of it.
+	FreshL1 = "L1"
 )
 
 // Service is one set of VIPs and what is served there.
@@ -36,10 +46,15 @@ type Service struct {
 	Root   string // directory; or
 	Origin string // base URL of an HTTP origin
 	Spool  string // directory for copies of the origin's objects
-	Cert   string // file of the certificate chain, and
-	Key    string // of its key, PEM; both empty: in clear
-	Export string // ExportNone, ExportSite or ExportGroup; empty: none
-	Events Events // event streams of the origin, over TLS that stays at this site
+	// Revival is ReviveOff, ModeObserve or ModeAct; empty is ReviveOff. It acts
+	// only where Mode does.
+	Revival string
+	// Freshness is FreshL0 or FreshL1; empty is FreshL0.
+	Freshness string
+	Cert      string // file of the certificate chain, and
+	Key       string // of its key, PEM; both empty: in clear
+	Export    string // ExportNone, ExportSite or ExportGroup; empty: none
+	Events    Events // event streams of the origin, over TLS that stays at this site
 }
 
 // Peer is another site of the group.
@@ -73,6 +88,9 @@ type Limits struct {
 type Strays interface {
 	// Hold keeps the packets of a flow until Release.
 	Hold(frame.Key)
+	// Claim is Hold for a session that is revived here: other sites send its
+	// packets here, and Agent.Heard is told each of them.
+	Claim(frame.Key)
 	// Release gives held packets to the kernel in order, or drops them if
 	// nobody took the flow.
 	Release(frame.Key)
@@ -170,6 +188,10 @@ func (s Service) check() error {
 		return errors.New("an origin needs a spool directory")
 	case len(s.VIPs) == 0:
 		return errors.New("no VIP")
+	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1:
+		return fmt.Errorf("freshness %q is neither L0 nor L1", s.Freshness)
+	case s.Revival != "" && s.Revival != ReviveOff && s.Revival != ModeObserve && s.Revival != ModeAct:
+		return fmt.Errorf("revival %q is neither off, observe nor act", s.Revival)
 	}
 	if err := errors.Join(s.checkTLS(), s.checkEvents()); err != nil {
 		return err
@@ -181,6 +203,9 @@ func (s Service) check() error {
 	}
 	return nil
 }
+
+// revives tells whether sessions of the service go on after a crash.
+func (s Service) revives() bool { return s.Mode == ModeAct && s.Revival == ModeAct }
 
 func (s Service) checkTLS() error {
 	switch {

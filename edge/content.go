@@ -85,6 +85,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	// A connection of this host to its own VIP comes from that VIP: whoever made
 	// it cannot be reached from another site.
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
+	s.done = make(chan struct{})
 	limitUnsent(c)
 	if svc.tls != nil {
 		a.greet(ctx, s)
@@ -97,7 +98,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 			a.log.Warn("session goes without a backup", "err", err)
 		} else {
 			t.base, t.rcv = s.reg.Write, s.reg.RcvNxt
-			s.changed = a.replica.changed
+			a.protect(s)
 		}
 	}
 	s.turn.Store(t)
@@ -123,15 +124,25 @@ func limitUnsent(c *net.TCPConn) {
 // run enters a session and serves it in a goroutine of its own.
 func (a *Agent) run(ctx context.Context, s *session) {
 	if !a.tab.add(s, a.limits.Sessions) {
+		close(s.done)
 		refuse(s.conn)
 		return
+	}
+	if s.hastened() {
+		// Older kernels refuse; there the end of an abandoned session comes later.
+		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
 	}
 	a.m.sessions.Inc()
 	if s.changed != nil {
 		s.changed(s)
 	}
 	a.wg.Go(func() {
-		stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+		stop := context.AfterFunc(ctx, func() {
+			if s.unquiet != nil {
+				s.unquiet()
+			}
+			s.conn.Close()
+		})
 		defer stop()
 		err := s.serve(ctx)
 		a.end(s, err)
@@ -143,9 +154,13 @@ func (a *Agent) end(s *session, err error) {
 		a.m.mismatch.Inc()
 		a.log.Error("object changed under its hash", "err", err)
 	}
+	if s.unquiet != nil {
+		s.unquiet()
+	}
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)
+	defer close(s.done)
 	a.m.sessions.Dec()
 	if s.changed != nil {
 		a.replica.ended(s)

@@ -19,6 +19,9 @@
 //     site that leaves gives away what nobody asked for until its deadline.
 //   - Claim: the right to dump a session, taken once, by compare-and-swap.
 //   - Backup: the site that shadows a session's record (soft state).
+//   - Revival: a session whose site or process died goes on from its record,
+//     if its service asks for that.
+//     Its position is asked of the client, whose kernel knows it exactly.
 //
 // # Flow
 //
@@ -37,6 +40,8 @@
 //	             (feed.go, token), epochs are asked for at other sites (keepers.go)
 //	tls.go       handshake → crypto/tls goes on and the session stays (tls_web.go),
 //	             or its secrets → a record layer of our own (tls_cover.go, seal)
+//	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go
+//	recall.go    process died → silence → records back → the same
 //
 // # Concurrency
 //

@@ -134,8 +134,15 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 		s.state.Store(int32(s.resting()))
 		return err
 	}
+	// The socket hears nothing from the dump on. Where another site sends what
+	// arrives there, as before each pull, that is kept for whoever goes on: a
+	// client tells only once that its window is open again.
+	if a.mayAsk(s) {
+		a.strays.Hold(s.key)
+	}
 	d, err := tcprepair.Dump(s.conn)
 	if err != nil {
+		a.unhold(s)
 		s.release()
 		return err
 	}
@@ -154,11 +161,23 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	return a.commit(ctx, s, d, to, msg, box)
 }
 
-// keep puts a dumped session back to work here.
+// keep puts a dumped session back to work here. What its client said meanwhile
+// may be lost, so the client is asked.
 func (a *Agent) keep(s *session, d *tcprepair.Dumped) error {
 	err := d.Abort()
+	a.unhold(s)
+	if a.mayAsk(s) {
+		a.question(s.conn, d.State)
+	}
 	s.release()
 	return err
+}
+
+// unhold gives what was kept of a session back to its own socket.
+func (a *Agent) unhold(s *session) {
+	if a.mayAsk(s) {
+		a.strays.Release(s.key)
+	}
 }
 
 // offer ships the session and waits for Ready.
@@ -174,7 +193,7 @@ func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, 
 	if err != nil {
 		return err
 	}
-	f, err := await(box, msg.Generation, readyLimit, l.done)
+	f, err := await(box, msg.Generation, a.patience, l.done)
 	if err != nil {
 		return err
 	}

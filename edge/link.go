@@ -30,10 +30,30 @@ type link struct {
 	done chan struct{} // closed when the link is dead
 	once sync.Once
 
+	// order is held while a numbered frame is queued, mu never: who reads the
+	// acknowledgements makes room in the queue.
+	order   sync.Mutex
 	mu      sync.Mutex
 	window  frame.Window  // numbered frames sent
+	waits   []wait        // for the acknowledgement of some, in their order
 	receipt frame.Receipt // numbered frames received; reader's only
 }
+
+// wait is kept when the frame of a number is acknowledged.
+type wait struct {
+	seq  uint64
+	kept *pledge
+}
+
+// pledge is a promise that several may keep and any may wait for.
+type pledge struct {
+	done chan struct{}
+	once sync.Once
+}
+
+func newPledge() *pledge { return &pledge{done: make(chan struct{})} }
+
+func (p *pledge) keep() { p.once.Do(func() { close(p.done) }) }
 
 var errLink = errors.New("link is down")
 
@@ -60,16 +80,56 @@ func (l *link) queue(b []byte) error {
 	}
 }
 
-// sendNumbered gives f the next number; numbers leave in order.
-func (l *link) sendNumbered(f frame.Frame) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f.Seq = l.window.Next()
-	b, err := frame.Append(nil, f)
+// sendNumbered gives f the next number; numbers leave in order. kept, if any, is
+// kept when the other side has acknowledged it.
+func (l *link) sendNumbered(f frame.Frame, kept *pledge) error {
+	l.order.Lock()
+	defer l.order.Unlock()
+	b, err := l.number(f, kept)
 	if err != nil {
 		return err
 	}
 	return l.queue(b)
+}
+
+func (l *link) number(f frame.Frame, kept *pledge) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.Seq = l.window.Next()
+	b, err := frame.Append(nil, f)
+	if err == nil && kept != nil {
+		l.waits = append(l.waits, wait{f.Seq, kept})
+	}
+	return b, err
+}
+
+// ack acknowledges what was received, unless the queue is full: the next one tells the
+// same and more. Were the reader to wait, two sites that send much to each other could
+// wait for ever.
+func (l *link) ack(seq uint64) {
+	b, err := frame.Append(nil, frame.Frame{Type: frame.Ack, Seq: seq})
+	if err != nil {
+		return
+	}
+	select {
+	case l.out <- b:
+	default:
+	}
+}
+
+// acked takes a cumulative acknowledgement.
+func (l *link) acked(seq uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.window.Ack(seq); err != nil {
+		return err
+	}
+	n := 0
+	for ; n < len(l.waits) && l.waits[n].seq <= seq; n++ {
+		l.waits[n].kept.keep()
+	}
+	l.waits = l.waits[n:]
+	return nil
 }
 
 func (l *link) close() {

@@ -56,8 +56,9 @@ const movesKept = 4096
 
 // Totals counts hand-offs since the start.
 type Totals struct {
-	In, Out int64 // that ended well, to here and from here
+	In, Out int64 // that ended well, to here and from here; In has the revived, too
 	Failed  int64 // begun here, and the session stayed or was lost
+	Revived int64 // of a site or a process that died, by this one
 }
 
 // events is a ring of the last moves, and how many there were. Safe for
@@ -91,6 +92,14 @@ func (e *events) put(m Move) {
 func (e *events) came() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.totals.In++
+}
+
+// revived counts a session that goes on here after a crash.
+func (e *events) revived() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.totals.Revived++
 	e.totals.In++
 }
 

@@ -14,6 +14,9 @@ type metrics struct {
 	stall     prometheus.Histogram
 	refused   prometheus.Counter
 	mismatch  prometheus.Counter
+	revivals  *prometheus.CounterVec // result
+	answers   *prometheus.CounterVec // result
+	questions *prometheus.CounterVec // result
 	tls       *tlsMetrics
 	feeds     *feedMetrics
 }
@@ -42,17 +45,23 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		records: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_edge_records",
 			Help: "Session records by the site they concern: role owner, ours there; role backup, theirs here."}, []string{"site", "role"}),
 		stall: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_edge_stall_seconds",
-			Help: "Silence of a moved session at its new owner: receipt of the offer to activation.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
+			Help: "Silence of a session that came, at its new owner: receipt of the offer, or the verdict against its site, to activation.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_refused_epoch_total",
-			Help: "Offers and commits refused because a newer epoch or generation is known."}),
+			Help: "Offers, commits and records refused because a newer epoch or generation is known."}),
 		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_mismatch_total",
 			Help: "Blocks that no longer had their object's hash; none of their bytes was sent."}),
+		revivals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_revivals_total",
+			Help: "Attempts to go on with a session whose site or process died, by how they ended."}, []string{"result"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_probe_answers_total",
+			Help: "Segments of clients whose session is being revived, by what they told."}, []string{"result"}),
+		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_questions_total",
+			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
 	m.tls, m.feeds = newTLSMetrics(self), newFeedMetrics(self)
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(append(m.tls.collectors(), m.feeds.collectors()...), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch) {
+	for _, c := range append(append(m.tls.collectors(), m.feeds.collectors()...), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

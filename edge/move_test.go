@@ -37,21 +37,28 @@ func (w *world) object(name string, size int) loadArgs {
 // sites starts both agents, each with its forwarder.
 func (w *world) sites(change func(*agentArgs)) (a, b *process) {
 	w.t.Helper()
-	args := agentArgs{Dir: w.dir, Mode: ModeAct, Deadline: w.deadline, PullAfter: time.Nanosecond}
-	both := map[string]*process{}
-	for site, other := range map[string]string{"a": "b", "b": "a"} {
-		x := args
-		x.Site, x.Other, x.Root = site, other, filepath.Join(w.dir, "root-"+site)
-		if change != nil {
-			change(&x)
-		}
-		both[site] = w.start(site, "agent", x)
+	a, b = w.agent("a", "b", change), w.agent("b", "a", change)
+	w.serving("a")
+	w.serving("b")
+	return a, b
+}
+
+// serving waits until a site listens and judges strays.
+func (w *world) serving(n string) {
+	w.t.Helper()
+	w.await("listener at "+n, func() bool { return strings.Count(w.in(n, "ss -Htln sport = :8080"), "LISTEN") == 2 })
+	w.await("rules at "+n, func() bool { return strings.Contains(w.in(n, "nft list ruleset"), vip6) })
+}
+
+// agent starts one of them.
+func (w *world) agent(site, other string, change func(*agentArgs)) *process {
+	w.t.Helper()
+	x := agentArgs{Dir: w.dir, Mode: ModeAct, Deadline: w.deadline, PullAfter: time.Nanosecond,
+		Site: site, Other: other, Root: filepath.Join(w.dir, "root-"+site)}
+	if change != nil {
+		change(&x)
 	}
-	for _, n := range []string{"a", "b"} {
-		w.await("listener at "+n, func() bool { return strings.Count(w.in(n, "ss -Htln sport = :8080"), "LISTEN") == 2 })
-		w.await("rules at "+n, func() bool { return strings.Contains(w.in(n, "nft list ruleset"), vip6) })
-	}
-	return both["a"], both["b"]
+	return w.start(site, "agent", x)
 }
 
 func (w *world) await(what string, ok func() bool) {

@@ -2,14 +2,15 @@ package edge
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"rhumb/edge/frame"
 )
 
-// Freshness L0: a record is sent at set-up and after each new turn, without
-// anybody waiting for it, and again by time and by volume.
+// A record is sent at set-up and after each new turn, and again by time and by
+// volume. With freshness L0 nobody waits for it; with L1 a response does.
 const (
 	refreshTime  = 10 * time.Second
 	refreshBytes = 1 << 30 // sequence numbers wrap at four times that
@@ -25,7 +26,9 @@ type replica struct {
 	dirty chan *session // has a new turn; what does not fit the sweep finds
 	gone  chan *session
 	full  chan frame.Key // refused by its Backup
-	own   map[*session]*shadow
+	// linked tells that a Backup was reached which sessions wait for.
+	linked chan struct{}
+	own    map[*session]*shadow
 	// dialled is when a link to a peer was last asked for.
 	dialled map[string]time.Time
 
@@ -52,7 +55,7 @@ type stored struct {
 
 func newReplica(a *Agent) *replica {
 	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
-		full: make(chan frame.Key, dirtyQueue), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}}
+		full: make(chan frame.Key, dirtyQueue), linked: make(chan struct{}, 1), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
@@ -85,6 +88,8 @@ func (r *replica) Run(ctx context.Context) error {
 			r.retire(s)
 		case k := <-r.full:
 			r.next(ctx, k)
+		case <-r.linked:
+			r.sweep(ctx, time.Now())
 		case now := <-tick.C:
 			r.sweep(ctx, now)
 		}
@@ -106,29 +111,36 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	if r.a.tab.get(s.key) != s {
 		return // ended meanwhile, or was never entered
 	}
+	if State(s.state.Load()) == Moving {
+		return // it is the taker's: our word of it, coming late, would replace the taker's
+	}
 	sh := r.own[s]
 	if sh == nil {
 		sh = &shadow{}
 		r.own[s] = sh
 	}
-	order := rendezvous(s.key, r.a.view.Load().peers)
+	t := s.turn.Load()
+	order := rendezvous(s.key, r.a.alive())
 	if sh.skips >= len(order) {
+		t.waive()
 		return
 	}
 	peer := order[sh.skips].Name
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
+		t.waive()              // a client's wait would help nobody
 		return
 	}
-	t := s.turn.Load()
 	rec := s.record(t)
 	if err := l.sendNumbered(frame.Frame{Type: frame.RecordSet, Key: s.key, Epoch: s.epoch,
-		Generation: rec.Generation, Payload: frame.AppendRecord(nil, rec)}); err != nil {
+		Generation: rec.Generation, Payload: frame.AppendRecord(nil, rec)}, t.fresh); err != nil {
+		t.waive()
 		return
 	}
 	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
 	s.backup.Store(&peer)
+	r.a.hush(s)
 }
 
 // dial asks for a link to a Backup, at most once a sweep.
@@ -137,7 +149,15 @@ func (r *replica) dial(ctx context.Context, peer string, now time.Time) {
 		return
 	}
 	r.dialled[peer] = now
-	r.a.wg.Go(func() { _, _ = r.a.links.to(ctx, peer) }) // what is wrong shows in the records' count
+	r.a.wg.Go(func() {
+		if _, err := r.a.links.to(ctx, peer); err != nil {
+			return // what is wrong shows in the records' count
+		}
+		select {
+		case r.linked <- struct{}{}:
+		default:
+		}
+	})
 }
 
 // record is the session's soft state at this moment.
@@ -156,7 +176,7 @@ func (r *replica) retire(s *session) {
 	delete(r.own, s)
 	if sh != nil && sh.link != nil {
 		// If the link is gone the Backup lets the record expire.
-		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()})
+		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}, nil)
 	}
 }
 
@@ -169,7 +189,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 			continue
 		}
 		live[s] = true
-		if r.own[s].due(s, now) {
+		if r.own[s].due(s, r.a.isDown, now) {
 			r.tell(ctx, s, now)
 		}
 		if sh := r.own[s]; sh != nil && sh.link != nil {
@@ -191,8 +211,8 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 }
 
 // due reports whether the Backup's knowledge is too old.
-func (sh *shadow) due(s *session, now time.Time) bool {
-	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() {
+func (sh *shadow) due(s *session, down func(site string) bool, now time.Time) bool {
+	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || down(sh.peer) {
 		return true
 	}
 	select {
@@ -222,10 +242,7 @@ func (r *replica) expire(now time.Time) map[string]int {
 func (r *replica) handle(l *link, f frame.Frame) {
 	switch f.Type {
 	case frame.Ack:
-		l.mu.Lock()
-		err := l.window.Ack(f.Seq)
-		l.mu.Unlock()
-		if err != nil {
+		if err := l.acked(f.Seq); err != nil {
 			r.broken(l, err)
 		}
 		return
@@ -246,7 +263,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 		r.broken(l, err)
 		return
 	}
-	_ = l.send(frame.Frame{Type: frame.Ack, Seq: l.receipt.Last()})
+	l.ack(l.receipt.Last())
 }
 
 // broken ends a link whose other side does not speak as it should.
@@ -262,6 +279,22 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	if err != nil {
 		return err
 	}
+	// The session was taken over here: its old owner is not dead after all, or
+	// speaks of it too late.
+	if s := r.a.tab.get(rec.Key); s != nil && s.epoch > rec.Epoch {
+		r.a.m.refused.Inc()
+		return l.send(frame.Frame{Type: frame.Claimed, Key: rec.Key, Epoch: s.epoch, Generation: s.gen.Load()})
+	}
+	r.a.revival.spare(rec.Key, l.peer)
+	if !r.enter(rec, l.peer) {
+		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
+	}
+	return nil
+}
+
+// enter is false when there is no room. Nobody sends under the lock: who
+// forwards packets waits for it.
+func (r *replica) enter(rec frame.Record, from string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, ok := r.store[rec.Key]
@@ -269,11 +302,11 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	case ok && (rec.Epoch < old.rec.Epoch || rec.Epoch == old.rec.Epoch && rec.Generation < old.rec.Generation):
 		r.a.m.refused.Inc()
 	case !ok && len(r.store) >= r.a.limits.Records:
-		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
+		return false
 	default:
-		r.store[rec.Key] = stored{rec, l.peer, time.Now()}
+		r.store[rec.Key] = stored{rec, from, time.Now()}
 	}
-	return nil
+	return true
 }
 
 // forget drops a record at its owner's word, not at that of an earlier owner.
@@ -283,6 +316,65 @@ func (r *replica) forget(peer string, f frame.Frame) {
 	if old, ok := r.store[f.Key]; ok && old.from == peer && old.rec.Epoch <= f.Epoch {
 		r.drop(f.Key)
 	}
+}
+
+// take removes the records of a site's sessions which may be revived, and
+// returns them in the order of their keys. Who has a record from here has it
+// alone: this is the claim.
+func (r *replica) take(site string, may func(frame.Record) bool) []stored {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []stored
+	for k, st := range r.store {
+		if st.from == site && may(st.rec) {
+			out = append(out, st)
+			delete(r.store, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
+	return out
+}
+
+// putBack ends a claim that came to nothing, unless the owner has told since.
+func (r *replica) putBack(st stored) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.store[st.rec.Key]; !ok {
+		r.store[st.rec.Key] = st
+	}
+}
+
+// recall returns the records of a site's sessions for its new process, each under
+// its next epoch. They stay here, too: the process may die again.
+func (r *replica) recall(site string) []frame.Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []frame.Record
+	for k, st := range r.store {
+		if st.from == site && st.rec.Cover.Suite == 0 {
+			st.rec.Epoch++
+			st.at = time.Now()
+			r.store[k] = st
+			out = append(out, st.rec)
+		}
+	}
+	slices.SortFunc(out, func(a, b frame.Record) int { return a.Key.Compare(b.Key) })
+	return out
+}
+
+// has reports whether there is a record of a session that could be revived.
+func (r *replica) has(k frame.Key) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st, ok := r.store[k]
+	return ok && st.rec.Cover.Suite == 0
+}
+
+// owner is whose session a record is of, "" without one.
+func (r *replica) owner(k frame.Key) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.store[k].from
 }
 
 // drop overwrites a record where it stands, since it may hold secrets, and

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,6 +44,12 @@ func TestMain(m *testing.M) {
 		err = resumeSiteRole()
 	case "follow":
 		err = followRole()
+	case "path":
+		err = pathRole()
+	case "tap":
+		err = tapRole()
+	case "wire":
+		err = wireRole()
 	case "origin":
 		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
 	default:
@@ -57,13 +64,20 @@ func TestMain(m *testing.M) {
 // originAddr is the router's, on the side of site a.
 const originAddr = "198.51.100.5:8081"
 
-// agentArgs start an agent. Every site has one other.
+// agentArgs start an agent. Every site has one other, which is its sessions' Backup, and
+// perhaps a third one, which is nobody's.
 type agentArgs struct {
 	Site, Other, Dir, Root, Origin string
+	Third                          string
 	Mode                           string
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
-	Export                         string // of a service over TLS; empty: in clear
+	Freshness                      string
+	Revival                        string        // empty: act, if there are Backups
+	Standby                        bool          // runs when it is told a line
+	Slow                           bool          // takes no offer before it is told "pass"
+	Patience                       time.Duration // of its own offers; 0: the default
+	Export                         string        // of a service over TLS; empty: in clear
 }
 
 func agentRole() error {
@@ -80,13 +94,28 @@ func agentRole() error {
 	var a *Agent
 	reg := prometheus.NewRegistry()
 	cfg.Registerer = reg
-	f, err := x.forwarder(reg, func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) })
+	var requests atomic.Int64
+	cfg.Met = func(string, bool) { requests.Add(1) }
+	f, err := x.forwarder(forward.Config{Registerer: reg,
+		OnForeign: func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) },
+		OnHeld:    func(flow forward.Flow, packet []byte) { a.Heard(frame.Key(flow), packet) },
+		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) },
+		KeptFor:   func(flow forward.Flow) string { return a.KeptFor(frame.Key(flow)) }})
 	if err != nil {
 		return err
 	}
-	cfg.Strays = strays{f}
+	wrapped := strays{f, make(chan struct{})}
+	if !x.Slow {
+		close(wrapped.pass)
+	}
+	cfg.Strays = wrapped
 	if a, err = New(cfg); err != nil {
 		return err
+	}
+	a.patience = or(x.Patience, a.patience)
+	in := bufio.NewScanner(os.Stdin)
+	if x.Standby && !in.Scan() {
+		return in.Err()
 	}
 	ended := make(chan error, 2)
 	for name, run := range map[string]func(context.Context) error{"forwarder": f.Run, "agent": a.Run} {
@@ -98,7 +127,7 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(a, reg)
+	err = commands(in, a, reg, &requests, wrapped.pass)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
@@ -114,17 +143,24 @@ func (x agentArgs) config() (Config, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin,
+	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness, Revival: x.Revival,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Backups {
+		svc.Revival = or(x.Revival, ModeAct)
+	}
 	if x.Export != "" {
 		svc.Export, svc.Cert, svc.Key = x.Export, filepath.Join(x.Dir, "video.test.crt"), filepath.Join(x.Dir, "video.test.key")
 	}
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
+	peers := []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
+	if x.Third != "" {
+		peers = append(peers, Peer{Name: x.Third, Control: netip.MustParseAddrPort(control(x.Third))})
+	}
 	return Config{Site: x.Site, Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
-		Peers:    []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}},
+		Peers:    peers,
 		Services: []Service{svc}, Addresses: true,
 		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
@@ -132,14 +168,22 @@ func (x agentArgs) config() (Config, error) {
 
 // report is an agent's answer to "state".
 type report struct {
-	Sessions int
-	States   map[string]int
-	Results  map[string]int
-	Errors   map[string]int
-	Moved    []time.Duration
-	Records  int
-	Drain    DrainState
-	Strays   map[string]float64 // by result, as package forward counts them
+	Sessions  int
+	States    map[string]int
+	Results   map[string]int
+	Errors    map[string]int
+	Moved     []time.Duration
+	Records   int
+	Drain     DrainState
+	Strays    map[string]float64 // by result, as package forward counts them
+	Revivals  map[string]float64 // by result
+	Answers   map[string]float64 // of probes, by result
+	Questions map[string]float64 // to clients of moved sessions, by result
+	Refused   float64            // lower epochs
+	Held      float64            // packets kept for sessions on the move
+	Backed    int                // sessions here with a Backup
+	Quiet     int                // sessions whose end the kernel holds back
+	Requests  int64              // answered
 }
 
 func reportOf(a *Agent) report {
@@ -147,6 +191,9 @@ func reportOf(a *Agent) report {
 	for _, s := range a.Sessions() {
 		r.Sessions++
 		r.States[s.State.String()]++
+		if s.Backup != "" {
+			r.Backed++
+		}
 	}
 	for _, m := range a.Moves() {
 		r.Results[m.Result]++
@@ -160,36 +207,56 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
 	r.Drain, _ = a.DrainState()
+	if q := a.quiet.kernel.Load(); q != nil {
+		r.Quiet = q.Len()
+	}
 	return r
 }
 
-func straysOf(reg *prometheus.Registry) map[string]float64 {
+// counted reads a counter or gauge by its only label, or under "" if it has none.
+func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	out := map[string]float64{}
 	families, _ := reg.Gather()
 	for _, f := range families {
-		if f.GetName() == "rhumb_edge_strays_total" {
-			for _, m := range f.Metric {
-				out[m.Label[0].GetValue()] += m.Counter.GetValue()
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			label := ""
+			if len(m.Label) > 0 {
+				label = m.Label[0].GetValue()
 			}
+			out[label] += m.Counter.GetValue() + m.Gauge.GetValue()
 		}
 	}
 	return out
 }
 
-func commands(a *Agent, reg *prometheus.Registry) error {
-	in, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
+func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, pass chan struct{}) error {
+	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
 		switch verb {
 		case "state":
 			r := reportOf(a)
-			r.Strays = straysOf(reg)
+			r.Strays = counted(reg, "rhumb_edge_strays_total")
+			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
+			r.Questions = counted(reg, "rhumb_edge_questions_total")
+			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
+			r.Requests = requests.Load()
+			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			out.Encode(r)
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err
 			}
 			out.Encode("draining")
+		case "down":
+			a.SetDown(strings.Fields(arg))
+			out.Encode("told")
+		case "pass":
+			close(pass)
+			out.Encode("passing")
 		case "undrain":
 			a.Undrain()
 			out.Encode("not draining")
@@ -198,22 +265,33 @@ func commands(a *Agent, reg *prometheus.Registry) error {
 	return in.Err()
 }
 
-// strays joins package forward to an agent, as the program does.
-type strays struct{ *forward.Forwarder }
+// strays joins package forward to an agent, as the program does. Until pass is
+// closed a hold waits, as if the offer that it belongs to came from far away.
+type strays struct {
+	*forward.Forwarder
+	pass chan struct{}
+}
 
-func (s strays) Hold(k frame.Key)             { s.Forwarder.Hold(forward.Flow(k)) }
+func (s strays) Hold(k frame.Key) {
+	<-s.pass
+	s.Forwarder.Hold(forward.Flow(k))
+}
+func (s strays) Claim(k frame.Key)            { s.Forwarder.Claim(forward.Flow(k)) }
 func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow(k)) }
 func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
 
 // forwarder makes the site's half of the tunnel.
-func (x agentArgs) forwarder(reg prometheus.Registerer, foreign func(forward.Flow, string, time.Time)) (*forward.Forwarder, error) {
+func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {
 	tunnel := func(site string) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
-	return forward.New(forward.Config{Site: x.Site, Local: tunnel(x.Site), Mode: forward.Act,
-		Peers:     []forward.Peer{{Site: x.Other, Addr: tunnel(x.Other), Key: [32]byte{1, 2, 3}}},
-		VIPs:      []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")},
-		OnForeign: foreign, Registerer: reg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	c.Site, c.Local, c.Mode = x.Site, tunnel(x.Site), forward.Act
+	for _, site := range strings.Fields(x.Other + " " + x.Third) {
+		c.Peers = append(c.Peers, forward.Peer{Site: site, Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
+	}
+	c.VIPs = []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}
+	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return forward.New(c)
 }
 
 // loadArgs start N clients.
@@ -226,13 +304,16 @@ type loadArgs struct {
 	Pace    time.Duration // with Piece 0: pause between reads
 	Buffer  int           // receive buffer, 0: the default
 	HashHex string
+	Gated   bool // after its first byte a client reads on only when told "go"
+	gate    chan struct{}
 	CA      string // file; not empty: TLS 1.3
 }
 
 // result is what one client saw.
 type result struct {
-	Err string
-	Gap time.Duration // the longest between two reads, or of an answer to its request
+	Err   string
+	Gap   time.Duration // the longest between two reads, or of an answer to its request
+	Ended time.Time
 }
 
 // loadRole runs the clients: one line when each has its first byte, one with
@@ -243,6 +324,15 @@ func loadRole() error {
 		return err
 	}
 	results := make([]result, x.N)
+	x.gate = make(chan struct{})
+	if x.Gated {
+		go func() {
+			bufio.NewScanner(os.Stdin).Scan()
+			close(x.gate)
+		}()
+	} else {
+		close(x.gate)
+	}
 	var begun, ended sync.WaitGroup
 	for i := range results {
 		begun.Add(1)
@@ -250,7 +340,7 @@ func loadRole() error {
 		ended.Go(func() {
 			defer first()
 			gap, err := x.client(first)
-			results[i].Gap = gap
+			results[i].Gap, results[i].Ended = gap, time.Now()
 			if err != nil {
 				results[i].Err = err.Error()
 			}
@@ -276,7 +366,7 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 		return 0, err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(80 * time.Second))
+	c.SetDeadline(time.Now().Add(85 * time.Second))
 	if x.CA != "" {
 		if c, err = clientTLS(c, x.CA); err != nil {
 			return 0, err
@@ -324,7 +414,7 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 	if length != want {
 		return 0, fmt.Errorf("length %d, want %d", length, want)
 	}
-	buf, last := make([]byte, 32<<10), time.Now()
+	buf, last, open := make([]byte, 32<<10), time.Now(), false
 	for want > 0 {
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])
@@ -333,7 +423,10 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 		if err != nil {
 			return gap, fmt.Errorf("%d bytes short: %w", want, err)
 		}
-		first()
+		if first(); !open {
+			<-x.gate
+			last, open = time.Now(), true // the wait was our own
+		}
 		if x.Piece == 0 {
 			time.Sleep(x.Pace)
 		}

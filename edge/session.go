@@ -53,13 +53,21 @@ type session struct {
 	gen     atomic.Uint32 // generation, rises with each dump
 	gate    gate
 	turn    atomic.Pointer[turn]
-	input   []byte                 // received, not answered
+	input   []byte       // received, not answered
+	stuck   int          // bytes in flight when it came, if thaw shall wait for their ACK
+	lastMv  atomic.Int64 // ns the last move took, 0 if none
+	cover   *cover       // TLS of our own record layer; nil without
+	protection
+}
+
+// protection is what lets a session outlive its process and its site.
+type protection struct {
 	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
-	stuck   int                    // bytes in flight when it came, if only an ACK lets it go on
-	lastMv  atomic.Int64           // ns the last move took, 0 if none
 	backup  atomic.Pointer[string] // site that shadows it
 	changed func(*session)         // called after each new turn; nil if not shadowed
-	cover   *cover                 // TLS of our own record layer; nil without
+	unquiet func()                 // called before the connection is closed; nil if not shadowed
+	closing atomic.Bool            // no silence from here on
+	done    chan struct{}          // closed when it has ended here
 }
 
 // turn is the response in progress, or the last one. Only off changes.
@@ -71,6 +79,15 @@ type turn struct {
 	rcv  uint32       // next sequence number after the request, if shadowed
 	seat seat         // among the records of the connection, if it is under cover
 	off  atomic.Int64 // bytes of wire the kernel has taken
+	// fresh is kept when the Backup has this turn's record; nil with L0.
+	fresh *pledge
+}
+
+// waive lets the response begin without a Backup.
+func (t *turn) waive() {
+	if t.fresh != nil {
+		t.fresh.keep()
+	}
 }
 
 func (s *session) claim() bool {
@@ -103,7 +120,7 @@ func (s *session) resting() State {
 // serve answers requests until the connection ends or is handed off. A
 // session that came from elsewhere begins in the middle of its turn.
 func (s *session) serve(ctx context.Context) error {
-	if err := s.thaw(ctx); err != nil {
+	if err := thaw(ctx, s.conn, s.stuck); err != nil {
 		return err
 	}
 	for {
@@ -123,31 +140,8 @@ func (s *session) serve(ctx context.Context) error {
 		// Only now: between here and the read there is no gate, so whoever
 		// moves the session finds a request either in input or in the turn.
 		s.input = s.input[n:]
+		s.secure(ctx, s.turn.Load())
 	}
-}
-
-// thaw waits for the first acknowledgement of a session that came and cannot
-// go on without, and asks the client for it again. Its retransmission timer,
-// which would do the same, takes a second.
-func (s *session) thaw(ctx context.Context) error {
-	const pause, tries = 10 * time.Millisecond, 60
-	for i := 0; s.stuck > 0 && i < tries; i++ {
-		if n, err := tcprepair.Unacked(s.conn); err != nil || n < s.stuck {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		switch i {
-		case 5, 15, 30, 52: // the last one is beyond the peer's half second
-			if err := tcprepair.Poke(s.conn); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // respond writes what is left of the response.
@@ -198,6 +192,9 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 			return req, 0, err
 		}
 		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
+		if s.awaitsBackup() {
+			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
+		}
 		_, err := s.read(buf)
 		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
 		case err == nil, late && time.Now().Before(until): // a stop's deadline
@@ -232,8 +229,35 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 		n, next.seat = s.cover.consume(len(s.input) - n)
 	}
 	next.base, next.rcv = last.base+uint32(last.wire.size()), last.rcv+uint32(n)
+	if s.awaitsBackup() {
+		next.fresh = newPledge()
+	}
 	s.setTurn(next)
 	return nil
+}
+
+// awaitsBackup reports whether responses wait for the Backup. Nothing is won by it
+// where nobody would go on from there.
+func (s *session) awaitsBackup() bool {
+	return s.changed != nil && s.svc.Freshness == FreshL1 && s.svc.revives()
+}
+
+// freshLimit is how long a response waits for its Backup: clients come before
+// their protection.
+const freshLimit = 500 * time.Millisecond
+
+// secure waits until the Backup has the record of a turn, with freshness L1.
+func (s *session) secure(ctx context.Context, t *turn) {
+	if t.fresh == nil {
+		return
+	}
+	timer := time.NewTimer(freshLimit)
+	defer timer.Stop()
+	select {
+	case <-t.fresh.done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 func newTurn(rec frame.Record, name string, b body) (*turn, error) {
@@ -262,6 +286,9 @@ func (s *session) setTurn(t *turn) {
 func (s *session) bye() error {
 	if err := s.pin(); err != nil {
 		return err
+	}
+	if s.unquiet != nil {
+		s.unquiet()
 	}
 	if err := s.conn.CloseWrite(); err != nil {
 		return err

@@ -52,6 +52,8 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 	if err != nil {
 		return err
 	}
+	st, t := stateOf(o), s.turn.Load()
+	stuck := st.Stuck() && (st.InFlight() > 0 || t.off.Load() < t.wire.size())
 	a.strays.Hold(s.key)
 	if err := a.takeHeld(ctx, l, s, o, box, got); err != nil {
 		s.cover.wipe()
@@ -59,6 +61,9 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 		return err
 	}
 	a.strays.Release(s.key)
+	if a.mayAsk(s) {
+		a.wg.Go(func() { a.confirm(ctx, s, st, stuck) }) // nothing of what was kept is to come any more
+	}
 	return nil
 }
 
@@ -85,9 +90,11 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
+	if !s.hastened() {
+		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
+	}
 	ready.Type = frame.Active
-	if st.Stuck() {
+	if st.Stuck() && !a.mayAsk(s) {
 		s.stuck = st.InFlight()
 	}
 	_ = l.send(ready) // over a dead link: the giver asks again, by another
@@ -143,6 +150,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 		return nil, err
 	}
 	s := &session{key: rec.Key, started: time.Now(), epoch: rec.Epoch, svc: svc, input: o.Input, cover: c}
+	s.done = make(chan struct{})
 	s.gen.Store(rec.Generation)
 	t, err := turnOf(svc, o, c)
 	if err != nil {
@@ -152,7 +160,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 	s.turn.Store(t)
 	if a.moves.Backups {
 		s.reg = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}
-		s.changed = a.replica.changed
+		a.protect(s)
 	}
 	return s, nil
 }

@@ -150,13 +150,14 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 		return nil, err
 	}
 	next := &session{key: s.key, conn: s.conn, started: s.started, epoch: s.epoch, svc: s.svc, local: s.local, cover: c}
+	next.done = s.done
 	t := idleTurn(s.svc.id)
 	if a.moves.Backups && c.moves && !s.local {
 		if next.reg, err = registerRead(s.conn); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
 		} else {
 			t.base, t.rcv = next.reg.Write, next.reg.RcvNxt
-			next.changed = a.replica.changed
+			a.protect(next)
 		}
 	}
 	if err := c.wrap(t); err != nil {

@@ -50,6 +50,10 @@ type Edge struct {
 	// Root is a directory and Origin an HTTP URL; content has exactly one.
 	Root   string `json:"root,omitempty"`
 	Origin string `json:"origin,omitempty"`
+	// Revival says whether content sessions go on after a crash; empty is ReviveOff.
+	Revival Revival `json:"revival,omitempty"`
+	// Freshness of the record at a session's Backup, L0 or L1; empty is L0.
+	Freshness Freshness `json:"freshness,omitempty"`
 	// Cert and Key are files on each of the service's nodes; content without them
 	// is served in clear.
 	Cert string `json:"cert,omitempty"`
@@ -79,6 +83,25 @@ const (
 	ExportNone  Export = "none"
 	ExportSite  Export = "site"  // the machines of one site
 	ExportGroup Export = "group" // the sites that take a session over
+)
+
+// Revival is what becomes of content sessions when their site or process dies.
+type Revival string
+
+// What it may be. It acts only where the service's mode does.
+const (
+	ReviveOff     Revival = "off"     // they end
+	ReviveObserve Revival = "observe" // they end, and those that could have gone on are counted
+	ReviveAct     Revival = "act"     // they go on at their Backup, or in the next process
+)
+
+// Freshness is how much of a content session a crash may cost.
+type Freshness string
+
+// The levels. Higher ones wait for more.
+const (
+	FreshL0 Freshness = "L0" // nothing waits for the record
+	FreshL1 Freshness = "L1" // a response waits until its record is at the Backup
 )
 
 // Mapped tells whether the service is steered by answers at all.

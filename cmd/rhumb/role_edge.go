@@ -55,8 +55,10 @@ type edgeRole struct {
 	encounters *encounters
 	away       awayMeter
 	tokens     []token.Secret // when it was built; then followTokens has them
-	// leaving tells that the agent was told to let its sessions go; owned by run.
+	// leaving tells that the agent was told to let its sessions go, and down which
+	// sites it was told are lost; owned by run.
 	leaving bool
+	down    []string
 }
 
 // run owns both and the loop that aims them, and ends when one of them does.
@@ -92,7 +94,8 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
 	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
-		OnForeign: e.foreign, At: site.At, RelayRate: relayRate(site, u.cfg.Mode), OnRelay: e.relayed, Logger: u.log, Registerer: u.metrics})
+		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, KeptFor: e.keptFor, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
+		OnRelay: e.relayed, Logger: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
 	}
@@ -110,6 +113,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	}
 	e.forwarder, e.agent = fwd, agent
 	close(e.ready)
+	e.revive(snap)
 	return nil
 }
 
@@ -130,6 +134,7 @@ func (e *edgeRole) apply(s *placement.Snapshot) {
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
+	e.revive(s)
 	e.drain(s)
 }
 
@@ -228,7 +233,7 @@ const movesTold = 2 * time.Second
 func (e *edgeRole) tellMoves(ctx context.Context) error {
 	tick := time.NewTicker(movesTold)
 	defer tick.Stop()
-	since := time.Now()
+	since, revived := time.Now(), int64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -236,6 +241,7 @@ func (e *edgeRole) tellMoves(ctx context.Context) error {
 		case <-tick.C:
 		}
 		events, until := moveEvents(e.agent.Moves(), since)
+		events = append(events, revivedEvents(&revived, e.agent.Totals().Revived, time.Now())...)
 		for _, ev := range events {
 			e.unit.event(ev)
 		}
@@ -334,7 +340,7 @@ func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 		}
 		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
 			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name),
-			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets),
+			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets), Revival: string(s.Edge.Revival), Freshness: string(s.Edge.Freshness),
 			Events: edge.Events{Path: s.Edge.Events, Strict: s.Edge.EventsStrict}})
 	}
 	return out
@@ -373,6 +379,9 @@ type strays struct{ f *forward.Forwarder }
 
 // Hold keeps the packets of a flow.
 func (s strays) Hold(k frame.Key) { s.f.Hold(forward.Flow{Client: k.Client, VIP: k.VIP}) }
+
+// Claim keeps them for a session that is revived here, and says so.
+func (s strays) Claim(k frame.Key) { s.f.Claim(forward.Flow{Client: k.Client, VIP: k.VIP}) }
 
 // Release gives them back.
 func (s strays) Release(k frame.Key) { s.f.Release(forward.Flow{Client: k.Client, VIP: k.VIP}) }

@@ -2,8 +2,10 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -80,6 +82,16 @@ type Config struct {
 	// every 250 ms at most for each, with the time of the first. It is
 	// called by the goroutine that reads strays and must not block.
 	OnForeign func(f Flow, owner string, since time.Time)
+	// OnHeld is told of each packet of a claimed flow, whether it is kept or
+	// not. It must neither block nor keep the packet.
+	OnHeld func(f Flow, packet []byte)
+	// Shadowed tells whether the session of a flow could be revived here. Its
+	// packets then wait when no site answers for it: who does not may have
+	// been its owner. It must not block.
+	Shadowed func(f Flow) bool
+	// KeptFor names the site whose session of a flow would be revived here, or "".
+	// Sites that ask for the flow's owner are told. It must not block.
+	KeptFor func(f Flow) string
 	// Pair names the site which likely has this client's sessions, as the
 	// previous routing had it, or "". It must not block.
 	Pair func(client netip.Addr) string
@@ -105,11 +117,18 @@ type Forwarder struct {
 	log       journal
 	now       func() time.Time
 	onForeign func(Flow, string, time.Time)
+	onHeld    func(Flow, []byte)
+	keptFor   func(Flow) string
 	metrics   *metrics
 	peers     atomic.Pointer[peerSet]
 	targets
 	roundabout
 	ends atomic.Pointer[ends]
+
+	// passing is held while a packet that came by tunnel is on its way from its
+	// judgement to the kernel. It is taken before mu.
+	passing sync.Mutex
+
 	tables
 }
 
@@ -165,16 +184,22 @@ func New(c Config) (*Forwarder, error) {
 	if c.Pair == nil {
 		c.Pair = func(netip.Addr) string { return "" }
 	}
+	if c.Shadowed == nil {
+		c.Shadowed = func(Flow) bool { return false }
+	}
+	if c.KeptFor == nil {
+		c.KeptFor = func(Flow) string { return "" }
+	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
 	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU, idle: c.QUICIdle},
-		now: c.Now, onForeign: c.OnForeign, metrics: newMetrics(),
+		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, keptFor: c.KeptFor, metrics: newMetrics(),
 		targets: targets{renewNow: make(chan struct{}, 1)}, tables: tables{arrivals: newArrivals()},
 		roundabout: roundabout{at: c.At, rate: float64(max(0, c.RelayRate)), onRelay: c.OnRelay, woken: make(chan struct{}, 1), news: make(chan news, 256)}}
 	f.log.Logger = c.Logger
 	f.quic.Store(&QUIC{})
-	f.owners, f.udp = f.newTable(protoTCP, c.Pair), f.newTable(protoUDP, c.Pair)
+	f.owners, f.udp = f.newTable(protoTCP, c.Pair, c.Shadowed), f.newTable(protoUDP, c.Pair, func(Flow) bool { return false })
 	vips := make(map[netip.AddrPort]Mode)
 	for _, vip := range c.VIPs {
 		vips[vip] = c.Mode
@@ -190,8 +215,8 @@ func New(c Config) (*Forwarder, error) {
 
 // newTable makes the table for the foreign flows of a protocol. Each has its own
 // budget of questions, so that a flood of one doesn't end the other.
-func (f *Forwarder) newTable(proto byte, pair func(netip.Addr) string) *owners {
-	return newOwners(proto, hooks{peers: f.sites, pair: pair, count: f.countStrays,
+func (f *Forwarder) newTable(proto byte, pair func(netip.Addr) string, shadowed func(Flow) bool) *owners {
+	return newOwners(proto, hooks{peers: f.sites, pair: pair, shadowed: shadowed, count: f.countStrays,
 		announced: func(flow Flow) string { return f.announcedBy(session{proto, flow}) },
 		retire:    func(site string, flow Flow) { f.retire(site, session{proto, flow}) }}, askRate, leastWait)
 }
@@ -384,11 +409,41 @@ func (f *Forwarder) tick(ctx context.Context) error {
 }
 
 // Hold keeps the packets of a flow, until Release or 15 s have passed: its
-// session is being restored here.
+// session is being restored here, or is about to leave. When it returns, none
+// that was judged before is still on its way to the kernel: a socket that is
+// silenced next has had it.
 func (f *Forwarder) Hold(flow Flow) {
+	f.passing.Lock()
+	defer f.passing.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.owners.hold(f.now(), flow)
+}
+
+// Claim is Hold for a session that is revived here: its owner is lost. The other
+// sites are told that its packets belong here, and OnHeld sees each of them.
+func (f *Forwarder) Claim(flow Flow) {
+	f.mu.Lock()
+	f.owners.claim(f.now(), flow)
+	f.mu.Unlock()
+	body := appendSession(nil, session{proto: protoTCP, flow: flow})
+	set := f.peers.Load()
+	for _, site := range set.sites {
+		p := set.bySite[site]
+		if err := f.send(p, kindMine, body); err != nil && !errors.Is(err, net.ErrClosed) {
+			f.complain(fmt.Errorf("forward: tell %s of a claim: %w", p.Site, err))
+		}
+	}
+}
+
+// Lost is told that a site is down: what was believed of the flows there is
+// forgotten, so that whoever revives them is found.
+func (f *Forwarder) Lost(site string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owners.lost(site)
+	f.owners.mourn(f.now().Add(reviveLife))
+	f.udp.lost(site)
 }
 
 // Release gives the packets of a held flow to the kernel, in the order they

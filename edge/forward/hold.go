@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bytes"
+	"slices"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (o *owners) keep(r *record, p []byte) {
 // drain takes the waiting packets out, in the order they came.
 func (o *owners) drain(r *record) [][]byte {
 	packets := r.packets
-	r.packets = nil
+	r.packets, r.early = nil, 0
 	for _, p := range packets {
 		o.held -= len(p)
 	}
@@ -40,17 +41,52 @@ func (o *owners) hold(now time.Time, f Flow) {
 	}
 	// A session that comes back to the site which gave it away is no
 	// longer elsewhere.
-	r.is, r.owner, r.moved, r.watch = holding, "", false, false
+	r.is, r.owner, r.moved, r.watch, r.claimed = holding, "", false, false, false
 	r.waiting, r.until = question{}, now.Add(holdLife)
 }
 
-// holds tells whether packets of the flow are kept, and keeps this one if so.
+// claim is hold for a session whose owner is lost.
+func (o *owners) claim(now time.Time, f Flow) {
+	o.hold(now, f)
+	o.flows[f].claimed = true
+}
+
+// claims tells whether a session of the flow is being revived here.
+func (o *owners) claims(f Flow) bool {
+	r := o.flows[f]
+	return r != nil && r.is == holding && r.claimed
+}
+
+// lost forgets what a site was believed to own. The next stray of such a flow
+// asks all.
+func (o *owners) lost(site string) {
+	for f, r := range o.flows {
+		if r.is == foreign && r.owner == site {
+			delete(o.flows, f)
+		}
+	}
+	for net, n := range o.near {
+		if n.site == site {
+			delete(o.near, net)
+		}
+	}
+}
+
+// holds tells whether packets of the flow are kept, and keeps this one if so. It
+// came by tunnel: where a session moves it is one that was sent to the old owner
+// and returned, older than what came here by itself since. So it goes before that:
+// a client's word of a closed window must not follow the word that it is open.
 func (o *owners) holds(f Flow, p []byte) bool {
 	r := o.flows[f]
 	if r == nil || r.is != holding {
 		return false
 	}
+	n := len(r.packets)
 	o.keep(r, p)
+	if len(r.packets) > n {
+		r.packets = slices.Insert(r.packets[:n], r.early, r.packets[n])
+		r.early++
+	}
 	return true
 }
 
@@ -79,6 +115,7 @@ func (o *owners) move(now time.Time, f Flow, to string, steps []step) []step {
 		o.asking = without(o.asking, f)
 	}
 	r.is, r.owner, r.moved, r.until, r.waiting = foreign, to, true, now.Add(movedLife), question{}
+	r.claimed = false
 	for _, p := range o.drain(r) {
 		steps = append(steps, step{do: doTunnel, flow: f, site: to, packet: p})
 	}

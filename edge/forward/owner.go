@@ -72,6 +72,7 @@ const (
 	doGiveBack             // give packet to the kernel
 	doAsk                  // ask site about flow
 	doForeign              // tell OnForeign: flow is site's, since since
+	doHeld                 // tell OnHeld: packet is one of flow
 )
 
 // step is one thing to do, with what it needs. Which protocol its flow speaks
@@ -81,7 +82,7 @@ type step struct {
 	do     deed
 	flow   Flow
 	site   string    // of doTunnel, doAsk, doForeign
-	packet []byte    // of doTunnel, doGiveBack
+	packet []byte    // of doTunnel, doGiveBack, doHeld
 	since  time.Time // of doForeign
 }
 
@@ -91,6 +92,7 @@ type record struct {
 	owner   string
 	moved   bool      // this site itself gave the session to owner
 	watch   bool      // mode observe: named, never tunnelled
+	claimed bool      // held for a session that is revived here
 	since   time.Time // first stray
 	until   time.Time // end of this belief
 	asked   time.Time // last question sent
@@ -98,6 +100,7 @@ type record struct {
 	tally   tally
 	waiting question
 	packets [][]byte
+	early   int // so many of packets came by tunnel
 }
 
 // question is one being asked: who hasn't answered, whom to ask next.
@@ -105,6 +108,7 @@ type question struct {
 	open  []string // asked, silent so far
 	later []string // to be asked when those of open can't help
 	how   result
+	keeper
 }
 
 // tally counts a flow's forwarded traffic.
@@ -127,6 +131,8 @@ type owners struct {
 	proto   byte
 	budget  bucket
 	wait    time.Duration // how long the packets of an undecided flow wait
+	// mourning is until when strays beyond the budget are lost, not given back.
+	mourning time.Time
 	hooks
 }
 
@@ -135,6 +141,7 @@ type hooks struct {
 	peers     func() []string           // sites that may be asked, sorted
 	announced func(Flow) string         // owner by announcement, or ""
 	pair      func(netip.Addr) string   // the client's previous site, or ""
+	shadowed  func(Flow) bool           // this site could revive its session
 	count     func(how result, n int)   // n strays were decided so
 	retire    func(site string, f Flow) // site's announcement of f is stale
 }
@@ -170,6 +177,9 @@ func (o *owners) packet(now time.Time, f Flow, p []byte, watch bool, steps []ste
 		return o.refuse(r, f, p, steps)
 	}
 	o.keep(r, p)
+	if r.claimed {
+		steps = append(steps, step{do: doHeld, flow: f, packet: p})
+	}
 	return steps
 }
 
@@ -198,8 +208,12 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 		o.countOne(r, byNobody)
 		return o.refuse(r, f, p, steps)
 	}
-	if !o.budget.take(now) {
+	// What could be revived here was a session not long ago, and no scan.
+	if !o.shadowed(f) && !o.budget.take(now) {
 		o.countOne(r, overBudget)
+		if now.Before(o.mourning) {
+			return steps
+		}
 		return o.refuse(r, f, p, steps)
 	}
 	r.is, r.asked, r.until = asking, now, now.Add(o.wait)
@@ -321,6 +335,7 @@ func (o *owners) notMine(now time.Time, f Flow, site string, steps []step) []ste
 		return steps
 	}
 	o.retire(site, f)
+	r.waiting.denied(site)
 	r.waiting.open = slices.Delete(r.waiting.open, i, i+1)
 	if len(r.waiting.open) > 0 {
 		return steps
@@ -391,9 +406,9 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 		r := o.flows[f]
 		switch {
 		case r == nil || r.is != asking:
-		case !now.Before(r.until):
+		case o.unanswered(now, f, r):
 			steps = o.give(now, f, r, steps)
-		case now.Sub(r.asked) >= retryAsk:
+		case now.Sub(r.asked) >= r.pace(now):
 			steps = o.again(now, f, r, steps)
 			open = append(open, f)
 		default:
@@ -407,7 +422,7 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 // again repeats a question to the silent, and asks the rest as well.
 func (o *owners) again(now time.Time, f Flow, r *record, steps []step) []step {
 	r.asked = now
-	steps = askAll(steps, f, r.waiting.open)
+	steps = askAll(steps, f, r.waiting.whomAgain())
 	if len(r.waiting.later) > 0 {
 		steps = o.widen(now, f, r, steps)
 	}

@@ -18,11 +18,13 @@ type bench struct {
 	paired    string
 	counts    map[result]int
 	retired   []string
+	shadows   map[Flow]bool
 }
 
 func newBench(peers ...string) *bench {
 	b := &bench{now: time.Unix(1000, 0), announces: map[Flow]string{}, counts: map[result]int{}}
 	b.owners = newOwners(protoTCP, hooks{
+		shadowed:  func(f Flow) bool { return b.shadows[f] },
 		peers:     func() []string { return peers },
 		announced: func(f Flow) string { return b.announces[f] },
 		pair:      func(netip.Addr) string { return b.paired },

@@ -111,6 +111,10 @@ func (f *Forwarder) run(now time.Time, table *owners, steps []step) {
 			f.giveBack(s.packet)
 		case doAsk:
 			f.ask(now, s.site, session{proto: table.proto, flow: s.flow})
+		case doHeld:
+			if f.onHeld != nil {
+				f.onHeld(s.flow, s.packet)
+			}
 		case doForeign:
 			// Only TCP sessions can be moved.
 			if f.onForeign != nil && table.proto == protoTCP {

@@ -149,6 +149,13 @@ func (r *receiver) heed(now time.Time, p *peer, table *owners, k kind, flow Flow
 		if to := r.peers.Load().byID[id]; to != nil {
 			return table.movedTo(now, flow, p.Site, to.Site, steps)
 		}
+	case kindKept:
+		if len(rest) < len(siteID{}) {
+			return steps
+		}
+		if owner := r.peers.Load().byID[siteID(rest[:4])]; owner != nil {
+			table.kept(now, flow, p.Site, owner.Site)
+		}
 	}
 	return steps
 }
@@ -179,10 +186,14 @@ func (r *receiver) timeAnswer(now time.Time, p *peer, about session) {
 func (r *receiver) answer(now time.Time, p *peer, about session) {
 	_, table, ours := r.treat(about)
 	r.mu.Lock()
-	to := table.wentTo(now, about.flow)
+	to, claimed := table.wentTo(now, about.flow), table.claims(about.flow)
 	r.mu.Unlock()
 	if to != "" {
 		r.say(p, kindMoved, about, to)
+		return
+	}
+	if claimed { // it will be in the kernel, and is nowhere else
+		r.say(p, kindMine, about, "")
 		return
 	}
 	// Peers may ask about VIPs only, not about whatever else this host is
@@ -198,9 +209,13 @@ func (r *receiver) answer(now time.Time, p *peer, about session) {
 	}
 	if owned {
 		r.say(p, kindMine, about, "")
-	} else {
-		r.say(p, kindNotMine, about, "")
+		return
 	}
+	// The one goes before the other, which sites understand that do not know the one.
+	if owner := r.keptFor(about.flow); owner != "" && about.proto == protoTCP {
+		r.say(p, kindKept, about, owner)
+	}
+	r.say(p, kindNotMine, about, "")
 }
 
 // owns tells whether the kernel of this host knows a session.
@@ -214,7 +229,7 @@ func (e *ends) owns(s session) (bool, error) {
 // say sends an answer about a session.
 func (r *receiver) say(p *peer, k kind, about session, to string) {
 	r.reply = appendSession(r.reply[:0], about)
-	if k == kindMoved {
+	if to != "" {
 		id := idOf(to)
 		r.reply = append(r.reply, id[:]...)
 	}
@@ -230,14 +245,20 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	if err != nil {
 		return err
 	}
+	r.passing.Lock()
+	defer r.passing.Unlock()
 	_, table, ours := r.treat(s.session)
 	r.mu.Lock()
-	held, to := false, table.wentTo(now, s.flow)
+	held, to, claimed := false, table.wentTo(now, s.flow), false
 	if !s.quoted {
-		held = table.holds(s.flow, s.packet)
+		held, claimed = table.holds(s.flow, s.packet), table.claims(s.flow)
 	}
 	r.mu.Unlock()
 	switch {
+	case claimed:
+		if r.onHeld != nil {
+			r.onHeld(s.flow, s.packet)
+		}
 	case held: // until its session has been restored here
 	case to != "":
 		// The sender shall turn to the new owner itself; this packet

@@ -41,8 +41,17 @@ const (
 	Abort
 	// Refused answers Pull, OfferSession or Commit: no; payload is the reason.
 	Refused
+	// Recall asks a Backup for the records of the sender's sessions: its
+	// process died and another stands in its place.
+	Recall
+	// Recalled gives one back (payload: Record). The epoch is the next one:
+	// the session is the receiver's again, and nobody else's.
+	Recalled
+	// Claimed tells the owner of a session that the sender, its Backup, goes
+	// on with it under this epoch. An owner of a lower one falls silent.
+	Claimed
 
-	lastType = Refused
+	lastType = Claimed
 
 	// Tokens carries a word about a resumption token's session (payload: that of
 	// package token). It stands apart, so that the types above can go on.
@@ -50,7 +59,8 @@ const (
 )
 
 func (t Type) String() string {
-	names := [...]string{"hello", "record", "retire", "ack", "full", "pull", "offer", "ready", "commit", "active", "abort", "refused"}
+	names := [...]string{"hello", "record", "retire", "ack", "full", "pull", "offer", "ready", "commit", "active", "abort", "refused",
+		"recall", "recalled", "claimed"}
 	if t == Tokens {
 		return "tokens"
 	}

@@ -14,6 +14,9 @@ import (
 type Dumped struct {
 	State State
 	conn  *net.TCPConn
+	// rtoMax is the bound of its retransmission times as it was, in ms; 0 where
+	// the kernel has no such setting.
+	rtoMax uint32
 }
 
 // Dump silences c and reads its state. The caller must have stopped its own
@@ -22,8 +25,9 @@ func Dump(c *net.TCPConn) (*Dumped, error) {
 	d := &Dumped{conn: c}
 	err := control(c, func(s sock) error {
 		var err error
+		d.rtoMax = patient(s)
 		if d.State, err = dump(s); err != nil {
-			return errors.Join(err, wake(s, d.State.Window))
+			return errors.Join(err, d.wake(s))
 		}
 		return nil
 	})
@@ -36,7 +40,7 @@ func Dump(c *net.TCPConn) (*Dumped, error) {
 // Abort puts the connection back to work where it is. A window probe goes
 // out, whose answer makes up for the acknowledgements dropped meanwhile.
 func (d *Dumped) Abort() error {
-	if err := control(d.conn, func(s sock) error { return wake(s, d.State.Window) }); err != nil {
+	if err := control(d.conn, d.wake); err != nil {
 		return fmt.Errorf("tcprepair: abort %s: %w", d.State.Peer, err)
 	}
 	return nil
@@ -110,15 +114,31 @@ func control(c *net.TCPConn, f func(sock) error) error {
 
 // wake undoes a dump at any of its steps. The filter goes first: the answer
 // to the window probe that leaving repair mode sends must be heard.
-func wake(s sock, w Window) error {
+func (d *Dumped) wake(s sock) error {
 	err := s.hear()
 	if errors.Is(err, unix.ENOENT) {
 		err = nil // the dump never came as far as the filter
 	}
-	if w != (Window{}) {
+	if w := d.State.Window; w != (Window{}) {
 		err = errors.Join(err, s.setWindow(w))
 	}
+	if d.rtoMax != 0 {
+		err = errors.Join(err, s.setInt(unix.IPPROTO_TCP, tcpRTOMax, d.rtoMax, "TCP_RTO_MAX_MS"))
+	}
 	return errors.Join(err, s.repair(unix.TCP_REPAIR_OFF), s.reuse())
+}
+
+// patient gives a connection the ordinary bound of retransmission times and
+// returns what it had, or 0. The kernel gives up a connection with data in flight
+// and a closed window, as a mute one has it, when its peer was not heard for
+// twice that bound: with that of a second, in the middle of a hand-off that takes
+// its time.
+func patient(s sock) uint32 {
+	was, err := s.int(tcpRTOMax, "TCP_RTO_MAX_MS")
+	if err != nil || s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoOrdinary, "TCP_RTO_MAX_MS") != nil {
+		return 0
+	}
+	return was
 }
 
 // mute stops new data, and only that, by closing the send window of our side.

@@ -43,7 +43,9 @@ func TestStuck(t *testing.T) {
 		want          bool
 	}{
 		{"nothing in flight", 0, 65535, false},
-		{"nothing in flight, window closed", 0, 0, false},
+		{"nothing in flight, window closed", 0, 0, true},
+		{"nothing in flight, less than a segment's room", 0, 1447, true},
+		{"nothing in flight, a segment's room", 0, 1448, false},
 		{"room in both windows", 5000, 65535, false},
 		{"RFC 6928: ten segments in flight", 14480, 65535, true},
 		{"window full", 5000, 5000, true},

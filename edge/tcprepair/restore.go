@@ -104,6 +104,37 @@ func Poke(c *net.TCPConn) error {
 	})
 }
 
+// Question is a segment that the peer of a connection restored from st answers
+// at once, with its acknowledgement and window as they are: it holds one byte
+// that the peer has had (RFC 9293 section 3.10.7.4). A window probe without data
+// asks the same, and Linux answers such ones of a connection twice a second only;
+// the old owner, whose peer's window was closed, may just have had one.
+func Question(c *net.TCPConn, st State) (Segment, error) {
+	q := Segment{Src: st.Local, Dst: st.Peer, Seq: st.SndUna - 1, Ack: st.RcvNxt, Flags: ACK | PSH,
+		Window: uint16(min(st.Window.RcvWnd>>st.Options.RcvScale, 0xffff)), Timestamps: st.Options.Timestamps, Data: 1}
+	if !q.Timestamps {
+		return q, nil
+	}
+	// The connection's own clock: ahead of that, its segments would look old.
+	err := control(c, func(s sock) (err error) {
+		q.TSVal, err = s.int(unix.TCP_TIMESTAMP, "TCP_TIMESTAMP")
+		return err
+	})
+	return q, err
+}
+
+// Stuck reports whether a connection restored from s can send nothing new
+// before its peer has spoken: what is in flight fills the window, or the
+// congestion window that a fresh connection has (RFC 6928), or the window has no
+// room for a segment.
+func (s State) Stuck() bool {
+	mss, wnd := int(s.Options.MSS), int(s.Window.SndWnd)
+	if s.InFlight() == 0 {
+		return wnd < mss
+	}
+	return s.InFlight() >= min(10*mss, wnd-mss)
+}
+
 // Unacked counts the bytes which the peer has not acknowledged.
 func Unacked(c *net.TCPConn) (int, error) {
 	var n uint32
@@ -114,23 +145,69 @@ func Unacked(c *net.TCPConn) (int, error) {
 	return int(n), err
 }
 
-// Stuck reports whether a connection restored from s can send nothing new
-// before its peer has acknowledged something: what is in flight fills the
-// window, or the congestion window that a fresh connection has (RFC 6928).
-func (s State) Stuck() bool {
-	room := min(10*int(s.Options.MSS), int(s.Window.SndWnd)-int(s.Options.MSS))
-	return s.InFlight() > 0 && s.InFlight() >= room
+// Heard tells of a restored connection how many segments of its peer have come
+// since and how many bytes those acknowledged, and whether it waits for more. It
+// does, too, while nothing is in flight and a closed window keeps it from sending:
+// the peer's word that the window is open counts only with an acknowledgement of
+// what was sent.
+func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
+	err = control(c, func(s sock) error {
+		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
+		if err != nil {
+			return err
+		}
+		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("get TCP_INFO: %w", err)
+		}
+		segments, acked, waiting = uint64(t.Segs_in), t.Bytes_acked, unacked > 0
+		return nil
+	})
+	return segments, acked, waiting, err
 }
 
-// Settle ends what eases a restored connection's start. Call it when round
-// trips have been measured, a few seconds after Activate.
+// Timing tells of a connection after what time the kernel would repeat itself, and
+// whether something that was sent is not acknowledged.
+func Timing(c *net.TCPConn) (rto time.Duration, flying bool, err error) {
+	err = control(c, func(s sock) error {
+		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("get TCP_INFO: %w", err)
+		}
+		rto, flying = time.Duration(t.Rto)*time.Microsecond, t.Unacked > 0
+		return nil
+	})
+	return rto, flying, err
+}
+
+// Hasten bounds what is left of a connection whose process dies: the kernel then
+// sends its FIN at least once a second instead of at ever longer intervals, so
+// that a client learns of the end soon after somebody stops holding it back. A
+// peer that acknowledges nothing for limit is given up, as the shorter intervals
+// alone would do after a quarter of a minute.
+func Hasten(c *net.TCPConn, limit time.Duration) error {
+	return control(c, func(s sock) error {
+		return errors.Join(s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS"),
+			s.setInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, uint32(limit.Milliseconds()), "TCP_USER_TIMEOUT"))
+	})
+}
+
+// DelayAck lets the next acknowledgement wait for data to ride on, 40 ms at most.
+// The kernel forgets it after a while.
+func DelayAck(c *net.TCPConn) error {
+	return control(c, func(s sock) error { return s.setInt(unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0, "TCP_QUICKACK") })
+}
+
+// Settle ends what eases a restored connection's start, and what Hasten set. Call
+// it when round trips have been measured, a few seconds after Activate, or before
+// a hastened connection is closed in order.
 func Settle(c *net.TCPConn) error {
 	return control(c, func(s sock) error {
 		err := s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoOrdinary, "TCP_RTO_MAX_MS")
 		if errors.Is(err, unix.ENOPROTOOPT) {
-			return nil
+			err = nil
 		}
-		return err
+		return errors.Join(err, s.setInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 0, "TCP_USER_TIMEOUT"))
 	})
 }
 

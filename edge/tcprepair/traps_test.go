@@ -4,8 +4,10 @@ package tcprepair
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -298,4 +300,67 @@ func TestAutotuning(t *testing.T) {
 	}
 	s.Close()
 	rd.check(t, data)
+}
+
+// TestTrapPatience: a dump closes the window, and the kernel gives up a connection
+// with data in flight and a closed window when it has not heard its peer for twice
+// the bound of its retransmission times. With the bound of a session that has a
+// Backup that is two seconds, so a dump raises it and an abort puts it back.
+func TestTrapPatience(t *testing.T) {
+	w := newWorld(t)
+	l := w.listen("a", "tcp4")
+	w.listen("b", "tcp4")
+	var ds [2]*Dumped
+	var clients [2]*net.TCPConn
+	for i := range ds {
+		c, s := w.pair(l, vip4)
+		if err := Hasten(s, time.Minute); errors.Is(err, unix.ENOPROTOOPT) {
+			t.Log("this kernel has no such bound")
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		w.route("b") // no acknowledgement comes back
+		s.Write(stream(5000))
+		d, err := Dump(s)
+		must(t, err)
+		ds[i], clients[i] = d, c
+		w.route("a")
+	}
+	impatient := func(s sock) error { return s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS") }
+	must(t, control(ds[0].conn, impatient))
+	state := func(d *Dumped) (st uint8) {
+		must(t, control(d.conn, func(s sock) error {
+			inf, err := s.info()
+			st = inf.state
+			return err
+		}))
+		return st
+	}
+	must(t, control(ds[1].conn, func(s sock) error {
+		if ms, err := s.int(tcpRTOMax, "TCP_RTO_MAX_MS"); err != nil || ms != rtoOrdinary {
+			t.Errorf("while dumped the bound is %d ms, want %d: %v", ms, rtoOrdinary, err)
+		}
+		return nil
+	}))
+	// The long form sees what becomes of the other one.
+	for end := time.Now().Add(20 * time.Second); os.Getenv("RHUMB_SOAK") == "1" && state(ds[0]) == tcpEstablished; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the kernel has not given up the connection without patience after 20 s: the trap is gone")
+		}
+	}
+	if st := state(ds[1]); st != tcpEstablished {
+		t.Fatalf("the patient connection is in state %d, want established", st)
+	}
+	must(t, ds[1].Abort())
+	clients[1].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.ReadFull(clients[1], make([]byte, 5000)); err != nil {
+		t.Errorf("after the abort: %v", err)
+	}
+	must(t, control(ds[1].conn, func(s sock) error {
+		if ms, err := s.int(tcpRTOMax, "TCP_RTO_MAX_MS"); err != nil || ms != rtoMoved {
+			t.Errorf("after the abort the bound is %d ms, want %d as before: %v", ms, rtoMoved, err)
+		}
+		return nil
+	}))
 }

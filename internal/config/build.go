@@ -455,6 +455,7 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	}
 	if e := s.Edge; e != nil {
 		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root,
+			Revival: e.Revival, Freshness: e.Freshness,
 			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export, Events: e.Events.Path, EventsStrict: e.Events.Strict}
 		d.checkEdge(append(at, "edge"), e)
 		if e.QUIC != nil {
@@ -476,6 +477,14 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 		d.fail(append(at, "kind"), "%q: want forward or content", e.Kind)
 	case e.Kind == placement.Content && (e.Root == "") == (e.Origin == ""):
 		d.fail(at, "content needs exactly one of root and origin")
+	case e.Kind != placement.Content && e.Freshness != "":
+		d.fail(append(at, "freshness"), "is for content: records are kept of our own server's sessions only")
+	case e.Freshness != "" && e.Freshness != placement.FreshL0 && e.Freshness != placement.FreshL1:
+		d.fail(append(at, "freshness"), "%q: want L0 or L1", e.Freshness)
+	case e.Kind != placement.Content && e.Revival != "":
+		d.fail(append(at, "revival"), "is for content: sessions of other servers end with them")
+	case e.Revival != "" && e.Revival != placement.ReviveOff && e.Revival != placement.ReviveObserve && e.Revival != placement.ReviveAct:
+		d.fail(append(at, "revival"), "%q: want off, observe or act", e.Revival)
 	}
 	if len(e.VIPs) == 0 {
 		d.refuse(placement.RuleEmptySelector, append(at, "vips"), "names no address")

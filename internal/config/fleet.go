@@ -141,9 +141,12 @@ type edgeFile struct {
 	QUIC   *quicFile          `yaml:"quic"`
 	Root   string             `yaml:"root"`
 	Origin string             `yaml:"origin"`
-	TLS    edgeTLSFile        `yaml:"tls"`
-	Export placement.Export   `yaml:"export_secrets"`
-	Events eventsFile         `yaml:"events"`
+	// Revival and Freshness are checked by hand: empty ones are off and L0.
+	Revival   placement.Revival   `yaml:"revival"`
+	Freshness placement.Freshness `yaml:"freshness"`
+	TLS       edgeTLSFile         `yaml:"tls"`
+	Export    placement.Export    `yaml:"export_secrets"`
+	Events    eventsFile          `yaml:"events"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.

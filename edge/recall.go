@@ -1,0 +1,225 @@
+package edge
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"rhumb/edge/frame"
+	"rhumb/edge/silence"
+	"rhumb/edge/tcprepair"
+)
+
+// Times of a process that follows a dead one.
+const (
+	recallLimit = 3 * time.Second // then the kernel ends what is left
+	recallAgain = 100 * time.Millisecond
+	hastenSlack = 5 * time.Second // the write limit comes first
+)
+
+// hush keeps the FIN and RST of a dead process from its clients, once the kernel
+// was asked to. Empty, it does nothing.
+type hush struct {
+	kernel atomic.Pointer[silence.Silence]
+}
+
+func (h *hush) add(f silence.Flow) {
+	if k := h.kernel.Load(); k != nil {
+		k.Add(f)
+	}
+}
+
+func (h *hush) remove(f silence.Flow) {
+	if k := h.kernel.Load(); k != nil {
+		k.Remove(f)
+	}
+}
+
+func flowOf(k frame.Key) silence.Flow { return silence.Flow{Local: k.VIP, Peer: k.Client} }
+
+// openRevival opens what a revival needs of the kernel, once there is a service
+// that wants it: without one, nothing of all this touches the host. Where it
+// fails sessions are served, and end with their process or site. It returns the
+// sessions of an earlier process that were protected when it died.
+func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key {
+	wanted := slices.ContainsFunc(a.view.Load().services, func(s *service) bool { return s.revives() })
+	if !a.moves.Backups || !wanted || a.revival.opened {
+		return nil
+	}
+	a.revival.opened = true
+	var err error
+	if a.revival.wire, err = tcprepair.OpenWire(); err != nil {
+		a.log.Warn("sessions of lost sites are not revived here", "err", err)
+		return nil
+	}
+	a.revival.ready.Store(true)
+	q, flows, err := silence.Open(a.log)
+	if err != nil {
+		a.log.Warn("sessions end with this process", "err", err)
+		return nil
+	}
+	a.quiet.kernel.Store(q)
+	g.Go(func() error { return q.Run(ctx) })
+	left := make([]frame.Key, len(flows))
+	for i, f := range flows {
+		left[i] = frame.Key{Client: f.Peer, VIP: f.Local}
+		a.strays.Claim(left[i])
+	}
+	return left
+}
+
+// protect gives a session a Backup, and silence once that knows of it. It is
+// called before the session is served. Sessions over TLS are not revived yet, so
+// their end is not held back.
+func (a *Agent) protect(s *session) {
+	s.changed = a.replica.changed
+	if a.quiet.kernel.Load() == nil || !s.svc.revives() || s.cover != nil {
+		return
+	}
+	s.unquiet = sync.OnceFunc(func() {
+		s.closing.Store(true)
+		a.quiet.remove(flowOf(s.key))
+		// An orphan whose client's window is closed is given up once its probes
+		// are as far apart as they get: after a second and a half, hastened.
+		_ = tcprepair.Settle(s.conn) // it may have been handed off
+	})
+}
+
+// hastened reports whether the kernel repeats itself more often for a session, so
+// that its end is heard soon after somebody stops holding it back.
+func (s *session) hastened() bool { return s.unquiet != nil }
+
+// hush silences the end of a session whose record is at its Backup.
+func (a *Agent) hush(s *session) {
+	if !s.hastened() || s.closing.Load() {
+		return
+	}
+	a.quiet.add(flowOf(s.key))
+	// The session may have ended in between, and its own Remove come first.
+	if s.closing.Load() {
+		a.quiet.remove(flowOf(s.key))
+	}
+}
+
+// recall asks every site for the records of the sessions that an earlier process
+// of this one left, and ends those that no site knows.
+func (v *revival) recall(ctx context.Context, left []frame.Key) {
+	a := v.a
+	v.mu.Lock()
+	for _, k := range left {
+		v.orphans[k] = true
+	}
+	v.mu.Unlock()
+	a.log.Info("an earlier process left sessions", "sessions", len(left))
+	end, cancel := context.WithTimeout(ctx, recallLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, p := range a.view.Load().peers {
+		wg.Go(func() { v.recallFrom(end, p.Name) })
+	}
+	wg.Wait()
+	<-end.Done()
+	v.mu.Lock()
+	rest := make([]frame.Key, 0, len(v.orphans))
+	for k := range v.orphans {
+		rest = append(rest, k)
+	}
+	clear(v.orphans)
+	v.mu.Unlock()
+	slices.SortFunc(rest, frame.Key.Compare)
+	for _, k := range rest {
+		a.m.revivals.WithLabelValues(reviveNoRecords).Inc()
+		a.quiet.remove(flowOf(k))
+		a.strays.Release(k)
+	}
+}
+
+// recallFrom asks one site, again until it is reached.
+func (v *revival) recallFrom(ctx context.Context, peer string) {
+	for ctx.Err() == nil {
+		l, err := v.a.links.to(ctx, peer)
+		if err == nil {
+			err = l.send(frame.Frame{Type: frame.Recall})
+		}
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(recallAgain):
+		}
+	}
+}
+
+// recalled takes a record back and begins the revival of its session, if the
+// earlier process was silenced in time.
+func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
+	rec, err := frame.DecodeRecord(f.Payload)
+	if err != nil {
+		v.a.replica.broken(l, err)
+		return
+	}
+	v.mu.Lock()
+	mine := v.orphans[rec.Key]
+	delete(v.orphans, rec.Key)
+	v.mu.Unlock()
+	if !mine {
+		return // it ended before this process began; the Backup forgets it
+	}
+	if !v.a.mayRevive(rec) {
+		v.a.quiet.remove(flowOf(rec.Key))
+		v.a.strays.Release(rec.Key)
+		return
+	}
+	now := time.Now()
+	if rd := v.begin(stored{rec: rec, from: v.a.cfg.Site, at: now}, rec.Epoch, now, recallLimit); rd != nil {
+		v.a.wg.Go(func() { v.run(ctx, rd, 0) })
+	}
+}
+
+// recalledBy gives a site's new process its records.
+func (a *Agent) recalledBy(l *link) {
+	all := a.replica.recall(l.peer)
+	if len(all) > 0 {
+		a.log.Info("another process of the site asks for its records", "peer", l.peer, "records", len(all))
+	}
+	for _, rec := range all {
+		if l.send(frame.Frame{Type: frame.Recalled, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation,
+			Payload: frame.AppendRecord(nil, rec)}) != nil {
+			return // it asks again by another link
+		}
+	}
+}
+
+// claimedBy ends a session here that its Backup took over while this site was
+// thought dead: without a packet, and what still comes follows it.
+func (a *Agent) claimedBy(l *link, f frame.Frame) {
+	s := a.tab.get(f.Key)
+	if s == nil || s.epoch >= f.Epoch {
+		return
+	}
+	if b := s.backup.Load(); b == nil || *b != l.peer {
+		a.log.Warn("a site claims a session of which it is not the backup", "peer", l.peer)
+		return
+	}
+	if !s.claim() {
+		return // the next record is refused again
+	}
+	if !s.stop() {
+		s.state.Store(int32(s.resting()))
+		return
+	}
+	d, err := tcprepair.Dump(s.conn)
+	if err != nil {
+		s.release()
+		a.log.Warn("give up a session that was taken over", "peer", l.peer, "err", err)
+		return
+	}
+	a.strays.Moved(s.key, l.peer)
+	a.tab.gave(s.key, s.epoch, s.gen.Load(), time.Now())
+	a.leave(s, d)
+}

@@ -1,0 +1,193 @@
+package silence
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+)
+
+const (
+	// Life is how long a flow stays quiet unless renewed. It bounds how long
+	// a client waits for a process that does not come back.
+	Life = 2 * time.Second
+	// renewEvery leaves three chances before an element ends.
+	renewEvery = 500 * time.Millisecond
+	// enterEvery gathers new flows. A session that ends before costs nothing.
+	enterEvery = 100 * time.Millisecond
+)
+
+// Flow is a connection of this host.
+type Flow struct{ Local, Peer netip.AddrPort }
+
+func (f Flow) compare(o Flow) int {
+	if c := f.Local.Compare(o.Local); c != 0 {
+		return c
+	}
+	return f.Peer.Compare(o.Peer)
+}
+
+// Silence is the set of quiet flows of this host. One process has it.
+type Silence struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	nft  *kernel // nil after the end
+	wish map[Flow]bool
+	// quiet are the flows the kernel was told of.
+	quiet map[Flow]bool
+	// impaired holds back the repetition of one complaint.
+	impaired bool
+}
+
+// Open makes the table, or takes over the one that an earlier process left,
+// whose flows it returns in order; they stay quiet until removed.
+func Open(log *slog.Logger) (*Silence, []Flow, error) {
+	k, err := openKernel()
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, quiet: map[Flow]bool{}}
+	left, err := k.list()
+	if err == nil {
+		err = k.renew(left)
+	}
+	if err != nil {
+		k.close()
+		return nil, nil, err
+	}
+	for _, f := range left {
+		s.quiet[f] = true
+	}
+	return s, left, nil
+}
+
+// Add makes a flow quiet, soon.
+func (s *Silence) Add(f Flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.quiet[f] {
+		s.wish[f] = true
+	}
+}
+
+// Remove gives a flow back to the kernel before it returns.
+func (s *Silence) Remove(f Flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.wish, f)
+	if !s.quiet[f] || s.nft == nil {
+		return
+	}
+	delete(s.quiet, f)
+	// What fails here is quiet for two seconds more.
+	s.complain(s.nft.remove(f))
+}
+
+// Len counts the flows that the kernel keeps quiet.
+func (s *Silence) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.quiet)
+}
+
+// Run renews until the context ends. Then the table goes, before Run returns:
+// who ends a process in order closes its connections in order.
+func (s *Silence) Run(ctx context.Context) error {
+	renew, enter := time.NewTicker(renewEvery), time.NewTicker(enterEvery)
+	defer renew.Stop()
+	defer enter.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s.End()
+		case <-renew.C:
+			s.renew()
+		case <-enter.C:
+			s.enter()
+		}
+	}
+}
+
+// End takes the table away. The Silence is spent.
+func (s *Silence) End() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nft == nil {
+		return nil
+	}
+	err := s.nft.destroy()
+	s.nft = nil
+	clear(s.quiet)
+	clear(s.wish)
+	return err
+}
+
+func (s *Silence) enter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nft == nil || len(s.wish) == 0 {
+		return
+	}
+	flows := sorted(s.wish)
+	if err := s.nft.add(flows); err != nil {
+		s.complain(err)
+		return // the wishes stand; renewing repairs the table first
+	}
+	for _, f := range flows {
+		s.quiet[f] = true
+	}
+	clear(s.wish)
+}
+
+// renew tells the kernel all flows again. If that fails, somebody has removed the
+// table, as a firewall does that flushes the ruleset to load its own.
+func (s *Silence) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nft == nil {
+		return
+	}
+	flows := sorted(s.quiet)
+	err := s.nft.renew(flows)
+	if err != nil {
+		if err = s.nft.load(); err == nil {
+			err = s.nft.renew(flows)
+		}
+	}
+	s.complain(err)
+}
+
+// complain logs the first of a row of errors.
+func (s *Silence) complain(err error) {
+	if err != nil && !s.impaired {
+		s.log.Warn("sessions would not outlive this process", "err", fmt.Errorf("silence: %w", err))
+	}
+	s.impaired = err != nil
+}
+
+func sorted(m map[Flow]bool) []Flow {
+	out := make([]Flow, 0, len(m))
+	for f := range m {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, Flow.compare)
+	return out
+}
+
+// elements splits flows by family, as keys of the two sets.
+func elements(flows []Flow) (v4, v6 []nftables.SetElement) {
+	for _, f := range flows {
+		e := nftables.SetElement{Key: f.key()}
+		if f.Local.Addr().Is4() {
+			v4 = append(v4, e)
+		} else {
+			v6 = append(v6, e)
+		}
+	}
+	return v4, v6
+}
