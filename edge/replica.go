@@ -351,7 +351,7 @@ func (r *replica) recall(site string) []frame.Record {
 	defer r.mu.Unlock()
 	var out []frame.Record
 	for k, st := range r.store {
-		if st.from == site && st.rec.Cover.Suite == 0 {
+		if st.from == site {
 			st.rec.Epoch++
 			st.at = time.Now()
 			r.store[k] = st
@@ -366,8 +366,8 @@ func (r *replica) recall(site string) []frame.Record {
 func (r *replica) has(k frame.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st, ok := r.store[k]
-	return ok && st.rec.Cover.Suite == 0
+	_, ok := r.store[k]
+	return ok
 }
 
 // drop overwrites a record where it stands, since it may hold secrets, and

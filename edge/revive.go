@@ -205,10 +205,10 @@ func (v *revival) lost(ctx context.Context, site string) {
 }
 
 // mayRevive leaves the records of services that are not revived, or are only
-// counted, where they are, and of sessions over TLS.
+// counted, where they are.
 func (a *Agent) mayRevive(rec frame.Record) bool {
 	svc := a.view.Load().vips[rec.Key.VIP]
-	if svc == nil || rec.Cover.Suite != 0 || rec.Flags&frame.Pinned != 0 {
+	if svc == nil || rec.Flags&frame.Pinned != 0 {
 		return false
 	}
 	if !svc.revives() && (svc.Revival == ModeAct || svc.Revival == ModeObserve) {
