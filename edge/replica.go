@@ -328,7 +328,7 @@ func (r *replica) take(site string, may func(frame.Record) bool) []stored {
 	for k, st := range r.store {
 		if st.from == site && may(st.rec) {
 			out = append(out, st)
-			delete(r.store, k)
+			r.drop(k)
 		}
 	}
 	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })

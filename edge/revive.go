@@ -255,6 +255,7 @@ func (v *revival) spare(k frame.Key, from string) {
 // run is one round from its first probe to its end.
 func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	a, k := v.a, rd.rec.Key
+	defer func() { rd.rec.Cover = frame.Cover{} }() // its secrets are the session's now, or nobody's
 	s, result, err := v.attempt(ctx, rd, wait)
 	v.mu.Lock()
 	delete(v.rounds, k)
