@@ -128,25 +128,27 @@ func (a *Agent) run(ctx context.Context, s *session) {
 		refuse(s.conn)
 		return
 	}
-	if s.hastened() {
-		// Older kernels refuse; there the end of an abandoned session comes later.
-		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
-	}
 	a.m.sessions.Inc()
 	if s.changed != nil {
 		s.changed(s)
 	}
-	a.wg.Go(func() {
-		stop := context.AfterFunc(ctx, func() {
-			if s.unquiet != nil {
-				s.unquiet()
-			}
-			s.conn.Close()
-		})
-		defer stop()
-		err := s.serve(ctx)
-		a.end(s, err)
+	a.wg.Go(func() { a.end(s, a.attend(ctx, s)) })
+}
+
+// attend serves a session until its connection or the context ends.
+func (a *Agent) attend(ctx context.Context, s *session) error {
+	if s.hastened() {
+		// Older kernels refuse; there the end of an abandoned session comes later.
+		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if s.unquiet != nil {
+			s.unquiet()
+		}
+		s.conn.Close()
 	})
+	defer stop()
+	return s.serve(ctx)
 }
 
 func (a *Agent) end(s *session, err error) {

@@ -73,11 +73,10 @@ func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key 
 }
 
 // protect gives a session a Backup, and silence once that knows of it. It is
-// called before the session is served. Sessions over TLS are not revived yet, so
-// their end is not held back.
+// called before the session is served.
 func (a *Agent) protect(s *session) {
 	s.changed = a.replica.changed
-	if a.quiet.kernel.Load() == nil || !s.svc.revives() || s.cover != nil {
+	if a.quiet.kernel.Load() == nil || !s.svc.revives() {
 		return
 	}
 	s.unquiet = sync.OnceFunc(func() {
@@ -159,6 +158,7 @@ func (v *revival) recallFrom(ctx context.Context, peer string) {
 // earlier process was silenced in time.
 func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 	rec, err := frame.DecodeRecord(f.Payload)
+	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		v.a.replica.broken(l, err)
 		return

@@ -328,7 +328,7 @@ func (r *replica) take(site string, may func(frame.Record) bool) []stored {
 	for k, st := range r.store {
 		if st.from == site && may(st.rec) {
 			out = append(out, st)
-			delete(r.store, k)
+			r.drop(k)
 		}
 	}
 	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
@@ -351,7 +351,7 @@ func (r *replica) recall(site string) []frame.Record {
 	defer r.mu.Unlock()
 	var out []frame.Record
 	for k, st := range r.store {
-		if st.from == site && st.rec.Cover.Suite == 0 {
+		if st.from == site {
 			st.rec.Epoch++
 			st.at = time.Now()
 			r.store[k] = st
@@ -366,8 +366,8 @@ func (r *replica) recall(site string) []frame.Record {
 func (r *replica) has(k frame.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st, ok := r.store[k]
-	return ok && st.rec.Cover.Suite == 0
+	_, ok := r.store[k]
+	return ok
 }
 
 // owner is whose session a record is of, "" without one.

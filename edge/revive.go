@@ -217,10 +217,10 @@ func (v *revival) lost(ctx context.Context, site string) {
 }
 
 // mayRevive leaves the records of services that are not revived, or are only
-// counted, where they are, and of sessions over TLS.
+// counted, where they are.
 func (a *Agent) mayRevive(rec frame.Record) bool {
 	svc := a.view.Load().vips[rec.Key.VIP]
-	if svc == nil || rec.Cover.Suite != 0 || rec.Flags&frame.Pinned != 0 {
+	if svc == nil || rec.Flags&frame.Pinned != 0 {
 		return false
 	}
 	if !svc.revives() && (svc.Revival == ModeAct || svc.Revival == ModeObserve) {
@@ -267,6 +267,7 @@ func (v *revival) spare(k frame.Key, from string) {
 // run is one round from its first probe to its end.
 func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	a, k := v.a, rd.rec.Key
+	defer func() { rd.rec.Cover = frame.Cover{} }() // its secrets are the session's now, or nobody's
 	s, result, err := v.attempt(ctx, rd, wait)
 	v.mu.Lock()
 	delete(v.rounds, k)

@@ -127,7 +127,7 @@ func (s *session) serve(ctx context.Context) error {
 		if err := s.respond(); err != nil {
 			return err
 		}
-		if s.turn.Load().rec.Flags&frame.Close != 0 {
+		if s.turn.Load().rec.Flags&(frame.Close|frame.Last) != 0 {
 			return s.bye()
 		}
 		req, n, err := s.request(ctx)

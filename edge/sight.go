@@ -65,6 +65,13 @@ func (s sight) offer(rec frame.Record, now time.Time) frame.Offer {
 	at := s.best.Ack
 	rec.Offset = uint64(offsetOf(rec, at))
 	rec.Generation++
+	if rec.Cover.Suite != 0 {
+		// Its owner may live, cut off from here, and seal what this site would seal
+		// otherwise (another second in the head) under the same record numbers: for
+		// whoever hears both, the secrets were none. So the numbers of this response
+		// are all that are used here, not even for an alert.
+		rec.Flags |= frame.Last
+	}
 	if rec.Options&recTimestamps != 0 {
 		rec.TSVal, rec.Wall = (s.best.TSEcr+clockStep)&^1, now.UnixMilli()
 	}

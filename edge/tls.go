@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rhumb/edge/seal"
+	"rhumb/edge/tcprepair"
 )
 
 // How far the traffic secrets of a service's sessions may go.
@@ -96,10 +97,10 @@ func (a *Agent) greet(ctx context.Context, s *session) {
 	a.m.sessions.Inc()
 	a.wg.Go(func() {
 		stop := context.AfterFunc(ctx, func() { s.conn.Close() })
-		defer stop()
 		next, err := a.shake(ctx, s)
+		stop()
 		if err == nil {
-			err = next.serve(ctx)
+			err = a.attend(ctx, next)
 		}
 		a.end(next, err)
 	})
@@ -153,10 +154,11 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 	next.done = s.done
 	t := idleTurn(s.svc.id)
 	if a.moves.Backups && c.moves && !s.local {
-		if next.reg, err = registerRead(s.conn); err != nil {
+		if next.reg, err = tcprepair.Register(s.conn); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
 		} else {
 			t.base, t.rcv = next.reg.Write, next.reg.RcvNxt
+			t.seat.known = true // at the client's record 0: crypto/tls read up to its Finished
 			a.protect(next)
 		}
 	}

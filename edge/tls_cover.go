@@ -6,15 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"rhumb/edge/frame"
 	"rhumb/edge/seal"
-	"rhumb/edge/tcprepair"
 )
 
 // pinned keeps a session at its site.
@@ -225,7 +221,8 @@ func (c *cover) describe(rec *frame.Record, t *turn) {
 
 // fill is describe for a client record number that is known. The caller holds mu.
 func (c *cover) fill(rec *frame.Record, t *turn, client uint32) {
-	rec.Cover = frame.Cover{Suite: uint8(c.write.Suite()), Client: client, Server: uint32(t.wire.sealed.First())}
+	text := boundTo(t)
+	rec.Cover = frame.Cover{Suite: uint8(c.write.Suite()), Client: client, Server: uint32(t.wire.sealed.First()), Text: [8]byte(text[:])}
 	copy(rec.Cover.Write[:], c.write.Bytes())
 	copy(rec.Cover.Read[:], c.read.Bytes())
 }
@@ -288,46 +285,16 @@ func coverOf(svc *service, o *frame.Offer) (*cover, error) {
 	return c, nil
 }
 
-// match refuses a turn whose records would not be those of the giver.
+// match refuses a turn whose records would not be those of the giver. The whole
+// digest is known of a living one; a record begins with it.
 func (c *cover) match(t *turn, o *frame.Offer) error {
 	if c == nil {
 		return nil
 	}
 	t.seat = seat{client: o.Record.Cover.Client, known: c.opened == 0}
-	if boundTo(t) != o.Bound.Text {
+	text := boundTo(t)
+	if [8]byte(text[:]) != o.Record.Cover.Text || o.Bound.Text != ([16]byte{}) && o.Bound.Text != text {
 		return errBound
 	}
 	return nil
-}
-
-// registerRead is tcprepair.Register for a connection whose peer may have sent
-// more already: RcvNxt is of the first byte that was not read.
-func registerRead(c *net.TCPConn) (tcprepair.Registration, error) {
-	for range 16 {
-		before, err := inq(c)
-		if err != nil {
-			return tcprepair.Registration{}, err
-		}
-		reg, err := tcprepair.Register(c)
-		if err != nil {
-			return reg, err
-		}
-		if after, err := inq(c); err != nil || after == before {
-			reg.RcvNxt -= uint32(before)
-			return reg, err
-		}
-	}
-	return tcprepair.Registration{}, errors.New("client does not pause")
-}
-
-// inq counts the bytes that wait to be read.
-func inq(c *net.TCPConn) (n int, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	if e := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ) }); e != nil {
-		return 0, e
-	}
-	return n, err
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 	_ "unsafe" // for linkname
 
+	"golang.org/x/sys/unix"
+
 	"rhumb/edge/frame"
 	"rhumb/edge/seal"
 	"rhumb/edge/tcprepair"
@@ -56,6 +58,18 @@ func (b *bridge) Read(p []byte) (int, error) {
 	}
 	n, err := b.Conn.Read(p)
 	b.down += int64(n)
+	return n, err
+}
+
+// inq counts the bytes that wait to be read.
+func inq(c *net.TCPConn) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if e := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ) }); e != nil {
+		return 0, e
+	}
 	return n, err
 }
 
@@ -330,6 +344,7 @@ func TestSealedSessionRefused(t *testing.T) {
 		{"another second in Date", ExportGroup, film, change(func(o *frame.Offer) { o.Record.Date++ }), errBound},
 		{"another range", ExportGroup, film, change(func(o *frame.Offer) { o.Record.Length--; o.Record.Start++ }), errBound},
 		{"another media type", ExportGroup, film, change(func(o *frame.Offer) { o.Record.Media++ }), errBound},
+		{"another text by its record", ExportGroup, film, change(func(o *frame.Offer) { o.Record.Cover.Text[7]++; o.Bound.Text = [16]byte{} }), errBound},
 		{"another first number", ExportGroup, film, change(func(o *frame.Offer) { o.Record.Cover.Server++ }), errBound},
 		{"a template of the future", ExportGroup, film, change(func(o *frame.Offer) { o.Record.Template++ }), errTemplate},
 		{"a service that keeps its secrets", ExportNone, film, offer, errSealed},
@@ -343,6 +358,42 @@ func TestSealedSessionRefused(t *testing.T) {
 		}
 		if x != nil {
 			x.cover.wipe()
+		}
+	}
+}
+
+// TestSealedRecordGoesOn: from a record and the position that a client tells, a site
+// sends the rest of the response's records, octet for octet what their owner would
+// have sent, and then no octet more: the owner may live and use the next number.
+func TestSealedRecordGoesOn(t *testing.T) {
+	film := random(1<<20 + 4096)
+	files := map[string][]byte{"film.mp4": film}
+	a := newTLSSite(t, ExportGroup, files)
+	c := a.dial(t, &tls.Config{}, nil)
+	io.WriteString(c, "GET /film.mp4 HTTP/1.1\r\nHost: x\r\n\r\n")
+	io.ReadFull(c, make([]byte, 1000))
+	x := a.only(t, func(x *session) bool { return x.turn.Load().off.Load() > 0 && x.claim() })
+	until(t, "session at its gate", x.stop) // the response's buffer is its goroutine's
+	defer x.release()
+	turn := x.turn.Load()
+	rec, err := frame.DecodeRecord(frame.AppendRecord(nil, x.record(turn)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := io.ReadAll(turn.wire.reader(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{0, 1, 20_000, len(want) - 1, len(want)} {
+		told := sight{ready: true, best: tcprepair.Segment{Seq: rec.RcvNxt, Ack: rec.Base + uint32(at), Window: 1000}}
+		b := a.other(t, ExportGroup, files)
+		y, err := admitted(t, b, frame.AppendOffer(nil, told.offer(rec, time.Now())))
+		if err != nil {
+			t.Fatalf("at %d: %v", at, err)
+		}
+		got, err := io.ReadAll(serveHere(t, b, y))
+		if err != nil || !bytes.Equal(got, want[at:]) {
+			t.Errorf("at %d: %d octets, want %d, and the same; %v", at, len(got), len(want)-at, err)
 		}
 	}
 }

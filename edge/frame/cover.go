@@ -21,8 +21,11 @@ type Cover struct {
 	Suite  uint8  // number in package edge/seal; 0: the session is in clear
 	Client uint32 // number of the client's record which begins at RcvNxt
 	Server uint32 // number of the first record of the response in progress
-	Write  [48]byte
-	Read   [48]byte
+	// Text begins a digest of everything the records of the response depend on. A
+	// site that would seal another text under the same numbers gives the secrets away.
+	Text  [8]byte
+	Write [48]byte
+	Read  [48]byte
 }
 
 // String tells that there are secrets, and not which.
@@ -52,6 +55,7 @@ func appendCover(b []byte, c *Cover) []byte {
 	}
 	b = binary.BigEndian.AppendUint32(b, c.Client)
 	b = binary.BigEndian.AppendUint32(b, c.Server)
+	b = append(b, c.Text[:]...)
 	n := c.secretLen()
 	return append(append(b, c.Write[:n]...), c.Read[:n]...)
 }
@@ -65,6 +69,7 @@ func (r *reader) cover(suite uint8) (c Cover) {
 		return Cover{}
 	}
 	c = Cover{Suite: suite, Client: r.u32(), Server: r.u32()}
+	copy(c.Text[:], r.bytes(len(c.Text)))
 	n := c.secretLen()
 	copy(c.Write[:n], r.bytes(n))
 	copy(c.Read[:n], r.bytes(n))

@@ -10,7 +10,7 @@ import (
 
 func covered(k Key, suite uint8) Record {
 	r := record(k)
-	r.Cover = Cover{Suite: suite, Client: 0xffff_fffe, Server: 77}
+	r.Cover = Cover{Suite: suite, Client: 0xffff_fffe, Server: 77, Text: [8]byte{9, 8, 7}}
 	for i := range r.Cover.secretLen() {
 		r.Cover.Write[i], r.Cover.Read[i] = 0xa0+byte(i%16), 0xb0+byte(i%16)
 	}

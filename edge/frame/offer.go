@@ -32,8 +32,7 @@ type Offer struct {
 type Bound struct {
 	// Plain counts the bytes of Input that were opened; records follow them.
 	Plain uint32
-	// Text is a digest of everything the records of the response depend on. A site
-	// that would seal another text under the same numbers gives the secrets away.
+	// Text is the whole of the digest that the record's Cover begins with.
 	Text [16]byte
 }
 

@@ -5,8 +5,20 @@ import (
 	"fmt"
 )
 
-// recordVersion is the layout below. A site refuses layouts it does not know.
-const recordVersion = 1
+// The layouts of a Record: of a session in clear, and of one over TLS, whose four
+// sizes take six bytes each. A site refuses layouts it does not know.
+const (
+	layoutClear   = 1
+	layoutCovered = 2
+)
+
+// layout is the one that a record of a suite has.
+func layout(suite uint8) uint8 {
+	if suite == suiteNone {
+		return layoutClear
+	}
+	return layoutCovered
+}
 
 // Flags of a Record.
 type Flags uint8
@@ -22,8 +34,10 @@ const (
 	Pinned
 	// Idle: no response was begun; the wire offset is 0 of nothing.
 	Idle
+	// Last: the connection ends behind this response, without a word under TLS.
+	Last
 
-	knownFlags = Head | Close | KeepAlive10 | Pinned | Idle
+	knownFlags = Head | Close | KeepAlive10 | Pinned | Idle | Last
 )
 
 // Record is the soft state of one session. The wire bytes of the response in
@@ -47,7 +61,7 @@ type Record struct {
 	TSVal      uint32   // last timestamp, milliseconds
 	Wall       int64    // Unix milliseconds when TSVal was read
 	Object     [32]byte // SHA-256 over the object's block hashes; zero: none
-	Size       uint64   // of the object
+	Size       uint64   // of the object; over TLS this and the next three stay below 2^48
 	Start      uint64   // first byte of the object that is sent
 	Length     uint64   // count of bytes of the object that are sent
 	Offset     uint64   // bytes of the response that had been written
@@ -61,7 +75,7 @@ const MaxRecord = 256
 // AppendRecord encodes rec behind b. The key must be Valid.
 func AppendRecord(b []byte, rec Record) []byte {
 	be := binary.BigEndian
-	b = append(b, recordVersion, rec.Key.family()|rec.Cover.Suite<<4, byte(rec.Flags), rec.Template)
+	b = append(b, layout(rec.Cover.Suite), rec.Key.family()|rec.Cover.Suite<<4, byte(rec.Flags), rec.Template)
 	b = be.AppendUint32(b, rec.Service)
 	b = be.AppendUint16(b, rec.Status)
 	b = be.AppendUint16(b, rec.Media)
@@ -75,10 +89,13 @@ func AppendRecord(b []byte, rec Record) []byte {
 	b = be.AppendUint32(b, rec.TSVal)
 	b = be.AppendUint64(b, uint64(rec.Wall))
 	b = append(b, rec.Object[:]...)
-	b = be.AppendUint64(b, rec.Size)
-	b = be.AppendUint64(b, rec.Start)
-	b = be.AppendUint64(b, rec.Length)
-	b = be.AppendUint64(b, rec.Offset)
+	for _, v := range [...]uint64{rec.Size, rec.Start, rec.Length, rec.Offset} {
+		if rec.Cover.Suite == suiteNone {
+			b = be.AppendUint64(b, v)
+		} else {
+			b = be.AppendUint32(be.AppendUint16(b, uint16(v>>32)), uint32(v))
+		}
+	}
 	b = be.AppendUint32(b, rec.Date)
 	return appendCover(b, &rec.Cover)
 }
@@ -94,19 +111,26 @@ func DecodeRecord(b []byte) (Record, error) {
 }
 
 func (r *reader) record() Record {
-	if v := r.u8(); v != recordVersion {
-		r.fail(fmt.Errorf("record layout %d, this site knows %d", v, recordVersion))
-	}
-	family := r.u8()
+	v, family := r.u8(), r.u8()
 	suite := family >> 4
 	family &= 15
+	if v != layout(suite) {
+		r.fail(fmt.Errorf("record layout %d, this site knows %d, and %d over TLS", v, layoutClear, layoutCovered))
+	}
 	rec := Record{
 		Flags: Flags(r.u8()), Template: r.u8(), Service: r.u32(), Status: r.u16(), Media: r.u16(),
 		Key: r.key(family), Epoch: r.u64(), Generation: r.u32(), Base: r.u32(), RcvNxt: r.u32(),
 		MSS: r.u16(), Scales: r.u8(), Options: r.u8(), TSVal: r.u32(), Wall: int64(r.u64()),
 	}
 	copy(rec.Object[:], r.bytes(len(rec.Object)))
-	rec.Size, rec.Start, rec.Length, rec.Offset, rec.Date = r.u64(), r.u64(), r.u64(), r.u64(), r.u32()
+	for _, into := range [...]*uint64{&rec.Size, &rec.Start, &rec.Length, &rec.Offset} {
+		if suite == suiteNone {
+			*into = r.u64()
+		} else {
+			*into = uint64(r.u16())<<32 | uint64(r.u32())
+		}
+	}
+	rec.Date = r.u32()
 	rec.Cover = r.cover(suite)
 	switch {
 	case family == familyNone:

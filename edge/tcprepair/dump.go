@@ -76,17 +76,12 @@ func Register(c *net.TCPConn) (Registration, error) {
 }
 
 func (g *Registration) read(s sock) (err error) {
-	if g.RcvNxt, err = queueSeq(s, recvQueue); err != nil {
+	if g.RcvNxt, err = unreadSeq(s); err != nil {
 		return err
 	}
 	if g.Write, err = queueSeq(s, sendQueue); err != nil {
 		return err
 	}
-	unread, err := s.ioctl(unix.SIOCINQ, "SIOCINQ")
-	if err != nil {
-		return err
-	}
-	g.RcvNxt -= unread // the application counts on from what it has read
 	st := State{}
 	if err := dumpRest(s, &st); err != nil {
 		return err
@@ -98,6 +93,27 @@ func (g *Registration) read(s sock) (err error) {
 	g.Options, g.TSVal = inf.options, st.TSVal
 	g.Options.MSS = st.Options.MSS
 	return nil
+}
+
+// unreadSeq is the sequence number of the first byte that the application has not
+// read, from where it counts on. What the client sends between two system calls
+// would be counted once.
+func unreadSeq(s sock) (seq uint32, err error) {
+	before, err := s.ioctl(unix.SIOCINQ, "SIOCINQ")
+	for range 16 {
+		if err == nil {
+			seq, err = queueSeq(s, recvQueue)
+		}
+		if err != nil {
+			return 0, err
+		}
+		var after uint32
+		if after, err = s.ioctl(unix.SIOCINQ, "SIOCINQ"); err == nil && after == before {
+			return seq - after, nil
+		}
+		before = after
+	}
+	return 0, errors.Join(err, errors.New("the client does not pause"))
 }
 
 func control(c *net.TCPConn, f func(sock) error) error {
