@@ -105,6 +105,7 @@ func (a *Agent) SetDown(sites []string) {
 	sites = slices.DeleteFunc(slices.Clone(sites), func(s string) bool { return s == a.cfg.Site })
 	a.revival.down.Store(&sites)
 	a.revival.wake()
+	a.prep.wake()
 }
 
 func (v *revival) wake() {
@@ -386,6 +387,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveStale, errEarlier // bytes that no record tells of
 	}
 	o := seen.offer(rec, now)
+	o.Name = a.replica.nameOf(objectOf{rec.Service, rec.Object})
 	s, err := a.admit(o)
 	if result, final := refusal(err, now.Sub(rd.begun)); err != nil {
 		if !final {
