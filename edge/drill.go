@@ -54,9 +54,10 @@ func (d *drill) run() {
 		select {
 		case <-d.ctx.Done():
 			s := d.close()
-			if s.Result != "" {
-				m.suspicions.WithLabelValues(site, s.Result).Inc()
+			if s.Result == "" {
+				return // this process ends, not the suspicion
 			}
+			m.suspicions.WithLabelValues(site, s.Result).Inc()
 			if s.Sessions > 0 {
 				d.p.a.log.Info("suspicion is over", "peer", site, "result", s.Result, "sessions", s.Sessions, "ready", s.Ready)
 				d.tell(s)

@@ -32,12 +32,14 @@ func (e *edgeRole) hear(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := health.Hear(ctx, e.unit.socket(hearingSocket), func(list []placement.Hearing) {
 			e.forwarder.SetHearing(list)
+			e.agent.SetSuspects(suspects(list))
 			last = time.Now()
 		})
 		if err == nil {
 			last = time.Now() // it went this very moment
 		} else if now := time.Now(); now.Sub(last) >= hearingLasts {
 			e.forwarder.SetHearing(nil)
+			e.agent.SetSuspects(nil)
 			last = now
 		}
 		select {
