@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,10 +92,7 @@ func (r *rehearsal) counted(name string) map[string]float64 {
 // film is a file of so many blocks in a directory, and its object.
 func film(t *testing.T, dir string, blocks int) *object {
 	t.Helper()
-	b := make([]byte, blocks*blockSize)
-	for i := range b {
-		b[i] = byte(i / blockSize * 7)
-	}
+	b := bytes.Repeat([]byte("a film of one line. "), blocks*blockSize/20+1)[:blocks*blockSize]
 	name := filepath.Join(dir, "film.mp4")
 	if err := os.WriteFile(name, b, 0o600); err != nil {
 		t.Fatal(err)
@@ -246,7 +245,7 @@ func TestPrepareFromOrigin(t *testing.T) {
 	asked, gone, whole := make(chan string, 4), make(chan struct{}, 4), make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Content-Length", "2097152")
-		w.Write([]byte{0})
+		w.Write([]byte("a"))
 		w.(http.Flusher).Flush()
 		asked <- q.URL.Path
 		select {
@@ -397,5 +396,77 @@ func TestNamesAreTold(t *testing.T) {
 	a.replica.expire(time.Now().Add(nameLife + time.Second))
 	if got := a.replica.nameOf(objectOf{7, rec.Object}); got != "" {
 		t.Errorf("%q is not forgotten", got)
+	}
+}
+
+// shelf is a source of small objects in memory.
+type shelf map[[32]byte]*object
+
+func (s shelf) lookup(context.Context, string) entry                { return entry{} }
+func (s shelf) ahead(string) (over <-chan struct{}, drop func())    { return isOver(), func() {} }
+func (s shelf) Run(context.Context) error                           { return nil }
+func (s shelf) byHash(hash [32]byte, _ string) (o *object, ok bool) { o, ok = s[hash]; return o, ok }
+
+// TestPrepareIsPaced: blocks are read at prepareRate, so that what serves the sessions
+// that live here is not disturbed, and no more of them once the suspicion is over; what
+// comes while it stands is made ready within a pass.
+func TestPrepareIsPaced(t *testing.T) {
+	const objects, burst = 240, prepareRate / 10
+	for name, tc := range map[string]struct {
+		clear time.Duration // after the suspicion
+		read  int           // want, of all blocks
+		ready int
+		took  time.Duration // until that was told
+	}{
+		"cleared on the way": {100 * time.Millisecond, burst + prepareRate/10, 0, 100 * time.Millisecond},
+		"stands":             {10 * time.Second, objects + 1, objects, (objects - burst) * time.Second / prepareRate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := rehearse(t, nil)
+				s := shelf{}
+				r.prep.room = objects + 1
+				r.view.Load().services[0].source = s
+				put := func(i int) {
+					o, err := newObject(bytes.NewReader([]byte{byte(i), byte(i >> 8)}), 2, r.cache)
+					if err != nil {
+						t.Fatal(err)
+					}
+					s[o.hash] = o
+					r.watches(i, o, 0)
+				}
+				for i := range objects {
+					put(i)
+				}
+				begun := time.Now()
+				r.SetSuspects([]Suspect{{"a", begun}})
+				if tc.ready > 0 {
+					if got := r.next(); got.Ready != tc.ready {
+						t.Errorf("told %+v, want %d ready", got, tc.ready)
+					}
+					took := time.Since(begun)
+					if took < tc.took || took > tc.took+tc.took/4 {
+						t.Errorf("took %v, want about %v", took, tc.took)
+					}
+					put(objects) // the site lives, and has one more session
+					time.Sleep(2 * prepareEvery)
+					if got := r.Preparations(); len(got) != 1 || got[0].Ready != objects+1 {
+						t.Errorf("preparations %+v, want %d ready", got, objects+1)
+					}
+				}
+				time.Sleep(tc.clear - time.Since(begun))
+				r.SetSuspects(nil)
+				if got := r.next(); got.Result != PrepareCleared {
+					t.Errorf("told %+v, want that it was cleared", got)
+				}
+				time.Sleep(time.Minute)
+				r.cache.mu.Lock()
+				read := len(r.cache.by)
+				r.cache.mu.Unlock()
+				if read < tc.read*9/10 || read > tc.read*11/10 {
+					t.Errorf("%d blocks were read, want about %d", read, tc.read)
+				}
+			})
+		})
 	}
 }
