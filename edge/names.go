@@ -71,6 +71,25 @@ func (r *replica) nameOf(o objectOf) string {
 	return r.names[o].name
 }
 
+// fetchAgain is how soon an object is looked for again by its name, while sessions wait
+// for it: many of one object must not ask their origin each time that each tries.
+const fetchAgain = 500 * time.Millisecond
+
+// nameFor is nameOf for a session that is revived: "" if another has just tried.
+func (v *revival) nameFor(o objectOf, now time.Time) string {
+	name := v.a.replica.nameOf(o)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if name == "" || now.Sub(v.fetched[o]) < fetchAgain {
+		return ""
+	}
+	if len(v.fetched) >= namesKept {
+		clear(v.fetched)
+	}
+	v.fetched[o] = now
+	return name
+}
+
 // forgetNames forgets those that were told long ago. The caller holds mu.
 func (r *replica) forgetNames(now time.Time) {
 	for o, c := range r.names {

@@ -393,6 +393,12 @@ func TestNamesAreTold(t *testing.T) {
 	if got := a.replica.nameOf(objectOf{7, rec.Object}); got != "/film.mp4" {
 		t.Errorf("named %q", got)
 	}
+	o := objectOf{7, rec.Object}
+	for i, want := range []string{"/film.mp4", "", "", "/film.mp4"} {
+		if got := a.revival.nameFor(o, now.Add(time.Duration(i)*fetchAgain/3)); got != want {
+			t.Errorf("attempt %d: looked for by %q, want %q", i, got, want)
+		}
+	}
 	a.replica.expire(time.Now().Add(nameLife + time.Second))
 	if got := a.replica.nameOf(objectOf{7, rec.Object}); got != "" {
 		t.Errorf("%q is not forgotten", got)
