@@ -33,6 +33,25 @@ func (o *origin) drop(name string, f *fetch) {
 	f.cancel()
 }
 
+// coming reports whether a copy of the name is on its way.
+func (o *origin) coming(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.copies[name]
+	if f == nil {
+		return false
+	}
+	select {
+	case <-f.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// coming: a file is here or it is not.
+func (l *library) coming(string) bool { return false }
+
 // ahead indexes the file of a name now, if the next look at the directory has yet to
 // come.
 func (l *library) ahead(name string) (over <-chan struct{}, drop func()) {

@@ -8,14 +8,16 @@ import (
 // drill makes ready what the sessions of one suspected site would need. Fields
 // without a remark belong to its goroutine.
 type drill struct {
-	p       *preparation
-	ctx     context.Context
-	cancel  context.CancelFunc
-	seen    Preparation         // guarded by preparation.mu
-	results map[objectOf]string // as counted
-	read    map[blockKey]bool   // blocks that were read, and are in the cache unless others push them out
-	copies  map[objectOf]*ahead
-	spooled uint64 // bytes of the objects of copies
+	p        *preparation
+	ctx      context.Context
+	cancel   context.CancelFunc
+	seen     Preparation         // guarded by preparation.mu
+	results  map[objectOf]string // as counted
+	read     map[blockKey]bool   // blocks that were read, and are in the cache unless others push them out
+	copies   map[objectOf]*ahead
+	spooled  uint64 // bytes of the objects of copies
+	needs    needs  // as of gathered
+	gathered time.Time
 }
 
 // ahead is a copy of the origin's that the drill began.
@@ -114,11 +116,14 @@ func (d *drill) close() Preparation {
 // pass goes once through what is needed. soon: something is on its way.
 func (d *drill) pass() (now Preparation, soon bool) {
 	a, m := d.p.a, d.p.a.m.prepare
-	n := a.replica.needs(d.seen.Site, d.seen.Since)
-	if !a.revival.on() {
-		n.objects, n.idle = nil, 0 // the kernel refuses what a revival needs
+	n := &d.needs
+	if at := time.Now(); at.Sub(d.gathered) >= prepareEvery {
+		*n, d.gathered = a.replica.needs(d.seen.Site, d.seen.Since), at
+		if !a.revival.on() {
+			n.objects, n.idle = nil, 0 // the kernel refuses what a revival needs
+		}
+		d.note(n, min(max(n.idle, d.seen.Ready), n.sessions()))
 	}
-	d.note(&n, n.idle)
 	ready := n.idle
 	for i := range n.objects {
 		if d.ctx.Err() != nil {
@@ -135,7 +140,7 @@ func (d *drill) pass() (now Preparation, soon bool) {
 			ready += x.sessions
 		}
 	}
-	return d.note(&n, ready), soon
+	return d.note(n, ready), soon
 }
 
 // note says how far it is.

@@ -37,6 +37,8 @@ type source interface {
 	// ahead begins to make an object of a name, for nobody yet. over is closed when it is
 	// one or will not be; drop gives up what nobody else has come to want meanwhile.
 	ahead(name string) (over <-chan struct{}, drop func())
+	// coming reports whether the object of a name is on its way here.
+	coming(name string) bool
 	Run(ctx context.Context) error
 }
 

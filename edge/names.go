@@ -90,6 +90,13 @@ func (v *revival) nameFor(o objectOf, now time.Time) string {
 	return name
 }
 
+// coming reports whether the object of a session is on its way here: then it is waited
+// for as long as for the client.
+func (v *revival) coming(rec frame.Record) bool {
+	svc, name := v.a.view.Load().vips[rec.Key.VIP], v.a.replica.nameOf(objectOf{rec.Service, rec.Object})
+	return svc != nil && name != "" && svc.source.coming(name)
+}
+
 // forgetNames forgets those that were told long ago. The caller holds mu.
 func (r *replica) forgetNames(now time.Time) {
 	for o, c := range r.names {

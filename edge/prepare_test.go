@@ -290,11 +290,14 @@ func TestPrepareFromOrigin(t *testing.T) {
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	r.next()
 	<-asked
+	if !r.revival.coming(rec) || origin.coming("/other.mp4") {
+		t.Error("what is on its way, and only that, is to be waited for")
+	}
 	origin.copy("/film.mp4") // a client asks for it
 	r.SetSuspects(nil)
 	r.next()
 	close(whole)
-	r.await("object", func() bool { _, ok := origin.byHash(o.hash, ""); return ok })
+	r.await("object", func() bool { _, ok := origin.byHash(o.hash, ""); return ok && !r.revival.coming(rec) })
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	r.await("session that is ready", func() bool { p := r.Preparations(); return len(p) == 1 && p[0].Ready == 1 })
 	if got := r.cached(o); !slices.Equal(got, []int64{0, 1}) {
@@ -410,6 +413,7 @@ type shelf map[[32]byte]*object
 
 func (s shelf) lookup(context.Context, string) entry                { return entry{} }
 func (s shelf) ahead(string) (over <-chan struct{}, drop func())    { return isOver(), func() {} }
+func (s shelf) coming(string) bool                                  { return false }
 func (s shelf) Run(context.Context) error                           { return nil }
 func (s shelf) byHash(hash [32]byte, _ string) (o *object, ok bool) { o, ok = s[hash]; return o, ok }
 

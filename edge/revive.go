@@ -410,7 +410,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	o.Name = v.nameFor(objectOf{rec.Service, rec.Object}, now)
 	s, err := a.admit(o)
 	if result, final := refusal(err, now.Sub(rd.begun)); err != nil {
-		if !final {
+		if !final || errors.Is(err, errObject) && now.Before(rd.until) && v.coming(rec) {
 			return nil, "", nil
 		}
 		return nil, result, err

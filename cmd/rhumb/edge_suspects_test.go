@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
+	"log/slog"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"rhumb/edge"
+	"rhumb/health"
 	"rhumb/internal/api"
 	"rhumb/placement"
 )
@@ -30,6 +35,55 @@ func TestSuspects(t *testing.T) {
 		if got := suspects(tc.list); !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: %v, want %v", name, got, tc.want)
 		}
+	}
+}
+
+// TestSuspicionTravels: what the health role tells comes to the edge of the machine with
+// the moment of its beginning, and its end; after a restart of the one the other hears
+// what is so now.
+func TestSuspicionTravels(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), hearingSocket)
+	heard := make(chan []edge.Suspect, 64)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- follow(ctx, socket, func(l []placement.Hearing) { heard <- suspects(l) })
+	}()
+	until := func(what string, want ...edge.Suspect) {
+		t.Helper()
+		for late := time.After(30 * time.Second); ; {
+			select {
+			case got := <-heard:
+				if slices.EqualFunc(got, want, func(a, b edge.Suspect) bool { return a.Site == b.Site && a.Since.Equal(b.Since) }) {
+					return
+				}
+			case <-late:
+				t.Fatalf("%s: never heard %v", what, want)
+			}
+		}
+	}
+	since := time.Now()
+	for _, round := range []string{"first process", "next process"} {
+		s := health.NewHearingStream(socket, slog.New(slog.DiscardHandler))
+		s.Tell([]placement.Hearing{{Site: "b", State: placement.Up}})
+		sctx, end := context.WithCancel(ctx)
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(sctx) }()
+		until(round + ", nobody")
+		s.Tell([]placement.Hearing{{Site: "b", State: placement.Up, Suspected: since}, {Site: "c", State: placement.Up}})
+		until(round+", a suspicion", edge.Suspect{Site: "b", Since: since})
+		s.Tell([]placement.Hearing{{Site: "b", State: placement.Down, Suspected: since}})
+		until(round+", a verdict", edge.Suspect{Site: "b", Since: since})
+		s.Tell([]placement.Hearing{{Site: "b", State: placement.Up}})
+		until(round + ", its end")
+		end()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
