@@ -46,6 +46,8 @@ type exchange struct {
 	// revival has the sessions of lost sites and processes that are being
 	// brought back.
 	revival *revival
+	// prep makes ready what the sessions of suspected sites would need.
+	prep *preparation
 }
 
 // desk is the Agent's knowledge: what is served, by whom, and by which
@@ -105,6 +107,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.revival = newRevival(a)
+	a.prep = newPreparation(a)
 	if err := a.SetPeers(cfg.Peers); err != nil {
 		return nil, err
 	}
@@ -235,6 +238,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.asks(ctx) })
 	g.Go(func() error { return a.keepers.Run(ctx) })
 	g.Go(func() error { return a.revival.Run(ctx, g, left) })
+	g.Go(func() error { return a.prep.Run(ctx) })
 	err = g.Wait()
 	a.wg.Wait()
 	return errors.Join(err, a.revival.close())
@@ -271,6 +275,8 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.committedTo(l, f)
 	case frame.RecordSet, frame.Retire, frame.Ack, frame.Full:
 		a.replica.handle(l, f)
+	case frame.ObjectName:
+		a.replica.named(l, f)
 	case frame.Tokens:
 		a.keepers.handle(l, f)
 	case frame.Recall:

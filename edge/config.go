@@ -115,6 +115,9 @@ type Config struct {
 	// Met is told how each request of a service ended: false for a status of 500 or
 	// more. Sessions wait for it. nil: nobody asks.
 	Met func(service string, ok bool)
+	// OnPrepare is told when something was made ready for the sessions of a suspected site,
+	// and how the suspicion ended. It must not block. nil: nobody asks.
+	OnPrepare func(Preparation)
 	// Tokens are the secrets of resumption tokens, the same at all sites; see SetTokens.
 	Tokens     []token.Secret
 	Log        *slog.Logger          // nil: slog.Default

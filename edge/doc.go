@@ -22,6 +22,8 @@
 //   - Revival: a session whose site or process died goes on from its record,
 //     if its service asks for that.
 //     Its position is asked of the client, whose kernel knows it exactly.
+//   - Preparation: what a revival would need is brought here while its site is
+//     suspected. It changes nothing for anybody.
 //
 // # Flow
 //
@@ -40,6 +42,8 @@
 //	             (feed.go, token), epochs are asked for at other sites (keepers.go)
 //	tls.go       handshake → crypto/tls goes on and the session stays (tls_web.go),
 //	             or its secrets → a record layer of our own (tls_cover.go, seal)
+//	prepare.go   suspicion → drill.go: needs.go (pure) → blocks read, objects fetched
+//	             (ahead.go) by their names (names.go); cleared → given up
 //	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go
 //	recall.go    process died → silence → records back → the same
 //

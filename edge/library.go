@@ -34,6 +34,11 @@ type entry struct {
 type source interface {
 	lookup(ctx context.Context, name string) entry
 	byHash(hash [32]byte, name string) (*object, bool)
+	// ahead begins to make an object of a name, for nobody yet. over is closed when it is
+	// one or will not be; drop gives up what nobody else has come to want meanwhile.
+	ahead(name string) (over <-chan struct{}, drop func())
+	// coming reports whether the object of a name is on its way here.
+	coming(name string) bool
 	Run(ctx context.Context) error
 }
 

@@ -37,6 +37,7 @@ type link struct {
 	window  frame.Window  // numbered frames sent
 	waits   []wait        // for the acknowledgement of some, in their order
 	receipt frame.Receipt // numbered frames received; reader's only
+	naming
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -275,7 +276,7 @@ func (ls *links) accept(ctx context.Context, c net.Conn) {
 // start makes a link of an authenticated connection.
 func (ls *links) start(c *tls.Conn, peer string) (*link, error) {
 	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{})}
-	if err := l.send(frame.Frame{Type: frame.Hello, Payload: []byte(ls.site)}); err != nil {
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -305,7 +306,9 @@ func (ls *links) read(l *link) {
 			ls.log.Warn("control link opens with something else than hello", "peer", l.peer)
 			return
 		}
-		if !first {
+		if first {
+			l.reads.Store(f.Generation&frame.ReadsNames != 0)
+		} else {
 			ls.handle(l, f)
 		}
 	}

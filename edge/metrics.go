@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -19,6 +21,7 @@ type metrics struct {
 	questions *prometheus.CounterVec // result
 	tls       *tlsMetrics
 	feeds     *feedMetrics
+	prepare   *prepareMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -57,11 +60,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_questions_total",
 			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
-	m.tls, m.feeds = newTLSMetrics(self), newFeedMetrics(self)
+	m.tls, m.feeds, m.prepare = newTLSMetrics(self), newFeedMetrics(self), newPrepareMetrics()
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(append(m.tls.collectors(), m.feeds.collectors()...), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
+	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.collectors(), m.prepare.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

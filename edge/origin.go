@@ -56,6 +56,7 @@ type fetch struct {
 	err  error
 	obj  *object       // once complete
 	done chan struct{} // closed then, or when it failed
+	interest
 }
 
 func newOrigin(base, dir string, cache *blockCache, log *slog.Logger) (*origin, error) {
@@ -117,6 +118,13 @@ func (o *origin) byHash(hash [32]byte, name string) (*object, bool) {
 func (o *origin) copy(name string) *fetch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	f := o.begin(name)
+	f.wanted = true
+	return f
+}
+
+// begin is copy without anybody who wants it. The caller holds o.mu.
+func (o *origin) begin(name string) *fetch {
 	old := o.copies[name]
 	if old != nil && time.Since(old.since) < originFresh {
 		return old
@@ -125,6 +133,8 @@ func (o *origin) copy(name string) *fetch {
 		o.evict()
 	}
 	f := &fetch{begun: make(chan struct{}), done: make(chan struct{}), since: time.Now()}
+	f.ctx, f.cancel = context.WithCancel(o.ctx)
+	f.wanted = old != nil
 	f.more = sync.NewCond(&f.mu)
 	o.copies[name] = f
 	go o.run(name, f, old)
@@ -148,6 +158,7 @@ func (o *origin) evict() {
 // run fetches, and makes an object of what came.
 func (o *origin) run(name string, f, old *fetch) {
 	defer close(f.done)
+	defer f.cancel()
 	err := o.fetch(name, f, old)
 	f.mu.Lock()
 	f.err = err
@@ -165,7 +176,7 @@ func (o *origin) run(name string, f, old *fetch) {
 	case o.copies[name] == f:
 		delete(o.copies, name) // nothing to keep: the next request asks again
 	}
-	if err != nil && o.ctx.Err() == nil {
+	if err != nil && f.ctx.Err() == nil {
 		o.log.Warn("origin", "name", name, "err", err)
 	}
 }
@@ -176,7 +187,7 @@ func (o *origin) fetch(name string, f, old *fetch) (err error) {
 	open := sync.OnceFunc(func() { close(f.begun) })
 	defer open()
 	f.status = http.StatusBadGateway // until we know better
-	req, err := http.NewRequestWithContext(o.ctx, http.MethodGet, o.base.JoinPath(name).String(), nil)
+	req, err := http.NewRequestWithContext(f.ctx, http.MethodGet, o.base.JoinPath(name).String(), nil)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type replica struct {
 
 	mu    sync.Mutex
 	store map[frame.Key]stored
+	names map[objectOf]called // of the objects of records, where they were told
 }
 
 // shadow is what the Backup of a session was told last.
@@ -51,11 +52,12 @@ type stored struct {
 	rec  frame.Record
 	from string
 	at   time.Time
+	pace float64 // bytes of the response a second, between the last two words of it
 }
 
 func newReplica(a *Agent) *replica {
 	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
-		full: make(chan frame.Key, dirtyQueue), linked: make(chan struct{}, 1), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}}
+		full: make(chan frame.Key, dirtyQueue), linked: make(chan struct{}, 1), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
@@ -133,6 +135,7 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 		return
 	}
 	rec := s.record(t)
+	l.tellName(rec, t.name, now)
 	if err := l.sendNumbered(frame.Frame{Type: frame.RecordSet, Key: s.key, Epoch: s.epoch,
 		Generation: rec.Generation, Payload: frame.AppendRecord(nil, rec)}, t.fresh); err != nil {
 		t.waive()
@@ -235,6 +238,7 @@ func (r *replica) expire(now time.Time) map[string]int {
 		}
 		counts[st.from]++
 	}
+	r.forgetNames(now)
 	return counts
 }
 
@@ -304,7 +308,9 @@ func (r *replica) enter(rec frame.Record, from string) bool {
 	case !ok && len(r.store) >= r.a.limits.Records:
 		return false
 	default:
-		r.store[rec.Key] = stored{rec, from, time.Now()}
+		st := stored{rec: rec, from: from, at: time.Now()}
+		st.pace = st.paceSince(old)
+		r.store[rec.Key] = st
 	}
 	return true
 }

@@ -64,6 +64,8 @@ type revival struct {
 	// orphans are sessions that an earlier process of this site left, until
 	// their record comes or their time is over.
 	orphans map[frame.Key]bool
+	// fetched is when an object was last looked for by its name.
+	fetched map[objectOf]time.Time
 }
 
 // round is one session being revived.
@@ -81,7 +83,7 @@ type round struct {
 }
 
 func newRevival(a *Agent) *revival {
-	v := &revival{a: a, woken: make(chan struct{}, 1), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}}
+	v := &revival{a: a, woken: make(chan struct{}, 1), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}, fetched: map[objectOf]time.Time{}}
 	v.down.Store(&[]string{})
 	return v
 }
@@ -105,6 +107,7 @@ func (a *Agent) SetDown(sites []string) {
 	sites = slices.DeleteFunc(slices.Clone(sites), func(s string) bool { return s == a.cfg.Site })
 	a.revival.down.Store(&sites)
 	a.revival.wake()
+	a.prep.wake()
 }
 
 func (v *revival) wake() {
@@ -220,13 +223,19 @@ func (v *revival) lost(ctx context.Context, site string) {
 // counted, where they are.
 func (a *Agent) mayRevive(rec frame.Record) bool {
 	svc := a.view.Load().vips[rec.Key.VIP]
-	if svc == nil || rec.Flags&frame.Pinned != 0 {
+	if !svc.couldRevive(&rec) {
 		return false
 	}
 	if !svc.revives() && (svc.Revival == ModeAct || svc.Revival == ModeObserve) {
 		a.m.revivals.WithLabelValues(reviveObserve).Inc()
 	}
 	return svc.revives() && a.revival.on()
+}
+
+// couldRevive reports whether a record is one of a session that a service with
+// revival goes on with.
+func (s *service) couldRevive(rec *frame.Record) bool {
+	return s != nil && rec.Flags&frame.Pinned == 0
 }
 
 // begin enters a round and claims its flow, unless there is one.
@@ -399,9 +408,10 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveStale, errEarlier // bytes that no record tells of
 	}
 	o := seen.offer(rec, now)
+	o.Name = v.nameFor(objectOf{rec.Service, rec.Object}, now)
 	s, err := a.admit(o)
 	if result, final := refusal(err, now.Sub(rd.begun)); err != nil {
-		if !final {
+		if !final || errors.Is(err, errObject) && now.Before(rd.until) && v.coming(rec) {
 			return nil, "", nil
 		}
 		return nil, result, err

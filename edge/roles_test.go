@@ -184,6 +184,9 @@ type report struct {
 	Backed    int                // sessions here with a Backup
 	Quiet     int                // sessions whose end the kernel holds back
 	Requests  int64              // answered
+	Prepared  []Preparation
+	Objects   map[string]float64 // of suspected sites' sessions, by what was done
+	Suspected map[string]float64 // suspicions, by how they ended
 }
 
 func reportOf(a *Agent) report {
@@ -245,7 +248,15 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
+			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")
 			out.Encode(r)
+		case "suspect":
+			var list []Suspect
+			for _, site := range strings.Fields(arg) {
+				list = append(list, Suspect{site, time.Now()})
+			}
+			a.SetSuspects(list)
+			out.Encode("told")
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err

@@ -119,7 +119,7 @@ func (a *Agent) hears(list []detect.Hearing) {
 	out := make([]placement.Hearing, 0, len(list))
 	for _, r := range list {
 		if site, ok := a.sites[r.Node]; ok {
-			out = append(out, placement.Hearing{Site: site, State: stateOf(r.State), By: a.named(r.By), Silent: a.named(r.Silent)})
+			out = append(out, placement.Hearing{Site: site, State: stateOf(r.State), By: a.named(r.By), Silent: a.named(r.Silent), Suspected: r.Suspected})
 		}
 	}
 	a.cfg.Hearing(out)

@@ -84,8 +84,9 @@ func TestAgentHears(t *testing.T) {
 	var got []placement.Hearing
 	a := New(Config{Log: quiet(), Hearing: func(l []placement.Hearing) { got = l }})
 	a.sites = map[uint16]string{2: "b", 3: "c"}
-	a.hears([]detect.Hearing{{Node: 2, State: detect.Path, By: []uint16{3, 9}}, {Node: 3, State: detect.Left, Silent: []uint16{2}}, {Node: 9, State: detect.Up}})
-	want := []placement.Hearing{{Site: "b", State: placement.Path, By: []string{"c"}}, {Site: "c", State: placement.Unknown, Silent: []string{"b"}}}
+	since := time.Unix(1000, 0)
+	a.hears([]detect.Hearing{{Node: 2, State: detect.Path, By: []uint16{3, 9}, Suspected: since}, {Node: 3, State: detect.Left, Silent: []uint16{2}}, {Node: 9, State: detect.Up}})
+	want := []placement.Hearing{{Site: "b", State: placement.Path, By: []string{"c"}, Suspected: since}, {Site: "c", State: placement.Unknown, Silent: []string{"b"}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -63,7 +63,8 @@ func (m *metrics) watch(l *detect.Link) {
 
 			desc("rhumb_beats_total", "Datagrams between sites.", "site", "direction", "result"),
 			desc("rhumb_beat_bytes_total", "Octets sent to other sites, without headers of UDP and IP.", "site"),
-			desc("rhumb_beat_suspicion", "Suspicion that a site will not be heard again: phi of a normal distribution.", "site")})
+			desc("rhumb_beat_suspicion", "Suspicion that a site will not be heard again: phi of a normal distribution.", "site"),
+			desc("rhumb_beat_suspicions_total", "How often a site's nodes were suspected: before any verdict, and mostly without one.", "site")})
 	}
 }
 
@@ -77,6 +78,7 @@ type beatCounts struct {
 	beats     *prometheus.Desc
 	octets    *prometheus.Desc
 	suspicion *prometheus.Desc
+	suspected *prometheus.Desc
 }
 
 // Describe names the metrics.
@@ -84,6 +86,7 @@ func (c beatCounts) Describe(to chan<- *prometheus.Desc) {
 	to <- c.beats
 	to <- c.octets
 	to <- c.suspicion
+	to <- c.suspected
 }
 
 // Collect reads them.
@@ -95,6 +98,7 @@ func (c beatCounts) Collect(to chan<- prometheus.Metric) {
 		} else {
 			to <- prometheus.MustNewConstMetric(c.octets, prometheus.CounterValue, float64(n.Octets), name)
 			to <- prometheus.MustNewConstMetric(c.suspicion, prometheus.GaugeValue, n.Suspicion, name)
+			to <- prometheus.MustNewConstMetric(c.suspected, prometheus.CounterValue, float64(n.Suspected), name)
 		}
 		for r := range n.In {
 			if n.In[r] > 0 || r == int(detect.OK) && n.Name != "" {
@@ -119,7 +123,7 @@ func bySite(all []detect.Counts) (out []detect.Counts) {
 		for r := range n.In {
 			sum.In[r], sum.Out[r] = sum.In[r]+n.In[r], sum.Out[r]+n.Out[r]
 		}
-		sum.Octets, sum.Suspicion = sum.Octets+n.Octets, min(sum.Suspicion, n.Suspicion)
+		sum.Octets, sum.Suspicion, sum.Suspected = sum.Octets+n.Octets, min(sum.Suspicion, n.Suspicion), sum.Suspected+n.Suspected
 	}
 	return out
 }

@@ -10,4 +10,7 @@ type Hearing struct {
 	// no longer do. Who is in neither has no word on it.
 	By     []string `json:"by,omitempty"`
 	Silent []string `json:"silent,omitempty"`
+	// Suspected is since when the site may be lost; zero: nothing speaks for that, or it was
+	// heard without a gap for some seconds. It comes before any verdict and is none.
+	Suspected Time `json:"suspected,omitzero"`
 }

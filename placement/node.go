@@ -134,6 +134,8 @@ type EdgeStats struct {
 	// Relays are the sites that are reached by a third one, since the path to them is
 	// broken.
 	Relays []EdgeRelay `json:"relays,omitempty"`
+	// Prepared is what is made ready for the sessions of suspected sites.
+	Prepared []EdgePrepared `json:"prepared,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []EdgeListener `json:"listeners,omitempty"`
 }
@@ -145,6 +147,17 @@ type EdgeRelay struct {
 	Via   string `json:"via"`
 	Since Time   `json:"since"`
 	Bytes int64  `json:"bytes"`
+}
+
+// EdgePrepared is a site that may be lost, since when, and how many of its sessions would
+// go on at the node that says so: Ready of them without a look at disk or origin, Observed
+// are only counted.
+type EdgePrepared struct {
+	Site     string `json:"site"`
+	Since    Time   `json:"since"`
+	Sessions int    `json:"sessions"`
+	Ready    int    `json:"ready"`
+	Observed int    `json:"observed,omitempty"`
 }
 
 // EdgeListener is one address of our own server and what is spoken there.

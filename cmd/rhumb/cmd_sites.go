@@ -140,6 +140,7 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 	fmt.Fprintf(w, "  sessions  %d own, %d foreign, %d forwarded, %d moving; moved %d out, %d in, %d failed\n",
 		r.Edge.Own, r.Edge.Foreign, r.Edge.Forwarded, r.Edge.Moving, r.Edge.MovedOut, r.Edge.MovedIn, r.Edge.Failed)
 	writeRelays(w, r, now)
+	writePrepared(w, r, now)
 	writeListeners(w, s, r.Edge.Listeners, now)
 	fmt.Fprintf(w, "  bgp       %d of %d neighbours established\n", r.BGP.Established, r.BGP.Configured)
 	t := newTable(s, "PREFIX", "ANNOUNCED", "WANT", "MODE", ">MED", "ANCHOR", "SLOT", ">SINCE", "")

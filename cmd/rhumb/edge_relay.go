@@ -26,18 +26,28 @@ const (
 	alarmPathRelayed = "PathRelayed"
 )
 
-// hear tells the forwarder what the detector of this site hears, until the context ends.
+// hear tells forwarder and agent what the detector of this site hears, until the context
+// ends.
 func (e *edgeRole) hear(ctx context.Context) error {
+	return follow(ctx, e.unit.socket(hearingSocket), func(list []placement.Hearing) {
+		e.forwarder.SetHearing(list)
+		e.agent.SetSuspects(suspects(list))
+	})
+}
+
+// follow hands on what a hearing stream tells, and nil when it has been away for
+// hearingLasts: then nobody knows.
+func follow(ctx context.Context, socket string, to func([]placement.Hearing)) error {
 	last := time.Now()
 	for ctx.Err() == nil {
-		err := health.Hear(ctx, e.unit.socket(hearingSocket), func(list []placement.Hearing) {
-			e.forwarder.SetHearing(list)
+		err := health.Hear(ctx, socket, func(list []placement.Hearing) {
+			to(list)
 			last = time.Now()
 		})
 		if err == nil {
 			last = time.Now() // it went this very moment
 		} else if now := time.Now(); now.Sub(last) >= hearingLasts {
-			e.forwarder.SetHearing(nil)
+			to(nil)
 			last = now
 		}
 		select {

@@ -107,7 +107,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	}
 	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
 		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
-		Strays: strays{fwd}, Met: e.encounters.met, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
+		Strays: strays{fwd}, Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
 	}
@@ -222,6 +222,7 @@ func (e *edgeRole) report(n *placement.Node) {
 	st.Listeners = e.listeners()
 	n.Alarms = append(n.Alarms, certificateAlarms(st.Listeners)...)
 	e.relays(n, st)
+	e.prepares(st)
 	n.Edge = st
 }
 

@@ -56,13 +56,19 @@ const (
 	// Tokens carries a word about a resumption token's session (payload: that of
 	// package token). It stands apart, so that the types above can go on.
 	Tokens Type = 64
+
+	// ObjectName tells a Backup by which name a service has an object (payload: Name).
+	ObjectName Type = 80
 )
 
 func (t Type) String() string {
 	names := [...]string{"hello", "record", "retire", "ack", "full", "pull", "offer", "ready", "commit", "active", "abort", "refused",
 		"recall", "recalled", "claimed"}
-	if t == Tokens {
+	switch t {
+	case Tokens:
 		return "tokens"
+	case ObjectName:
+		return "name"
 	}
 	if t == 0 || t > lastType {
 		return fmt.Sprintf("type %d", uint8(t))
@@ -111,7 +117,7 @@ func Decode(b []byte) (Frame, error) {
 	family := r.u8()
 	f.Seq, f.Epoch, f.Generation = r.u64(), r.u64(), r.u32()
 	f.Key = r.key(family)
-	if f.Type == 0 || f.Type > lastType && f.Type != Tokens {
+	if f.Type == 0 || f.Type > lastType && f.Type != Tokens && f.Type != ObjectName {
 		r.fail(fmt.Errorf("unknown %s", f.Type))
 	}
 	if r.err != nil {

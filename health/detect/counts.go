@@ -34,6 +34,7 @@ type Counts struct {
 	In, Out   [results]uint64
 	Octets    uint64  // sent, without headers of UDP and IP
 	Suspicion float64 // phi of the peer as of the last beat sent
+	Suspected uint64  // how often the peer was suspected
 }
 
 // Counts returns what was counted so far, strangers first and then by name. Safe
@@ -44,7 +45,7 @@ func (l *Link) Counts() []Counts {
 		out[0].In[r] = l.strays[r].Load()
 	}
 	for _, p := range *l.roster.looks.Load() {
-		c := Counts{Name: p.Name, Octets: p.octets.Load(), Suspicion: math.Float64frombits(p.suspicion.Load())}
+		c := Counts{Name: p.Name, Octets: p.octets.Load(), Suspected: p.doubts.Load(), Suspicion: math.Float64frombits(p.suspicion.Load())}
 		for r := range results {
 			c.In[r], c.Out[r] = p.in[r].Load(), p.out[r].Load()
 		}

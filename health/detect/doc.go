@@ -17,6 +17,8 @@
 //   - incarnation: rises at each start of a sender; a beat of a lower one is old.
 //   - hold: the observer doubts itself, since most subjects fell silent at once, so
 //     that its verdicts wait.
+//   - doubt: the suspicion that a subject may soon be silent for too long. It has a
+//     beginning and an end, and is no verdict.
 //   - early: a verdict before the timeout, where many paths owe a beat and others
 //     were heard as expected.
 //
@@ -27,6 +29,7 @@
 //	                      └ votes ─────────→ Event            ├→ up, path, down, left → Event
 //	clock ─────────────────────────────────→ Detector.Due ────┘
 //	a direct path that owes a beat → ask all → replies in one round trip
+//	half of the timeout silent → doubt → Hearing.Suspected, until 3 s without a gap
 //
 // # Times
 //

@@ -1,6 +1,9 @@
 package detect
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Hearing is by which paths a node is heard at a moment.
 type Hearing struct {
@@ -9,6 +12,9 @@ type Hearing struct {
 	// By are the relays by whose word it was heard lately, Silent those by whose word
 	// it no longer is; both rising.
 	By, Silent []uint16
+	// Suspected is since when the node may be lost, zero if it is not: no verdict, and
+	// only for what is free and can be undone.
+	Suspected time.Time
 }
 
 // fewPaths bounds the paths of a subject that are looked through at every beat. Where
@@ -18,7 +24,7 @@ const fewPaths = 32
 
 // equal tells whether two say the same.
 func (r *Hearing) equal(o *Hearing) bool {
-	return r.Node == o.Node && r.State == o.State && slices.Equal(r.By, o.By) && slices.Equal(r.Silent, o.Silent)
+	return r.Node == o.Node && r.State == o.State && r.Suspected.Equal(o.Suspected) && slices.Equal(r.By, o.By) && slices.Equal(r.Silent, o.Silent)
 }
 
 // paths appends the relays of a subject to two lists: those which heard it lately, and
@@ -57,7 +63,7 @@ func (r *hearings) changed(d *Detector, peers []*peer) bool {
 	}
 	for i, p := range peers {
 		r.by, r.not = d.paths(uint32(p.Node), r.by[:0], r.not[:0])
-		now := Hearing{p.Node, d.State(uint32(p.Node)), r.by, r.not}
+		now := Hearing{p.Node, d.State(uint32(p.Node)), r.by, r.not, p.doubt.at}
 		if !now.equal(&r.told[i]) {
 			return true
 		}
@@ -73,7 +79,7 @@ func (l *Link) tellHearing() {
 	list := make([]Hearing, 0, len(l.roster.peers))
 	for _, p := range l.roster.peers {
 		by, silent := l.d.paths(uint32(p.Node), nil, nil)
-		list = append(list, Hearing{p.Node, l.d.State(uint32(p.Node)), by, silent})
+		list = append(list, Hearing{p.Node, l.d.State(uint32(p.Node)), by, silent, p.doubt.at})
 	}
 	l.hearing.told = list
 	l.mail.tell(Event{Heard: list})

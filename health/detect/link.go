@@ -94,7 +94,7 @@ func (l *Link) Run(ctx context.Context) error {
 	defer runtime.UnlockOSThread()
 	stop := context.AfterFunc(ctx, func() { l.mail.post(wish{}) })
 	defer stop()
-	due := l.cfg.Times.Interval
+	due, doubts := l.cfg.Times.Interval, time.Duration(0)
 	for held := false; ctx.Err() == nil; {
 		l.takeMail()
 		if l.now >= due {
@@ -103,7 +103,8 @@ func (l *Link) Run(ctx context.Context) error {
 		l.d.Due(l.now)
 		held = l.publish(held)
 		l.ask()
-		if err := l.listen(min(due, max(l.d.Next(), l.now+minWait))); err != nil {
+		doubts = l.look(doubts)
+		if err := l.listen(min(due, doubts, max(l.d.Next(), l.now+minWait))); err != nil {
 			return err
 		}
 	}

@@ -28,11 +28,13 @@ type peer struct {
 	open  []*sealer
 	marks Marks
 	asked time.Duration // when others were asked about it last
+	doubt
 
 	heard     atomic.Int64 // nanoseconds since started; 0: never
 	suspicion atomic.Uint64
 	in, out   [results]atomic.Uint64
 	octets    atomic.Uint64 // sent
+	doubts    atomic.Uint64 // how often it was suspected
 }
 
 // subjects are those of whom two nodes tell each other, rising, and a checksum by which

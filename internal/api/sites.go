@@ -106,6 +106,8 @@ type SiteEdge struct {
 	Failed    int64 `json:"failed"`
 	// Relays are the sites that are reached by a third one.
 	Relays []placement.EdgeRelay `json:"relays,omitempty"`
+	// Prepared is what is made ready for the sessions of suspected sites.
+	Prepared []placement.EdgePrepared `json:"prepared,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []placement.EdgeListener `json:"listeners,omitempty"`
 }
@@ -252,6 +254,7 @@ func (e *SiteEdge) add(n *placement.EdgeStats) {
 	e.MovedOut += n.MovedOut
 	e.Failed += n.Failed
 	e.Relays = append(e.Relays, n.Relays...)
+	e.Prepared = append(e.Prepared, n.Prepared...)
 	e.Listeners = append(e.Listeners, n.Listeners...)
 }
 

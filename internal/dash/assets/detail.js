@@ -37,6 +37,7 @@ export class Detail {
       h('p', null, `${site.status}${site.phase ? `, drain phase ${site.phase}` : ''}${site.reason ? `: ${site.reason}` : ''}`),
       h('p', null, `Sessions: ${e.own} own, ${e.foreign} foreign, ${e.forwarded} forwarded, ${e.moving} moving; moved ${e.moved_out} out, ${e.moved_in} in, ${e.failed} failed`),
       (e.relays || []).map(r => h('p', null, `Packets to ${r.to} go by ${r.via}: the path is broken`)),
+      (e.prepared || []).map(p => h('p', null, `Suspects ${p.site}: ${p.ready} of ${p.sessions} sessions prepared`)),
       h('div', { class: 'three' },
         h('div', null, h('h3', null, 'Routes'), table(['Prefix', 'Announced', 'Wanted', 'Holds', 'For', 'Why'],
           site.routes.map((r) => [r.prefix, r.reported ? r.announced : 'not reported', r.want,
