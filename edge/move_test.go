@@ -125,9 +125,9 @@ var e2eFamilies = []struct{ name, vip string }{{"IPv4", vip4}, {"IPv6", vip6}}
 
 // TestPull flips the route under running sessions: they are pulled to where
 // their packets come, every byte is right, nobody is reset. The same load
-// without a flip is the baseline.
+// without a flip is the baseline. The long form has each load in both families.
 func TestPull(t *testing.T) {
-	for _, tc := range []struct {
+	for i, tc := range []struct {
 		name string
 		size int
 		load loadArgs
@@ -136,7 +136,7 @@ func TestPull(t *testing.T) {
 		{"100 slow downloads", 2 << 20, loadArgs{N: 100, Pace: 20 * time.Millisecond, Buffer: 16 << 10}},
 		{"1000 keep-alive sessions, a range each 100 ms", 640 << 10, loadArgs{N: 1000, Piece: 16 << 10, Pace: 100 * time.Millisecond}},
 	} {
-		for _, f := range e2eFamilies {
+		for _, f := range families(i % 2) {
 			t.Run(tc.name+"/"+f.name, func(t *testing.T) {
 				w := newWorld(t)
 				x := w.object("film.mp4", tc.size)
