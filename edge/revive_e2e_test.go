@@ -68,6 +68,7 @@ func families(short int) []struct{ name, vip string } {
 // TestSiteLoss: a site dies under running downloads. Every client has every
 // byte from the other site, and none was reset.
 func TestSiteLoss(t *testing.T) {
+	t.Parallel() // beside those that wait
 	for _, f := range families(0) {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
