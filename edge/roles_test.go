@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "circle":
+		err = circleRole()
 	case "story":
 		err = storyRole()
 	case "resume-site":
@@ -239,6 +241,8 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			out.Encode(r)
+		case "count", "census":
+			out.Encode(count(a, verb == "census"))
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err
