@@ -102,7 +102,7 @@ func manyMoves(t *testing.T, network, vip string) {
 			t.Fatalf("move %d: write failed", i)
 		}
 		at = map[string]string{"a": "b", "b": "a"}[at]
-		s, done = w.pass(s, data, done+n, at)
+		s, done = w.pass(s, data, done+n, vip, at)
 	}
 	s.CloseWrite()
 	select {
@@ -127,7 +127,7 @@ func manyMoves(t *testing.T, network, vip string) {
 
 // pass moves the connection to a site and returns it there, with how much of the stream
 // it was given: what was never sent is written anew.
-func (w *world) pass(s *net.TCPConn, data endless, done int, to string) (*net.TCPConn, int) {
+func (w *world) pass(s *net.TCPConn, data endless, done int, vip, to string) (*net.TCPConn, int) {
 	w.t.Helper()
 	d, err := Dump(s)
 	if err != nil {
@@ -141,7 +141,12 @@ func (w *world) pass(s *net.TCPConn, data endless, done int, to string) (*net.TC
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.route(to)
+	i := map[string]int{"a": 1, "b": 2}[to]
+	if vip == vip4 {
+		w.in("r", fmt.Sprintf("ip route replace %s/32 via 198.51.100.%d", vip4, i*4+2))
+	} else {
+		w.in("r", fmt.Sprintf("ip -6 route replace %s/128 via 2001:db8:%d::2", vip6, i+1))
+	}
 	if err := d.Close(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -130,7 +130,8 @@ func deserved(all []netlab.Trouble, site, router string, at time.Duration) bool 
 func takenAway(all []netlab.Trouble, told []placement.Event, began time.Time, routerOf func(site string) string) (wrong []string, downs int) {
 	for _, e := range told {
 		at := e.At.Sub(began)
-		if at < 0 || !slices.Contains(sites(), e.Site) || !strings.HasPrefix(e.Text, e.Site+" is down") {
+		if at < 0 || !slices.Contains(sites(), e.Site) || !strings.HasPrefix(e.Text, e.Site+" is down") ||
+			strings.HasPrefix(e.Text, e.Site+" is down, kept in service") {
 			continue
 		}
 		downs++
@@ -226,6 +227,7 @@ func TestDrawnJudges(t *testing.T) {
 		down(11, "ams1", "ams1 is down (link), was up"),              // cut
 		down(12, "ams1", "ams1 is up, was down"),                     // no verdict of down
 		down(13, "ams1", "ams1/vod is down, was up"),                 // not the site
+		down(14, "tyo1", "tyo1 is down, kept in service, was up"),    // the cap's word, nobody went
 		down(14, "tyo1", "tyo1 is down, was up"),                     // loss alone: wrong
 		down(101, "ams1", "ams1 is down, was up"),                    // one of two links: wrong
 		down(103, "ams1", "ams1 is down, was up"),                    // both

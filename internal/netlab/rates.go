@@ -25,8 +25,8 @@ type FaultRates struct {
 	// (Jiang and Schulzrinne, Assessment of VoIP Service Availability in the Current
 	// Internet, 2003). The rest is lost in spells.
 	LostInOutages float64
-	// Spell bounds a spell of loss: bursts near changes of BGP last 30 s or more in nine
-	// of ten cases. How many packets such a spell loses is not published: between SpellLoss
+	// Spell bounds a spell of loss: of what is lost near changes of BGP, nine tenths are lost
+	// in bursts of 30 s and more (Kushman et al., Can You Hear Me Now?! It Must Be BGP, 2007). How many packets such a spell loses is not published: between SpellLoss
 	// of them, in the even of their logarithm.
 	Spell     [2]time.Duration
 	SpellLoss [2]float64
