@@ -255,3 +255,30 @@ func TestDrawnJudges(t *testing.T) {
 		t.Errorf("none had a route at %v, each without one for %v", gone, without)
 	}
 }
+
+// TestDrawnActs: every fault of a schedule begins once and ends once, in order, and one
+// that begins when another ends comes after it, which may be at the same place.
+func TestDrawnActs(t *testing.T) {
+	t.Parallel()
+	whole := drawnSchedule(t)
+	all := fromOn(whole, time.Hour).Troubles
+	if last := whole.Troubles[len(whole.Troubles)-1]; len(all) == 0 || len(all) > len(whole.Troubles)*2/3 || all[len(all)-1].At != last.At-time.Hour {
+		t.Fatalf("of %d faults there are %d from an hour on, the last of them not as it was", len(whole.Troubles), len(all))
+	}
+	all = append(all, netlab.Trouble{At: 0, For: time.Second, Kind: netlab.LinkCut}, netlab.Trouble{At: time.Second, For: time.Second, Kind: netlab.LinkCut})
+	open, last := map[netlab.Trouble]bool{}, act{}
+	for i, a := range acts(all) {
+		switch {
+		case a.at < last.at || a.at == last.at && a.end && !last.end && i > 0:
+			t.Fatalf("%s (end %v) at %v comes after %s (end %v) at %v", a.fault, a.end, a.at, last.fault, last.end, last.at)
+		case a.end != open[a.fault]:
+			t.Fatalf("%s at %v: end %v, in force %v", a.fault, a.at, a.end, open[a.fault])
+		}
+		open[a.fault], last = !a.end, a
+	}
+	for f, in := range open {
+		if in {
+			t.Errorf("%s does not end", f)
+		}
+	}
+}

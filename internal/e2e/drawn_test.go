@@ -33,28 +33,49 @@ func drawnVisits() []visit {
 	return []visit{{"vod.cdn.demo.test", "80"}, {"site.cdn.demo.test", "8080"}, {"www.cdn.demo.test", "8080"}}
 }
 
-// drawnDraft is what RHUMB_SOAK_FOR and RHUMB_SOAK_SEED make of the soak.
-func drawnDraft(t *testing.T) netlab.Draft {
+// drawnSchedule is what is played: RHUMB_SOAK_SEED draws another day, RHUMB_SOAK_FROM and
+// RHUMB_SOAK_FOR take a part out of it.
+func drawnSchedule(t *testing.T) netlab.Schedule {
+	t.Helper()
 	d := netlab.Draft{Seed: 20, Lasting: drawnFor, Compress: drawnCompress, Rates: netlab.PublishedRates(),
 		Units: []string{"director", "dns", "bgp", "edge"}, Member: "director", Restart: time.Second}
-	var err error
-	if text := os.Getenv("RHUMB_SOAK_FOR"); text != "" {
-		if d.Lasting, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("RHUMB_SOAK_FOR: %v", err)
+	from := time.Duration(0)
+	for name, v := range map[string]*time.Duration{"RHUMB_SOAK_FROM": &from, "RHUMB_SOAK_FOR": &d.Lasting} {
+		var err error
+		if text := os.Getenv(name); text != "" {
+			if *v, err = time.ParseDuration(text); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
 		}
 	}
 	if text := os.Getenv("RHUMB_SOAK_SEED"); text != "" {
+		var err error
 		if d.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
 			t.Fatalf("RHUMB_SOAK_SEED: %v", err)
 		}
 	}
-	return d
+	d.Lasting += from
+	return fromOn(d.Draw(netlab.Lab(netlab.LabOptions{})), from)
+}
+
+// fromOn is a schedule without what was over by then.
+func fromOn(s netlab.Schedule, from time.Duration) netlab.Schedule {
+	var rest []netlab.Trouble
+	for _, f := range s.Troubles {
+		if end := f.End() - from; end > 0 {
+			f.At = max(0, f.At-from)
+			f.For = end - f.At
+			rest = append(rest, f)
+		}
+	}
+	s.Troubles, s.Lasting = rest, s.Lasting-from
+	return s
 }
 
 // TestF20DrawnFaults plays a day of faults in two hours, drawn from published figures,
 // while clients of every region resolve and fetch each second.
 func TestF20DrawnFaults(t *testing.T) {
-	schedule := drawnDraft(t).Draw(netlab.Lab(netlab.LabOptions{}))
+	schedule := drawnSchedule(t)
 	if os.Getenv("RHUMB_SOAK") == "" {
 		t.Logf("%d faults are played with RHUMB_SOAK=1", len(schedule.Troubles))
 		return

@@ -3,6 +3,7 @@ package netlab
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -115,8 +116,9 @@ func pathsOf(t Topology) (links, ways [][2]string) {
 	return links, ways
 }
 
-// Draw makes the Schedule of a Draft for a topology. Each path and each site has a
-// random source of its own, so that one more changes nothing for the others.
+// Draw makes the Schedule of a Draft for a topology. Each path, and each process of a site,
+// has random sources of its own, so that one more changes nothing for the others, and what
+// is drawn is drawn in order of time: a shorter schedule is the beginning of a longer one.
 func (d Draft) Draw(t Topology) Schedule {
 	links, ways := pathsOf(t)
 	source := uint64(0)
@@ -126,79 +128,84 @@ func (d Draft) Draw(t Topology) Schedule {
 	}
 	var all []Trouble
 	for _, l := range links {
-		all = append(all, d.linkOutages(next(), l)...)
-		all = append(all, d.linkSpells(next(), l)...)
+		at := Trouble{Node: l[0], Towards: l[1]}
+		all = append(all, d.outages(next(), 1-d.Rates.Available, at, linkShape)...)
+		all = append(all, d.spells(next(), at)...)
 	}
 	for _, w := range ways {
-		for _, o := range d.outages(next()) {
-			o.Kind, o.Node, o.Towards = PathDark, w[0], w[1]
-			all = append(all, o)
-		}
+		at := Trouble{Kind: PathDark, Node: w[0], Towards: w[1]}
+		all = append(all, d.outages(next(), 1-d.Rates.Available, at, nil)...)
 	}
 	for _, n := range t.Nodes {
 		if n.Role == Site {
-			all = append(all, d.siteTroubles(next(), n.Name)...)
+			all = append(all, d.siteTroubles(next, n.Name)...)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Trouble) int { return cmp.Compare(a.At, b.At) })
 	return Schedule{d, all}
 }
 
-// spans fills the time with faults of some lengths, in real seconds, so that they take a
-// share of it. What would last beyond the end is cut off there.
-func (d Draft) spans(rnd *rand.Rand, share, mean float64, length func() float64) (out []Trouble) {
+// spans fills the time with faults, so that they take a share of it. One draws what is
+// broken and for how many real seconds; their mean is given. What would last beyond the
+// end is cut off there.
+func (d Draft) spans(rnd *rand.Rand, share, mean float64, one func() (Trouble, float64)) (out []Trouble) {
 	scale := func(real float64) time.Duration { return time.Duration(real / d.Compress * float64(time.Second)) }
 	gap := mean * (1 - share) / share
 	for at := scale(rnd.ExpFloat64() * gap); at < d.Lasting; {
-		o := Trouble{At: at, For: min(scale(length()), d.Lasting-at)}
-		out = append(out, o)
-		at = o.End() + scale(rnd.ExpFloat64()*gap)
+		t, real := one()
+		t.At, t.For = at, min(scale(real), d.Lasting-at)
+		out = append(out, t)
+		at += scale(real) + scale(rnd.ExpFloat64()*gap)
 	}
 	return out
 }
 
-// outages are the times in which a path is not there.
-func (d Draft) outages(rnd *rand.Rand) []Trouble {
+// outages are times in which a path is not there, or a process; shape, if there is one,
+// draws of what kind each is.
+func (d Draft) outages(rnd *rand.Rand, share float64, what Trouble, shape func(*rand.Rand) TroubleKind) []Trouble {
 	p := d.Rates.outages()
-	return d.spans(rnd, 1-d.Rates.Available, p.mean(), func() float64 { return p.draw(rnd) })
+	return d.spans(rnd, share, p.mean(), func() (Trouble, float64) {
+		t := what
+		if shape != nil {
+			t.Kind = shape(rnd)
+		}
+		return t, p.draw(rnd)
+	})
 }
 
-// linkOutages give each outage a shape: nothing published says how many are seen by the
-// ends of a link. Two of five are, two are silent, one is so in one direction.
-func (d Draft) linkOutages(rnd *rand.Rand, link [2]string) []Trouble {
-	all := d.outages(rnd)
-	for i := range all {
-		all[i].Kind = []TroubleKind{LinkCut, LinkCut, LinkSilent, LinkSilent, LinkOneWay}[rnd.IntN(5)]
-		all[i].Node, all[i].Towards = link[0], link[1]
-	}
-	return all
+// linkShape draws what an outage of a link is: nothing published says how many are seen by
+// its ends. Two of five are, two are silent, one is so in one direction.
+func linkShape(rnd *rand.Rand) TroubleKind {
+	return []TroubleKind{LinkCut, LinkCut, LinkSilent, LinkSilent, LinkOneWay}[rnd.IntN(5)]
 }
 
-func (d Draft) linkSpells(rnd *rand.Rand, link [2]string) []Trouble {
+// unitShape draws whether a process dies or hangs, as often.
+func unitShape(rnd *rand.Rand) TroubleKind {
+	return []TroubleKind{UnitKilled, UnitStopped}[rnd.IntN(2)]
+}
+
+// spells are times in which a link loses packets.
+func (d Draft) spells(rnd *rand.Rand, what Trouble) []Trouble {
 	p, share := d.Rates.spells()
-	all := d.spans(rnd, share, p.mean(), func() float64 { return p.draw(rnd) })
-	for i := range all {
-		all[i].Kind, all[i].Node, all[i].Towards = LinkLossy, link[0], link[1]
-		all[i].Share = evenLog(rnd, d.Rates.SpellLoss[0], d.Rates.SpellLoss[1])
-	}
-	return all
+	return d.spans(rnd, share, p.mean(), func() (Trouble, float64) {
+		t := what
+		t.Kind, t.Share = LinkLossy, evenLog(rnd, d.Rates.SpellLoss[0], d.Rates.SpellLoss[1])
+		return t, p.draw(rnd)
+	})
 }
 
-// siteTroubles are those of a site's machine: first the rare ones, then its processes',
-// each of which has an even part of the site's and is killed or stopped as often. What
-// would fall on a machine without power, or a process that is gone, did not happen.
-func (d Draft) siteTroubles(rnd *rand.Rand, site string) []Trouble {
-	all := d.rare(rnd, Trouble{Kind: PowerOff, Node: site})
-	all = append(all, without(d.rare(rnd, Trouble{Kind: MemberLost, Node: site, Unit: d.Member}), all)...)
-	p := d.Rates.outages()
+// siteTroubles are those of a site's machine: the rare ones, and its processes', each of
+// which has an even part of the site's. What would fall on a machine without power, or on
+// a process that is gone, did not happen.
+func (d Draft) siteTroubles(next func() *rand.Rand, site string) []Trouble {
+	all := d.rare(next(), Trouble{Kind: PowerOff, Node: site})
+	all = append(all, without(d.rare(next(), Trouble{Kind: MemberLost, Node: site, Unit: d.Member}), all)...)
 	share := (1 - d.Rates.SiteAvailable) / float64(len(d.Units))
 	for _, unit := range d.Units {
-		mine := d.spans(rnd, share, p.mean(), func() float64 { return p.draw(rnd) })
+		mine := d.outages(next(), share, Trouble{Node: site, Unit: unit}, unitShape)
 		for i := range mine {
-			t := &mine[i]
-			t.Kind, t.Node, t.Unit = UnitStopped, site, unit
-			if rnd.IntN(2) == 0 {
-				t.Kind, t.For = UnitKilled, max(t.For, d.Restart)
+			if t := &mine[i]; t.Kind == UnitKilled {
+				t.For = max(t.For, d.Restart)
 			}
 		}
 		all = append(all, without(apart(mine), all)...)
@@ -209,13 +216,8 @@ func (d Draft) siteTroubles(rnd *rand.Rand, site string) []Trouble {
 // rare draws what happens so many times a day.
 func (d Draft) rare(rnd *rand.Rand, what Trouble) []Trouble {
 	low, high := d.Rates.RareFor[0].Seconds(), d.Rates.RareFor[1].Seconds()
-	mean := pareto{1e-6, low, high}.mean() // of evenLog
-	all := d.spans(rnd, d.Rates.Rare*mean/day.Seconds(), mean, func() float64 { return evenLog(rnd, low, high) })
-	for i := range all {
-		what.At, what.For = all[i].At, all[i].For
-		all[i] = what
-	}
-	return all
+	mean := (high - low) / math.Log(high/low) // of evenLog
+	return d.spans(rnd, d.Rates.Rare*mean/day.Seconds(), mean, func() (Trouble, float64) { return what, evenLog(rnd, low, high) })
 }
 
 // apart leaves out what begins before the one before is over, and whose end is beyond.

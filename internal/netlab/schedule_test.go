@@ -116,6 +116,14 @@ func TestScheduleByItsSeed(t *testing.T) {
 	if a.String() == c.String() || len(a.Troubles) < 200 {
 		t.Errorf("%d faults of one seed, %d of another, want some hundreds and not the same", len(a.Troubles), len(c.Troubles))
 	}
+	hour := soakDraft(7)
+	hour.Lasting = time.Hour
+	short := hour.Draw(topo).Troubles
+	for i, f := range short {
+		if f.End() < hour.Lasting && f != a.Troubles[i] {
+			t.Fatalf("fault %d of an hour is %s at %s, of two hours %s at %s", i, f, f.At, a.Troubles[i], a.Troubles[i].At)
+		}
+	}
 	if lines := strings.Count(a.String(), "\n"); lines < len(a.Troubles) {
 		t.Errorf("the table has %d lines for %d faults", lines, len(a.Troubles))
 	}
