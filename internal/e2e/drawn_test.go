@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -176,7 +177,7 @@ func (d *drawn) end() {
 	for i := range d.seconds {
 		s := &d.seconds[i]
 		s.at = s.At.Sub(d.began)
-		state := s.Site
+		state := cmp.Or(s.Site, "served") // the content server does not say by whom
 		if s.lost() {
 			state = "no answer"
 		}
