@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		err = agentRole()
 	case "load":
 		err = loadRole()
+	case "circle":
+		err = circleRole()
 	case "story":
 		err = storyRole()
 	case "resume-site":
@@ -257,6 +259,8 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			}
 			a.SetSuspects(list)
 			out.Encode("told")
+		case "count", "census":
+			out.Encode(count(a, verb == "census"))
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err

@@ -27,6 +27,8 @@ type order struct {
 	Crowd *crowd        `json:"crowd,omitempty"`
 	// Downloads are run all at once.
 	Downloads []download `json:"downloads,omitempty"`
+	// Visits are made every second until the agent is ended.
+	Visits []visit `json:"visits,omitempty"`
 }
 
 // event is one line of an agent's report.
@@ -36,6 +38,7 @@ type event struct {
 	Ready  bool         `json:"ready,omitempty"`
 
 	Downloaded *downloaded `json:"downloaded,omitempty"`
+	Visited    *visited    `json:"visited,omitempty"`
 }
 
 // routeChange is a change of the main table.
@@ -85,6 +88,9 @@ func runAgent(text string) int {
 	}
 	if len(o.Downloads) > 0 {
 		r.downloads(ctx, o.Downloads)
+	}
+	if len(o.Visits) > 0 {
+		r.visits(ctx, o.Visits)
 	}
 	if o.FIB {
 		if err := r.watchRoutes(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -306,6 +307,19 @@ func (n *Net) Heal(node string) error {
 		return err
 	}
 	n.remove(func(a *activeFault) bool { return node == "" || a.Node == node || a.Towards == node })
+	n.faults.mu.Lock()
+	defer n.faults.mu.Unlock()
+	if err := n.applyFaults(); err != nil {
+		return err
+	}
+	return n.settleAll()
+}
+
+// Lift undoes one fault and leaves the others at its node as they are.
+func (n *Net) Lift(kind FaultKind, node, towards string) error {
+	if n.remove(func(a *activeFault) bool { return a.Kind == kind && a.Node == node && a.Towards == towards }) == 0 {
+		return fmt.Errorf("netlab: lift: %s has no fault %s", node, strings.TrimSpace(string(kind)+" "+towards))
+	}
 	n.faults.mu.Lock()
 	defer n.faults.mu.Unlock()
 	if err := n.applyFaults(); err != nil {

@@ -237,3 +237,28 @@ func TestLossyShareOfABareLink(t *testing.T) {
 		t.Errorf("%.2f of the round trips arrived, want about 0.64", share)
 	}
 }
+
+// TestLiftLeavesTheRest: of three faults at one place, the one that is named is undone.
+func TestLiftLeavesTheRest(t *testing.T) {
+	n := build(t, fastLab())
+	before := dump(t, n)
+	lossy := Fault{Kind: Lossy, Node: "nyc1", Towards: "t-us", Share: 0.5}
+	for _, f := range []Fault{lossy, {Kind: Cut, Node: "nyc1", Towards: "t-us"}, {Kind: Mute, Node: "t-us", Towards: "nyc1"}} {
+		if err := n.Break(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, lift := range [][3]string{{"cut", "nyc1", "t-us"}, {"mute", "t-us", "nyc1"}, {"lossy", "nyc1", "t-us"}} {
+		if err := n.Lift(FaultKind(lift[0]), lift[1], lift[2]); err != nil {
+			t.Fatal(err)
+		}
+		left := n.Faults()
+		if len(left) != 2-i || i < 2 && left[0].Kind != Lossy {
+			t.Errorf("after lifting %v there are the faults %+v", lift, left)
+		}
+	}
+	mustSame(t, n, before)
+	if err := n.Lift(Cut, "nyc1", "t-us"); err == nil {
+		t.Error("a fault that there is not was lifted")
+	}
+}

@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handlers returns the verbs that need nothing but the Net: exec, nodes, heal, and
+// Handlers returns the verbs that need nothing but the Net: exec, nodes, heal, lift, and
 // every kind of fault. The caller adds its own, and may wrap these.
 func (n *Net) Handlers() map[string]Handler {
-	all := map[string]Handler{"exec": n.ExecHandler(), "nodes": n.nodes, "heal": n.heal}
+	all := map[string]Handler{"exec": n.ExecHandler(), "nodes": n.nodes, "heal": n.heal, "lift": n.lift}
 	for _, kind := range []FaultKind{Kill, Cut, Slow, Flap, Lossy, Mute, Blackhole} {
 		all[string(kind)] = func(_ context.Context, c *Call) (int, error) { return n.breakBy(kind, c) }
 	}
@@ -65,6 +65,14 @@ func (n *Net) nodes(_ context.Context, c *Call) (int, error) {
 // heal undoes the faults of the request's node, or all without one.
 func (n *Net) heal(_ context.Context, c *Call) (int, error) {
 	if err := n.Heal(c.Node); err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+// lift undoes the one fault of the request's node that its arguments name.
+func (n *Net) lift(_ context.Context, c *Call) (int, error) {
+	if err := n.Lift(FaultKind(c.Args["kind"]), c.Node, c.Args["towards"]); err != nil {
 		return 1, err
 	}
 	return 0, nil
