@@ -4,10 +4,6 @@ package forward
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -78,6 +74,7 @@ func TestBrowserUnderFlips(t *testing.T) {
 			if got := get(t, conn, "/site"); got != "b" {
 				t.Errorf("a new connection is served by %q, want b", got)
 			}
+			l.unguarded(t, b)
 		})
 	}
 }
@@ -98,7 +95,11 @@ func (l *lab) browse(t *testing.T, vip string) *browser.Browser {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	b, err := browser.Start(browser.Options{Dir: dir, Args: []string{"--ignore-certificate-errors-spki-list=" + l.keyHash(t)},
+	trust, err := browser.Trust(filepath.Join(l.dir, "cert.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := browser.Start(browser.Options{Dir: dir, Args: []string{trust},
 		Start: func(cmd *exec.Cmd) error { return l.client.do(cmd.Start) }})
 	if err != nil {
 		t.Fatal(err)
@@ -116,22 +117,6 @@ func (l *lab) browse(t *testing.T, vip string) *browser.Browser {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// keyHash names the key of the sites' certificate, by which the browser trusts it.
-func (l *lab) keyHash(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(l.dir, "cert.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(text)
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // fetched waits until the page has made so many requests more, and fails with its
@@ -166,6 +151,24 @@ func checkFetched(t *testing.T, b *browser.Browser, f browser.Fetched) {
 	}
 	if c := browser.Connections(all); len(c) != 1 || len(all) < f.Done {
 		t.Errorf("%d exchanges over the connections %v, want %d over one", len(all), c, f.Done)
+	}
+}
+
+// unguarded goes on without the forwarder at b: the browser has to connect anew, or
+// the count of connections would prove nothing. It may hide a reset from the page.
+func (l *lab) unguarded(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	opens := l.client.counter(t, "snmp", "Tcp", "ActiveOpens")
+	if err := l.b.agent.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.b.agent.cmd.Wait()
+	l.b.agent = nil
+	if err := b.Eval("again.stop = false, lane(0), 0", nil); err != nil {
+		t.Fatal(err)
+	}
+	if !l.poll(func() bool { return l.client.counter(t, "snmp", "Tcp", "ActiveOpens") > opens }) {
+		t.Errorf("the forwarder at b is dead, and the browser's connection lives on for %s; want it reset", patience)
 	}
 }
 

@@ -102,6 +102,10 @@ func (p Played) Longest() time.Duration {
 	return out
 }
 
+// Stall is for how long, at most, the film stood still since nothing came: a busy
+// machine rebuffers by itself, but then nobody waits for octets.
+func (p Played) Stall() time.Duration { return min(p.Longest(), p.Slowest.Lasted()) }
+
 func (p Played) String() string {
 	return fmt.Sprintf("%.1f s played, %d rebuffers, the longest %d ms; longest wait for octets %d ms, between pictures %d ms", p.Time,
 		len(p.Rebuffers), p.Longest().Milliseconds(), p.Slowest.Lasted().Milliseconds(), p.Gap.Lasted().Milliseconds())
