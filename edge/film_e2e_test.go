@@ -192,7 +192,7 @@ func (w *world) watch(server string, f browser.Film, args ...string) *cinema {
 	c := &cinema{w: w, began: time.Now(), route: timeline.Lane{Name: "route"}}
 	c.route.Set(c.began, "a")
 	var err error
-	c.b, err = browser.Start(browser.Options{Dir: w.t.TempDir(), Args: args, Start: func(cmd *exec.Cmd) error {
+	c.b, err = browser.Start(browser.Options{Args: args, Start: func(cmd *exec.Cmd) error {
 		cmd.Args = append([]string{"ip", "netns", "exec", w.prefix + "c"}, cmd.Args...)
 		var err error
 		if cmd.Path, err = exec.LookPath("ip"); err != nil {
@@ -205,9 +205,7 @@ func (w *world) watch(server string, f browser.Film, args ...string) *cinema {
 	}
 	w.t.Cleanup(func() {
 		c.leave()
-		if err := c.b.Close(); err != nil {
-			w.t.Error(err)
-		}
+		c.b.Close()
 	})
 	if err := c.b.Open(server + "/film.html" + f.Layout()); err != nil {
 		w.t.Fatal(err)

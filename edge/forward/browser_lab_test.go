@@ -90,25 +90,18 @@ func (l *lab) browse(t *testing.T, vip string) *browser.Browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "rhumb-browser-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	trust, err := browser.Trust(filepath.Join(l.dir, "cert.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := browser.Start(browser.Options{Dir: dir, Args: []string{trust},
+	b, err := browser.Start(browser.Options{Args: []string{trust},
 		Start: func(cmd *exec.Cmd) error { return l.client.do(cmd.Start) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		leave(t, b)
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
+		b.Close()
 	})
 	sum := fnv.New32a()
 	sum.Write(bytes.Repeat([]byte("rhumb..."), chunkSize/8))

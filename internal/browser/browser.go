@@ -18,8 +18,6 @@ const patience = 60 * time.Second
 
 // Options say where and how the Browser runs.
 type Options struct {
-	// Dir is for its profile and its log; it is the caller's to remove.
-	Dir string
 	// Start starts the command, in a namespace say; nil is its Start method. The
 	// command needs no files but its standard ones.
 	Start func(*exec.Cmd) error
@@ -31,7 +29,7 @@ type Options struct {
 // goroutine. It ends by Close alone.
 type Browser struct {
 	cmd     *exec.Cmd
-	dir     string
+	dir     string // for its profile and its log
 	session string // of the page; empty while there is none
 
 	mu      sync.Mutex
@@ -61,25 +59,30 @@ func Start(o Options) (*Browser, error) {
 	if err != nil {
 		return nil, errors.New("browser: chromium is missing: apt-get install chromium")
 	}
-	b := &Browser{dir: o.Dir, waiting: map[int]chan reply{}, done: make(chan struct{})}
+	dir, err := os.MkdirTemp("", "rhumb-browser-")
+	if err != nil {
+		return nil, fmt.Errorf("browser: %w", err)
+	}
+	b := &Browser{dir: dir, waiting: map[int]chan reply{}, done: make(chan struct{})}
 	// It reads messages from descriptor 3 and writes to 4. Here these are its standard
 	// input and output, which pass through whatever starts it.
 	args := append([]string{"-c", `exec "$@" 3<&0 4>&1 >&2 </dev/null`, "sh", path, "--headless=new", "--no-sandbox", "--disable-gpu",
 		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
 		"--disable-background-timer-throttling", "--disable-renderer-backgrounding", "--autoplay-policy=no-user-gesture-required",
-		"--remote-debugging-pipe", "--user-data-dir=" + filepath.Join(o.Dir, "profile")}, o.Args...)
+		"--remote-debugging-pipe", "--user-data-dir=" + filepath.Join(dir, "profile")}, o.Args...)
 	b.cmd = exec.Command("/bin/sh", append(args, "about:blank")...)
 	start := o.Start
 	if start == nil {
 		start = (*exec.Cmd).Start
 	}
 	if err := b.launch(start); err != nil {
-		return nil, fmt.Errorf("browser: start chromium: %w", err)
+		return nil, errors.Join(fmt.Errorf("browser: start chromium: %w", err), os.RemoveAll(dir))
 	}
 	go b.read()
 	if err := b.attach(); err != nil {
 		err = fmt.Errorf("browser: open a page: %w; chromium says: %s", err, b.log())
-		return nil, errors.Join(err, b.Close())
+		b.Close()
+		return nil, err
 	}
 	return b, nil
 }
@@ -238,7 +241,7 @@ func (b *Browser) Eval(js string, result any) error {
 	if e := r.ExceptionDetails; e != nil {
 		return fmt.Errorf("browser: %s: %s %s", js, e.Text, e.Exception.Description)
 	}
-	if result == nil {
+	if result == nil || r.Result.Value == nil { // undefined has none
 		return nil
 	}
 	if err := json.Unmarshal(r.Result.Value, result); err != nil {
@@ -270,16 +273,21 @@ func (b *Browser) Screenshot() ([]byte, error) {
 	return base64.StdEncoding.DecodeString(r.Data)
 }
 
-// Close ends Chromium. What doesn't end when it is asked is killed.
-func (b *Browser) Close() error {
-	_, err := b.send("Browser.close", map[string]any{})
-	kill := time.AfterFunc(5*time.Second, func() { _ = b.cmd.Process.Kill() })
+// Close ends Chromium and removes what it wrote. What doesn't end when it is asked is
+// killed: how a browser ends is not what anybody tests.
+func (b *Browser) Close() {
+	_, _ = b.send("Browser.close", map[string]any{})
+	kill := time.AfterFunc(10*time.Second, func() { _ = b.cmd.Process.Kill() })
 	defer kill.Stop()
-	if waited := b.cmd.Wait(); err == nil && waited != nil {
-		err = fmt.Errorf("browser: chromium: %w", waited)
-	}
+	_ = b.cmd.Wait()
 	late := time.AfterFunc(5*time.Second, func() { _ = b.out.Close() }) // a child of its may hold the pipe
 	defer late.Stop()
 	<-b.done
-	return errors.Join(err, b.in.Close())
+	_, _ = b.in.Close(), b.out.Close()
+	for range 20 { // its last children may still write
+		if os.RemoveAll(b.dir) == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }

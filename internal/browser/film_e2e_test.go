@@ -65,15 +65,11 @@ func TestFilmPlays(t *testing.T) {
 	th := &theatre{film: all.Bytes()}
 	server := httptest.NewServer(th)
 	defer server.Close()
-	b, err := Start(Options{Dir: t.TempDir()})
+	b, err := Start(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer b.Close()
 	if err := b.Open(server.URL + "/film.html" + film.Layout()); err != nil {
 		t.Fatal(err)
 	}
