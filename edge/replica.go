@@ -370,6 +370,13 @@ func (r *replica) has(k frame.Key) bool {
 	return ok && st.rec.Cover.Suite == 0
 }
 
+// owner is whose session a record is of, "" without one.
+func (r *replica) owner(k frame.Key) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.store[k].from
+}
+
 // drop overwrites a record where it stands, since it may hold secrets, and
 // forgets it. The caller holds mu.
 func (r *replica) drop(k frame.Key) {

@@ -71,6 +71,48 @@ func TestWindowOpensBetween(t *testing.T) {
 	}
 }
 
+// TestLostFlight: what a site has on its way when its sessions leave is lost, and what
+// the next one sends at first. Its kernel has measured no round trip and would send it
+// again after a second; the clients' answers tell before.
+func TestLostFlight(t *testing.T) {
+	if !soak() {
+		t.Log("runs with RHUMB_SOAK=1; TestDoubtOfLostBytes decides the same")
+		return
+	}
+	for _, f := range e2eFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.deadline = time.Millisecond
+			x := w.object("film.mp4", 4<<20)
+			x.N, x.VIP, x.Pace, x.Buffer, x.Gated = 10, f.vip, 5*time.Millisecond, 16<<10, true
+			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+			p := w.through(pathArgs{Delay: 5 * time.Millisecond})
+			load := w.start("c", "load", x)
+			var word string
+			load.next(&word)
+			w.backed(a, x.N)
+			var base, n int
+			p.ask("count", &base)
+			load.tell("go")
+			w.await("downloads under way", func() bool { p.ask("count", &n); return n > base+20*x.N })
+			p.ask("hold", &base)
+			w.await("packets on their way", func() bool { p.ask("count", &n); return n >= base+x.N })
+			w.route("b")
+			a.ask("drain b", &word)
+			var r report
+			w.await("hand-offs", func() bool { a.ask("state", &r); return r.Results[resultOK] == x.N })
+			p.ask("drop", &n)
+			gaps := w.finish(load, x.N)
+			b.ask("state", &r)
+			t.Logf("revivals %v, questions %v, longest gap p50 %v max %v", r.Revivals, r.Questions, quantile(gaps, .5), quantile(gaps, 1))
+			if r.Revivals[reviveAgain] == 0 {
+				t.Errorf("revivals %v, want some sessions begun again from where their clients stood", r.Revivals)
+			}
+			w.noResets()
+		})
+	}
+}
+
 // unread counts the clients' connections that hold bytes which nobody has read.
 func (w *world) unread() (n int) {
 	w.t.Helper()
