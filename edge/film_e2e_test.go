@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,27 @@ func TestSealedFilmGoesOn(t *testing.T) {
 			c.end(film)
 		})
 	}
+}
+
+// TestFilmEndsWithoutRevival: the same judge sees the loss of a site where no service
+// asks for revival. A browser may hide the reset and connect anew, and is seen to.
+func TestFilmEndsWithoutRevival(t *testing.T) {
+	if !soak() {
+		t.Log("a film is played with RHUMB_SOAK=1")
+		return
+	}
+	w, film := newWorld(t), browser.NewFilm(4*filmPart)
+	w.premiere(film)
+	a, _ := w.sites(nil)
+	c := w.watch("http://"+net.JoinHostPort(vip4, "8080"), film)
+	c.calmly()
+	c.mark("loss of a, nobody revives")
+	w.lose("a", a)
+	c.routed("b")
+	w.await("error of the film, nor a new connection: the loss of a site goes unseen", func() bool {
+		c.played(false)
+		return len(c.last.Log.Of("error")) > 0 || w.counter("c", "TcpActiveOpens") > c.opens
+	})
 }
 
 // premiere puts a film and its page where both sites serve them, and gives the client
@@ -308,6 +330,7 @@ func (c *cinema) leave() {
 			c.marks = append(c.marks, timeline.Mark{At: e.At.Time, Text: "error: " + e.Detail})
 		}
 	}
+	slices.SortStableFunc(c.marks, func(a, b timeline.Mark) int { return a.At.Compare(b.At) })
 	chart := &timeline.Chart{Title: t.Name(), Notes: []string{"Chromium plays a film from the anycast address"}, Began: c.began, Ended: time.Now(),
 		Events: c.marks, Lanes: []timeline.Lane{c.route, video}, Bad: []string{"waiting", "error"}}
 	text := chart.Title + "\n" + chart.Log() + chart.Rows()
