@@ -3,128 +3,52 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"rhumb/internal/api"
+	chromium "rhumb/internal/browser"
 	"rhumb/internal/dash"
 	"rhumb/placement"
 )
 
-// browser is a headless Chromium which is spoken to over two pipes: messages in
-// JSON, a zero byte after each. Nothing listens on the network.
+// browser is a headless Chromium in a test: what fails ends it.
 type browser struct {
-	t       *testing.T
-	cmd     *exec.Cmd
-	in      *os.File
-	out     *bufio.Reader
-	id      int
-	session string
+	t *testing.T
+	*chromium.Browser
 }
 
 func startBrowser(t *testing.T) *browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatal("the browser test needs chromium: apt-get install chromium")
-	}
-	readCmd, in, err := os.Pipe()
+	b, err := chromium.Start(chromium.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, writeCmd, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &browser{t: t, in: in, out: bufio.NewReader(out)}
-	b.cmd = exec.Command(path, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(), "about:blank")
-	b.cmd.ExtraFiles = []*os.File{readCmd, writeCmd} // 3 and 4
-	if err := b.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	readCmd.Close()
-	writeCmd.Close()
-	t.Cleanup(func() {
-		b.call("Browser.close", map[string]any{}, nil)
-		in.Close()
-		kill := time.AfterFunc(5*time.Second, func() { b.cmd.Process.Kill() })
-		b.cmd.Wait()
-		kill.Stop()
-		out.Close()
-	})
-	var target struct{ TargetID string }
-	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
-	var attached struct{ SessionID string }
-	b.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
-	b.session = attached.SessionID
-	return b
+	t.Cleanup(b.Close)
+	return &browser{t, b}
 }
 
-// call sends a command and waits for its answer; events in between are passed over.
+// call sends a command and waits for its answer.
 func (b *browser) call(method string, params, result any) {
 	b.t.Helper()
-	b.id++
-	msg := map[string]any{"id": b.id, "method": method, "params": params}
-	if b.session != "" && !strings.HasPrefix(method, "Browser.") {
-		msg["sessionId"] = b.session
-	}
-	raw, err := json.Marshal(msg)
-	if err != nil {
+	if err := b.Call(method, params, result); err != nil {
 		b.t.Fatal(err)
-	}
-	if _, err := b.in.Write(append(raw, 0)); err != nil {
-		b.t.Fatalf("%s: %v", method, err)
-	}
-	for {
-		raw, err := b.out.ReadBytes(0)
-		if err != nil {
-			b.t.Fatalf("%s: %v", method, err)
-		}
-		var reply struct {
-			ID     int
-			Result json.RawMessage
-			Error  *struct{ Message string }
-		}
-		if err := json.Unmarshal(raw[:len(raw)-1], &reply); err != nil {
-			b.t.Fatal(err)
-		}
-		if reply.ID != b.id {
-			continue
-		}
-		if reply.Error != nil {
-			b.t.Fatalf("%s: %s", method, reply.Error.Message)
-		}
-		if result != nil {
-			if err := json.Unmarshal(reply.Result, result); err != nil {
-				b.t.Fatal(err)
-			}
-		}
-		return
 	}
 }
 
-// eval returns the value of an expression in the page.
+// eval returns the value of an expression in the page, or what it threw.
 func (b *browser) eval(js string) string {
 	b.t.Helper()
-	var out struct {
-		Result           struct{ Value any }
-		ExceptionDetails *struct{ Text string }
+	var v any
+	if err := b.Eval(js, &v); err != nil {
+		return "exception: " + err.Error()
 	}
-	b.call("Runtime.evaluate", map[string]any{"expression": js, "awaitPromise": true, "returnByValue": true}, &out)
-	if out.ExceptionDetails != nil {
-		return "exception: " + out.ExceptionDetails.Text
-	}
-	return fmt.Sprint(out.Result.Value)
+	return fmt.Sprint(v)
 }
 
 // until waits in the page itself until an expression is true.
@@ -166,9 +90,7 @@ func (b *browser) shot(name string) {
 	if dir == "" {
 		return
 	}
-	var out struct{ Data string }
-	b.call("Page.captureScreenshot", map[string]any{}, &out)
-	png, err := base64.StdEncoding.DecodeString(out.Data)
+	png, err := b.Screenshot()
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644)
 	}
