@@ -38,11 +38,16 @@ func (w *world) object(name string, size int) loadArgs {
 func (w *world) sites(change func(*agentArgs)) (a, b *process) {
 	w.t.Helper()
 	a, b = w.agent("a", "b", change), w.agent("b", "a", change)
-	for _, n := range []string{"a", "b"} {
-		w.await("listener at "+n, func() bool { return strings.Count(w.in(n, "ss -Htln sport = :8080"), "LISTEN") == 2 })
-		w.await("rules at "+n, func() bool { return strings.Contains(w.in(n, "nft list ruleset"), vip6) })
-	}
+	w.serving("a")
+	w.serving("b")
 	return a, b
+}
+
+// serving waits until a site listens and judges strays.
+func (w *world) serving(n string) {
+	w.t.Helper()
+	w.await("listener at "+n, func() bool { return strings.Count(w.in(n, "ss -Htln sport = :8080"), "LISTEN") == 2 })
+	w.await("rules at "+n, func() bool { return strings.Contains(w.in(n, "nft list ruleset"), vip6) })
 }
 
 // agent starts one of them.

@@ -22,7 +22,8 @@ type pathArgs struct {
 
 // pathRole delays and loses what is routed to a TUN device and gives it back to
 // the host. "hold" keeps the data that comes from the sites back, "flush" lets it
-// go, what came before "mark" in reverse: its receiver acknowledges all at once. Every line is answered by the count of what came.
+// go, what came before "mark" in reverse: its receiver acknowledges all at once; "drop"
+// loses it. Every line is answered by the count of what came.
 func pathRole() error {
 	var x pathArgs
 	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
@@ -57,6 +58,8 @@ func pathRole() error {
 			for _, b := range p.held {
 				p.tun.Write(b)
 			}
+			p.holding, p.held = false, nil
+		case "drop":
 			p.holding, p.held = false, nil
 		}
 		n := p.seen

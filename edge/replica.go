@@ -263,7 +263,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 		r.broken(l, err)
 		return
 	}
-	_ = l.send(frame.Frame{Type: frame.Ack, Seq: l.receipt.Last()})
+	l.ack(l.receipt.Last())
 }
 
 // broken ends a link whose other side does not speak as it should.
@@ -368,6 +368,13 @@ func (r *replica) has(k frame.Key) bool {
 	defer r.mu.Unlock()
 	st, ok := r.store[k]
 	return ok && st.rec.Cover.Suite == 0
+}
+
+// owner is whose session a record is of, "" without one.
+func (r *replica) owner(k frame.Key) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.store[k].from
 }
 
 // drop overwrites a record where it stands, since it may hold secrets, and

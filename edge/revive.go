@@ -131,6 +131,15 @@ func (a *Agent) Shadowed(k frame.Key) bool {
 	return a.revival.on() && svc != nil && svc.revives() && a.replica.has(k)
 }
 
+// KeptFor names the site whose session would be revived here after its loss, "" for
+// none. Sites that get its packets wait for that.
+func (a *Agent) KeptFor(k frame.Key) string {
+	if !a.Shadowed(k) {
+		return ""
+	}
+	return a.replica.owner(k)
+}
+
 // Heard is told of a packet of a claimed flow. It does not block and keeps
 // nothing of packet.
 func (a *Agent) Heard(k frame.Key, packet []byte) {
@@ -195,6 +204,9 @@ func (v *revival) lost(ctx context.Context, site string) {
 	spread := min(time.Second*time.Duration(len(claimed))/time.Duration(a.moves.RestoreRate), spreadMost)
 	a.log.Info("reviving sessions", "peer", site, "sessions", len(claimed))
 	for i, st := range claimed {
+		if a.tab.get(st.rec.Key) != nil {
+			continue // it came here before its owner was lost
+		}
 		rd := v.begin(st, st.rec.Epoch+1, now, reviveLife)
 		if rd == nil {
 			continue

@@ -64,9 +64,11 @@ func TestMain(m *testing.M) {
 // originAddr is the router's, on the side of site a.
 const originAddr = "198.51.100.5:8081"
 
-// agentArgs start an agent. Every site has one other.
+// agentArgs start an agent. Every site has one other, which is its sessions' Backup, and
+// perhaps a third one, which is nobody's.
 type agentArgs struct {
 	Site, Other, Dir, Root, Origin string
+	Third                          string
 	Mode                           string
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
@@ -97,7 +99,8 @@ func agentRole() error {
 	f, err := x.forwarder(forward.Config{Registerer: reg,
 		OnForeign: func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) },
 		OnHeld:    func(flow forward.Flow, packet []byte) { a.Heard(frame.Key(flow), packet) },
-		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) }})
+		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) },
+		KeptFor:   func(flow forward.Flow) string { return a.KeptFor(frame.Key(flow)) }})
 	if err != nil {
 		return err
 	}
@@ -151,9 +154,13 @@ func (x agentArgs) config() (Config, error) {
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
+	peers := []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
+	if x.Third != "" {
+		peers = append(peers, Peer{Name: x.Third, Control: netip.MustParseAddrPort(control(x.Third))})
+	}
 	return Config{Site: x.Site, Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
-		Peers:    []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}},
+		Peers:    peers,
 		Services: []Service{svc}, Addresses: true,
 		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
@@ -279,7 +286,9 @@ func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
 	c.Site, c.Local, c.Mode = x.Site, tunnel(x.Site), forward.Act
-	c.Peers = []forward.Peer{{Site: x.Other, Addr: tunnel(x.Other), Key: [32]byte{1, 2, 3}}}
+	for _, site := range strings.Fields(x.Other + " " + x.Third) {
+		c.Peers = append(c.Peers, forward.Peer{Site: site, Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
+	}
 	c.VIPs = []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}
 	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return forward.New(c)

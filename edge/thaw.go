@@ -13,6 +13,14 @@ const (
 	lookLeast = 50 * time.Millisecond  // from a question to the look whether it was answered,
 	lookMost  = 250 * time.Millisecond // by the round trip that the old owner knew
 	lookFor   = 3 * time.Second        // then the kernel's own timers have had their turn
+	// lookCalm is how much more than a round trip the kernel may wait before it
+	// repeats itself. Until it has measured one it waits a second. The first that it
+	// measures has the move in it, of one who was late to acknowledge what the old
+	// owner sent, and is several times too long.
+	lookCalm = 400 * time.Millisecond
+	// lostAfter is how many answers in a row tell that what is in flight is lost: a
+	// question that was sent behind it has come there.
+	lostAfter = 2
 )
 
 // How questions ended, as counted.
@@ -23,33 +31,63 @@ const (
 
 // standing is what the kernel knows of a connection that came.
 type standing struct {
-	heard   uint64 // segments of the client
-	acked   uint64 // bytes acknowledged since it came
-	waiting bool   // bytes are not acknowledged, or not sent
+	heard   uint64        // segments of the client
+	acked   uint64        // bytes acknowledged since it came
+	waiting bool          // bytes are not acknowledged, or not sent
+	flying  bool          // bytes were sent and are not acknowledged
+	rto     time.Duration // after it the kernel repeats itself
 }
+
+// remedy is what a look at a session that came calls for.
+type remedy uint8
+
+const (
+	remedyNone  remedy = iota
+	remedyAsk          // the client where it stands
+	remedyAgain        // begin anew where the client stands: what was sent is lost
+	remedyOver         // nothing more to do
+)
 
 // doubt decides when the client of a session that came is asked where it stands.
 // It is told at each look what the kernel knows.
 type doubt struct {
-	inFlight uint64 // bytes in flight when it came
-	asked    bool   // since the last look
+	inFlight uint64        // bytes in flight when it came
+	calm     time.Duration // the kernel's own patience is good enough then
+	asked    bool          // since the last look
+	proven   bool          // the client has acknowledged what was sent from here
+	lost     int           // answers in a row that acknowledged nothing of what is in flight
 	last     standing
 }
 
 // look ends the doubt once the client has acknowledged something that was sent
-// from here: then both kernels know all of each other, and this one has a round
-// trip to time its repetitions by. That some segment came is not enough: one that
-// was kept while the session was between two sites is older than the client's
+// from here, and the kernel knows the round trip: then both kernels know all of each
+// other, and this one repeats itself in time. That some segment came is not enough:
+// one that was kept while the session was between two sites is older than the client's
 // last word, which may be lost, and a client says only once that its window is
 // open. So a session that waits in silence is a reason to ask.
-func (d *doubt) look(now standing) (ask, over bool) {
+func (d *doubt) look(now standing) remedy {
 	silent := now.heard == d.last.heard
-	d.last = now
-	if now.acked > d.inFlight {
-		return false, true
+	switch {
+	case now.acked != d.last.acked || !now.flying || !d.last.flying:
+		d.lost = 0
+	case d.asked && !silent:
+		d.lost++
 	}
-	d.asked = silent && now.waiting
-	return d.asked, false
+	d.last = now
+	d.proven = now.acked > d.inFlight
+	if d.proven && now.rto <= d.calm {
+		return remedyOver
+	}
+	if d.lost >= lostAfter {
+		d.lost = 0
+		return remedyAgain
+	}
+	// Answers come between the looks, so this one asks again at once.
+	d.asked = now.waiting && (silent || d.lost > 0)
+	if d.asked {
+		return remedyAsk
+	}
+	return remedyNone
 }
 
 // lookPause is the time that an answer takes and half of it.
@@ -67,7 +105,7 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 	if err != nil {
 		return // it has ended
 	}
-	d := doubt{inFlight: uint64(st.InFlight()), last: first, asked: stuck}
+	d := doubt{inFlight: uint64(st.InFlight()), calm: st.RTT + lookCalm, last: first, asked: stuck}
 	if stuck {
 		a.question(s.conn, st)
 	}
@@ -91,18 +129,27 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 			}
 			a.m.questions.WithLabelValues(result).Inc()
 		}
-		ask, over := d.look(now)
-		if over {
+		switch d.look(now) {
+		case remedyOver:
 			return
-		}
-		if ask {
+		case remedyAsk:
 			a.question(s.conn, st)
+		case remedyAgain:
+			if s.cover == nil && a.revival.again(ctx, s, 0) {
+				return // the watch of who was revived goes on with it
+			}
+		}
+		if d.proven {
+			pause = lookMost
 		}
 	}
 }
 
 func stand(c *net.TCPConn) (now standing, err error) {
-	now.heard, now.acked, now.waiting, err = tcprepair.Heard(c)
+	if now.heard, now.acked, now.waiting, err = tcprepair.Heard(c); err != nil {
+		return now, err
+	}
+	now.rto, now.flying, err = tcprepair.Timing(c)
 	return now, err
 }
 

@@ -21,11 +21,15 @@ func TestWindowOpensBetween(t *testing.T) {
 	for _, tc := range []struct {
 		name, vip, route string
 		kept             bool // a word of a closed window, before the one that is lost
+		short            bool
 	}{
-		{"the word comes to the new owner, and goes to the old one", vip4, "b", false},
-		{"the word is lost at the old owner", vip6, "a", false},
-		{"the word is lost, and an older one was kept", vip4, "a", true},
+		{"the word comes to the new owner, and goes to the old one", vip4, "b", false, false},
+		{"the word is lost at the old owner", vip6, "a", false, false},
+		{"the word is lost, and an older one was kept", vip4, "a", true, true},
 	} {
+		if !tc.short && !soak() {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.deadline = time.Millisecond
@@ -65,6 +69,47 @@ func TestWindowOpensBetween(t *testing.T) {
 			askedAll(t, seen, x.N, tc.route == "a")
 			if longest := quantile(gaps, 1); longest > 10*time.Second {
 				t.Errorf("longest gap %v, want less than 10 s: a session has waited for a timer", longest)
+			}
+			w.noResets()
+		})
+	}
+}
+
+// TestLostFlight: what a site has on its way when its sessions leave is lost, and what
+// the next one sends at first. Its kernel has measured no round trip and would send it
+// again after a second; the clients' answers tell before.
+func TestLostFlight(t *testing.T) {
+	if !long(t) {
+		return
+	}
+	for _, f := range e2eFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.deadline = time.Millisecond
+			x := w.object("film.mp4", 4<<20)
+			x.N, x.VIP, x.Pace, x.Buffer, x.Gated = 10, f.vip, 5*time.Millisecond, 16<<10, true
+			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+			p := w.through(pathArgs{Delay: 5 * time.Millisecond})
+			load := w.start("c", "load", x)
+			var word string
+			load.next(&word)
+			w.backed(a, x.N)
+			var base, n int
+			p.ask("count", &base)
+			load.tell("go")
+			w.await("downloads under way", func() bool { p.ask("count", &n); return n > base+20*x.N })
+			p.ask("hold", &base)
+			w.await("packets on their way", func() bool { p.ask("count", &n); return n >= base+x.N })
+			w.route("b")
+			a.ask("drain b", &word)
+			var r report
+			w.await("hand-offs", func() bool { a.ask("state", &r); return r.Results[resultOK] == x.N })
+			p.ask("drop", &n)
+			gaps := w.finish(load, x.N)
+			b.ask("state", &r)
+			t.Logf("revivals %v, questions %v, longest gap p50 %v max %v", r.Revivals, r.Questions, quantile(gaps, .5), quantile(gaps, 1))
+			if r.Revivals[reviveAgain] == 0 {
+				t.Errorf("revivals %v, want some sessions begun again from where their clients stood", r.Revivals)
 			}
 			w.noResets()
 		})
@@ -129,6 +174,9 @@ func askedAll(t *testing.T, seen []tapped, want int, lost bool) {
 // are shut upon the rest of their responses. The kernel keeps what is left for as
 // long as it does for any server, so who reads on later has every byte.
 func TestShutWindowAtTheEnd(t *testing.T) {
+	if !long(t) {
+		return
+	}
 	w := newWorld(t)
 	const size = 24 << 10
 	x := w.object("film.mp4", size)

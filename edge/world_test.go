@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/big"
 	"os"
@@ -41,24 +42,13 @@ func newWorld(t testing.TB) *world {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
-	w := &world{t: t, prefix: fmt.Sprintf("ed%d-", os.Getpid()), dir: t.TempDir(), deadline: time.Hour}
-	for _, n := range []string{"c", "r", "a", "b"} {
-		w.run("ip netns add " + w.prefix + n)
-		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", w.prefix+n).Run() })
-		w.in(n, "ip link set lo up")
-	}
+	name := fnv.New32a()
+	name.Write([]byte(t.Name())) // some run beside each other
+	w := &world{t: t, prefix: fmt.Sprintf("ed%d-%x-", os.Getpid(), name.Sum32()), dir: t.TempDir(), deadline: time.Hour}
+	w.host("r")
 	for i, n := range []string{"c", "a", "b"} {
-		w.in("r", fmt.Sprintf("ip link add %s0 type veth peer name e0 netns %s%s", n, w.prefix, n))
-		w.in("r", fmt.Sprintf("sysctl -qw net.ipv6.conf.%s0.accept_dad=0", n))
-		w.in(n, "sysctl -qw net.ipv6.conf.e0.accept_dad=0")
-		w.in("r", fmt.Sprintf("ip addr add 198.51.100.%d/30 dev %s0", i*4+1, n))
-		w.in("r", fmt.Sprintf("ip addr add 2001:db8:%d::1/64 dev %s0 nodad", i+1, n))
-		w.in("r", "ip link set "+n+"0 up")
-		w.in(n, fmt.Sprintf("ip addr add 198.51.100.%d/30 dev e0", i*4+2))
-		w.in(n, fmt.Sprintf("ip addr add 2001:db8:%d::2/64 dev e0 nodad", i+1))
-		w.in(n, "ip link set e0 up")
-		w.in(n, fmt.Sprintf("ip route add default via 198.51.100.%d", i*4+1))
-		w.in(n, fmt.Sprintf("ip -6 route add default via 2001:db8:%d::1", i+1))
+		w.host(n)
+		w.link(i, n)
 	}
 	w.in("r", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
 	w.route("a")
@@ -66,15 +56,37 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// host makes a network namespace.
+func (w *world) host(n string) {
+	w.run("ip netns add " + w.prefix + n)
+	w.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", w.prefix+n).Run() })
+	w.in(n, "ip link set lo up")
+}
+
+// link connects the ith host to the router.
+func (w *world) link(i int, n string) {
+	w.in("r", fmt.Sprintf("ip link add %s0 type veth peer name e0 netns %s%s", n, w.prefix, n))
+	w.in("r", fmt.Sprintf("sysctl -qw net.ipv6.conf.%s0.accept_dad=0", n))
+	w.in(n, "sysctl -qw net.ipv6.conf.e0.accept_dad=0")
+	w.in("r", fmt.Sprintf("ip addr add 198.51.100.%d/30 dev %s0", i*4+1, n))
+	w.in("r", fmt.Sprintf("ip addr add 2001:db8:%d::1/64 dev %s0 nodad", i+1, n))
+	w.in("r", "ip link set "+n+"0 up")
+	w.in(n, fmt.Sprintf("ip addr add 198.51.100.%d/30 dev e0", i*4+2))
+	w.in(n, fmt.Sprintf("ip addr add 2001:db8:%d::2/64 dev e0 nodad", i+1))
+	w.in(n, "ip link set e0 up")
+	w.in(n, fmt.Sprintf("ip route add default via 198.51.100.%d", i*4+1))
+	w.in(n, fmt.Sprintf("ip -6 route add default via 2001:db8:%d::1", i+1))
+}
+
 // route points the VIPs at a site, for every packet from now on.
 func (w *world) route(to string) {
-	i := map[string]int{"a": 1, "b": 2}[to]
+	i := map[string]int{"a": 1, "b": 2, "d": 3}[to]
 	w.in("r", fmt.Sprintf("ip route replace %s/32 via 198.51.100.%d", vip4, i*4+2))
 	w.in("r", fmt.Sprintf("ip -6 route replace %s/128 via 2001:db8:%d::2", vip6, i+1))
 }
 
 func control(site string) string {
-	return map[string]string{"a": "198.51.100.6:7946", "b": "198.51.100.10:7946"}[site]
+	return map[string]string{"a": "198.51.100.6:7946", "b": "198.51.100.10:7946", "d": "198.51.100.14:7946"}[site]
 }
 
 func (w *world) run(line string) string {
@@ -95,7 +107,7 @@ func (w *world) in(n, line string) string {
 // certificates makes a CA and one certificate a site.
 func (w *world) certificates() {
 	ca, caKey := w.certificate("ca", nil, nil)
-	for _, site := range []string{"a", "b"} {
+	for _, site := range []string{"a", "b", "d"} {
 		w.certificate(site, ca, caKey)
 	}
 }

@@ -94,7 +94,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
 	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
-		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
+		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, KeptFor: e.keptFor, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
 		OnRelay: e.relayed, Logger: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err

@@ -63,6 +63,16 @@ func (e *edgeRole) shadowed(f forward.Flow) bool {
 	}
 }
 
+// keptFor names the site whose session of a flow the agent could revive.
+func (e *edgeRole) keptFor(f forward.Flow) string {
+	select {
+	case <-e.ready:
+		return e.agent.KeptFor(frame.Key{Client: f.Client, VIP: f.VIP})
+	default:
+		return ""
+	}
+}
+
 // revivedEvents tells how many sessions were revived here since the last time.
 func revivedEvents(told *int64, now int64, at time.Time) []placement.Event {
 	n := now - *told

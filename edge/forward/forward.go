@@ -89,6 +89,9 @@ type Config struct {
 	// packets then wait when no site answers for it: who does not may have
 	// been its owner. It must not block.
 	Shadowed func(f Flow) bool
+	// KeptFor names the site whose session of a flow would be revived here, or "".
+	// Sites that ask for the flow's owner are told. It must not block.
+	KeptFor func(f Flow) string
 	// Pair names the site which likely has this client's sessions, as the
 	// previous routing had it, or "". It must not block.
 	Pair func(client netip.Addr) string
@@ -115,6 +118,7 @@ type Forwarder struct {
 	now       func() time.Time
 	onForeign func(Flow, string, time.Time)
 	onHeld    func(Flow, []byte)
+	keptFor   func(Flow) string
 	metrics   *metrics
 	peers     atomic.Pointer[peerSet]
 	targets
@@ -183,11 +187,14 @@ func New(c Config) (*Forwarder, error) {
 	if c.Shadowed == nil {
 		c.Shadowed = func(Flow) bool { return false }
 	}
+	if c.KeptFor == nil {
+		c.KeptFor = func(Flow) string { return "" }
+	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
 	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU, idle: c.QUICIdle},
-		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, metrics: newMetrics(),
+		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, keptFor: c.KeptFor, metrics: newMetrics(),
 		targets: targets{renewNow: make(chan struct{}, 1)}, tables: tables{arrivals: newArrivals()},
 		roundabout: roundabout{at: c.At, rate: float64(max(0, c.RelayRate)), onRelay: c.OnRelay, woken: make(chan struct{}, 1), news: make(chan news, 256)}}
 	f.log.Logger = c.Logger
@@ -435,6 +442,7 @@ func (f *Forwarder) Lost(site string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.owners.lost(site)
+	f.owners.mourn(f.now().Add(reviveLife))
 	f.udp.lost(site)
 }
 

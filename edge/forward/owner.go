@@ -108,6 +108,7 @@ type question struct {
 	open  []string // asked, silent so far
 	later []string // to be asked when those of open can't help
 	how   result
+	keeper
 }
 
 // tally counts a flow's forwarded traffic.
@@ -130,6 +131,8 @@ type owners struct {
 	proto   byte
 	budget  bucket
 	wait    time.Duration // how long the packets of an undecided flow wait
+	// mourning is until when strays beyond the budget are lost, not given back.
+	mourning time.Time
 	hooks
 }
 
@@ -208,6 +211,9 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 	// What could be revived here was a session not long ago, and no scan.
 	if !o.shadowed(f) && !o.budget.take(now) {
 		o.countOne(r, overBudget)
+		if now.Before(o.mourning) {
+			return steps
+		}
 		return o.refuse(r, f, p, steps)
 	}
 	r.is, r.asked, r.until = asking, now, now.Add(o.wait)
@@ -329,6 +335,7 @@ func (o *owners) notMine(now time.Time, f Flow, site string, steps []step) []ste
 		return steps
 	}
 	o.retire(site, f)
+	r.waiting.denied(site)
 	r.waiting.open = slices.Delete(r.waiting.open, i, i+1)
 	if len(r.waiting.open) > 0 {
 		return steps
@@ -399,12 +406,9 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 		r := o.flows[f]
 		switch {
 		case r == nil || r.is != asking:
-		case !now.Before(r.until) && o.shadowed(f):
-			// Nobody said that it is gone: one was silent.
-			r.is, r.until, r.waiting = holding, now.Add(holdLife), question{}
-		case !now.Before(r.until):
+		case o.unanswered(now, f, r):
 			steps = o.give(now, f, r, steps)
-		case now.Sub(r.asked) >= retryAsk:
+		case now.Sub(r.asked) >= r.pace(now):
 			steps = o.again(now, f, r, steps)
 			open = append(open, f)
 		default:
@@ -418,7 +422,7 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 // again repeats a question to the silent, and asks the rest as well.
 func (o *owners) again(now time.Time, f Flow, r *record, steps []step) []step {
 	r.asked = now
-	steps = askAll(steps, f, r.waiting.open)
+	steps = askAll(steps, f, r.waiting.whomAgain())
 	if len(r.waiting.later) > 0 {
 		steps = o.widen(now, f, r, steps)
 	}

@@ -149,6 +149,13 @@ func (r *receiver) heed(now time.Time, p *peer, table *owners, k kind, flow Flow
 		if to := r.peers.Load().byID[id]; to != nil {
 			return table.movedTo(now, flow, p.Site, to.Site, steps)
 		}
+	case kindKept:
+		if len(rest) < len(siteID{}) {
+			return steps
+		}
+		if owner := r.peers.Load().byID[siteID(rest[:4])]; owner != nil {
+			table.kept(now, flow, p.Site, owner.Site)
+		}
 	}
 	return steps
 }
@@ -202,9 +209,13 @@ func (r *receiver) answer(now time.Time, p *peer, about session) {
 	}
 	if owned {
 		r.say(p, kindMine, about, "")
-	} else {
-		r.say(p, kindNotMine, about, "")
+		return
 	}
+	// The one goes before the other, which sites understand that do not know the one.
+	if owner := r.keptFor(about.flow); owner != "" && about.proto == protoTCP {
+		r.say(p, kindKept, about, owner)
+	}
+	r.say(p, kindNotMine, about, "")
 }
 
 // owns tells whether the kernel of this host knows a session.
@@ -218,7 +229,7 @@ func (e *ends) owns(s session) (bool, error) {
 // say sends an answer about a session.
 func (r *receiver) say(p *peer, k kind, about session, to string) {
 	r.reply = appendSession(r.reply[:0], about)
-	if k == kindMoved {
+	if to != "" {
 		id := idOf(to)
 		r.reply = append(r.reply, id[:]...)
 	}

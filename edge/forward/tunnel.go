@@ -61,6 +61,7 @@ const (
 	kindRelay   // the 4-octet id of a site, and a datagram for it (relay.go)
 	kindRefused // an id, and why what was for that site wasn't passed on
 	kindNarrow  // an id, and the largest body that the way to that site takes
+	kindKept    // a flow, the 4-octet id of its owner: no, but I would revive it
 	kindEnd
 )
 

@@ -166,6 +166,20 @@ func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
 	return segments, acked, waiting, err
 }
 
+// Timing tells of a connection after what time the kernel would repeat itself, and
+// whether something that was sent is not acknowledged.
+func Timing(c *net.TCPConn) (rto time.Duration, flying bool, err error) {
+	err = control(c, func(s sock) error {
+		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("get TCP_INFO: %w", err)
+		}
+		rto, flying = time.Duration(t.Rto)*time.Microsecond, t.Unacked > 0
+		return nil
+	})
+	return rto, flying, err
+}
+
 // Hasten bounds what is left of a connection whose process dies: the kernel then
 // sends its FIN at least once a second instead of at ever longer intervals, so
 // that a client learns of the end soon after somebody stops holding it back. A

@@ -74,10 +74,8 @@ func anycast() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix(netlab.AnycastV4), netip.MustParsePrefix(netlab.AnycastV6)}
 }
 
-func (l *lab) watchAll() *watchers { return l.watchWithin(300 * time.Millisecond) }
-
-// watchWithin looks, and calls an answer lost that does not come within a time.
-func (l *lab) watchWithin(within time.Duration) *watchers {
+// watchAll looks at names, anycast addresses and routes until the test ends.
+func (l *lab) watchAll() *watchers {
 	w := &watchers{servers: map[string]*poller{}, anycast: map[string]*poller{}, resolvers: map[string]*poller{}, routes: map[string]*routeWatch{}}
 	var all []question
 	for _, r := range regions() {
@@ -89,7 +87,7 @@ func (l *lab) watchWithin(within time.Duration) *watchers {
 		var qs []question
 		var lanes []string
 		for _, r := range regions() {
-			qs = append(qs, question{Server: l.nameServer(site), Name: "www.cdn.demo.test", Client: blocks()[r], Within: within})
+			qs = append(qs, question{Server: l.nameServer(site), Name: "www.cdn.demo.test", Client: blocks()[r], Within: answerWithin})
 			lanes = append(lanes, "dns "+site+" for "+r)
 		}
 		w.servers[site] = l.poll("client-"+region+"-2", 50*time.Millisecond, lanes, qs...)

@@ -35,7 +35,7 @@ func TestE2EStoreAway(t *testing.T) {
 	l.owners()
 	l.awaitSettled()
 	before := testSameEverywhere(t, l)
-	w := l.watchWithin(answerWithin)
+	w := l.watchAll()
 	w.awaitAnswers(t)
 
 	began := l.killDirectors()
@@ -272,7 +272,7 @@ func TestE2EProbersAllFail(t *testing.T) {
 	l := startLab(t)
 	l.owners()
 	l.awaitSettled()
-	w := l.watchWithin(answerWithin)
+	w := l.watchAll()
 	w.awaitAnswers(t)
 	good, err := os.ReadFile(filepath.Join(l.dir, "fleet", "fleet.yaml"))
 	if err != nil {

@@ -103,8 +103,8 @@ func testKillEdge(t *testing.T, l *lab, w *watchers, site string) {
 }
 
 // hungWithin bounds how long a router with BFD at 300 ms x 3 routes to a site whose
-// speaker hangs: 0.9 s, and what a busy machine adds.
-const hungWithin = 1500 * time.Millisecond
+// speaker hangs: 0.9 s, and what a busy machine adds; by the hold time it were 3 s and more.
+const hungWithin = 2500 * time.Millisecond
 
 // testKillBGP lets the speaker hang first: its router leaves it by BFD, long before
 // the hold time is over. Then it is killed. Its name server goes on answering whoever asks it.

@@ -25,7 +25,7 @@ func TestE2EVersionsMixed(t *testing.T) {
 	l.owners()
 	l.awaitSettled()
 	l.giveOtherTable("tyo1")
-	w := l.watchWithin(answerWithin)
+	w := l.watchAll()
 	w.awaitAnswers(t)
 
 	// Started with another table, the site cannot make the newest state any more.
