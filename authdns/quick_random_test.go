@@ -89,7 +89,7 @@ func TestQuickRandomZones(t *testing.T) {
 			}
 			for _, w := range []*worker{p[l].fast, p[l].slow} {
 				w.server.current.Store(st)
-				w.renew(st)
+				w.renew(newLedger(st))
 			}
 			for range 250 {
 				name := "demo.test."

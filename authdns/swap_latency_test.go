@@ -16,18 +16,17 @@ import (
 	"rhumb/placement"
 )
 
-// steadily asks a Server by a fixed schedule until the context ends, and returns how
-// long each reply took from when its query was due, sorted. A query without an answer
-// fails the test.
-func steadily(ctx context.Context, t *testing.T, s *Server, pace time.Duration) []time.Duration {
-	c, err := net.Dial("udp", s.Addrs()[0].String())
+// steadily asks the Server at an address by a fixed schedule until the context ends, and returns how
+// long each reply took from when its query was due, sorted, and how far a clock went from
+// the query to the reply, sorted too. A query without an answer fails the test.
+func steadily(ctx context.Context, t *testing.T, addr string, pace time.Duration, clock func() time.Duration) (took, ran []time.Duration) {
+	c, err := net.Dial("udp", addr)
 	if err != nil {
 		t.Error(err)
-		return nil
+		return nil, nil
 	}
 	defer c.Close()
-	var took []time.Duration
-	var due [1 << 16]atomic.Int64
+	var due, at [1 << 16]atomic.Int64
 	var sent atomic.Int64
 	var asking sync.WaitGroup
 	asking.Go(func() {
@@ -37,13 +36,14 @@ func steadily(ctx context.Context, t *testing.T, s *Server, pace time.Duration) 
 		}
 		began := time.Now()
 		for n := 0; ctx.Err() == nil; n++ {
-			at := began.Add(time.Duration(n) * pace)
-			if wait := time.Until(at); wait > 0 {
+			next := began.Add(time.Duration(n) * pace)
+			if wait := time.Until(next); wait > 0 {
 				time.Sleep(wait)
 			}
 			q := queries[n%len(queries)]
 			binary.BigEndian.PutUint16(q, uint16(n))
-			due[n%len(due)].Store(at.UnixNano())
+			due[n%len(due)].Store(next.UnixNano())
+			at[n%len(at)].Store(int64(clock()))
 			if _, err := c.Write(q); err != nil {
 				t.Error(err)
 				return
@@ -61,7 +61,9 @@ func steadily(ctx context.Context, t *testing.T, s *Server, pace time.Duration) 
 		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		if _, err := c.Read(buf); err == nil {
 			heard = time.Now()
-			took = append(took, time.Duration(heard.UnixNano()-due[binary.BigEndian.Uint16(buf)].Load()))
+			id := binary.BigEndian.Uint16(buf)
+			took = append(took, time.Duration(heard.UnixNano()-due[id].Load()))
+			ran = append(ran, clock()-time.Duration(at[id].Load()))
 			continue
 		}
 		select {
@@ -77,7 +79,8 @@ func steadily(ctx context.Context, t *testing.T, s *Server, pace time.Duration) 
 		}
 	}
 	slices.Sort(took)
-	return took
+	slices.Sort(ran)
+	return took, ran
 }
 
 // TestSwapLatency asks a Server with signed zones at a steady pace, first left alone and
@@ -111,7 +114,7 @@ func TestSwapLatency(t *testing.T) {
 				}
 			})
 		}
-		took := steadily(ctx, t, s, pace)
+		took, _ := steadily(ctx, t, s.Addrs()[0].String(), pace, func() time.Duration { return 0 })
 		group.Wait()
 		return p99Of(t, took, fmt.Sprintf("%d snapshots came", n)), n
 	}
@@ -134,42 +137,4 @@ func p99Of(t *testing.T, took []time.Duration, while string) time.Duration {
 	p99 := took[len(took)*99/100]
 	t.Logf("%d replies while %s: p50 %v, p99 %v, most %v", len(took), while, took[len(took)/2], p99, took[len(took)-1])
 	return p99
-}
-
-// TestReloadLatency asks a Server at a steady pace, first left alone and then while one
-// of its zones is loaded anew over and over. Every query is answered; the long form has
-// a zone of 100,000 names, and holds p99 with the loads, which follow one another without
-// a pause, against p99 without.
-func TestReloadLatency(t *testing.T) {
-	long := os.Getenv("RHUMB_SOAK") != ""
-	span, pace := time.Duration(rounds(1, 50))*200*time.Millisecond, time.Second/time.Duration(rounds(500, 2000))
-	s := start(t, Config{Workers: 2, Listeners: []Listener{loopback(low, "127.0.0.1:0")}})
-	s.Apply(t.Context(), fleet(t, plan{}))
-	versions := [2][]Source{append(sources(), largeSource(rounds(2000, 100_000))), append(sources(), largeSource(rounds(2000, 100_000)-1))}
-	load := func(i int) {
-		if errs := s.SetZones(versions[i%2]); errs != nil {
-			t.Error(errs)
-		}
-	}
-	load(0)
-	measure := func(reload bool) (p99 time.Duration, n int) {
-		ctx, cancel := context.WithTimeout(t.Context(), span)
-		defer cancel()
-		var group sync.WaitGroup
-		if reload {
-			group.Go(func() {
-				for n = 1; n == 1 || ctx.Err() == nil; n++ {
-					load(n)
-				}
-			})
-		}
-		took := steadily(ctx, t, s, pace)
-		group.Wait()
-		return p99Of(t, took, fmt.Sprintf("a zone was loaded %d times", n)), n
-	}
-	alone, _ := measure(false)
-	loaded, _ := measure(true)
-	if long && loaded > max(5*alone, 25*time.Millisecond) {
-		t.Errorf("p99 %v while a zone is loaded, %v without: it shows", loaded, alone)
-	}
 }

@@ -116,8 +116,9 @@ func (s *Server) renew() {
 	defer s.workersMu.Unlock()
 	st := s.current.Load()
 	for _, w := range s.udpWorkers {
+		next := newLedger(st) // memory may have to be earned first: nobody waits for that
 		w.busy.Lock()
-		old := w.renew(st)
+		old := w.renew(next)
 		w.busy.Unlock()
 		if old != nil {
 			old.fold(s.metrics, w.tally)
@@ -125,14 +126,14 @@ func (s *Server) renew() {
 	}
 }
 
-// renew begins a ledger for a state and returns the one before, nil where it was
-// for the same; busy is held.
-func (w *worker) renew(st *state) *ledger {
+// renew begins a ledger and returns the one before, nil where that was for the same
+// state; busy is held.
+func (w *worker) renew(next *ledger) *ledger {
 	old := w.ledger.Load()
-	if old.state == st {
+	if old.state == next.state {
 		return nil
 	}
-	w.ledger.Store(newLedger(st))
+	w.ledger.Store(next)
 	return old
 }
 
@@ -194,8 +195,8 @@ func (w *worker) answer(n int, send func() error) {
 	w.busy.Lock()
 	defer w.busy.Unlock()
 	st, m := w.server.current.Load(), w.server.metrics
-	if old := w.renew(st); old != nil {
-		old.fold(m, w.tally)
+	if w.ledger.Load().state != st {
+		w.renew(newLedger(st)).fold(m, w.tally)
 	}
 	began := w.server.now()
 	w.guard.begin(w.server.shield.jar.Load(), began, n)

@@ -23,8 +23,10 @@ func (z *Zone) without(other *Zone) []string {
 	if z == nil {
 		return nil
 	}
+	var pace pacer
 	var pair func(n, o *node)
 	pair = func(n, o *node) {
+		pace.step()
 		if n == o {
 			return // shared by With or Plus
 		}
@@ -50,8 +52,10 @@ func (z *Zone) Names() []string { return z.without(nil) }
 // walk visits every node, in no particular order; under tells that the node
 // lies below a cut.
 func (z *Zone) walk(visit func(name string, n *node, under bool)) {
+	var pace pacer
 	var down func(n *node, under bool)
 	down = func(n *node, under bool) {
+		pace.step()
 		visit(n.name, n, under)
 		under = under || (n != z.root && n.cut())
 		for _, k := range n.below() {

@@ -11,6 +11,7 @@ import (
 // read takes the file entry by entry and stops at the first fault.
 func (l *loader) read() error {
 	for len(l.text) > 0 {
+		l.pace.step()
 		line, rest, _ := bytes.Cut(l.text, []byte("\n"))
 		line, ok := strip(line)
 		if ok && len(line) > 0 {
@@ -60,6 +61,7 @@ func (l *loader) entry() error {
 			if !in.asking {
 				c.follow(rr.Header())
 			}
+			l.pace.step() // $GENERATE makes very many of one entry
 			if err := l.addAny(rr, in.entry); err != nil {
 				return err
 			}

@@ -81,6 +81,7 @@ type loader struct {
 	plain plainReader
 	stock stock
 	room  []byte // for a packed record
+	pace  pacer
 
 	// at tells where records stand, for the checks after reading: those of the apex, or,
 	// with noting, all.

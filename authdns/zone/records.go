@@ -62,10 +62,14 @@ func alone(rrs []dns.RR) []dns.RR {
 }
 
 // differ collects what two trees do not have in common.
-type differ struct{ removed, added []dns.RR }
+type differ struct {
+	removed, added []dns.RR
+	pace           pacer
+}
 
 // nodes compares two nodes of one name and what lies below them; either may be nil.
 func (d *differ) nodes(old, next *node) {
+	d.pace.step()
 	if old == next {
 		return // shared by With or Plus
 	}

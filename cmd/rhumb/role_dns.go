@@ -161,16 +161,24 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 			z.tellReady()
 			continue
 		}
-		if err := z.load(ctx, inv); err != nil && ctx.Err() == nil {
+		if err := z.renew(ctx, inv); err != nil && ctx.Err() == nil {
 			z.log.Error("zones: the last good version serves on", "err", err)
 			retry = time.After(zoneRetry)
-			continue
 		}
-		z.tellReady()
-		// Making the replies left several times their own size behind, and serving them
-		// leaves so little that the collector might not come round for hours.
-		debug.FreeOSMemory()
 	}
+}
+
+// renew loads the zones, tells that they are there, and only then collects the garbage.
+func (z *zoneKeeper) renew(ctx context.Context, inv *placement.Inventory) error {
+	defer debug.SetGCPercent(collectLess())
+	if err := z.load(ctx, inv); err != nil {
+		return err
+	}
+	z.tellReady()
+	// Making the replies left several times their own size behind, and serving them
+	// leaves so little that the collector might not come round for hours.
+	debug.FreeOSMemory()
+	return nil
 }
 
 func (z *zoneKeeper) tellReady() {
