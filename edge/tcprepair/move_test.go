@@ -214,16 +214,12 @@ func awaitInput(t *testing.T, c *net.TCPConn, n int) {
 // TestManyMoves passes one connection to and fro while it flows. The moves
 // follow each other closer than a Linux peer answers window probes (twice a
 // second), so retransmission timers may have to help: the stall is no measure
-// here, the bytes are. With RHUMB_SOAK it is passed on thousands of times.
+// here, the bytes are.
 func TestManyMoves(t *testing.T) {
 	const size = 64 << 20
 	data := stream(size)
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			if os.Getenv("RHUMB_SOAK") != "" {
-				manyMoves(t, f.network, f.vip)
-				return
-			}
 			w := newWorld(t)
 			la := w.listen("a", f.network)
 			w.listen("b", f.network)
