@@ -30,6 +30,9 @@ type link struct {
 	done chan struct{} // closed when the link is dead
 	once sync.Once
 
+	// order is held while a numbered frame is queued, mu never: who reads the
+	// acknowledgements makes room in the queue.
+	order   sync.Mutex
 	mu      sync.Mutex
 	window  frame.Window  // numbered frames sent
 	waits   []wait        // for the acknowledgement of some, in their order
@@ -80,17 +83,38 @@ func (l *link) queue(b []byte) error {
 // sendNumbered gives f the next number; numbers leave in order. kept, if any, is
 // kept when the other side has acknowledged it.
 func (l *link) sendNumbered(f frame.Frame, kept *pledge) error {
+	l.order.Lock()
+	defer l.order.Unlock()
+	b, err := l.number(f, kept)
+	if err != nil {
+		return err
+	}
+	return l.queue(b)
+}
+
+func (l *link) number(f frame.Frame, kept *pledge) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.Seq = l.window.Next()
 	b, err := frame.Append(nil, f)
-	if err != nil {
-		return err
-	}
-	if kept != nil {
+	if err == nil && kept != nil {
 		l.waits = append(l.waits, wait{f.Seq, kept})
 	}
-	return l.queue(b)
+	return b, err
+}
+
+// ack acknowledges what was received, unless the queue is full: the next one tells the
+// same and more. Were the reader to wait, two sites that send much to each other could
+// wait for ever.
+func (l *link) ack(seq uint64) {
+	b, err := frame.Append(nil, frame.Frame{Type: frame.Ack, Seq: seq})
+	if err != nil {
+		return
+	}
+	select {
+	case l.out <- b:
+	default:
+	}
 }
 
 // acked takes a cumulative acknowledgement.

@@ -263,7 +263,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 		r.broken(l, err)
 		return
 	}
-	_ = l.send(frame.Frame{Type: frame.Ack, Seq: l.receipt.Last()})
+	l.ack(l.receipt.Last())
 }
 
 // broken ends a link whose other side does not speak as it should.

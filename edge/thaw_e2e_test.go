@@ -21,11 +21,15 @@ func TestWindowOpensBetween(t *testing.T) {
 	for _, tc := range []struct {
 		name, vip, route string
 		kept             bool // a word of a closed window, before the one that is lost
+		short            bool
 	}{
-		{"the word comes to the new owner, and goes to the old one", vip4, "b", false},
-		{"the word is lost at the old owner", vip6, "a", false},
-		{"the word is lost, and an older one was kept", vip4, "a", true},
+		{"the word comes to the new owner, and goes to the old one", vip4, "b", false, false},
+		{"the word is lost at the old owner", vip6, "a", false, false},
+		{"the word is lost, and an older one was kept", vip4, "a", true, true},
 	} {
+		if !tc.short && !soak() {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.deadline = time.Millisecond
@@ -75,8 +79,7 @@ func TestWindowOpensBetween(t *testing.T) {
 // the next one sends at first. Its kernel has measured no round trip and would send it
 // again after a second; the clients' answers tell before.
 func TestLostFlight(t *testing.T) {
-	if !soak() {
-		t.Log("runs with RHUMB_SOAK=1; TestDoubtOfLostBytes decides the same")
+	if !long(t) {
 		return
 	}
 	for _, f := range e2eFamilies {
@@ -171,6 +174,9 @@ func askedAll(t *testing.T, seen []tapped, want int, lost bool) {
 // are shut upon the rest of their responses. The kernel keeps what is left for as
 // long as it does for any server, so who reads on later has every byte.
 func TestShutWindowAtTheEnd(t *testing.T) {
+	if !long(t) {
+		return
+	}
 	w := newWorld(t)
 	const size = 24 << 10
 	x := w.object("film.mp4", size)

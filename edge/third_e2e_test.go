@@ -12,6 +12,7 @@ import (
 // has never heard of their sessions, before anybody has a verdict. There they wait
 // longer than a stray that nobody owns, and go on at their Backup, by way of the third.
 func TestThirdSite(t *testing.T) {
+	t.Parallel() // it waits for a while
 	for _, f := range families(1) {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -32,7 +33,7 @@ func TestThirdSite(t *testing.T) {
 			load.tell("go")
 			var r report
 			w.await("packets that wait at the third site", func() bool { d.ask("state", &r); return r.Held >= float64(x.N) })
-			time.Sleep(3 * time.Second) // to be wrong in: strays of nobody are reset after two
+			time.Sleep(2500 * time.Millisecond) // to be wrong in: strays of nobody are reset after 2 s
 			if d.ask("state", &r); r.Strays["nobody"] > 0 {
 				t.Errorf("the third site has given packets up: %v", r.Strays)
 			}

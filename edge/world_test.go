@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/big"
 	"os"
@@ -41,7 +42,9 @@ func newWorld(t testing.TB) *world {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
-	w := &world{t: t, prefix: fmt.Sprintf("ed%d-", os.Getpid()), dir: t.TempDir(), deadline: time.Hour}
+	name := fnv.New32a()
+	name.Write([]byte(t.Name())) // some run beside each other
+	w := &world{t: t, prefix: fmt.Sprintf("ed%d-%x-", os.Getpid(), name.Sum32()), dir: t.TempDir(), deadline: time.Hour}
 	w.host("r")
 	for i, n := range []string{"c", "a", "b"} {
 		w.host(n)

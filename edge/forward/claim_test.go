@@ -19,7 +19,7 @@ func TestShadowedWaits(t *testing.T) {
 		b.owners.packet(b.now, f, []byte("one"), false, nil)
 		b.pass(2 * time.Second)
 		steps := show(b.tick(b.now, nil))
-		if want := map[bool]string{false: "back one", true: ""}[shadowed]; steps != want {
+		if want := map[bool]string{false: "back one", true: "ask a"}[shadowed]; steps != want {
 			t.Errorf("shadowed %t: %q, want %q", shadowed, steps, want)
 		}
 		if !shadowed {
@@ -28,6 +28,16 @@ func TestShadowedWaits(t *testing.T) {
 		b.claim(b.now, f)
 		if got := show(b.release(f, nil)); got != "back one" {
 			t.Errorf("released %q, want what waited", got)
+		}
+	}
+	for wait, want := range map[time.Duration]string{holdLife - time.Second: "foreign a, tunnel a one", holdLife: ""} {
+		b, f := newBench("a"), claimFlow()
+		b.shadows = map[Flow]bool{f: true}
+		b.owners.packet(b.now, f, []byte("one"), false, nil)
+		b.pass(wait)
+		b.tick(b.now, nil)
+		if got := show(b.mine(b.now, f, "a", nil)); got != want {
+			t.Errorf("the owner's word after %v: %q, want %q", wait, got, want)
 		}
 	}
 	b, f := newBench("a"), claimFlow()

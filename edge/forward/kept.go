@@ -10,8 +10,9 @@ import (
 // second or two; a client that is reset meanwhile is lost for nothing.
 const keptLife = 6 * time.Second
 
-// slowAsk is when a question is asked again whose first wait is over.
-const slowAsk = 300 * time.Millisecond
+// slowAsk is when a question is asked again whose first wait is over: of a dead site's
+// sessions there may be thousands.
+const slowAsk = time.Second
 
 // reviveLife is how long after a verdict sessions of the lost site may come back.
 const reviveLife = 15 * time.Second
@@ -46,12 +47,19 @@ func (q *question) denied(site string) {
 	}
 }
 
-// last is when a question ends without an answer.
-func (r *record) last() time.Time {
-	if end := r.since.Add(keptLife); r.waiting.keeper.owner != "" && end.After(r.until) {
-		return end
+// unanswered tells whether a question ends without an answer. Where the session could be
+// revived, here or elsewhere, silence does not mean that it is gone: its owner may be
+// dead, or merely late.
+func (o *owners) unanswered(now time.Time, f Flow, r *record) bool {
+	switch waited := now.Sub(r.since); {
+	case now.Before(r.until):
+		return false
+	case o.shadowed(f):
+		return waited >= holdLife
+	case r.waiting.keeper.owner != "":
+		return waited >= keptLife
 	}
-	return r.until
+	return true
 }
 
 // pace is when a question is repeated.

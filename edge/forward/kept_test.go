@@ -15,7 +15,7 @@ func TestKeptWaits(t *testing.T) {
 	b, f := newBench("a", "b", "c"), claimFlow()
 	b.script(t, f, "packet one -> ask a, ask b, ask c", "not c")
 	b.keeps(f, "b", "a")
-	b.script(t, f, "not b", "wait 1s", "tick -> ask a, ask b", "wait 100ms", "tick", "wait 200ms", "tick -> ask a, ask b",
+	b.script(t, f, "not b", "wait 1s", "tick -> ask a, ask b", "wait 500ms", "tick", "wait 500ms", "tick -> ask a, ask b",
 		"packet two", "mine b -> foreign b, tunnel b one, tunnel b two")
 }
 

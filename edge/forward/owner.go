@@ -406,10 +406,7 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 		r := o.flows[f]
 		switch {
 		case r == nil || r.is != asking:
-		case !now.Before(r.until) && o.shadowed(f):
-			// Nobody said that it is gone: one was silent.
-			r.is, r.until, r.waiting = holding, now.Add(holdLife), question{}
-		case !now.Before(r.last()):
+		case o.unanswered(now, f, r):
 			steps = o.give(now, f, r, steps)
 		case now.Sub(r.asked) >= r.pace(now):
 			steps = o.again(now, f, r, steps)
