@@ -486,11 +486,13 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 		g, err := x.response(r, h, min(piece, x.Size-off), first)
 		if x.Piece > 0 {
 			g = time.Since(asked)
-			x.held(off + piece)
-			time.Sleep(x.Pace - g)
 		}
 		if gap = max(gap, g); err != nil {
 			return gap, fmt.Errorf("at %d: %w", off, err)
+		}
+		if x.Piece > 0 {
+			x.held(off + piece)
+			time.Sleep(x.Pace - g)
 		}
 	}
 	if got := fmt.Sprintf("%x", h.Sum(nil)); got != x.HashHex {
@@ -523,7 +525,7 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])
 		want -= int64(n)
-		gap, last = max(gap, time.Since(last)), time.Now()
+		gap = max(gap, time.Since(last))
 		if err != nil {
 			return gap, fmt.Errorf("%d bytes short: %w", want, err)
 		}
