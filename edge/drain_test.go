@@ -171,26 +171,44 @@ func TestRecords(t *testing.T) {
 func TestOrigin(t *testing.T) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 4<<20)
-	x.N, x.VIP, x.Pace, x.Buffer = 10, vip4, 5*time.Millisecond, 16<<10
-	w.start("r", "origin", filepath.Join(w.dir, "root-a"))
+	x.N, x.VIP, x.Pace, x.Buffer, x.Gated = 10, vip4, 5*time.Millisecond, 16<<10, true
+	origin := w.start("r", "origin", filepath.Join(w.dir, "root-a"))
 	a, b := w.sites(func(x *agentArgs) { x.Root, x.Origin = "", "http://"+originAddr })
 	var word string
-	var r, rb report
-	for round, site := range []string{"b", "a", "b"} { // to where the sessions go
+	var r, next report
+	for round, to := range []string{"b", "a"} { // to where the sessions' packets go
+		at, other := a, b
+		if to == "a" {
+			at, other = b, a
+		}
+		origin.ask("hold", &word)
 		load := w.start("c", "load", x)
 		load.next(&word)
-		if a.ask("state", &r); round == 0 && r.States["pinned"] != x.N {
-			t.Errorf("states while the copy is on its way: %v", r.States)
+		if at.ask("state", &r); r.States["pinned"] != x.N {
+			t.Errorf("round %d: states while the copy is on its way: %v", round, r.States)
 		}
-		w.route(site)
+		w.route(to)
+		load.tell("go")
+		w.await("packets of pinned sessions tunnelled", func() bool {
+			other.ask("state", &next)
+			return next.Strays["group"]+next.Strays["announced"]+next.Strays["hint"] >= float64(x.N)
+		})
+		at.ask("state", &r)
+		t.Logf("round %d: states %v, results %v, strays %v", round, r.States, r.Results, next.Strays)
+		if r.Results[resultOK] != 0 || r.States["pinned"] != x.N {
+			t.Errorf("round %d: pinned sessions moved: %v, states %v", round, r.Results, r.States)
+		}
+		origin.ask("pass", &word)
 		w.finish(load, x.N)
-		a.ask("state", &r)
-		if b.ask("state", &rb); round < 2 && r.Results[resultOK]+rb.Results[resultOK] != 0 {
-			t.Errorf("round %d: pinned sessions moved: %v %v", round, r.Results, rb.Results)
-		}
 	}
-	if r.Results[resultOK] == 0 {
-		t.Errorf("nothing moved with the object whole at both sites: %v", r.Results)
+	load := w.start("c", "load", x)
+	load.next(&word)
+	a.ask("state", &r)
+	w.route("b")
+	load.tell("go")
+	w.finish(load, x.N)
+	if a.ask("state", &next); next.Results[resultOK] == r.Results[resultOK] {
+		t.Errorf("nothing moved with the object whole at both sites: %v", next.Results)
 	}
 	w.noResets()
 }

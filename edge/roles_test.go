@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func TestMain(m *testing.M) {
 	case "wire":
 		err = wireRole()
 	case "origin":
-		err = http.ListenAndServe(originAddr, http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`))))
+		err = originRole()
 	default:
 		os.Exit(m.Run())
 	}
@@ -65,6 +66,62 @@ func TestMain(m *testing.M) {
 
 // originAddr is the router's, on the side of site a.
 const originAddr = "198.51.100.5:8081"
+
+// originRole serves a directory. Told "hold", it keeps the last octet of each response
+// back until it is told "pass": a copy is on its way for as long as a test says.
+func originRole() error {
+	var mu sync.Mutex
+	passed := make(chan struct{})
+	close(passed)
+	gate := func() <-chan struct{} {
+		mu.Lock()
+		defer mu.Unlock()
+		return passed
+	}
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			mu.Lock()
+			if in.Text() == "hold" {
+				passed = make(chan struct{})
+			} else {
+				close(passed)
+			}
+			mu.Unlock()
+			fmt.Printf("%q\n", in.Text())
+		}
+	}()
+	files := http.FileServer(http.Dir(strings.Trim(os.Getenv("EDGE_ARGS"), `"`)))
+	return http.ListenAndServe(originAddr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		files.ServeHTTP(&heldWriter{ResponseWriter: w, gate: gate()}, r)
+	}))
+}
+
+// heldWriter keeps the last octet of a body of known length until its gate opens.
+type heldWriter struct {
+	http.ResponseWriter
+	gate <-chan struct{}
+	sent int64
+}
+
+func (w *heldWriter) Write(b []byte) (int, error) {
+	length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
+	if err != nil || w.sent+int64(len(b)) < length {
+		n, err := w.ResponseWriter.Write(b)
+		w.sent += int64(n)
+		return n, err
+	}
+	last := len(b) - 1
+	n, err := w.ResponseWriter.Write(b[:last])
+	if err != nil {
+		return n, err
+	}
+	if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+		return n, err
+	}
+	<-w.gate
+	m, err := w.ResponseWriter.Write(b[last:])
+	return n + m, err
+}
 
 // agentArgs start an agent. Every site has one other, which is its sessions' Backup, and
 // perhaps a third one, which is nobody's.
