@@ -303,16 +303,19 @@ func TestTwelveSites(t *testing.T) {
 				return true
 			})
 			if c.pace >= 300*time.Millisecond {
-				cost := 0.0
-				for range 3 { // on a busy machine beats are late, and others are asked
+				cost, most := 0.0, 300.0
+				if !soak { // on a busy machine beats are late, and others are asked: ten times as much is no storm
+					most *= 10
+				}
+				for range 3 {
 					awaitQuiet(t.Context(), 7*time.Second) // votes are told three times
-					if cost = f.budget(quietTime); cost <= 300*slack {
+					if cost = f.budget(quietTime); cost <= most {
 						break
 					}
 				}
 				t.Logf("a peering costs %.0f B/s in a direction", cost)
-				if cost > 300*slack {
-					t.Errorf("want at most %v", 300*slack)
+				if cost > most {
+					t.Errorf("want at most %v", most)
 				}
 			}
 			var all, spreads []time.Duration
