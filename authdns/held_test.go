@@ -236,7 +236,7 @@ func TestQueryOfDeathOverRestarts(t *testing.T) {
 	rcode := func(c net.Conn) string {
 		defer c.Close()
 		buf := make([]byte, 1500)
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
 		if _, err := c.Read(buf); err != nil {
 			return err.Error()
 		}

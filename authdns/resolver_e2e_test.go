@@ -164,7 +164,7 @@ func spawn(t *testing.T, r *resolver, name string, args ...string) {
 // ready waits until the resolver answers: its port opens some time after start.
 func (r *resolver) ready(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		if m, _, err := r.ask("www.demo.test.", dns.TypeA, 2*time.Second); err == nil && m.Rcode == dns.RcodeSuccess {
 			return
@@ -274,7 +274,7 @@ func addresses(m *dns.Msg) string {
 func (r *resolver) many(t *testing.T, prefix string, n int, want string) (first, rest time.Duration) {
 	t.Helper()
 	for i := range n {
-		m, took, err := r.ask(fmt.Sprintf("%s%d.any.cdn.demo.test.", prefix, i), dns.TypeA, 10*time.Second)
+		m, took, err := r.ask(fmt.Sprintf("%s%d.any.cdn.demo.test.", prefix, i), dns.TypeA, 30*time.Second)
 		if err != nil || m.Rcode != dns.RcodeSuccess {
 			t.Fatalf("%s: query %d: %v %v", r.name, i, err, m)
 		}
@@ -316,7 +316,7 @@ func TestResolversFollow(t *testing.T) {
 				world := build(t)
 				r := start(t, c.source, true)
 				r.many(t, "a", 20, c.web)
-				m, _, err := r.ask("cdn.demo.test.", dns.TypeNS, 5*time.Second)
+				m, _, err := r.ask("cdn.demo.test.", dns.TypeNS, 30*time.Second)
 				if err != nil || len(m.Answer) != 2 {
 					t.Fatalf("NS: %v %v", err, m)
 				}
@@ -359,7 +359,11 @@ func TestSiteDies(t *testing.T) {
 				if after[c.dead] != before[c.dead] || after[c.alive]-before[c.alive] < 60 {
 					t.Errorf("queries by site %v, before %v; want all at %s", after, before, c.alive)
 				}
-				if first > 5*time.Second || rest > 5*time.Second {
+				limit := 5 * time.Second
+				if os.Getenv("RHUMB_SOAK") == "" { // a machine that may be busy
+					limit *= 3
+				}
+				if first > limit || rest > limit {
 					t.Errorf("first query %v, slowest after %v", first, rest)
 				}
 				t.Logf("first query %v, slowest of 59 after it %v", first, rest)
@@ -384,7 +388,7 @@ func TestShapesThroughResolvers(t *testing.T) {
 				rcode int
 			}{{"nix.demo.test.", dns.RcodeNameError}, {"b.ent.demo.test.", dns.RcodeSuccess}, {"alias.cdn.demo.test.", dns.RcodeSuccess},
 				{"a.old.demo.test.", dns.RcodeSuccess}, {"a.b.wild.demo.test.", dns.RcodeSuccess}} {
-				if m, _, err := r.ask(c.name, dns.TypeA, 5*time.Second); err != nil || m.Rcode != c.rcode {
+				if m, _, err := r.ask(c.name, dns.TypeA, 30*time.Second); err != nil || m.Rcode != c.rcode {
 					t.Errorf("%s: %v %v", c.name, err, m)
 				}
 			}

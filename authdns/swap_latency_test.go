@@ -35,7 +35,7 @@ func steadily(ctx context.Context, t *testing.T, addr string, pace time.Duration
 			queries = append(queries, ask(t, q, do))
 		}
 		began := time.Now()
-		for n := 0; ctx.Err() == nil; n++ {
+		for n := 0; n == 0 || ctx.Err() == nil; n++ { // one at least, however late it is begun
 			next := began.Add(time.Duration(n) * pace)
 			if wait := time.Until(next); wait > 0 {
 				time.Sleep(wait)
@@ -107,7 +107,7 @@ func TestSwapLatency(t *testing.T) {
 			group.Go(func() {
 				tick := time.NewTicker(100 * time.Millisecond)
 				defer tick.Stop()
-				for i := 1; ctx.Err() == nil; i++ {
+				for i := 1; i == 1 || ctx.Err() == nil; i++ {
 					s.Apply(t.Context(), snaps[i%2])
 					n++
 					<-tick.C

@@ -42,14 +42,18 @@ func TestSwapUnderLoad(t *testing.T) {
 	}
 	s.Apply(t.Context(), one)
 
-	const clients, each = 4, 1500
+	const clients, half = 4, 750
+	const each = 2 * half
+	enough := make(chan struct{}) // closed after so many changes that something is shown
 	var left atomic.Int64
 	left.Store(clients)
 	var asking, swapping sync.WaitGroup
 	for c := range clients {
 		asking.Go(func() {
 			defer left.Add(-1)
-			swapClient(t, s.Addrs()[0], each, c, want)
+			swapClient(t, s.Addrs()[0], half, c, want)
+			<-enough
+			swapClient(t, s.Addrs()[0], half, c, want)
 		})
 	}
 	swaps := 0
@@ -57,6 +61,9 @@ func TestSwapUnderLoad(t *testing.T) {
 		for ; left.Load() > 0; swaps++ {
 			s.Apply(t.Context(), []*placement.Snapshot{two, one}[swaps%2])
 			s.fold() // as a scrape does
+			if swaps == 10 {
+				close(enough)
+			}
 		}
 	})
 	asking.Wait()
@@ -77,9 +84,9 @@ func TestSwapUnderLoad(t *testing.T) {
 		}
 	}
 	steered := 0
-	for i := range each {
+	for i := range half {
 		if q := swapQuestions[i%len(swapQuestions)]; strings.HasPrefix(q, "www.cdn") {
-			steered += clients
+			steered += 2 * clients
 		}
 	}
 	if got := sum(t, s, "rhumb_dns_decisions_total"); int(got) != steered {
@@ -174,7 +181,7 @@ func TestIdleWorkersFollow(t *testing.T) {
 // TestEndsUnderLoad: a Server ends though its socket is never empty: whenever it
 // looks at the clock to answer, the next query comes in.
 func TestEndsUnderLoad(t *testing.T) {
-	flood, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	flood, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var c net.Conn
 	q, flowing := ask(t, "www.demo.test. A"), make(chan struct{}, 1)
@@ -213,6 +220,6 @@ func TestEndsUnderLoad(t *testing.T) {
 		t.Error(err)
 	}
 	if flood.Err() != nil {
-		t.Error("answered on, 5 s after its end")
+		t.Error("answered on, a minute after its end")
 	}
 }

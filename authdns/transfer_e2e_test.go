@@ -266,14 +266,14 @@ func (p *peer) serial(name string) uint32 {
 // until waits for an event, bounded; what it was is said when it does not come.
 func until(t *testing.T, what string, seen func() (bool, string)) {
 	t.Helper()
-	end := time.Now().Add(30 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for {
 		ok, got := seen()
 		if ok {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 30 s; seen: %s", what, got)
+			t.Fatalf("%s: not within a minute; seen: %s", what, got)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -78,7 +78,7 @@ func TestTransferOverTLS(t *testing.T) {
 		cancel()
 		<-done
 	}()
-	limit := time.After(30 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		right, _ := to.Held("demo.test.")
 		wrong, _ := to.Held("cdn.demo.test.")

@@ -257,10 +257,10 @@ func (l *bfdLab) up() {
 			l.t.Log(l.bird("show", "route", "all"), l.bird("show", "protocols", "all"), l.run("ip", "-n", l.ns("bird"), "-6", "addr"))
 		}
 	}()
-	until(l.t, 30*time.Second, "BFD at the routers", func() bool {
+	until(l.t, "BFD at the routers", func() bool {
 		return strings.Count(l.bird("show", "bfd", "sessions"), " Up ") == 4 && strings.Count(l.frr("show bfd peers"), "Status: up") == 4
 	})
-	until(l.t, 30*time.Second, "the routes in both FIBs", func() bool {
+	until(l.t, "the routes in both FIBs", func() bool {
 		for _, s := range l.speakers {
 			for _, net := range s.nets {
 				if !strings.Contains(l.routes("bird", net), "via") || !strings.Contains(l.routes("frr", net), "via") {
@@ -279,7 +279,7 @@ func TestBFD(t *testing.T) {
 	for _, s := range l.speakers {
 		for _, n := range []int{2, 3} {
 			for _, a := range []netip.Addr{addr4(n), addr6(n)} {
-				s.p.expect(0, 5*time.Second, "bgp: bfd", "peer="+a.String(), "to=up")
+				s.p.expect(0, "bgp: bfd", "peer="+a.String(), "to=up")
 			}
 		}
 	}
@@ -312,8 +312,12 @@ func (l *bfdLab) negotiated() {
 
 // bound is how long routes may live after a death: what the protocol needs at
 // the most, what the router takes for itself, and half of it for a machine which
-// is shared.
+// is shared. One that may be busy besides is only held to what shows that it was BFD:
+// by the hold time of 9 s it were 6 s and more.
 func bound(router string, interval time.Duration) time.Duration {
+	if !soaking() {
+		return 5 * time.Second
+	}
 	limit := 3 * interval
 	if router == "frr" {
 		limit += 110 * time.Millisecond // it batches its own work
@@ -333,7 +337,7 @@ func (l *bfdLab) gone(t *testing.T, what string, s *watched, kill, heal func()) 
 	kill()
 	for _, router := range []string{"bird", "frr"} {
 		for _, net := range s.nets {
-			took := l.fibs[router].expect(marks[router], 5*time.Second, "Deleted", net).Sub(at)
+			took := l.fibs[router].expect(marks[router], "Deleted", net).Sub(at)
 			t.Logf("%s at %v x 3: %s is gone from %s's FIB after %v", what, s.interval, net, router, took.Round(100*time.Microsecond))
 			if took > bound(router, s.interval) {
 				t.Errorf("%s at %v x 3: %v until %s is gone from %s's FIB, want %v at most", what, s.interval, took, net, router, bound(router, s.interval))
@@ -356,18 +360,18 @@ func (l *bfdLab) wrongTTL(t *testing.T) {
 	forger := l.helper("frr", helperConfig{Role: "forge", BFD: bfdHelper{From: addr4(3), To: addr4(slow.n), Port: bfd.MultiHop}})
 	from := slow.p.mark()
 	forger.tell("254 100 " + id[1])
-	until(t, 5*time.Second, "100 packets counted", func() bool {
+	until(t, "100 packets counted", func() bool {
 		asked := slow.p.mark()
 		slow.p.tell("metrics")
-		slow.p.expect(asked, 5*time.Second, "done metrics")
+		slow.p.expect(asked, "done metrics")
 		return len(fibLines(slow.p, asked, `"ttl"] 100`)) > 0
 	})
 	if lines := fibLines(slow.p, from, "bgp: bfd"); len(lines) > 0 {
 		t.Errorf("packets with TTL 254 did something: %v", lines)
 	}
 	forger.tell("255 1 " + id[1])
-	slow.p.expect(from, 5*time.Second, "bgp: bfd", "peer="+addr4(3).String(), "from=up to=down", "diag=neighbor")
-	slow.p.expect(from, 5*time.Second, "sent notification", "BFD down: neighbor")
+	slow.p.expect(from, "bgp: bfd", "peer="+addr4(3).String(), "from=up to=down", "diag=neighbor")
+	slow.p.expect(from, "sent notification", "BFD down: neighbor")
 	l.up()
 }
 
@@ -439,12 +443,18 @@ func downs(p *process, from int) (out []line) {
 	return out
 }
 
-// near tells whether the reference lost the CPU in the second before.
+// near tells whether the reference lost the CPU in the second before, or had lost it then
+// and told later.
 func near(ref *process, at time.Time) bool {
 	ref.mu.Lock()
 	defer ref.mu.Unlock()
 	return slices.ContainsFunc(ref.lines, func(l line) bool {
-		return strings.HasPrefix(l.text, "gap ") && at.Sub(l.at) > -100*time.Millisecond && at.Sub(l.at) < time.Second
+		var ms int64
+		if n, _ := fmt.Sscanf(l.text, "gap %d", &ms); n != 1 {
+			return false
+		}
+		began := l.at.Add(-time.Duration(ms) * time.Millisecond)
+		return began.Add(-100*time.Millisecond).Before(at) && at.Sub(l.at) < time.Second
 	})
 }
 
@@ -456,7 +466,7 @@ func (l *bfdLab) leave(t *testing.T) {
 	slow.p.signal(syscall.SIGTERM)
 	select {
 	case <-slow.p.done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the speaker did not end")
 	}
 	if lines := downs(slow.p, from); len(lines) != 4 || !strings.Contains(lines[0].text, "to=admin-down") {

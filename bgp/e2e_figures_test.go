@@ -26,16 +26,29 @@ func rounds(short, long int) int {
 	return short
 }
 
+// promised is a bound as it is judged: as it stands in the long form, and three times as
+// much on a machine that may be busy.
+func promised(bound time.Duration) time.Duration {
+	if soaking() {
+		return bound
+	}
+	return 3 * bound
+}
+
 // figure prints a distribution and holds it to its bars: those of a soak on a
-// quiet machine, and slack times as much on one that runs other tests too.
+// quiet machine. On one that runs other tests too the worst of a few shows when the
+// machine did something else; half of them hold to slack times the bar.
 func figure(t *testing.T, name string, took []time.Duration, median, p99 time.Duration) {
 	t.Helper()
-	const slack = 10
+	const slack = 30
 	slices.Sort(took)
 	at := func(q int) time.Duration { return took[min(len(took)*q/100, len(took)-1)].Round(10 * time.Microsecond) }
 	t.Logf("%s: min %v median %v p99 %v max %v (n %d)", name, at(0), at(50), at(99), at(100), len(took))
 	if !soaking() {
-		median, p99 = median*slack, p99*slack
+		if half := took[(len(took)-1)/2]; half > slack*median {
+			t.Errorf("%s: median %v: want %v at most", name, half, slack*median)
+		}
+		return
 	}
 	if at(50) > median || at(99) > p99 {
 		t.Errorf("%s: median %v, p99 %v: want %v and %v at most", name, at(50), at(99), median, p99)
@@ -50,7 +63,7 @@ func TestFigures(t *testing.T) {
 	fibs := map[string]*process{"bird": l.fib("bird"), "frr": l.fib("frr")}
 	hosts := []string{"bird", "frr"}
 	there := func() {
-		until(t, 10*time.Second, "the routes", func() bool {
+		until(t, "the routes", func() bool {
 			return strings.Contains(l.routes("bird", net4), "via") && strings.Contains(l.routes("frr", net4), "via")
 		})
 	}
@@ -61,7 +74,7 @@ func TestFigures(t *testing.T) {
 		}
 		began := at()
 		for _, h := range hosts {
-			out[h] = fibs[h].expect(marks[h], 5*time.Second, "Deleted", net4).Sub(began)
+			out[h] = fibs[h].expect(marks[h], "Deleted", net4).Sub(began)
 		}
 		return out
 	}
@@ -105,21 +118,21 @@ func TestReaction(t *testing.T) {
 	c.Prefixes = []placement.Prefix{{Prefix: anycast, Slots: 1, Prepend: 2, MED: 50}}
 	c.Peers = []Peer{{Address: addr4(2), ASN: 64501}}
 	sp := l.helper("sp", c)
-	sp.expect(0, 5*time.Second, "ready")
+	sp.expect(0, "ready")
 	sp.tell("announce")
-	router.expect(0, 20*time.Second, "learned", net4+" false", "path=1")
+	router.expect(0, "learned", net4+" false", "path=1")
 	var given, arrived []time.Duration
 	for range rounds(60, 1000) {
 		from, seen := sp.mark(), router.mark()
 		at := sp.tell("withdrawn local") // to gshut at once; the rest has a dwell
-		arrived = append(arrived, router.expect(seen, 5*time.Second, "learned", net4+" false", " true path=3").Sub(at))
-		sp.expect(from, 5*time.Second, "reaction gshut")
+		arrived = append(arrived, router.expect(seen, "learned", net4+" false", " true path=3").Sub(at))
+		sp.expect(from, "reaction gshut")
 		var us int
 		fmt.Sscanf(fibLines(sp, from, "reaction gshut")[0], "reaction gshut %d us", &us)
 		given = append(given, time.Duration(us)*time.Microsecond)
 		from = sp.mark()
 		sp.tell("announce")
-		sp.expect(from, 5*time.Second, "event "+net4+" prepend announce")
+		sp.expect(from, "event "+net4+" prepend announce")
 	}
 	figure(t, "vote to UPDATE sent", given, 2*time.Millisecond, 2*time.Millisecond)
 	figure(t, "vote to UPDATE at the router", arrived, 5*time.Millisecond, 20*time.Millisecond)
@@ -139,9 +152,9 @@ func TestKernelFigures(t *testing.T) {
 			l.host("sp", 21)
 			router := l.helper("router", helperConfig{Role: "engine", ASN: 64501, RouterID: addr4(2), Peers: []Peer{{Address: addr4(21), ASN: 64500, Passive: true}}})
 			d.start(l, "sp", 21)
-			router.expect(0, 20*time.Second, "peer 198.51.100.21 established")
+			router.expect(0, "peer 198.51.100.21 established")
 			sp := l.helper("sp", helperConfig{Role: "engine", Kernel: &KernelConfig{}})
-			sp.expect(0, 5*time.Second, "ready")
+			sp.expect(0, "ready")
 			steps := []struct{ cmd, seen string }{
 				{"announce " + net4 + " step=announce", " false path=1 med=0"},
 				{"announce " + net4 + " step=prepend", " false path=4 med=500"},
@@ -152,7 +165,7 @@ func TestKernelFigures(t *testing.T) {
 				s := steps[i%len(steps)]
 				from := router.mark()
 				at := sp.tell(s.cmd)
-				return router.expect(from, 5*time.Second, "learned 198.51.100.21 "+net4, s.seen).Sub(at)
+				return router.expect(from, "learned 198.51.100.21 "+net4, s.seen).Sub(at)
 			}
 			// FRR holds its first UPDATE back for a second after the session is up.
 			t.Logf("the first step through %s: %v", d.name, step(0))

@@ -58,13 +58,13 @@ func TestEnginesBesideDaemons(t *testing.T) {
 		routerConfig.Peers = append(routerConfig.Peers, Peer{Address: addr4(c.number), ASN: 64500, Passive: true})
 	}
 	router := l.helper("router", routerConfig)
-	router.expect(0, 5*time.Second, "ready")
+	router.expect(0, "ready")
 	for _, c := range cases {
 		l.host(c.host, c.number)
 		c.daemon(l, c.host, c.number)
 	}
 	for _, c := range cases {
-		router.expect(0, 20*time.Second, "peer "+addr4(c.number).String()+" established")
+		router.expect(0, "peer "+addr4(c.number).String()+" established")
 	}
 	router.tell("announce " + net4) // what another site's route looks like: the witness
 	t.Run("all", func(t *testing.T) {
@@ -187,13 +187,13 @@ func (b *beside) seen(from int, prefix string, step placement.Step) time.Time {
 	b.t.Helper()
 	words := []string{"learned " + addr4(b.number).String() + " " + prefix + " "}
 	if step == placement.Withdrawn {
-		return b.router.expectIn(b.t, from, 5*time.Second, append(words, prefix+" true")...)
+		return b.router.expectIn(b.t, from, append(words, prefix+" true")...)
 	}
 	path, med := b.path, uint32(0)
 	if step >= placement.Prepend {
 		path, med = path+b.prepend, b.med
 	}
-	return b.router.expectIn(b.t, from, 5*time.Second, append(words, prefix+" false [[64500 1 1]] "+fmt.Sprint(step == placement.GShut),
+	return b.router.expectIn(b.t, from, append(words, prefix+" false [[64500 1 1]] "+fmt.Sprint(step == placement.GShut),
 		fmt.Sprintf("path=%d med=%d noexport=false.", path, med))...)
 }
 
@@ -206,7 +206,7 @@ func (b *beside) scenario() {
 	for _, step := range []placement.Step{placement.Prepend, placement.GShut, placement.Withdrawn, placement.Announce} {
 		b.go1(step)
 	}
-	b.rhumb.expect(0, time.Second, "event "+net4+" gshut withdrawn", "witness=true")
+	b.rhumb.expect(0, "event "+net4+" gshut withdrawn", "witness=true")
 	if out := b.ip("netns", "exec", b.ns(b.host), "ss", "-Hltnp", "sport = :179"); strings.Contains(out, "bgp.test") || !strings.Contains(out, ":179") {
 		b.t.Errorf("port 179 is not the daemon's alone:\n%s", out)
 	}
@@ -221,7 +221,7 @@ func (b *beside) start() {
 	p := *b.lab // processes of a subtest end with it
 	p.t = b.t
 	b.rhumb = p.helper(b.host, b.config)
-	b.rhumb.expect(0, 5*time.Second, "ready")
+	b.rhumb.expect(0, "ready")
 }
 
 // go1 asks for a step and waits until the router has seen it in both families.
@@ -245,7 +245,7 @@ func (b *beside) dies() {
 	p := *b.lab
 	p.t = b.t
 	dog := p.helper(b.host, helperConfig{Role: "watchdog", Kernel: b.config.Kernel, After: 2500 * time.Millisecond})
-	dog.expect(0, 5*time.Second, "ready")
+	dog.expect(0, "ready")
 	at := b.rhumb.signal(syscall.SIGKILL)
 	b.t.Logf("SIGKILL to gshut at the router: %v", b.seen(began, net4, placement.GShut).Sub(at).Round(time.Millisecond))
 	b.seen(began, net6, placement.GShut)
@@ -253,10 +253,10 @@ func (b *beside) dies() {
 	from := b.router.mark()
 	b.start()
 	b.go1(placement.Announce)
+	b.seen(from, net4, placement.Announce)
+	from = b.router.mark() // before its end: what the watchdog does comes after that
 	b.rhumb.signal(syscall.SIGTERM)
 	<-b.rhumb.done
-	b.seen(from, net4, placement.Announce)
-	from = b.router.mark()
 	b.seen(from, net4, placement.GShut)
 	b.seen(from, net6, placement.GShut)
 	for _, prefix := range []string{net4, net6} {

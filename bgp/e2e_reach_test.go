@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"rhumb/placement"
 )
@@ -43,32 +42,32 @@ func TestLocalUnderCover(t *testing.T) {
 	// third by what is live.
 	a, b := site("spa", 1, 1, "site2", "site3"), site("spb", 11, 2, "site1", "site3")
 	for _, p := range []*process{a, b} {
-		p.expect(0, 5*time.Second, "ready")
+		p.expect(0, "ready")
 		p.tell("announce")
 	}
-	until(t, 20*time.Second, "both prefixes of both sites", func() bool {
+	until(t, "both prefixes of both sites", func() bool {
 		return strings.Count(l.routes("rb", net4)+l.routes("rb", local), "via 198.51.100.1") == 4
 	})
 	if out := bird("show", "route", "for", local, "all"); !strings.Contains(out, "(65535,65281)") {
 		t.Errorf("the local prefix without NO_EXPORT:\n%s", out)
 	}
-	up.expect(0, 10*time.Second, "learned 198.51.100.2 "+net4+" false")
+	up.expect(0, "learned 198.51.100.2 "+net4+" false")
 	via := func() string { return l.ip("-n", l.ns("rb"), "route", "get", vip.String()) }
 
 	a.tell("withdrawn intent " + local)
-	a.expect(0, 5*time.Second, "event "+local+" gshut withdrawn")
-	until(t, 5*time.Second, "the other site's local route alone", func() bool {
+	a.expect(0, "event "+local+" gshut withdrawn")
+	until(t, "the other site's local route alone", func() bool {
 		return strings.Contains(l.routes("rb", local), "via 198.51.100.11 ") && !strings.Contains(l.routes("rb", local), "via 198.51.100.1 ")
 	})
 	b.tell("withdrawn local " + local)
-	b.expect(0, 5*time.Second, "event "+local+" gshut withdrawn")
-	until(t, 5*time.Second, "no local route", func() bool { return !strings.Contains(l.routes("rb", local), "via") })
+	b.expect(0, "event "+local+" gshut withdrawn")
+	until(t, "no local route", func() bool { return !strings.Contains(l.routes("rb", local), "via") })
 	if out := via(); !strings.Contains(out, "via 198.51.100.1") {
 		t.Errorf("the cover does not catch the clients: %s", out)
 	}
 	// The cover itself gets no Slot and has no witness: it stays.
 	b.tell("withdrawn local " + net4)
-	b.expect(0, 5*time.Second, "event "+net4+" gshut gshut rule=")
+	b.expect(0, "event "+net4+" gshut gshut rule=")
 	if told := fibLines(up, 0, "learned 198.51.100.2 "+local); len(told) > 0 {
 		t.Errorf("the local prefix went past the neighbour: %v", told)
 	}

@@ -19,7 +19,7 @@ func TestPush(t *testing.T) {
 			w := newWorld(t)
 			w.deadline = 200 * time.Millisecond
 			x := w.object("film.mp4", 64<<10)
-			x.N, x.VIP, x.Piece, x.Pace = 100, f.vip, 32<<10, 2*time.Second
+			x.N, x.VIP, x.Piece, x.Hold = 100, f.vip, 32<<10, 32<<10
 			a, b := w.sites(func(x *agentArgs) { x.PullAfter = time.Hour })
 			load := w.start("c", "load", x)
 			var word string
@@ -35,6 +35,7 @@ func TestPush(t *testing.T) {
 			if b.ask("state", &r); r.Sessions != x.N {
 				t.Errorf("%d sessions at b", r.Sessions)
 			}
+			load.tell("end")
 			w.finish(load, x.N)
 			w.noResets()
 		})
@@ -47,7 +48,7 @@ func TestPushBeforeTheRoute(t *testing.T) {
 	w := newWorld(t)
 	w.deadline = time.Millisecond
 	x := w.object("film.mp4", 1<<20)
-	x.N, x.VIP, x.Piece, x.Pace = 50, vip4, 16<<10, 50*time.Millisecond
+	x.N, x.VIP, x.Piece, x.Pace, x.Hold = 50, vip4, 16<<10, 50*time.Millisecond, 512<<10
 	a, b := w.sites(func(x *agentArgs) { x.PullAfter = time.Hour })
 	load := w.start("c", "load", x)
 	var word string
@@ -58,6 +59,7 @@ func TestPushBeforeTheRoute(t *testing.T) {
 		b.ask("state", &r)
 		return r.Sessions == x.N
 	})
+	load.tell("end")
 	w.finish(load, x.N)
 }
 
@@ -67,7 +69,7 @@ func TestTakerHangs(t *testing.T) {
 	w := newWorld(t)
 	w.deadline = time.Millisecond
 	x := w.object("film.mp4", 1<<20)
-	x.N, x.VIP, x.Piece, x.Pace = 20, vip4, 16<<10, 50*time.Millisecond
+	x.N, x.VIP, x.Piece, x.Pace, x.Hold = 20, vip4, 16<<10, 50*time.Millisecond, 512<<10
 	a, b := w.sites(func(x *agentArgs) { x.PullAfter, x.Backups = time.Hour, true })
 	load := w.start("c", "load", x)
 	var word string
@@ -84,6 +86,7 @@ func TestTakerHangs(t *testing.T) {
 	if err := b.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
+	load.tell("end")
 	w.finish(load, x.N)
 	if a.ask("state", &r); r.Results[resultLost] != 0 {
 		t.Errorf("results %v %v", r.Results, r.Errors)
@@ -95,7 +98,7 @@ func TestTakerHangs(t *testing.T) {
 func TestTakerDies(t *testing.T) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 512<<10)
-	x.N, x.VIP, x.Piece, x.Pace = 50, vip4, 16<<10, 50*time.Millisecond
+	x.N, x.VIP, x.Piece, x.Pace, x.Hold = 50, vip4, 16<<10, 50*time.Millisecond, 256<<10
 	w.deadline = time.Millisecond
 	a, b := w.sites(func(x *agentArgs) { x.PullAfter = time.Hour })
 	load := w.start("c", "load", x)
@@ -107,6 +110,7 @@ func TestTakerDies(t *testing.T) {
 	a.ask("drain b", &word)
 	var r report
 	w.await("attempts", func() bool { a.ask("state", &r); return r.Drain.Kept >= int64(x.N) })
+	load.tell("end")
 	w.finish(load, x.N)
 	if a.ask("state", &r); r.Results[resultOK] != 0 || r.Results[resultLost] != 0 {
 		t.Errorf("results %v %v", r.Results, r.Errors)
@@ -128,12 +132,13 @@ func TestRefusedAndObserved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			x := w.object("film.mp4", 1<<20)
-			x.N, x.VIP, x.Pace, x.Buffer = 20, vip4, 20*time.Millisecond, 16<<10
+			x.N, x.VIP, x.Pace, x.Buffer, x.Hold = 20, vip4, 20*time.Millisecond, 16<<10, 512<<10
 			a, _ := w.sites(func(x *agentArgs) { change(w, x) })
 			load := w.start("c", "load", x)
 			var word string
 			load.next(&word)
 			w.route("b")
+			load.tell("end")
 			w.finish(load, x.N)
 			var r report
 			if a.ask("state", &r); r.Results[resultOK] != 0 || r.Results[resultRefused] == 0 && name != "observe" {
@@ -149,7 +154,7 @@ func TestRefusedAndObserved(t *testing.T) {
 func TestRecords(t *testing.T) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 1<<20)
-	x.N, x.VIP, x.Piece, x.Pace = 50, vip6, 16<<10, 100*time.Millisecond
+	x.N, x.VIP, x.Piece, x.Pace, x.Gated, x.Hold = 50, vip6, 16<<10, 100*time.Millisecond, true, 1<<20-16<<10
 	a, b := w.sites(func(x *agentArgs) { x.Backups = true })
 	load := w.start("c", "load", x)
 	var word string
@@ -161,7 +166,9 @@ func TestRecords(t *testing.T) {
 	}
 	w.await("records at b", func() bool { return records(b) == x.N })
 	w.route("b")
+	load.tell("go")
 	w.await("records at a instead", func() bool { return records(a) == x.N && records(b) == 0 })
+	load.tell("end")
 	w.finish(load, x.N)
 	w.await("end of the records", func() bool { return records(a) == 0 && records(b) == 0 })
 }

@@ -80,6 +80,8 @@ func newGroup(t testing.TB, n int, dir, origin string, strict bool) *group {
 		}
 		// As if the group had been there for long.
 		a.keepers.ledger = token.NewLedger(time.Now().Add(-time.Hour), 1000)
+		// A site that is there answers, however busy the machine; one that is not refuses.
+		a.keepers.patience, a.links.patience = time.Minute, time.Minute
 		m.Agent = a
 		m.run(t, doors[i], front)
 		g.sites = append(g.sites, m)

@@ -99,7 +99,7 @@ func TestRelease(t *testing.T) {
 					runtime.Gosched()
 					continue
 				}
-				if !s.stop() {
+				if !s.stopWithin(time.Minute) { // the product's patience is shorter than a busy machine's pauses
 					t.Error("the owner did not come")
 					s.state.Store(int32(Active))
 					return
@@ -110,7 +110,7 @@ func TestRelease(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for !s.claim() || !s.stop() {
+	for !s.claim() || !s.stopWithin(time.Minute) {
 		runtime.Gosched()
 	}
 	s.gate.resume(false)

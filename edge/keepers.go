@@ -30,6 +30,8 @@ type keepers struct {
 	keys   atomic.Pointer[token.Keys] // nil: no tokens are sealed or opened
 	sites  atomic.Pointer[[]string]   // of the group, this one too, sorted
 
+	patience time.Duration // of a question
+
 	mu      sync.Mutex
 	waiting map[uint64]waiting
 	last    uint64 // question's number
@@ -42,7 +44,8 @@ type waiting struct {
 }
 
 func newKeepers(cfg Config, ls *links, room int, log *slog.Logger) (*keepers, error) {
-	k := &keepers{site: cfg.Site, links: ls, log: log, ledger: token.NewLedger(time.Now(), room), waiting: map[uint64]waiting{}}
+	k := &keepers{site: cfg.Site, links: ls, log: log, ledger: token.NewLedger(time.Now(), room),
+		patience: askLimit, waiting: map[uint64]waiting{}}
 	k.sites.Store(&[]string{cfg.Site})
 	return k, k.setSecrets(cfg.Tokens)
 }
@@ -95,7 +98,7 @@ func (k *keepers) Run(ctx context.Context) error {
 // the latest. The goroutines which it leaves behind end then, too.
 func (k *keepers) ask(ctx context.Context, q token.Question) token.Verdict {
 	// Of its own time: when a majority is there, the others are still to be told.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.patience)
 	names := token.Keepers(q.Session, *k.sites.Load())
 	answers := make(chan token.Vote, len(names))
 	var asking sync.WaitGroup

@@ -16,9 +16,8 @@ import (
 
 // Times of a link.
 const (
-	dialLimit  = time.Second
-	helloLimit = 2 * time.Second
-	linkQueue  = 1024 // frames
+	dialLimit = time.Second
+	linkQueue = 1024 // frames
 )
 
 // link is one connection to another site's agent, over which both sides send
@@ -169,6 +168,8 @@ type links struct {
 	peer   func(name string) (Peer, bool) // members of the group
 	handle func(*link, frame.Frame)       // called in order, per link; must not block for long
 
+	patience time.Duration // of a dial; who answers one has twice that
+
 	mu    sync.Mutex
 	byOf  map[string][]*link
 	dials map[string]*dial
@@ -187,7 +188,7 @@ func newLinks(cfg Config, log *slog.Logger, peer func(string) (Peer, bool), hand
 	t := cfg.TLS.Clone()
 	t.MinVersion, t.ClientAuth = tls.VersionTLS13, tls.RequireAndVerifyClientCert
 	return &links{site: cfg.Site, tls: t, log: log, peer: peer, handle: handle,
-		byOf: map[string][]*link{}, dials: map[string]*dial{}}
+		patience: dialLimit, byOf: map[string][]*link{}, dials: map[string]*dial{}}
 }
 
 // have returns a live link to a peer, or nil.
@@ -237,7 +238,7 @@ func (ls *links) connect(name string) (*link, error) {
 	}
 	cfg := ls.tls.Clone()
 	cfg.ServerName = name
-	ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), ls.patience)
 	defer cancel()
 	c, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", p.Control.String())
 	if err != nil {
@@ -249,7 +250,7 @@ func (ls *links) connect(name string) (*link, error) {
 // accept serves one incoming connection until it ends.
 func (ls *links) accept(ctx context.Context, c net.Conn) {
 	t := tls.Server(c, ls.tls)
-	hctx, cancel := context.WithTimeout(ctx, helloLimit)
+	hctx, cancel := context.WithTimeout(ctx, 2*ls.patience)
 	defer cancel()
 	if err := t.HandshakeContext(hctx); err != nil {
 		ls.log.Warn("control handshake", "peer", c.RemoteAddr(), "err", err)

@@ -14,16 +14,17 @@ import (
 func TestSuspicionFirst(t *testing.T) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 2<<20)
-	x.VIP, x.Pace, x.Buffer, x.Gated = vip4, 10*time.Millisecond, 16<<10, true
+	x.VIP, x.Pace, x.Buffer, x.Gated, x.Hold = vip4, 10*time.Millisecond, 16<<10, true, 1<<20
 	origin := w.start("r", "origin", filepath.Join(w.dir, "root-a"))
 	a, b := w.sites(func(x *agentArgs) { x.Backups, x.Root, x.Origin = true, "", "http://"+originAddr })
 	var word string
 	var ra, rb report
 	first := x
-	first.N, first.Gated = 1, false
-	load := w.start("c", "load", first) // from here on a has the object whole
+	first.N, first.Gated, first.Hold = 1, false, 0
+	load := w.start("c", "load", first)
 	load.next(&word)
 	w.finish(load, 1)
+	w.await("whole object at a", func() bool { a.ask("state", &ra); return ra.Copying == 0 })
 
 	x.N = 20
 	load = w.start("c", "load", x)
@@ -46,6 +47,7 @@ func TestSuspicionFirst(t *testing.T) {
 	w.await("sessions that are ready again", ready(x.N))
 	load.tell("go")
 	w.lose("a", a)
+	load.tell("end")
 	origin.kill()
 	b.ask("down a", &word)
 	gaps := w.finish(load, x.N)

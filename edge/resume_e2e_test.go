@@ -198,6 +198,7 @@ func warmed(ctx context.Context, tr *http.Transport) error {
 // byte or event, with one new connection and as many round trips as a plain request takes.
 func TestResumeAtAnotherSite(t *testing.T) {
 	w := newWorld(t)
+	w.small("c") // else a fast client's kernel may take the whole film before the site dies
 	pairFor(t, w.dir, "video.test", 1, time.Now().Add(time.Hour))
 	var word string
 	origin := w.start("r", "story", nil)

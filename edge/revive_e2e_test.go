@@ -45,14 +45,15 @@ func long(t *testing.T) bool {
 	return soak()
 }
 
-// crowd is a load of slow downloads that go on when they are told to.
+// crowd is a load of slow downloads that go on when they are told to, and stop half way
+// until something has happened to them.
 func (w *world) crowd(vip string) loadArgs {
 	n, size := 30, 1<<20
 	if soak() {
 		n, size = 60, 2<<20
 	}
 	x := w.object("film.mp4", size)
-	x.N, x.VIP, x.Pace, x.Buffer, x.Gated = n, vip, 10*time.Millisecond, 16<<10, true
+	x.N, x.VIP, x.Pace, x.Buffer, x.Gated, x.Hold = n, vip, 10*time.Millisecond, 16<<10, true, int64(size)/2
 	return x
 }
 
@@ -80,6 +81,7 @@ func TestSiteLoss(t *testing.T) {
 			w.backed(a, x.N)
 			load.tell("go")
 			w.lose("a", a)
+			load.tell("end")
 			b.ask("down a", &word)
 			gaps := w.finish(load, x.N)
 			var r report
@@ -108,6 +110,7 @@ func TestAgentCrash(t *testing.T) {
 			w.backed(a, x.N)
 			load.tell("go")
 			a.kill()
+			load.tell("end")
 			next.tell("begin")
 			gaps := w.finish(load, x.N)
 			var r report

@@ -246,6 +246,7 @@ type report struct {
 	Prepared  []Preparation
 	Objects   map[string]float64 // of suspected sites' sessions, by what was done
 	Suspected map[string]float64 // suspicions, by how they ended
+	Copying   int                // objects on their way from an origin
 }
 
 func reportOf(a *Agent) report {
@@ -272,7 +273,24 @@ func reportOf(a *Agent) report {
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
+	for _, svc := range a.view.Load().services {
+		if o, ok := svc.source.(*origin); ok {
+			r.Copying += o.copying()
+		}
+	}
 	return r
+}
+
+// copying counts the copies that are not whole yet.
+func (o *origin) copying() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, f := range o.copies {
+		if f.whole() == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // counted reads a counter or gauge by its only label, or under "" if it has none.
@@ -377,8 +395,28 @@ type loadArgs struct {
 	Buffer  int           // receive buffer, 0: the default
 	HashHex string
 	Gated   bool // after its first byte a client reads on only when told "go"
-	gate    chan struct{}
-	CA      string // file; not empty: TLS 1.3
+	// Hold is how many bytes of the object a client takes before it is told "end"; 0:
+	// all. So its session lasts for as long as a test needs it.
+	Hold int64
+	CA   string // file; not empty: TLS 1.3
+
+	first, last chan struct{} // closed by "go" and "end"
+}
+
+// gates are what clients wait at, by the word that opens each.
+type gates map[string]chan struct{}
+
+// listen opens the gates that the test names, and all of them at its end.
+func (g gates) listen() {
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if gate, ok := g[in.Text()]; ok {
+			close(gate)
+			delete(g, in.Text())
+		}
+	}
+	for _, gate := range g {
+		close(gate)
+	}
 }
 
 // result is what one client saw.
@@ -396,15 +434,8 @@ func loadRole() error {
 		return err
 	}
 	results := make([]result, x.N)
-	x.gate = make(chan struct{})
-	if x.Gated {
-		go func() {
-			bufio.NewScanner(os.Stdin).Scan()
-			close(x.gate)
-		}()
-	} else {
-		close(x.gate)
-	}
+	x.first, x.last = make(chan struct{}), make(chan struct{})
+	go gates{"go": x.first, "end": x.last}.listen()
 	var begun, ended sync.WaitGroup
 	for i := range results {
 		begun.Add(1)
@@ -455,10 +486,13 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 		g, err := x.response(r, h, min(piece, x.Size-off), first)
 		if x.Piece > 0 {
 			g = time.Since(asked)
-			time.Sleep(x.Pace - g)
 		}
 		if gap = max(gap, g); err != nil {
 			return gap, fmt.Errorf("at %d: %w", off, err)
+		}
+		if x.Piece > 0 {
+			x.held(off + piece)
+			time.Sleep(x.Pace - g)
 		}
 	}
 	if got := fmt.Sprintf("%x", h.Sum(nil)); got != x.HashHex {
@@ -486,22 +520,31 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 	if length != want {
 		return 0, fmt.Errorf("length %d, want %d", length, want)
 	}
-	buf, last, open := make([]byte, 32<<10), time.Now(), false
+	buf, last, all := make([]byte, 32<<10), time.Now(), want
 	for want > 0 {
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])
 		want -= int64(n)
-		gap, last = max(gap, time.Since(last)), time.Now()
+		gap = max(gap, time.Since(last))
 		if err != nil {
 			return gap, fmt.Errorf("%d bytes short: %w", want, err)
 		}
-		if first(); !open {
-			<-x.gate
-			last, open = time.Now(), true // the wait was our own
+		if first(); x.Gated {
+			<-x.first
 		}
 		if x.Piece == 0 {
+			x.held(all - want)
+		}
+		if last = time.Now(); x.Piece == 0 { // the waits were our own
 			time.Sleep(x.Pace)
 		}
 	}
 	return gap, nil
+}
+
+// held waits at Hold until the test lets the clients go on.
+func (x loadArgs) held(taken int64) {
+	if x.Hold > 0 && taken >= x.Hold {
+		<-x.last
+	}
 }

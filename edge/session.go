@@ -95,9 +95,11 @@ func (s *session) claim() bool {
 }
 
 // stop brings the claimed session's goroutine to the gate.
-func (s *session) stop() bool {
+func (s *session) stop() bool { return s.stopWithin(stopLimit) }
+
+func (s *session) stopWithin(limit time.Duration) bool {
 	past := time.Unix(1, 0)
-	return s.gate.stop(stopLimit,
+	return s.gate.stop(limit,
 		func() { s.conn.SetDeadline(past) }, func() { s.conn.SetDeadline(time.Time{}) })
 }
 

@@ -241,7 +241,7 @@ func (b *box) put(v placement.Vote) {
 
 func (b *box) await(t *testing.T, what string, ok func(placement.Vote) bool) placement.Vote {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		b.mu.Lock()
 		for _, v := range b.votes {
@@ -325,7 +325,7 @@ func awaitHeard(t *testing.T, s *Stream, vantage string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	var have []byte
 	buf := make([]byte, 4096)
 	for !strings.Contains(string(have), `"vantage":"`+vantage+`"`) {
@@ -362,7 +362,7 @@ func TestClusterDown(t *testing.T) {
 	b := newBox()
 	a := New(Config{Node: "ams1-a", Site: "ams1", Sink: b.put, Log: quiet()})
 	check := placement.Check{Name: "web", HTTP: &placement.HTTPCheck{Path: "/"}, Fault: placement.LocalFault,
-		Every: placement.Duration(20 * time.Millisecond), Timeout: placement.Duration(15 * time.Millisecond), Rise: 1, Fall: 2}
+		Every: placement.Duration(20 * time.Millisecond), Timeout: placement.Duration(20 * time.Second), Rise: 1, Fall: 2}
 	tg := target(srv.Listener.Addr().String(), check)
 	a.Set(nil, []Probe{{Object: tg.Object, Targets: []Target{tg}}})
 	ctx, cancel := context.WithCancel(context.Background())

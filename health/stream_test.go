@@ -42,10 +42,10 @@ type reader struct {
 func connect(t *testing.T, s *Stream) *reader {
 	t.Helper()
 	var err error
-	for range 500 {
+	for range 6000 {
 		var conn net.Conn
 		if conn, err = net.Dial("unix", s.path); err == nil {
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(2 * time.Minute))
 			t.Cleanup(func() { conn.Close() })
 			return &reader{t, conn, bufio.NewScanner(conn)}
 		}

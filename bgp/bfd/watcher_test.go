@@ -17,6 +17,10 @@ var (
 	there = netip.MustParseAddr("127.0.53.2")
 )
 
+// calm is 50 ms x 40: a busy machine may give one of two ends no CPU for a while, and a
+// beat which did not come says then what no test meant.
+var calm = Timing{Interval: fast.Interval, Multiplier: 40}
+
 // end is a running Watcher with one neighbour.
 type end struct {
 	*Watcher
@@ -51,7 +55,7 @@ func newEnd(t *testing.T, local, peer netip.Addr, timing Timing) *end {
 			if err != nil {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the watcher does not end")
 		}
 	}
@@ -62,7 +66,7 @@ func newEnd(t *testing.T, local, peer netip.Addr, timing Timing) *end {
 // await returns the change into a state; others before it are passed over.
 func (e *end) await(s State) Change {
 	e.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case c := <-e.changes:
@@ -77,7 +81,7 @@ func (e *end) await(s State) Change {
 
 // pair brings two ends Up.
 func pair(t *testing.T) (a, b *end) {
-	a, b = newEnd(t, here, there, fast), newEnd(t, there, here, fast)
+	a, b = newEnd(t, here, there, calm), newEnd(t, there, here, calm)
 	a.Alive(time.Hour)
 	b.Alive(time.Hour)
 	a.await(Up)
@@ -93,7 +97,7 @@ func TestUpAndSilence(t *testing.T) {
 	at := time.Now()
 	b.stop()
 	c := a.await(Down)
-	if c.Diag != Expired || !c.Failure() || c.Ups != 1 || c.At.Sub(at) > time.Second {
+	if c.Diag != Expired || !c.Failure() || c.Ups != 1 || c.At.Sub(at) > 20*time.Second {
 		t.Errorf("after %v: %+v", c.At.Sub(at), c)
 	}
 }
@@ -102,7 +106,7 @@ func TestUpAndSilence(t *testing.T) {
 // promise runs out the neighbour notices within its detection time, as if we
 // were dead; with a new one the session comes back.
 func TestBeatsNeedThePromise(t *testing.T) {
-	a, b := newEnd(t, here, there, fast), newEnd(t, there, here, fast)
+	a, b := newEnd(t, here, there, calm), newEnd(t, there, here, calm)
 	a.Alive(time.Hour)
 	time.Sleep(100 * time.Millisecond) // nothing must happen: there is no event to wait for
 	if s := b.Status()[0]; s.Ups != 0 {
@@ -130,7 +134,7 @@ func TestBeatsNeedThePromise(t *testing.T) {
 // TestLeave: the neighbour hears AdminDown, which is no failure.
 func TestLeave(t *testing.T) {
 	a, b := pair(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	b.Leave(ctx)
 	if ctx.Err() != nil {
@@ -174,7 +178,7 @@ func (f *forger) send(hops int, b []byte) {
 // awaitDrops waits until so many packets were dropped for a reason.
 func (e *end) awaitDrops(why Drop, n uint64) {
 	e.t.Helper()
-	for end := time.Now().Add(5 * time.Second); e.Dropped(why) < n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); e.Dropped(why) < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			e.t.Fatalf("dropped for %v: %d, want %d", why, e.Dropped(why), n)
 		}
@@ -221,7 +225,7 @@ func TestNoLink(t *testing.T) {
 		if err == nil {
 			t.Error("no trouble with a neighbour which is nowhere")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing told")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -121,8 +122,8 @@ func cache(t *testing.T, scripts ...[][2]string) string {
 			for _, line := range script {
 				want := raw(t, line[0])
 				got := make([]byte, len(want))
-				conn.SetDeadline(time.Now().Add(10 * time.Second))
-				if n, err := conn.Read(got); len(want) > 0 && (err != nil || !bytes.Equal(got[:n], want)) {
+				conn.SetDeadline(time.Now().Add(time.Minute))
+				if n, err := io.ReadFull(conn, got); len(want) > 0 && (err != nil || !bytes.Equal(got[:n], want)) {
 					t.Errorf("asked %x, want %x (%v)", got[:n], want, err)
 				}
 				conn.Write(raw(t, line[1]))
@@ -145,9 +146,9 @@ const (
 // eventually waits for a condition which a goroutine brings about.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("in 10 s not: %s", what)
+			t.Fatalf("in a minute not: %s", what)
 		}
 	}
 }

@@ -34,6 +34,14 @@ func askAnycast(ctx context.Context, h *netlab.Host, _ int) (string, error) {
 	return nsidSite(m), nil
 }
 
+// askNear asks the name server of a client's own site at an address of its own.
+func askNear(ctx context.Context, h *netlab.Host, server netip.AddrPort) error {
+	q := new(dns.Msg)
+	q.SetQuestion("cdn.demo.test.", dns.TypeSOA)
+	_, err := netlab.HostExchanger{Host: h}.Exchange(ctx, server, q, false)
+	return err
+}
+
 // nsidSite is the site in the name server's identity, "SITE SNAPSHOT" in hex.
 func nsidSite(m *dns.Msg) string {
 	if opt := m.IsEdns0(); opt != nil {

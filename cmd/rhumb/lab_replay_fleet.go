@@ -34,7 +34,7 @@ func (u *unit) putUnjudged(w http.ResponseWriter, r *http.Request) {
 type labFleet struct{ dir labDir }
 
 // within bounds one request; a store between continents takes its time.
-const fleetWithin = 10 * time.Second
+const fleetWithin = 30 * time.Second
 
 func (f labFleet) client() (*client, error) {
 	a := &app{global: globalFlags{timeout: fleetWithin}}

@@ -279,6 +279,9 @@ func TestOnlookerKeepsTheWorst(t *testing.T) {
 		{"answers are lost for less than an outage", func(x *onlooker, _ netip.Prefix) {
 			answers(x, "eu", map[time.Duration]string{0: "ams1", outage / 2: noAnswer, outage: "nyc1", 2 * outage: noAnswer})
 		}, true},
+		{"and for longer, by a machine that loses all", func(x *onlooker, _ netip.Prefix) {
+			answers(x, "eu", map[time.Duration]string{0: "ams1", outage: noWord, 2 * outage: noWord, 2*outage + time.Second: noAnswer})
+		}, true},
 		{"and for longer", func(x *onlooker, _ netip.Prefix) {
 			answers(x, "eu", map[time.Duration]string{0: "ams1", outage / 2: noAnswer, outage + time.Second: noAnswer})
 		}, false},

@@ -230,7 +230,7 @@ func TestInterrupted(t *testing.T) {
 // nameServer answers every query over UDP and TCP, or reads it and says nothing.
 func nameServer(t *testing.T, silent bool) netip.AddrPort {
 	t.Helper()
-	at := freePort(t)
+	pc, l := bothPorts(t)
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		if silent {
 			return
@@ -241,11 +241,11 @@ func nameServer(t *testing.T, silent bool) netip.AddrPort {
 			t.Error(err)
 		}
 	})
-	for _, network := range []string{"udp", "tcp"} {
+	for _, s := range []*dns.Server{{PacketConn: pc, Handler: handler}, {Listener: l, Handler: handler}} {
 		started := make(chan struct{})
-		s := &dns.Server{Addr: at.String(), Net: network, Handler: handler, NotifyStartedFunc: func() { close(started) }}
+		s.NotifyStartedFunc = func() { close(started) }
 		failed := make(chan error, 1)
-		go func() { failed <- s.ListenAndServe() }()
+		go func() { failed <- s.ActivateAndServe() }()
 		select {
 		case <-started:
 			t.Cleanup(func() { s.Shutdown() })
@@ -253,7 +253,7 @@ func nameServer(t *testing.T, silent bool) netip.AddrPort {
 			t.Fatal(err)
 		}
 	}
-	return at
+	return netip.MustParseAddrPort(pc.LocalAddr().String())
 }
 
 // TestRelay: queries of the host reach the first site that answers, over UDP and
@@ -276,12 +276,12 @@ func TestRelay(t *testing.T) {
 	go func() { done <- r.run(ctx) }()
 	q := new(dns.Msg)
 	q.SetQuestion("www.cdn.demo.test.", dns.TypeA)
-	udp := &dns.Client{Timeout: 10 * time.Second}
+	udp := &dns.Client{Timeout: 30 * time.Second}
 	if m, _, err := udp.Exchange(q, p.LocalAddr().String()); err != nil || m.Id != q.Id {
 		t.Errorf("over UDP, past a silent site: %v", err)
 	}
 	servers.Store(&[]netip.AddrPort{living})
-	tcp := &dns.Client{Net: "tcp", Timeout: 10 * time.Second}
+	tcp := &dns.Client{Net: "tcp", Timeout: 30 * time.Second}
 	if m, _, err := tcp.Exchange(q, l.Addr().String()); err != nil || m.Id != q.Id {
 		t.Errorf("over TCP: %v", err)
 	}

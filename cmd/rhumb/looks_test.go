@@ -55,7 +55,7 @@ func TestChecksNow(t *testing.T) {
 		"they come in turn":  {[]*api.State{lookedAt(), lookedAt(up, half), lookedAt(up, answerOf("nyc1-a", placement.Up, placement.Up))}, nil, exitOK, "nyc1-a       2 looks"},
 		"one failed":         {[]*api.State{lookedAt(up, down)}, nil, exitUnhealthy, "connection refused; 1 of 3 to go down"},
 		"one cannot see":     {[]*api.State{lookedAt(up, answerOf("nyc1-a", placement.Unknown))}, nil, exitUnhealthy, "unknown"},
-		"one does not speak": {[]*api.State{lookedAt(up)}, []string{"--wait-timeout", "300ms"}, exitTimeout, "no answer yet from nyc1-a"},
+		"one does not speak": {[]*api.State{lookedAt(up)}, []string{"--wait-timeout", "1500ms"}, exitTimeout, "no answer yet from nyc1-a"},
 		"nothing to see":     {[]*api.State{lookedAt(answerOf("ams1-a"), answerOf("nyc1-a"))}, nil, exitNotFound, "no check is configured for all sites"},
 		"no such site":       {[]*api.State{lookedAt()}, []string{"sin1"}, exitNotFound, "sin1"},
 	} {

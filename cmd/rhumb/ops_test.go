@@ -46,7 +46,7 @@ func opsUnit(t *testing.T) *unit {
 // stored returns the intents in the store, as another node would read them.
 func stored(t *testing.T, u *unit) placement.Intents {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	fleet := u.views.view().Inventory.Fleet
 	fleet.Zones = nil // their bytes are not here

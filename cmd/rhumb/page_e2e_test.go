@@ -55,10 +55,10 @@ func (b *browser) eval(js string) string {
 func (b *browser) until(what, js string) time.Duration {
 	b.t.Helper()
 	start := time.Now()
-	wait := `new Promise((ok) => { const end = Date.now() + 15000; const look = () => { let v = false; try { v = (` + js + `); } catch {} if (v) ok(true); else if (Date.now() > end) ok(false); else setTimeout(look, 20); }; look(); })`
+	wait := `new Promise((ok) => { const end = Date.now() + 40000; const look = () => { let v = false; try { v = (` + js + `); } catch {} if (v) ok(true); else if (Date.now() > end) ok(false); else setTimeout(look, 20); }; look(); })`
 	if b.eval(wait) != "true" {
 		b.shot("failed")
-		b.t.Fatalf("%s: not within 15 s; the page says:\n%s", what, b.eval("document.body.innerText"))
+		b.t.Fatalf("%s: not within 40 s; the page says:\n%s", what, b.eval("document.body.innerText"))
 	}
 	return time.Since(start)
 }

@@ -22,10 +22,6 @@ import (
 // soak asks for the long form of a test.
 func soak() bool { return os.Getenv("RHUMB_SOAK") == "1" }
 
-// patience bounds every wait for something that must happen, however busy the
-// machine is.
-const patience = 30 * time.Second
-
 // gate lets a transfer go on up to a mark. So a test moves routes in the middle
 // of transfers, and none can end before all moves are made, however the
 // processes are scheduled.

@@ -364,12 +364,11 @@ func TestHalfOpenIsOwned(t *testing.T) {
 			out, _ := l.a.run("ss", "-tnH", "state", "syn-recv")
 			return strings.Contains(out, vip)
 		}, "A has a half-open connection")
-		l.routeTo(t, l.b)
-		// Keep the client's own SYN from reaching B before A's SYN-ACK
-		// is repeated.
+		// The client's own SYN, which it repeats, is not to reach B at all.
 		if out, err := l.b.run("nft", "table inet nosyn { chain in { type filter hook prerouting priority -400; tcp flags & (syn|ack) == syn drop; }; }"); err != nil {
 			t.Fatalf("nft: %v %s", err, out)
 		}
+		l.routeTo(t, l.b)
 		if out, err := l.a.run("nft", "delete table inet once"); err != nil {
 			t.Fatalf("nft: %v %s", err, out)
 		}

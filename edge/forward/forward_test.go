@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// patience bounds every wait for something that must happen, however busy the
+// machine is.
+const patience = 30 * time.Second
+
 // half is a forwarder without rules and devices: the host's side of its
 // devices are pipes.
 type half struct {
@@ -131,8 +135,12 @@ func newPair(t *testing.T, ip string, change func(ingress, owner *Config)) *pair
 	p.flow = Flow{Client: p.client.LocalAddr().(*net.TCPAddr).AddrPort(), VIP: listener.Addr().(*net.TCPAddr).AddrPort()}
 	a, b := freePort(t, ip), freePort(t, ip)
 	key := [32]byte{9}
-	ic := Config{Site: "in", Local: a, Peers: []Peer{{Site: "own", Addr: b, Key: key}}, VIPs: []netip.AddrPort{p.flow.VIP}, Mode: Act}
-	oc := Config{Site: "own", Local: b, Peers: []Peer{{Site: "in", Addr: a, Key: key}}, VIPs: []netip.AddrPort{p.flow.VIP}, Mode: Act}
+	// The clock stands still unless a test says otherwise: what a site does when it has
+	// waited for long is not to happen because the machine was busy.
+	began := time.Now()
+	still := func() time.Time { return began }
+	ic := Config{Site: "in", Local: a, Peers: []Peer{{Site: "own", Addr: b, Key: key}}, VIPs: []netip.AddrPort{p.flow.VIP}, Mode: Act, Now: still}
+	oc := Config{Site: "own", Local: b, Peers: []Peer{{Site: "in", Addr: a, Key: key}}, VIPs: []netip.AddrPort{p.flow.VIP}, Mode: Act, Now: still}
 	if change != nil {
 		change(&ic, &oc)
 	}
@@ -165,7 +173,7 @@ func TestStrayReachesOwner(t *testing.T) {
 		})
 		for _, payload := range []string{"", "hello", strings.Repeat("x", 1380), strings.Repeat("y", 5000)} {
 			want := p.stray(t, p.flow, payload)
-			if got := next(t, p.owner.inner, 5*time.Second); !bytes.Equal(got, want) {
+			if got := next(t, p.owner.inner, patience); !bytes.Equal(got, want) {
 				t.Fatalf("%d octets: the owner got %d", len(want), len(got))
 			}
 		}
@@ -187,7 +195,7 @@ func TestStrayOfNobodyIsGivenBack(t *testing.T) {
 		strange := Flow{Client: netip.AddrPortFrom(p.flow.Client.Addr(), 1), VIP: p.flow.VIP}
 		first, second := p.stray(t, strange, "one"), p.stray(t, strange, "two")
 		for _, want := range [][]byte{first, second} {
-			if got := next(t, p.ingress.kernel, 5*time.Second); !bytes.Equal(got, want) {
+			if got := next(t, p.ingress.kernel, patience); !bytes.Equal(got, want) {
 				t.Fatalf("given back %q, want %q", got, want)
 			}
 		}
@@ -200,16 +208,17 @@ func TestStrayOfNobodyIsGivenBack(t *testing.T) {
 // TestGoneIsAskedAnew closes the session while strays are forwarded: the owner
 // says so, and the ingress gives the next packet back.
 func TestGoneIsAskedAnew(t *testing.T) {
-	p := newPair(t, "127.0.0.1", nil)
+	// The owner looks at its sockets again after a while.
+	p := newPair(t, "127.0.0.1", func(in, own *Config) { in.Now, own.Now = time.Now, time.Now })
 	p.stray(t, p.flow, "one")
-	if got := next(t, p.owner.inner, 5*time.Second); got == nil {
+	if got := next(t, p.owner.inner, patience); got == nil {
 		t.Fatal("nothing arrived")
 	}
 	for _, conn := range []net.Conn{p.client, p.server} {
 		_ = conn.(*net.TCPConn).SetLinger(0) // reset: no TIME_WAIT stays
 		_ = conn.Close()
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
 		p.stray(t, p.flow, "more")
 		if next(t, p.ingress.kernel, 30*time.Millisecond) != nil {
@@ -233,13 +242,13 @@ func TestAnnounced(t *testing.T) {
 			defer p.ingress.mu.Unlock()
 			return p.ingress.announcedBy(session{protoTCP, p.flow}) == "own"
 		}
-		for deadline := time.Now().Add(5 * time.Second); !known(); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); !known(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("the announcement doesn't arrive")
 			}
 		}
 		want := p.stray(t, p.flow, "x")
-		if got := next(t, p.owner.inner, 5*time.Second); !bytes.Equal(got, want) {
+		if got := next(t, p.owner.inner, patience); !bytes.Equal(got, want) {
 			t.Fatal("the stray doesn't arrive")
 		}
 		p.ingress.mu.Lock()
@@ -263,13 +272,13 @@ func TestMovedSession(t *testing.T) {
 	if _, err := p.owner.strays.Write(direct); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); p.ingress.heldPackets() < 2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); p.ingress.heldPackets() < 2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%v packets are held, want 2", p.ingress.heldPackets())
 		}
 	}
 	p.ingress.Release(p.flow)
-	got := [][]byte{next(t, p.ingress.kernel, time.Second), next(t, p.ingress.kernel, time.Second)}
+	got := [][]byte{next(t, p.ingress.kernel, patience), next(t, p.ingress.kernel, patience)}
 	if !(bytes.Equal(got[0], held) && bytes.Equal(got[1], direct) || bytes.Equal(got[1], held) && bytes.Equal(got[0], direct)) {
 		t.Errorf("released %q", got)
 	}
@@ -305,13 +314,13 @@ func TestStrangersAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			if e.reason == "" {
-				if got := next(t, p.owner.inner, 5*time.Second); !bytes.Equal(got, packet) {
+				if got := next(t, p.owner.inner, patience); !bytes.Equal(got, packet) {
 					t.Fatal("a genuine datagram was not delivered")
 				}
 				return
 			}
 			counter := p.owner.metrics.refused.WithLabelValues(e.reason)
-			for deadline := time.Now().Add(5 * time.Second); value(t, counter) != 1; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(patience); value(t, counter) != 1; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("not refused for %s", e.reason)
 				}
@@ -330,7 +339,7 @@ func TestKeyRollOver(t *testing.T) {
 		own.Peers[0].Key, own.Peers[0].Previous = [32]byte{9}, [32]byte{10}
 	})
 	want := p.stray(t, p.flow, "x")
-	if got := next(t, p.owner.inner, 5*time.Second); !bytes.Equal(got, want) {
+	if got := next(t, p.owner.inner, patience); !bytes.Equal(got, want) {
 		t.Fatal("sites with old and new key don't understand each other")
 	}
 }
@@ -340,7 +349,7 @@ func TestKeyRollOver(t *testing.T) {
 func TestPeersCarryOver(t *testing.T) {
 	p := newPair(t, "127.0.0.1", nil)
 	p.stray(t, p.flow, "one")
-	if next(t, p.owner.inner, 5*time.Second) == nil {
+	if next(t, p.owner.inner, patience) == nil {
 		t.Fatal("nothing arrived")
 	}
 	before := p.ingress.peers.Load().find("own").Peer
@@ -351,7 +360,7 @@ func TestPeersCarryOver(t *testing.T) {
 		t.Error("the same peer twice was accepted")
 	}
 	want := p.stray(t, p.flow, "two")
-	if got := next(t, p.owner.inner, 5*time.Second); !bytes.Equal(got, want) {
+	if got := next(t, p.owner.inner, patience); !bytes.Equal(got, want) {
 		t.Error("after a change of the list nothing arrives")
 	}
 }

@@ -40,6 +40,7 @@ func newTrio(t *testing.T, ip string, change func(in, own, third *Config)) *trio
 		ic.Peers = []Peer{{Site: "own", Addr: nowhere, Key: key(1, 2)}, {Site: "third", Addr: third, Key: key(1, 3)}}
 		oc.Peers = []Peer{{Site: "in", Addr: nowhere, Key: key(1, 2)}, {Site: "third", Addr: third, Key: key(2, 3)}}
 		tr.good = []Peer{{Site: "own", Addr: own, Key: key(1, 2)}, {Site: "third", Addr: third, Key: key(1, 3)}}
+		oc.Now = time.Now
 		ic.Now = func() time.Time { return time.Now().Add(time.Duration(tr.late.Load())) }
 		ic.OnRelay = func(c RelayChange) { tr.changed <- c }
 		if change != nil {
@@ -186,7 +187,7 @@ func TestNoRelay(t *testing.T) {
 	if err := in.sendBy(own, third, kindPacket, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); value(t, tr.third.metrics.relay.dropped[droppedOff]) != 1; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); value(t, tr.third.metrics.relay.dropped[droppedOff]) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a site that passes on nothing doesn't count what it drops")
 		}

@@ -3,6 +3,7 @@
 package forward
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -115,7 +116,8 @@ backend local
 // the other.
 type steady struct {
 	name   string
-	client *http.Client
+	do     func(*http.Request) (*http.Response, error)
+	close  func()
 	url    string
 	dials  atomic.Int64
 	done   atomic.Int64 // requests
@@ -124,16 +126,73 @@ type steady struct {
 
 func (l *lab) newSteady(vip string, port uint16, version int) *steady {
 	c := &steady{name: fmt.Sprintf("HTTP/%d to port %d", version, port), url: "https://" + netip.AddrPortFrom(netip.MustParseAddr(vip), port).String()}
-	transport := &http.Transport{MaxConnsPerHost: 1, ForceAttemptHTTP2: version == 2, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			c.dials.Add(1)
-			return l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), port))
-		}}
-	if version == 1 {
-		transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	dial := func(context.Context, string, string) (net.Conn, error) {
+		c.dials.Add(1)
+		return l.client.dial(netip.AddrPortFrom(netip.MustParseAddr(vip), port))
 	}
-	c.client = &http.Client{Transport: transport, Timeout: 2 * patience}
+	if version == 1 {
+		c.do, c.close = oneConnection(dial)
+		return c
+	}
+	closed := make(chan struct{})
+	transport := &http.Transport{MaxConnsPerHost: 1, ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return closing{conn, sync.OnceFunc(func() { close(closed) })}, err
+		}}
+	client := &http.Client{Transport: transport, Timeout: 2 * patience}
+	// A connection counts as idle a moment after its last response was read.
+	c.do, c.close = client.Do, func() {
+		l.poll(func() bool {
+			client.CloseIdleConnections()
+			select {
+			case <-closed:
+				return true
+			default:
+				return false
+			}
+		})
+	}
 	return c
+}
+
+// closing tells when a connection was closed.
+type closing struct {
+	net.Conn
+	tell func()
+}
+
+func (c closing) Close() error {
+	c.tell()
+	return c.Conn.Close()
+}
+
+// oneConnection makes all requests over one connection in HTTP/1.1. A transport of
+// net/http gives one up by itself when the goroutine that wrote a request has not said
+// so 50 ms after the response: on a busy machine that looks like a lost connection.
+func oneConnection(dial func(context.Context, string, string) (net.Conn, error)) (do func(*http.Request) (*http.Response, error), end func()) {
+	var conn *tls.Conn
+	var in *bufio.Reader
+	do = func(request *http.Request) (*http.Response, error) {
+		if conn == nil {
+			raw, err := dial(request.Context(), "tcp", "")
+			if err != nil {
+				return nil, err
+			}
+			conn = tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+			in = bufio.NewReader(conn)
+		}
+		_ = conn.SetDeadline(time.Now().Add(2 * patience))
+		if err := request.Write(conn); err != nil {
+			return nil, err
+		}
+		return http.ReadResponse(in, request)
+	}
+	return do, func() {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}
 }
 
 // run makes requests until stop is closed: two to fetch, one to put.
@@ -142,7 +201,7 @@ func (c *steady) run(stop <-chan struct{}, id int, version int) error {
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
-			c.client.CloseIdleConnections()
+			c.close()
 			return nil
 		default:
 		}
@@ -160,7 +219,7 @@ func (c *steady) run(stop <-chan struct{}, id int, version int) error {
 }
 
 func (c *steady) once(request *http.Request, version int) error {
-	response, err := c.client.Do(request)
+	response, err := c.do(request)
 	if err != nil {
 		return err
 	}

@@ -110,8 +110,11 @@ func (l *lab) askOver(ctx context.Context, all *sync.WaitGroup, name string, vip
 	})
 }
 
-// askARP broadcasts ARP requests for the VIP and notes whose replies come. A reply
-// does not tell which request it answers: the last before it, or the one before that.
+// arpSenders are the addresses, each of which asks in turn: a reply goes to who asked,
+// and so tells which question it answers, also when it is read late.
+const arpSenders = 64
+
+// askARP broadcasts ARP requests for the VIP and notes whose replies come.
 func (l *lab) askARP(ctx context.Context, all *sync.WaitGroup) {
 	fd, index, mac := -1, 0, l.mac("c")
 	l.do("c", func() error {
@@ -127,24 +130,29 @@ func (l *lab) askARP(ctx context.Context, all *sync.WaitGroup) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 		l.t.Fatal(err)
 	}
-	request := arpPacket(1, mac, netip.MustParseAddr("198.51.100.50"))
-	copy(request[24:], vip4().AsSlice())
+	sender := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(128 + n%arpSenders)}) }
 	to := &unix.SockaddrLinklayer{Protocol: arpProtocol(), Ifindex: index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
 	all.Go(func() {
 		defer unix.Close(fd)
-		buf, before, last := make([]byte, 100), time.Duration(0), time.Duration(0)
-		for ctx.Err() == nil {
+		buf, asked, count := make([]byte, 100), make(map[netip.Addr]time.Duration), 0
+		for last := time.Duration(0); ctx.Err() == nil; {
 			if l.now()-last >= arpEvery {
-				before, last = last, l.now()
+				from := sender(count)
+				count++
+				last = l.now()
+				asked[from] = last
+				request := arpPacket(1, mac, from)
+				copy(request[24:], vip4().AsSlice())
 				_ = unix.Sendto(fd, request, 0, to)
 			}
 			n, _, err := unix.Recvfrom(fd, buf, 0)
-			if err != nil || n < 28 || buf[7] != 2 || !bytes.Equal(buf[24:28], []byte{198, 51, 100, 50}) || !bytes.Equal(buf[14:18], vip4().AsSlice()) {
+			if err != nil || n < 28 || buf[7] != 2 || !bytes.Equal(buf[14:18], vip4().AsSlice()) {
 				continue
 			}
+			at, ours := asked[netip.AddrFrom4([4]byte(buf[24:28]))]
 			for i, node := range l.nodes {
-				if bytes.Equal(buf[8:14], node.mac) {
-					l.add(answer{node: i, asked: before, heard: l.now(), by: "arp"})
+				if ours && bytes.Equal(buf[8:14], node.mac) {
+					l.add(answer{node: i, asked: at, heard: l.now(), by: "arp"})
 				}
 			}
 		}

@@ -127,17 +127,20 @@ func TestFence(t *testing.T) {
 	}
 	silent("after the rules were loaded")
 	now := hostClock{}.now
-	for range 3 {
-		until := now() + 400*time.Millisecond
-		end := l.now() + 400*time.Millisecond
+	late := time.Now().Add(patience)
+	for length, rounds := 400*time.Millisecond, 0; rounds < 3; rounds++ {
+		until := now() + length
+		end := l.now() + length
 		if err := f.permit(until); err != nil {
 			t.Fatal(err)
 		}
-		switch last := answered(600 * time.Millisecond); {
-		case last == 0:
-			t.Fatal("permitted for 400ms, and no answer came")
+		switch last := answered(length + 200*time.Millisecond); {
 		case last > end:
 			t.Errorf("permitted until %v, a question of %v was answered", end, last)
+		case last == 0 && time.Now().Before(late): // a busy machine may need longer to ask at all
+			length, rounds = min(2*length, 2*time.Second), rounds-1
+		case last == 0:
+			t.Fatalf("permitted for %v, and no answer came", length)
 		}
 	}
 	if err := f.permit(now() - time.Millisecond); err != nil {
@@ -150,11 +153,14 @@ func TestFence(t *testing.T) {
 	}
 	silent("permitted by a clock that is an hour slow")
 	f.clock = hostClock{}
-	if err := f.permit(now() + 2*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if answered(300*time.Millisecond) == 0 {
-		t.Error("permitted for two seconds, and no answer came")
+	from := l.now()
+	for end := time.Now().Add(patience); len(l.since(from, "")) == 0; time.Sleep(5 * time.Millisecond) {
+		if err := f.permit(now() + 2*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("permitted for two seconds again and again, and no answer came within %s", patience)
+		}
 	}
 	if err := f.forbid(); err != nil {
 		t.Fatal(err)

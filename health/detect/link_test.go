@@ -97,7 +97,7 @@ func TestNoAllocations(t *testing.T) {
 	from, _ := listenUDP(t)
 	read := testing.AllocsPerRun(50, func() {
 		from.WriteToUDPAddrPort(in[0], self.AddrPort())
-		l.out.sock.setReadDeadline(time.Now().Add(time.Second))
+		l.out.sock.setReadDeadline(time.Now().Add(20 * time.Second))
 		if n, err := l.out.sock.read(l.in); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
@@ -274,7 +274,9 @@ func TestThousandPeers(t *testing.T) {
 	}
 	l.Set(peersOf(n, sink))
 	var wg sync.WaitGroup
-	wg.Go(func() { talkAsMany(ctx, from, self, n, interval) })
+	var said uint64
+	var pause time.Duration
+	wg.Go(func() { said, pause = talkAsMany(ctx, from, self, n, interval) })
 	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -287,11 +289,14 @@ func TestThousandPeers(t *testing.T) {
 		heard, sent = heard+c.In[OK], sent+c.Out[OK]
 	}
 	t.Logf("%d peers, %d slots: %.1f %% of a core, late p50 %v p99 %v; %d datagrams out, %d in", n, len(late), share, late[len(late)/2], p99, sent, heard)
-	if heard < uint64(n)*uint64(length/interval)/2 { // the talker may lose ticks to a busy machine
-		t.Errorf("only %d datagrams were heard", heard)
+	if said == 0 || heard < said/2 {
+		t.Errorf("only %d of %d datagrams were heard", heard, said)
 	}
+	// Whoever did not beat for an interval since the machine gave it no time, or was not
+	// listened to for that reason, may be called down in the short form.
+	beats := soak || max(pause, late[len(late)-1]) < interval
 	for _, e := range l.Take() {
-		if e.Change != nil && e.Change.State == Down {
+		if e.Change != nil && e.Change.State == Down && beats {
 			t.Fatalf("a peer that beats is down: %+v", e.Change)
 		}
 	}
@@ -312,8 +317,9 @@ func threadTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// talkAsMany beats as many nodes, spread over the interval.
-func talkAsMany(ctx context.Context, from *net.UDPConn, to netip.AddrPort, n int, interval time.Duration) {
+// talkAsMany beats as many nodes, spread over the interval, and tells how many beats it
+// sent, and the longest pause that it made.
+func talkAsMany(ctx context.Context, from *net.UDPConn, to netip.AddrPort, n int, interval time.Duration) (said uint64, pause time.Duration) {
 	seals := make([]*sealer, n)
 	for i := range seals {
 		seals[i] = newSealer(keyOf(uint16(i + 2)))
@@ -322,18 +328,23 @@ func talkAsMany(ctx context.Context, from *net.UDPConn, to netip.AddrPort, n int
 	tick := time.NewTicker(interval * bunch / time.Duration(n))
 	defer tick.Stop()
 	buf := make([]byte, 0, MaxDatagram)
+	last := time.Now()
 	for k := 0; ctx.Err() == nil; k++ {
+		now := time.Now()
+		pause, last = max(pause, now.Sub(last)), now
 		slot := uint32(k/(n/bunch) + 1)
 		for i := range bunch {
 			node := uint16(k%(n/bunch)*bunch + i + 2)
 			b := Beat{Kind: KindBeat, Node: node, Incarnation: 1, Seq: slot, Interval: interval}
 			from.WriteToUDPAddrPort(seals[node-2].seal(&b, buf[:0]), to)
+			said++
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
+	return said, pause
 }
 
 // BenchmarkHear is the cost of one datagram, tag and all.

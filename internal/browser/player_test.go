@@ -80,7 +80,7 @@ func TestFilmPlays(t *testing.T) {
 		t.Logf("%s: %s, %.2f s ahead", when, p, p.Ahead)
 		return p
 	}
-	if err := b.Until(30*time.Second, "document.querySelector('video').currentTime > 4"); err != nil {
+	if err := b.Until(2*time.Minute, "document.querySelector('video').currentTime > 4"); err != nil {
 		t.Fatalf("%v; the page's log:\n%s", err, played("not begun", false).Log)
 	}
 	// A busy machine rebuffers by itself; that is no longer than its pictures are late.
@@ -88,7 +88,7 @@ func TestFilmPlays(t *testing.T) {
 	open := th.shut()
 	time.Sleep(silence)
 	open()
-	if err := b.Until(30*time.Second, "document.querySelector('video').ended"); err != nil {
+	if err := b.Until(2*time.Minute, "document.querySelector('video').ended"); err != nil {
 		t.Fatalf("%v; the page's log:\n%s", err, played("not ended", false).Log)
 	}
 	p := played("ended", false)

@@ -218,7 +218,7 @@ func meet(t *testing.T, server, client *tls.Config) (*x509.Certificate, error) {
 		t.Fatal(err)
 	}
 	for _, c := range []net.Conn{a, b} {
-		c.SetDeadline(time.Now().Add(15 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		defer c.Close()
 	}
 	s, c := tls.Server(a, server), tls.Client(b, client)

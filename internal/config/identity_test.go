@@ -206,8 +206,8 @@ func TestIdentityRefused(t *testing.T) {
 // handshake connects two identities over a pipe.
 func handshake(client, server *tls.Config) (clientErr, serverErr error) {
 	a, b := net.Pipe()
-	a.SetDeadline(time.Now().Add(5 * time.Second))
-	b.SetDeadline(time.Now().Add(5 * time.Second))
+	a.SetDeadline(time.Now().Add(time.Minute))
+	b.SetDeadline(time.Now().Add(time.Minute))
 	done := make(chan error)
 	go func() {
 		s := tls.Server(b, server)

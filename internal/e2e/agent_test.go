@@ -25,8 +25,9 @@ type order struct {
 	Every time.Duration `json:"every,omitempty"`
 	FIB   bool          `json:"fib,omitempty"`
 	Crowd *crowd        `json:"crowd,omitempty"`
-	// Downloads are run all at once.
+	// Downloads are run all at once. None comes to its end before the file Gate is there.
 	Downloads []download `json:"downloads,omitempty"`
+	Gate      string     `json:"gate,omitempty"`
 	// Visits are made every second until the agent is ended.
 	Visits []visit `json:"visits,omitempty"`
 }
@@ -71,8 +72,13 @@ func runAgent(text string) int {
 		return 2
 	}
 	r := &report{enc: json.NewEncoder(os.Stdout)}
+	silent := map[netip.AddrPort]bool{} // those who did not answer are not waited for again
 	for i, q := range o.Ask {
+		if !silent[q.Server] {
+			q = q.patient()
+		}
 		a := q.ask(ctx)
+		silent[q.Server] = a.Err != ""
 		a.Q = i
 		r.send(event{Answer: &a})
 	}
@@ -87,7 +93,7 @@ func runAgent(text string) int {
 		}
 	}
 	if len(o.Downloads) > 0 {
-		r.downloads(ctx, o.Downloads)
+		r.downloads(ctx, o.Downloads, gateOf(ctx, o.Gate))
 	}
 	if len(o.Visits) > 0 {
 		r.visits(ctx, o.Visits)

@@ -5,7 +5,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"rhumb/internal/api"
 	"rhumb/placement"
@@ -25,7 +24,7 @@ func listOf[T any](l *lab, args ...string) ([]T, error) {
 // checksSeen awaits that every site looks at its clusters, and that all is well.
 func (l *lab) checksSeen() {
 	l.t.Helper()
-	l.await(30*time.Second, "every site looks at its clusters", func() error {
+	l.await(patience, "every site looks at its clusters", func() error {
 		rows, err := listOf[api.Check](l, "checks")
 		if err != nil {
 			return err
@@ -49,7 +48,7 @@ func (l *lab) checksSeen() {
 // figuresTell awaits that another site counts a dead one as failing, and no service.
 func (l *lab) figuresTell(dead string) {
 	l.t.Helper()
-	l.await(30*time.Second, "the figures tell that "+dead+" fails and its services do not", func() error {
+	l.await(patience, "the figures tell that "+dead+" fails and its services do not", func() error {
 		rows, err := listOf[api.Figure](l, "availability")
 		if err != nil {
 			return err

@@ -59,13 +59,14 @@ func (l *lab) rhumbAt(socket string, args ...string) ran {
 func unitSocket(site, unit string) string { return filepath.Join("sites", site, "run", unit+".sock") }
 
 // runRhumb runs the binary and returns what it said; only a start that fails, or
-// a command that hangs, ends the test.
+// a command that hangs, ends the test. A request has more time than a person would
+// give it: what is slow is the machine.
 func runRhumb(t testing.TB, args ...string) ran {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, binary(t), args...)
+	cmd := exec.CommandContext(ctx, binary(t), append([]string{"--timeout", "30s"}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -105,6 +106,9 @@ func (s *status) has(kind, object string) bool {
 }
 
 func (s *status) kinds() string {
+	if s == nil {
+		return "no status"
+	}
 	var out []string
 	for _, n := range s.Notices {
 		out = append(out, strings.TrimSpace(n.Kind+" "+n.Object))
@@ -123,9 +127,9 @@ func (l *lab) status(socket string) (*status, error) {
 }
 
 // loud awaits a notice in the status of a unit, as text and as document.
-func (l *lab) loud(limit time.Duration, socket, kind, object string) {
+func (l *lab) loud(socket, kind, object string) {
 	l.t.Helper()
-	l.await(limit, "loud: "+strings.TrimSpace(kind+" "+object), func() error {
+	l.await(patience, "loud: "+strings.TrimSpace(kind+" "+object), func() error {
 		s, err := l.status(socket)
 		if err != nil {
 			return err
@@ -155,7 +159,7 @@ func (l *lab) readMetric(socket, series string) (float64, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(l.dir, socket))
 	}
-	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	c := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	resp, err := c.Get("http://unit/metrics")
 	if err != nil {
 		return 0, fmt.Errorf("metrics of %s: %w", socket, err)

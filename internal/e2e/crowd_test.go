@@ -121,7 +121,7 @@ func (c *crowd) questions() []question {
 const (
 	crowdWindow = 128
 	crowdWithin = time.Second
-	crowdTries  = 5
+	crowdTries  = 20
 )
 
 // crowdRun is a crowd asking.

@@ -67,6 +67,15 @@ func (q question) message() *dns.Msg {
 	return m
 }
 
+// patient is the question as a stub resolver puts it, unless it has a patience of its
+// own: a datagram may get lost on its way, and a busy machine is no silent server.
+func (q question) patient() question {
+	if q.Within == 0 {
+		q.Within, q.Again = 12*time.Second, 3*time.Second
+	}
+	return q
+}
+
 // ask sends the question from where it is called and waits for the answer.
 func (q question) ask(ctx context.Context) answer {
 	began, limit := time.Now(), q.Within
@@ -91,6 +100,10 @@ func (q question) ask(ctx context.Context) answer {
 		a.Err = err.Error()
 		if a.Lost++; a.Took+patience > limit || ctx.Err() != nil {
 			return a
+		}
+		select { // who is refused at once asks again, but not as fast as it can
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
 		}
 	}
 }
@@ -183,7 +196,7 @@ func nsidOf(m *dns.Msg) string {
 // ask puts a question to the lab's listener on the host.
 func (l *lab) ask(q question) (*dns.Msg, error) {
 	q.Server = l.dns
-	return q.ask(context.Background()).msg()
+	return q.patient().ask(context.Background()).msg()
 }
 
 // askIn puts questions, one after the other, inside a node.

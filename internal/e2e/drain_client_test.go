@@ -14,11 +14,14 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -34,6 +37,31 @@ type download struct {
 	Piece  int            `json:"piece"`
 	Pace   time.Duration  `json:"pace"`
 	Strict bool           `json:"strict,omitempty"`
+
+	open <-chan struct{} // closed when it may come to its end
+}
+
+// Who is near the end and shall not come to it yet reads smaller pieces, at the same pace:
+// the last quarter takes eight times as long.
+const (
+	nearEnd = 4
+	smaller = 8
+)
+
+// gateOf is closed when a file is there: the test's word, which no network carries, since
+// the nodes share their files alone.
+func gateOf(ctx context.Context, file string) <-chan struct{} {
+	open := make(chan struct{})
+	go func() {
+		for ctx.Err() == nil && file != "" {
+			if _, err := os.Stat(file); err == nil {
+				close(open)
+				return
+			}
+			time.Sleep(drainPace)
+		}
+	}()
+	return open
 }
 
 // downloaded is what the client saw.
@@ -54,10 +82,11 @@ type downloaded struct {
 
 // downloads runs all of them at once: Ready when each has its first byte, then one
 // event each.
-func (r *report) downloads(ctx context.Context, all []download) {
+func (r *report) downloads(ctx context.Context, all []download, open <-chan struct{}) {
 	var begun, done sync.WaitGroup
 	begun.Add(len(all))
 	for i, d := range all {
+		d.open = open
 		done.Go(func() {
 			// Not all in the same instant: their intervals shall be spread evenly.
 			select {
@@ -86,7 +115,7 @@ func (d download) run(ctx context.Context, begun func()) (res downloaded) {
 }
 
 func (d download) fetch(ctx context.Context, res *downloaded, begun func()) error {
-	dialer := net.Dialer{Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
+	dialer := net.Dialer{Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
 		if !d.Strict {
 			return nil
 		}
@@ -146,9 +175,10 @@ func (d download) body(conn net.Conn, in io.Reader, res *downloaded) error {
 	last := next
 	buf := make([]byte, d.Piece)
 	for res.Bytes < d.Size {
-		for got := 0; got < d.Piece && res.Bytes < d.Size; {
+		piece := d.piece(res.Bytes)
+		for got := 0; got < piece && res.Bytes < d.Size; {
 			conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-			n, err := in.Read(buf[:d.Piece-got])
+			n, err := in.Read(buf[:piece-got])
 			now := time.Now()
 			if gap := now.Sub(last); n > 0 && gap > res.Gap {
 				res.Gap, res.GapAt = gap, now
@@ -166,6 +196,18 @@ func (d download) body(conn net.Conn, in io.Reader, res *downloaded) error {
 		time.Sleep(time.Until(next))
 	}
 	return d.end(in, sum, res)
+}
+
+// piece is how much to read next, after so many bytes.
+func (d download) piece(after int64) int {
+	select {
+	case <-d.open:
+	default:
+		if d.Size-after < d.Size/nearEnd {
+			return d.Piece / smaller
+		}
+	}
+	return d.Piece
 }
 
 // end wants nothing behind the object, and the object itself.
@@ -188,6 +230,8 @@ func later(a, b time.Time) time.Time {
 
 // fleetOfClients are downloads under way in several nodes.
 type fleetOfClients struct {
+	gate string // the file that lets them come to their end
+
 	mu      sync.Mutex
 	results map[string][]downloaded // by kind
 	done    chan struct{}
@@ -206,10 +250,11 @@ func kindOf(server netip.AddrPort) string {
 }
 
 // download starts the downloads, spread over the nodes, and returns when each has
-// its first byte.
+// its first byte. None ends before release, unless that takes minutes.
 func (l *lab) download(nodes []string, all []download) *fleetOfClients {
 	l.t.Helper()
-	f := &fleetOfClients{results: map[string][]downloaded{}, done: make(chan struct{})}
+	l.gates++
+	f := &fleetOfClients{gate: filepath.Join(l.dir, fmt.Sprintf("gate-%d", l.gates)), results: map[string][]downloaded{}, done: make(chan struct{})}
 	ready := make(chan struct{}, len(nodes))
 	var wg sync.WaitGroup
 	for i, node := range nodes {
@@ -218,7 +263,7 @@ func (l *lab) download(nodes []string, all []download) *fleetOfClients {
 			mine = append(mine, all[k])
 		}
 		wg.Go(func() {
-			err := l.agent(l.t.Context(), node, order{Downloads: mine}, func(e event) {
+			err := l.agent(l.t.Context(), node, order{Downloads: mine, Gate: f.gate}, func(e event) {
 				if e.Ready {
 					ready <- struct{}{}
 				}
@@ -235,8 +280,8 @@ func (l *lab) download(nodes []string, all []download) *fleetOfClients {
 	for range nodes {
 		select {
 		case <-ready:
-		case <-time.After(20 * time.Second):
-			l.t.Fatal("the clients have not begun after 20 s")
+		case <-time.After(2 * patience):
+			l.t.Fatalf("the clients have not begun after %s", 2*patience)
 		}
 	}
 	return f
@@ -248,13 +293,22 @@ func (f *fleetOfClients) add(kind string, d downloaded) {
 	f.results[kind] = append(f.results[kind], d)
 }
 
+// release lets the clients come to their end: what they were to be there for has been
+// seen.
+func (f *fleetOfClients) release(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(f.gate, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // wait waits for the last client.
-func (f *fleetOfClients) wait(l *lab, limit time.Duration) {
+func (f *fleetOfClients) wait(l *lab) {
 	l.t.Helper()
 	select {
 	case <-f.done:
-	case <-time.After(limit):
-		l.t.Errorf("clients are not done after %s", limit)
+	case <-time.After(5 * patience):
+		l.t.Errorf("clients are not done after %s", 5*patience)
 	}
 }
 

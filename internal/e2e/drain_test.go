@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"rhumb/internal/netlab"
 )
 
@@ -28,12 +30,14 @@ import (
 const (
 	drainPiece = 4 << 10
 	drainPace  = 100 * time.Millisecond
-	// A drain takes about 40 s: 20 s of them for the caches of resolvers.
+	// A drain takes about 40 s: 20 s of them for the caches of resolvers. On a busy
+	// machine it takes longer, and the clients wait for it with their end.
 	drainLong  = 62 * time.Second
 	drainShort = 8 * time.Second
 	// stallLimit is what a drain may add to the p99 of clients elsewhere at the same
 	// time. Strict clients, with hardly a buffer, see the way to the new site too: a
 	// round trip of 80 ms more, and for a session on the move one and a half.
+	// The limits are those of the long form, see promised.
 	stallLimit       = 150 * time.Millisecond
 	stallLimitStrict = stallLimit + 200*time.Millisecond
 )
@@ -51,7 +55,7 @@ func TestE2EDrain(t *testing.T) {
 	// Without this line all clients of eu go to nyc1, not half of them to tyo1, which
 	// is three times as far: what they notice has one measure then.
 	l.fault("cut", "t-eu", map[string]string{"towards": "t-ap"})
-	l.await(10*time.Second, "eu has one second choice", l.oneOther)
+	l.await(patience, "eu has one second choice", l.oneOther)
 	before := l.answerSet("nyc1")
 	for range min(rounds(), 3) {
 		testDrain(t, l, long, short, before)
@@ -124,7 +128,7 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	curls := l.curls(long)
 	asked := time.Now()
 	l.line.event(asked, "rhumb drain ams1 --for 10m --wait")
-	out, err := l.tryRhumb("drain", "ams1", "--reason", "TestE2EDrain", "--for", "10m", "--wait", "--wait-timeout", "75s")
+	out, err := l.tryRhumb("drain", "ams1", "--reason", "TestE2EDrain", "--for", "10m", "--wait", "--wait-timeout", "150s")
 	if err != nil {
 		t.Errorf("rhumb drain --wait: %v\n%s", err, out)
 	}
@@ -133,7 +137,7 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	if n := len(clients.stalls(false, "content", "nginx")); n > 0 {
 		t.Errorf("%d downloads were over before the site was drained", n)
 	}
-	l.await(2*time.Second, "the last phase is seen", func() error {
+	l.await(patience, "the last phase is seen", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.phases["drained"].IsZero() {
@@ -145,13 +149,15 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	checkAnswersLeft(t, l, answers, w, asked)
 	checkForwardedLeft(t, l, out)
 
-	clients.wait(l, drainLong+30*time.Second)
-	calm.wait(l, drainLong)
+	clients.release(t)
+	calm.release(t)
+	clients.wait(l)
+	calm.wait(l)
 	curls(t)
 	checkClients(t, l, "ams1", clients, drainGroups())
 	checkClients(t, l, "nyc1", calm, calmGroups())
 	checkStalls(t, l, calm, clients)
-	l.await(20*time.Second, "ams1 has no session left", func() error {
+	l.await(patience, "ams1 has no session left", func() error {
 		if s := l.siteRow("ams1"); s.Sessions != 0 {
 			sockets, _ := l.exec("ams1", "ss", "-tnH", "( sport = :80 or sport = :8080 ) and not dst 198.51.100.0/24")
 			return fmt.Errorf("%d sessions\n%s", s.Sessions, sockets)
@@ -166,7 +172,7 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	}
 
 	l.rhumb("undrain", "ams1")
-	took := l.await(healWithin, "ams1 is back as before", func() error { return l.asBefore(before) })
+	took := l.within(healWithin, "ams1 is back as before", func() error { return l.asBefore(before) })
 	t.Logf("undrain: all as before after %.1f s", took.Seconds())
 }
 
@@ -181,9 +187,9 @@ func (l *lab) rhumb(args ...string) string {
 }
 
 func (l *lab) tryRhumb(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary(l.t), append([]string{"--server", filepath.Join(l.dir, "admin.sock")}, args...)...)
+	cmd := exec.CommandContext(ctx, binary(l.t), append([]string{"--timeout", "30s", "--server", filepath.Join(l.dir, "admin.sock")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -234,12 +240,17 @@ func (l *lab) siteRow(site string) (row siteRow) {
 	return row
 }
 
+// phaseLeast is less than any phase lasts, but that of the plan.
+const phaseLeast = 300 * time.Millisecond
+
 // drainWatch is what was seen of a drain from outside.
 type drainWatch struct {
 	stop func()
 
 	mu     sync.Mutex
 	phases map[string]time.Time // first seen
+	looked time.Time            // last
+	blind  time.Duration        // longest time between two looks
 	none   time.Time            // no session of our own server left, since then
 	path   map[string]time.Time // states of the route from the site at its router: plain, gshut, none
 }
@@ -280,6 +291,10 @@ func (w *drainWatch) row(l *lab, at time.Time, row siteRow) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	phase := row.Phase
+	if !w.looked.IsZero() {
+		w.blind = max(w.blind, at.Sub(w.looked))
+	}
+	w.looked = at
 	if _, seen := w.phases[phase]; !seen {
 		w.phases[phase] = at
 	}
@@ -353,8 +368,10 @@ func checkOrder(t *testing.T, l *lab, w *drainWatch) {
 	last := time.Time{}
 	for _, p := range drainPhases() {
 		at, ok := w.phases[p]
-		if !ok && p != "plan" { // plan may pass between two looks
-			t.Errorf("phase %s was not seen", p)
+		// The plan may pass between two looks, and on a busy machine any phase: that it
+		// was there is told by the command then.
+		if !ok && p != "plan" && w.blind < phaseLeast {
+			t.Errorf("phase %s was not seen, and there were never more than %v between two looks", p, w.blind)
 		}
 		if ok && at.Before(last) {
 			t.Errorf("phase %s was seen before the one that precedes it", p)
@@ -390,13 +407,20 @@ func checkAnswersLeft(t *testing.T, l *lab, p *poller, w *drainWatch, asked time
 	w.mu.Lock()
 	dns, ttl := w.phases["dns"], w.phases["ttl"]
 	w.mu.Unlock()
-	last, q := p.lastNaming("ams1", asked)
-	if last.After(ttl.Add(500 * time.Millisecond)) {
-		t.Errorf("%s named ams1 %.2f s after phase dns began", q.Server, last.Sub(dns).Seconds())
+	last, _ := p.lastNaming("ams1", asked)
+	for _, a := range p.since(ttl) { // put after the phase was seen: there is no way round it
+		if m, err := a.msg(); err == nil && a.asked().After(ttl) && l.namesSite(m, "ams1") {
+			t.Errorf("%s named ams1 %.2f s after phase ttl was seen", p.qs[a.Q].Server, a.asked().Sub(ttl).Seconds())
+		}
 	}
 	checkAnswered(t, l, p, asked, "")
 	t.Logf("answers named ams1 for the last time %+.2f s after phase dns was seen", last.Sub(dns).Seconds())
 	p.stop()
+}
+
+// namesSite tells whether an answer has an address of a site.
+func (l *lab) namesSite(m *dns.Msg, site string) bool {
+	return slices.ContainsFunc(addrsOf(m), func(a netip.Addr) bool { return l.owner[a] == site })
 }
 
 // checkAnswered wants an address from every server but one site's at each poll since
@@ -424,20 +448,28 @@ func checkAnswered(t *testing.T, l *lab, p *poller, since time.Time, but string)
 // checkForwardedLeft wants the operator to be told how many sessions go on.
 func checkForwardedLeft(t *testing.T, l *lab, command string) {
 	t.Helper()
-	row := l.siteRow("ams1")
+	row, list := l.siteRow("ams1"), ""
 	if row.Edge.Own != 0 || row.Edge.Foreign < 110 {
 		t.Errorf("when drained, ams1 has %d own and %d forwarded sessions; want none, and 110 or more", row.Edge.Own, row.Edge.Foreign)
 	}
-	if row.Edge.MovedOut < 110 || l.siteRow("nyc1").Edge.MovedIn+l.siteRow("tyo1").Edge.MovedIn < 110 {
-		t.Errorf("ams1 moved %d out, nyc1 %d in, tyo1 %d in; want 110 or more", row.Edge.MovedOut, l.siteRow("nyc1").Edge.MovedIn, l.siteRow("tyo1").Edge.MovedIn)
-	}
+	l.await(patience, "the sites tell of what was moved", func() error { // each when it reports
+		row = l.siteRow("ams1")
+		in := l.siteRow("nyc1").Edge.MovedIn + l.siteRow("tyo1").Edge.MovedIn
+		if row.Edge.MovedOut < 110 || in < 110 {
+			return fmt.Errorf("ams1 moved %d out, and the others %d in; want 110 or more", row.Edge.MovedOut, in)
+		}
+		return nil
+	})
 	if !strings.Contains(command, "sessions still go on") {
 		t.Errorf("the command does not tell of the sessions that go on:\n%s", command)
 	}
-	list := l.rhumb("sessions", "--site", "ams1")
-	if !strings.Contains(list, fmt.Sprint(row.Edge.Foreign)) {
-		t.Errorf("rhumb sessions --site ams1 does not tell of %d sessions:\n%s", row.Edge.Foreign, list)
-	}
+	l.await(patience, "rhumb sessions --site ams1 tells of them", func() error { // a curl may end between the two
+		row, list = l.siteRow("ams1"), l.rhumb("sessions", "--site", "ams1")
+		if !strings.Contains(list, fmt.Sprint(row.Edge.Foreign)) {
+			return fmt.Errorf("not of %d sessions:\n%s", row.Edge.Foreign, list)
+		}
+		return nil
+	})
 	t.Logf("drained: %d forwarded go on, %d were moved, %d moves failed\n%s", row.Edge.Foreign, row.Edge.MovedOut, row.Edge.Failed, list)
 }
 
@@ -482,7 +514,7 @@ func checkStalls(t *testing.T, l *lab, calm, drain *fleetOfClients) {
 		for _, kind := range []string{"nginx", "content", "nginx6", "content6"} {
 			row("  "+kind+word, drain.stalls(strict, kind))
 		}
-		limit += (quantile(c, .99) - quantile(c, .5)) / 2 // what a busy machine scatters by itself
+		limit = promised(limit) + (quantile(c, .99)-quantile(c, .5))/2 // what a busy machine scatters by itself
 		if over := quantile(d, .99) - quantile(c, .99); over > limit {
 			t.Errorf("%s clients: p99 of the longest gaps is %d ms above that in calm, want at most %s", word, over.Milliseconds(), limit)
 		}
@@ -529,7 +561,7 @@ func (l *lab) curls(o object) func(t *testing.T) {
 func checkExpiry(t *testing.T, l *lab) {
 	t.Helper()
 	l.rhumb("drain", "ams1", "--reason", "TestE2EDrain: expiry", "--for", "1s")
-	l.await(10*time.Second, "DrainExpired is told", func() error {
+	l.await(patience, "DrainExpired is told", func() error {
 		out, err := l.tryRhumb("status")
 		if !strings.Contains(out, "DrainExpired") && !strings.Contains(out, "ran out") {
 			return fmt.Errorf("status (%v): %s", err, out)
@@ -549,23 +581,32 @@ func checkSwitchedOff(t *testing.T, l *lab, o object) {
 	groups := map[string]int{"192.0.2.10:8080": 8, "192.0.2.11:80": 8}
 	f := l.download(clientsOf(netlab.Europe), downloadsOf(groups, o))
 	killed := l.kill("ams1")
-	f.wait(l, 3*drainShort)
+	f.release(t)
+	f.wait(l)
 	checkClients(t, l, "nyc1", f, groups)
 	checkAnswered(t, l, p, killed, "ams1")
 	p.stop()
 	l.heal("ams1")
 }
 
-// testReturnAuto wants a drain that may to end by itself.
+// testReturnAuto wants a drain that may to end by itself. Who watches it has begun before
+// it does: it lasts five seconds, however long the command takes to say so.
 func testReturnAuto(t *testing.T, l *lab) {
+	w := l.watchDrain("tyo1")
+	defer w.stop()
 	l.rhumb("drain", "tyo1", "--reason", "TestE2EDrain: return", "--for", "5s", "--return", "auto")
-	l.await(15*time.Second, "tyo1 drains", func() error { return l.phaseIs("tyo1", "plan", "dns", "ttl") })
-	l.await(20*time.Second, "tyo1 returns by itself", func() error { return l.phaseIs("tyo1", "returning") })
+	l.await(patience, "tyo1 drains", func() error { return w.saw("plan", "dns", "ttl") })
+	l.await(patience, "tyo1 returns by itself", func() error { return w.saw("returning") })
 }
 
-func (l *lab) phaseIs(site string, want ...string) error {
-	if row := l.siteRow(site); !slices.Contains(want, row.Phase) {
-		return fmt.Errorf("phase %q", row.Phase)
+// saw wants one of some phases to have been seen.
+func (w *drainWatch) saw(want ...string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range want {
+		if !w.phases[p].IsZero() {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("only %q", slices.Sorted(maps.Keys(w.phases)))
 }

@@ -93,7 +93,7 @@ func TestF20DrawnFaults(t *testing.T) {
 	d.forget()
 	d.play()
 	d.mend()
-	took := l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
+	took := l.within(healWithin, "all is as before", func() error { return l.asBefore(before) })
 	t.Logf("all as before %.1f s after the last fault", took.Seconds())
 	d.end()
 	d.judge(t, open)
@@ -141,7 +141,7 @@ func (d *drawn) watch() {
 
 // awaitServed waits until every client has been served.
 func (d *drawn) awaitServed() {
-	d.await(30*time.Second, "clients of every region are served", func() error {
+	d.await(patience, "clients of every region are served", func() error {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		served := map[string]bool{}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -25,20 +26,33 @@ func client(region string) string { return "client-" + region + "-1" }
 func testResolvers(t *testing.T, l *lab) {
 	for i, region := range regions() {
 		site := sites()[i]
-		out, err := l.exec(client(region), "getent", "ahosts", "www.cdn.demo.test")
-		if err != nil || !strings.Contains(out, "STREAM") {
-			t.Errorf("%s: getent: %v\n%s", region, err, out)
-		}
-		for _, f := range strings.Fields(out) {
-			if owner := l.owner[parseAddr(f)]; owner != "" && owner != site {
-				t.Errorf("%s: getent names %s of %s, want %s alone", region, f, owner, site)
+		l.await(patience, "getent in "+region+" names "+site+" alone", func() error {
+			out, err := l.exec(client(region), "getent", "ahosts", "www.cdn.demo.test")
+			if err != nil || !strings.Contains(out, "STREAM") {
+				return fmt.Errorf("%v\n%s", err, out)
 			}
-		}
-		head, err := l.exec(client(region), "curl", "-sS", "-m", "5", "-o", "/dev/null", "-D", "-", "http://www.cdn.demo.test:8080/healthz")
-		if err != nil || !strings.Contains(head, "200 OK") || !strings.Contains(head, "X-Served-By: "+site) {
-			t.Errorf("%s: want %s, curl got: %v\n%s", region, site, err, head)
-		}
+			for _, f := range strings.Fields(out) {
+				if owner := l.owner[parseAddr(f)]; owner != "" && owner != site {
+					return fmt.Errorf("%s of %s", f, owner)
+				}
+			}
+			return nil
+		})
+		l.servedBy(region, site)
 	}
+}
+
+// servedBy awaits that a client of a region reaches a site. Its resolver may still know
+// what was right while the lab started, until the TTL is over.
+func (l *lab) servedBy(region, site string) {
+	l.t.Helper()
+	l.await(patience, "clients of "+region+" are served by "+site, func() error {
+		head, err := l.exec(client(region), "curl", "-sS", "-m", "20", "-o", "/dev/null", "-D", "-", "http://www.cdn.demo.test:8080/healthz")
+		if err != nil || !strings.Contains(head, "200 OK") || !strings.Contains(head, "X-Served-By: "+site) {
+			return fmt.Errorf("%v\n%s", err, head)
+		}
+		return nil
+	})
 }
 
 // testReferrals wants the top level to refer to a set of name servers of more than

@@ -35,6 +35,7 @@ const (
 func TestE2ESites(t *testing.T) {
 	l := startLab(t, foreignPeers()...)
 	l.owners()
+	l.awaitSettled()
 	clients := l.watchRecovery(t)
 	t.Run("host answers", func(t *testing.T) { testHostAnswers(t, l) })
 	t.Run("scopes", func(t *testing.T) { testScope(t, l) })
@@ -113,7 +114,7 @@ func testKill(t *testing.T, l *lab, w *watchers, clients *recovery, site string,
 	l.line.eventf("the director is at %s", s.Leader)
 	region := l.regionOf(site)
 	killed := l.kill(site)
-	l.await(clientsWithin, "clients of "+region+" are served elsewhere", func() error { return l.servedElsewhere(region, site) })
+	l.within(clientsWithin, "clients of "+region+" are served elsewhere", func() error { return l.servedElsewhere(region, site) })
 	checkAnswersMoved(t, l, w, site, killed)
 	checkRoutesMoved(t, l, site, killed, w)
 	checkAnycast(t, l, w, killed, killed, routesWithin)
@@ -123,7 +124,7 @@ func testKill(t *testing.T, l *lab, w *watchers, clients *recovery, site string,
 	}
 
 	healed := l.heal(site)
-	took := l.await(healWithin, site+" is back", func() error { return l.asBefore(before) })
+	took := l.within(healWithin, site+" is back", func() error { return l.asBefore(before) })
 	t.Logf("%s: all as before %.1f s after heal", site, took.Seconds())
 	checkAnycast(t, l, w, killed, healed, 0)
 	for _, a := range w.servers[site].since(healed) {
@@ -140,9 +141,13 @@ func testKill(t *testing.T, l *lab, w *watchers, clients *recovery, site string,
 	}
 }
 
+// tryFor is how many seconds a client gives one try. It must not be much: who was told an
+// address of a dead site learns nothing from waiting for it.
+func tryFor() string { return fmt.Sprint(1 + promised(time.Second).Seconds()) }
+
 // servedElsewhere asks as a client does.
 func (l *lab) servedElsewhere(region, dead string) error {
-	head, err := l.exec(client(region), "curl", "-sS", "-m", "2", "-o", "/dev/null", "-D", "-", "http://www.cdn.demo.test:8080/healthz")
+	head, err := l.exec(client(region), "curl", "-sS", "-m", tryFor(), "-o", "/dev/null", "-D", "-", "http://www.cdn.demo.test:8080/healthz")
 	switch {
 	case err != nil:
 		return err
@@ -161,19 +166,15 @@ func checkAnswersMoved(t *testing.T, l *lab, w *watchers, site string, killed ti
 			continue
 		}
 		last, q := w.servers[other].lastNaming(site, killed)
-		if late := last.Sub(killed); late > answersWithin {
-			t.Errorf("%s named %s %.2f s after the kill (client %s), want at most %s", other, site, late.Seconds(), q.Client, answersWithin)
+		if late := last.Sub(killed); late > promised(answersWithin) {
+			t.Errorf("%s named %s %.2f s after the kill (client %s), want at most %s", other, site, late.Seconds(), q.Client, promised(answersWithin))
 		} else if !last.IsZero() {
 			l.line.eventf("%s named %s for the last time %.2f s after the kill", other, site, late.Seconds())
 		}
-		seen := 0
-		for _, a := range w.servers[other].since(killed) {
-			if m, err := a.msg(); err != nil || len(addrsOf(m)) == 0 {
-				t.Errorf("%s said %s for %s %.2f s after the kill", other, a.text(), w.servers[other].qs[a.Q].Client, a.At.Sub(killed).Seconds())
-			}
-			seen++
+		for _, a := range w.servers[other].unserved(killed) {
+			t.Errorf("%s said %s for %s %.2f s after the kill", other, a.text(), w.servers[other].qs[a.Q].Client, a.At.Sub(killed).Seconds())
 		}
-		if seen == 0 {
+		if len(w.servers[other].since(killed)) == 0 {
 			t.Errorf("nobody asked %s after the kill", other)
 		}
 	}
@@ -185,8 +186,8 @@ func checkRoutesMoved(t *testing.T, l *lab, site string, killed time.Time, w *wa
 	t.Helper()
 	for router, watch := range w.routes {
 		for _, p := range anycast() {
-			if late := watch.lastVia(p, l.node(site).Addresses, killed); late > routesWithin {
-				t.Errorf("%s had a route for %s to %s until %.2f s after the kill, want at most %s", router, p, site, late.Seconds(), routesWithin)
+			if late := watch.lastVia(p, l.node(site).Addresses, killed); late > promised(routesWithin) {
+				t.Errorf("%s had a route for %s to %s until %.2f s after the kill, want at most %s", router, p, site, late.Seconds(), promised(routesWithin))
 			}
 			if err := l.routeAwayFrom(router, p, site); err != nil {
 				t.Error(err)
@@ -234,9 +235,12 @@ func (w *routeWatch) lastVia(p netip.Prefix, addrs []netip.Addr, from time.Time)
 
 // checkAnycast wants the top level to have answered at its anycast address all the
 // time from a moment on, except within a limit of it, whoever had the prefix. One
-// datagram may get lost on a busy machine; that the next one is lost too is an outage.
+// datagram may get lost on a busy machine; that the next one is lost too is an outage,
+// unless the machine kept bystanders waiting at that time.
 func checkAnycast(t *testing.T, l *lab, w *watchers, killed, from time.Time, limit time.Duration) {
 	t.Helper()
+	limit = promised(limit)
+	stalls := w.stalls(from.Add(-lossAfter))
 	for _, region := range regions() {
 		bad, lost, last, all := 0, 0, time.Duration(0), w.anycast[region].since(from)
 		for _, a := range all {
@@ -246,6 +250,9 @@ func checkAnycast(t *testing.T, l *lab, w *watchers, killed, from time.Time, lim
 				continue
 			}
 			bad++
+			if err != nil && a.during(stalls) {
+				continue
+			}
 			if lost++; lost > 1 {
 				last = max(last, a.At.Sub(from))
 			}
@@ -275,7 +282,7 @@ func checkResolvers(t *testing.T, l *lab, w *watchers, site string, killed time.
 			}
 		}
 		last, _ := p.lastNaming(site, killed)
-		if late := last.Sub(killed); late > 20*time.Second+answersWithin {
+		if late := last.Sub(killed); late > 20*time.Second+promised(answersWithin) {
 			t.Errorf("the resolver of %s named %s %.2f s after the kill", region, site, late.Seconds())
 		}
 		l.line.eventf("resolver of %s: slowest answer %.0f ms, %d asked again", region, float64(slowest.Milliseconds()), lost)

@@ -45,14 +45,16 @@ type lab struct {
 	end  chan struct{} // closed when the process has ended
 
 	applied string // the fleet applied last; "": the one of the start
+	gates   int    // of downloads, so far
 
 	ownerOnce sync.Once
 	owner     map[netip.Addr]string // unicast address → site
 	first     map[string]netip.Addr // site → its first own address
 }
 
-// readyIn bounds a start on a busy machine of two cores.
-const readyIn = 90 * time.Second
+// readyIn bounds a start: longer than the lab's own patience of two minutes, so that it
+// is the lab which says what is missing.
+const readyIn = 150 * time.Second
 
 // startLab starts a lab with more arguments and waits until it is ready. It ends
 // with the test, which fails if anything of it stays.
@@ -156,7 +158,7 @@ func (l *lab) finish() {
 	}
 	select {
 	case <-l.end:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		l.t.Errorf("the lab does not end on SIGINT")
 		l.cmd.Process.Kill()
 		<-l.end
@@ -212,7 +214,7 @@ func (l *lab) keepLogs() {
 // control asks the lab through its control socket, as `rhumb lab VERB` does.
 func (l *lab) control(verb, node string, args map[string]string, onData func(json.RawMessage) error) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	code, err := netlab.Ask(ctx, l.socket(), netlab.Request{Verb: verb, Node: node, Args: args}, onData, nil)
 	if err != nil || code != 0 {
@@ -327,7 +329,7 @@ func (l *lab) getJSON(socket, path string, v any) error {
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", filepath.Join(l.dir, socket))
 	}}
-	c := http.Client{Transport: tr, Timeout: 5 * time.Second}
+	c := http.Client{Transport: tr, Timeout: 30 * time.Second}
 	resp, err := c.Get("http://lab" + path)
 	if err != nil {
 		return err
@@ -356,6 +358,16 @@ func (l *lab) await(limit time.Duration, what string, ok func() error) time.Dura
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// within awaits what has a bound, with patience beyond it, and judges the bound.
+func (l *lab) within(bound time.Duration, what string, ok func() error) time.Duration {
+	l.t.Helper()
+	took := l.await(promised(bound)+patience, what, ok)
+	if took > promised(bound) {
+		l.t.Errorf("%s: after %.2f s, want at most %s", what, took.Seconds(), promised(bound))
+	}
+	return took
 }
 
 // labOutput gathers what the lab prints and notices the last line of its start.

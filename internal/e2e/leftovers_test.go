@@ -84,7 +84,7 @@ func (l *lab) mountsOf(spaces map[string]bool) []string {
 func (l *lab) assertGone(before leftovers) {
 	l.t.Helper()
 	var left []string
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if left = l.stillThere(before); len(left) == 0 {
 			l.line.eventf("nothing is left: %d processes, %d namespaces gone", len(before.procs), len(before.spaces))
 			return

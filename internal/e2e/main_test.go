@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // envAgent holds the order of an agent; a test binary that finds it is one.
@@ -54,6 +55,21 @@ func buildBinary(dir string) error {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return errors.Join(os.Chmod(dir, 0o755), os.Setenv("RHUMB_BIN", bin))
+}
+
+// patience is how long an event is awaited that has no bound of its own: it costs nothing
+// when the event comes, and a busy machine may take its time. Where a bound is what a test
+// shows, the test measures and compares; it does not lose patience.
+const patience = time.Minute
+
+// promised is a bound of what Rhumb promises, as it is judged: in the long form as it
+// stands. The short one runs on whatever machine there is, beside other tests, and allows
+// four times as much, since the processor's part in it is not Rhumb's.
+func promised(bound time.Duration) time.Duration {
+	if os.Getenv("RHUMB_SOAK") != "" {
+		return bound
+	}
+	return 4 * bound
 }
 
 // rounds is how often a scenario of faults is played.

@@ -22,10 +22,10 @@ import (
 func TestE2EObserveThenAct(t *testing.T) {
 	t.Parallel()
 	l := startObserving(t)
-	l.await(60*time.Second, "every unit follows a plan and every peer is up", l.unitsFollow)
+	l.await(patience, "every unit follows a plan and every peer is up", l.unitsFollow)
 	l.owners()
 	for _, p := range anycast() {
-		l.await(30*time.Second, "the anchors count what they would announce of "+p.String(), func() error {
+		l.await(patience, "the anchors count what they would announce of "+p.String(), func() error {
 			if n := l.wouldAnnounce(p); n < 2 {
 				return fmt.Errorf("%d sites", n)
 			}
@@ -41,20 +41,23 @@ func TestE2EObserveThenAct(t *testing.T) {
 			t.Errorf("%s: rhumb_observe_would_total is %v", site, n)
 		}
 	}
-	l.loud(5*time.Second, "admin.sock", "Observe", "")
+	l.loud("admin.sock", "Observe", "")
 	checkNothingChanged(t, l)
-	logs, err := os.ReadFile(filepath.Join(l.dir, "logs", "ams1-bgp.log"))
-	if err != nil || !strings.Contains(string(logs), "would step") {
-		t.Errorf("the log of ams1 does not say what would have been done (%v)", err)
-	}
+	l.await(patience, "the log of ams1 says what would have been done", func() error {
+		logs, err := os.ReadFile(filepath.Join(l.dir, "logs", "ams1-bgp.log"))
+		if err != nil || !strings.Contains(string(logs), "would step") {
+			return fmt.Errorf("%d bytes, and no step that would be taken (%v)", len(logs), err)
+		}
+		return nil
+	})
 
 	l.applyText(strings.Replace(l.fleetText(), "mode: observe", "mode: act", 1), "--override", "max-answer-change", "--note", "from watching to acting")
-	l.await(60*time.Second, "all is announced", l.announcedEverywhere)
+	l.await(patience, "all is announced", l.announcedEverywhere)
 	for i, site := range sites() {
 		for _, p := range anycast() {
-			l.await(10*time.Second, site+" has the route of "+p.String(), func() error { return l.routeTo("t-"+regions()[i], p, site) })
+			l.await(patience, site+" has the route of "+p.String(), func() error { return l.routeTo("t-"+regions()[i], p, site) })
 		}
-		l.await(10*time.Second, site+" steers", func() error {
+		l.await(patience, site+" steers", func() error {
 			m, err := l.askAt(site, question{Name: "www.cdn.demo.test", Client: blocks()[l.regionOf(site)]})
 			if err != nil || l.siteOf(addrsOf(m)) != site {
 				return fmt.Errorf("%v %v", m, err)
@@ -156,7 +159,11 @@ func startObserving(t *testing.T) *lab {
 		return err
 	})
 	first.cmd.Process.Signal(syscall.SIGINT)
-	<-first.end
+	select {
+	case <-first.end:
+	case <-time.After(patience):
+		t.Fatalf("the first lab does not end on SIGINT:\n%s", first.out.text())
+	}
 	file := filepath.Join(dir, "fleet", "fleet.yaml")
 	text := strings.Replace(first.fleetText(), "mode: act", "mode: observe", 1)
 	if !strings.Contains(text, "mode: observe") {

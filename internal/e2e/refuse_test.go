@@ -177,7 +177,7 @@ func (l *lab) candidate(at, region, cluster string) (c tracedCandidate, snapshot
 // testDial halves a site: half of its class goes elsewhere, and back.
 func testDial(t *testing.T, l *lab) {
 	l.rhumb("dial", "ams1", "50", "--reason", "heat")
-	l.await(10*time.Second, "ams1 gets half", func() error {
+	l.await(patience, "ams1 gets half", func() error {
 		c, _, err := l.candidate("tyo1", "eu", "ams1/web")
 		if err != nil || c.PerMille < 400 || c.PerMille > 600 {
 			return fmt.Errorf("%+v %v", c, err)
@@ -185,7 +185,7 @@ func testDial(t *testing.T, l *lab) {
 		return nil
 	})
 	l.rhumb("dial", "ams1", "100", "--reason", "cool")
-	l.await(10*time.Second, "ams1 gets all", func() error {
+	l.await(patience, "ams1 gets all", func() error {
 		if c, _, err := l.candidate("tyo1", "eu", "ams1/web"); err != nil || c.PerMille != 1000 {
 			return fmt.Errorf("%+v %v", c, err)
 		}
@@ -201,9 +201,9 @@ func testPin(t *testing.T, l *lab) {
 	}
 	plan, _, _ := strings.Cut(name, ".")
 	l.rhumb("pin", "tyo1", plan, "--reason", "wait and see")
-	l.loud(5*time.Second, "admin.sock", "Pinned", "tyo1")
+	l.loud("admin.sock", "Pinned", "tyo1")
 	l.rhumb("dial", "ams1", "50", "--reason", "heat")
-	l.await(10*time.Second, "nyc1 follows and tyo1 does not", func() error {
+	l.await(patience, "nyc1 follows and tyo1 does not", func() error {
 		a, _, err := l.candidate("nyc1", "eu", "ams1/web")
 		b, name, err2 := l.candidate("tyo1", "eu", "ams1/web")
 		if err != nil || err2 != nil || a.PerMille > 600 || b.PerMille != 1000 || !strings.HasPrefix(name, plan+".") {
@@ -212,7 +212,7 @@ func testPin(t *testing.T, l *lab) {
 		return nil
 	})
 	l.rhumb("pin", "tyo1", "--release")
-	l.await(10*time.Second, "tyo1 follows again", func() error {
+	l.await(patience, "tyo1 follows again", func() error {
 		if c, name, err := l.candidate("tyo1", "eu", "ams1/web"); err != nil || c.PerMille > 600 {
 			return fmt.Errorf("%d by %s (%v)", c.PerMille, name, err)
 		}
@@ -224,8 +224,8 @@ func testPin(t *testing.T, l *lab) {
 // testFreeze lets servers die while nothing may be decided, and thaws.
 func testFreeze(t *testing.T, l *lab) {
 	l.rhumb("freeze", "--reason", "audit")
-	l.loud(5*time.Second, "admin.sock", "Frozen", "")
-	l.await(5*time.Second, "the freeze is everywhere", func() error {
+	l.loud("admin.sock", "Frozen", "")
+	l.await(patience, "the freeze is everywhere", func() error {
 		for _, site := range sites() {
 			if s, err := l.status(unitSocket(site, "rhumb-dns")); err != nil || !s.has("Frozen", "") {
 				return fmt.Errorf("%s: %v", site, err)
@@ -240,7 +240,7 @@ func testFreeze(t *testing.T, l *lab) {
 		}
 	}
 	l.rhumb("thaw")
-	l.await(10*time.Second, "thawed, nyc1 is left", func() error {
+	l.await(patience, "thawed, nyc1 is left", func() error {
 		if c, _, err := l.candidate("ams1", "us", "nyc1/web"); err != nil || c.Out != "down" {
 			return fmt.Errorf("%+v %v", c, err)
 		}
@@ -252,7 +252,7 @@ func testFreeze(t *testing.T, l *lab) {
 // testForce sets the operator's word beside what is measured.
 func testForce(t *testing.T, l *lab) {
 	l.rhumb("force", "tyo1/web", "down", "--reason", "smoke", "--override", "min-sites,min-headroom,max-answer-change")
-	l.await(5*time.Second, "tyo1/web is out by force", func() error {
+	l.await(patience, "tyo1/web is out by force", func() error {
 		c, _, err := l.candidate("ams1", "ap", "tyo1/web")
 		if err != nil || c.Out != "forced" || c.Verdict.State != placement.Up {
 			return fmt.Errorf("%+v %v", c, err)
@@ -263,9 +263,9 @@ func testForce(t *testing.T, l *lab) {
 	if err != nil || m.Rcode != dns.RcodeSuccess || l.siteOf(addrsOf(m)) == "tyo1" {
 		t.Errorf("the wire says %v (%v)", m, err)
 	}
-	l.loud(5*time.Second, "admin.sock", "Forced", "tyo1/web")
+	l.loud("admin.sock", "Forced", "tyo1/web")
 	l.rhumb("force", "tyo1/web", "auto")
-	l.await(5*time.Second, "nothing is forced", func() error {
+	l.await(patience, "nothing is forced", func() error {
 		if s, err := l.status("admin.sock"); err != nil || s.has("Forced", "") {
 			return fmt.Errorf("%v %v", s, err)
 		}

@@ -51,8 +51,8 @@ func retire(t *testing.T, l *lab) *retirement {
 // silent wants the sites to go one after another, and the other prefix on the same
 // servers to stay.
 func (r *retirement) silent(t *testing.T) {
-	r.l.await(30*time.Second, r.p.String()+" is silent everywhere", func() error { return r.l.silent(r.p, r.other) })
-	r.l.await(20*time.Second, "one site went after another", func() error { return r.l.oneAfterAnother(r.p, r.began) })
+	r.l.await(patience, r.p.String()+" is silent everywhere", func() error { return r.l.silent(r.p, r.other) })
+	r.l.await(patience, "one site went after another", func() error { return r.l.oneAfterAnother(r.p, r.began) })
 	if out := r.l.run("apply", r.without, "--yes", "--dry-run"); strings.Contains(out.err+out.out, "rule retire") {
 		t.Errorf("silent, and may not be deleted: %s", out)
 	}
@@ -64,7 +64,7 @@ func (r *retirement) silent(t *testing.T) {
 
 // back wants it announced everywhere, as it was.
 func (r *retirement) back(*testing.T) {
-	r.l.await(60*time.Second, "both prefixes are announced everywhere", r.l.announcedEverywhere)
+	r.l.await(patience, "both prefixes are announced everywhere", r.l.announcedEverywhere)
 }
 
 // leaveOut drops the one line which begins so.

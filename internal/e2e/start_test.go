@@ -22,12 +22,10 @@ func TestE2EStart(t *testing.T) {
 	t.Run("nobody, interrupted", func(t *testing.T) {
 		l := startAs(t, "nobody")
 		l.awaitReady()
+		l.awaitSettled()
 		testHostAnswers(t, l)
 		for i, region := range regions() {
-			head, err := l.exec(client(region), "curl", "-sS", "-m", "5", "-o", "/dev/null", "-D", "-", "http://www.cdn.demo.test:8080/healthz")
-			if err != nil || !strings.Contains(head, "X-Served-By: "+sites()[i]) {
-				t.Errorf("a client of %s: %v\n%s", region, err, head)
-			}
+			l.servedBy(region, sites()[i])
 		}
 	})
 	t.Run("nobody, killed while it starts", func(t *testing.T) {
@@ -98,7 +96,7 @@ func (l *lab) killed() {
 	}
 	select {
 	case <-l.end:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatal("the lab does not end on SIGKILL")
 	}
 	l.assertGone(before)

@@ -70,7 +70,7 @@ func startVerdicts(t *testing.T) *verdicts {
 func (v *verdicts) unitsDie(t *testing.T) {
 	t.Run("dns", func(t *testing.T) { testUnitDies(t, v.lab, "nyc1", "dns", "authdns", "nyc1/dns") })
 	t.Run("edge", func(t *testing.T) { testUnitDies(t, v.lab, "tyo1", "edge", "edge", "tyo1/vod") })
-	v.await(healWithin, "all is as before", func() error { return v.asBefore(v.before) })
+	v.within(healWithin, "all is as before", func() error { return v.asBefore(v.before) })
 }
 
 // trial plays the faults of clients and of an observer, once each.
@@ -89,10 +89,11 @@ func testUnitDies(t *testing.T, l *lab, site, unit, roles, object string) {
 	pid := l.unitPID(t, site, roles)
 	stopped := time.Now()
 	l.signal(t, pid, syscall.SIGSTOP, site+" "+unit)
-	took := l.awaitVote(t, site, object, "down", stopped)
+	vote := l.awaitVote(t, site, object, "down", stopped)
+	took := vote.after(stopped)
 	t.Logf("%s of %s: SIGSTOP to vote %.0f ms", unit, site, float64(took.Microseconds())/1000)
-	if took > stallVotedWithin {
-		t.Errorf("a process that stands still was voted down after %v, want at most %v", took, stallVotedWithin)
+	if took > promised(stallVotedWithin) {
+		t.Errorf("a process that stands still was voted down after %v, want at most %v", took, promised(stallVotedWithin))
 	}
 	on := time.Now()
 	l.signal(t, pid, syscall.SIGCONT, site+" "+unit)
@@ -100,13 +101,15 @@ func testUnitDies(t *testing.T, l *lab, site, unit, roles, object string) {
 
 	killed := time.Now()
 	l.signal(t, pid, syscall.SIGKILL, site+" "+unit)
-	took = l.awaitVote(t, site, object, "down", killed)
+	vote = l.awaitVote(t, site, object, "down", killed)
+	took = vote.after(killed)
 	t.Logf("%s of %s: kill -9 to vote %.1f ms", unit, site, float64(took.Microseconds())/1000)
-	if took > exitVotedWithin {
-		t.Errorf("a process that was killed was voted down after %v, want at most %v", took, exitVotedWithin)
+	// How it was known is told by the vote itself, on a busy machine too.
+	if !strings.Contains(vote.cause, " has exited") || took > promised(exitVotedWithin) {
+		t.Errorf("a process that was killed was voted down after %v since %q, want at most %v, and since it has exited", took, vote.cause, promised(exitVotedWithin))
 	}
 	back := time.Now()
-	l.await(20*time.Second, unit+" of "+site+" is started again", func() error {
+	l.await(patience, unit+" of "+site+" is started again", func() error {
 		l.startUnit(site, unit) // nothing happens before the lab has seen the end as well
 		if now := l.findUnit(site, roles); now == 0 || now == pid {
 			return fmt.Errorf("process %d", now)
@@ -174,21 +177,23 @@ func (l *lab) votes(t *testing.T, site string, from time.Time) []ballot {
 	return out
 }
 
-// awaitVote waits until a site's own vote on an object is of a state and returns
-// how long after a time it was cast.
-func (l *lab) awaitVote(t *testing.T, site, object, state string, from time.Time) time.Duration {
+// after is how long after a time a vote was cast.
+func (b ballot) after(at time.Time) time.Duration { return max(0, b.at.Sub(at)) }
+
+// awaitVote waits until a site's own vote on an object from a time on is of a state.
+func (l *lab) awaitVote(t *testing.T, site, object, state string, from time.Time) ballot {
 	t.Helper()
-	var at time.Time
-	l.await(30*time.Second, site+" votes "+object+" "+state, func() error {
+	var vote ballot
+	l.await(patience, site+" votes "+object+" "+state, func() error {
 		all := l.votes(t, site, from)
 		i := slices.IndexFunc(all, func(b ballot) bool { return b.object == object && b.to == state })
 		if i < 0 {
 			return fmt.Errorf("votes %+v", all)
 		}
-		at = all[i].at
+		vote = all[i]
 		return nil
 	})
-	return max(0, at.Sub(from))
+	return vote
 }
 
 // testClientsCut drops each site's packets from and to the clients nearest to it:
@@ -223,7 +228,14 @@ func testObserverCut(t *testing.T, l *lab, w *watchers, site string, lasting tim
 	cut := l.fault("cut", site, nil)
 	time.Sleep(lasting / 2)
 	killed := l.killUnit(victim, "edge")
-	voted := killed.Add(l.awaitVote(t, victim, victim+"/vod", "down", killed))
+	voted := killed.Add(l.awaitVote(t, victim, victim+"/vod", "down", killed).after(killed))
+	l.await(patience, "the dead server of "+victim+" is named no more", func() error {
+		last, _ := p.lastNaming(victim, voted)
+		if all := p.since(voted.Add(outWithin / 2)); len(all) < 5 || !last.Before(all[len(all)-5].At) {
+			return fmt.Errorf("%d answers, it was named until %v after the verdict", len(all), last.Sub(voted))
+		}
+		return nil
+	})
 	time.Sleep(max(time.Until(cut.Add(lasting)), time.Until(voted.Add(outWithin+500*time.Millisecond))))
 	checkHeld(t, l, site, cut)
 	for _, at := range others {
@@ -236,7 +248,7 @@ func testObserverCut(t *testing.T, l *lab, w *watchers, site string, lasting tim
 	for _, s := range l.steps(t, witness, cut) {
 		t.Errorf("%s moved its routes for the trouble of %s: %s", witness, site, s.line)
 	}
-	if last, _ := p.lastNaming(victim, voted); last.Sub(voted) > outWithin {
+	if last, _ := p.lastNaming(victim, voted); last.Sub(voted) > promised(outWithin) {
 		t.Errorf("%s named the dead server of %s until %v after the verdict", witness, victim, last.Sub(voted))
 	} else {
 		t.Logf("cut of %v: the dead server was voted down %.1f ms after the kill, and named for %.0f ms after that",
@@ -245,7 +257,7 @@ func testObserverCut(t *testing.T, l *lab, w *watchers, site string, lasting tim
 	checkWithdrawals(t, l, cut)
 	l.startUnit(victim, "edge")
 	l.heal(site)
-	l.await(healWithin, "all is as before", func() error { return l.asBefore(before) })
+	l.within(healWithin, "all is as before", func() error { return l.asBefore(before) })
 	l.awaitSettled()
 	checkServing(t, w, witness, cut.Add(answerWithin)) // what was asked before may still be lost to the trouble of clients
 }

@@ -33,7 +33,7 @@ func TestE2EVersionsMixed(t *testing.T) {
 		l.killUnit("tyo1", unit)
 		l.startUnit("tyo1", unit)
 	}
-	l.await(40*time.Second, "the odd site announces", func() error {
+	l.await(patience, "the odd site announces", func() error {
 		var errs []error
 		for _, p := range anycast() {
 			errs = append(errs, l.routeTo("t-ap", p, "tyo1"))
@@ -41,13 +41,17 @@ func TestE2EVersionsMixed(t *testing.T) {
 		return errors.Join(append(errs, l.announcedEverywhere())...)
 	})
 	skewed := time.Now()
-	l.loud(staleWithin, unitSocket("tyo1", "rhumb-dns"), "SnapshotStale", "tyo1-a")
-	l.loud(staleWithin, "admin.sock", "SnapshotStale", "tyo1-a")
-	if n := l.metric(unitSocket("tyo1", "rhumb-dns"), "rhumb_snapshot_stale"); n != 1 {
-		t.Errorf("rhumb_snapshot_stale of tyo1 is %v", n)
-	}
+	l.loud(unitSocket("tyo1", "rhumb-dns"), "SnapshotStale", "tyo1-a")
+	l.loud("admin.sock", "SnapshotStale", "tyo1-a")
+	l.await(patience, "the metrics say it too", func() error {
+		n, err := l.readMetric(unitSocket("tyo1", "rhumb-dns"), "rhumb_snapshot_stale")
+		if err != nil || n != 1 {
+			return fmt.Errorf("rhumb_snapshot_stale of tyo1 is %v (%v)", n, err)
+		}
+		return nil
+	})
 	l.rhumb("dial", "ams1", "80", "--reason", "a new plan")
-	l.await(20*time.Second, "the others follow", func() error { return l.follows("nyc1", 700, 900) })
+	l.await(patience, "the others follow", func() error { return l.follows("nyc1", 700, 900) })
 	if err := l.follows("tyo1", 1000, 1000); err != nil {
 		t.Errorf("the odd site does not keep what it had: %v", err)
 	}
@@ -60,14 +64,14 @@ func TestE2EVersionsMixed(t *testing.T) {
 	skewed = time.Now()
 	l.rhumb("dial", "ams1", "60", "--reason", "a plan that nobody else can follow")
 	for _, site := range []string{"ams1", "nyc1"} {
-		l.loud(staleWithin, unitSocket(site, "rhumb-dns"), "SnapshotStale", site+"-a")
+		l.loud(unitSocket(site, "rhumb-dns"), "SnapshotStale", site+"-a")
 		if err := l.follows(site, 700, 900); err != nil {
 			t.Errorf("%s does not keep its plan: %v", site, err)
 		}
 	}
 	l.holdsThrough(t, w, skewed)
 	l.killUnit("nyc1", "origin")
-	l.await(10*time.Second, "ams1 sees that servers died meanwhile", func() error {
+	l.await(patience, "ams1 sees that servers died meanwhile", func() error {
 		if c, name, err := l.candidate("ams1", "us", "nyc1/web"); err != nil || c.Out != "down" {
 			return fmt.Errorf("%s by %s: %s (%v)", c.Out, name, c.Reason, err)
 		}
@@ -101,15 +105,15 @@ func (l *lab) holdsThrough(t *testing.T, w *watchers, from time.Time) {
 			}
 		}
 	}
-	if err := l.announcedEverywhere(); err != nil {
-		t.Error(err)
-	}
+	// That the routes stayed was seen in the kernels; what the store tells of it may be old
+	// for a moment after its leader died.
+	l.await(patience, "the store tells the same", l.announcedEverywhere)
 }
 
 // makeLead restarts leaders until a site's director leads.
 func (l *lab) makeLead(site string) {
 	l.t.Helper()
-	l.await(90*time.Second, site+" leads", func() error {
+	l.await(5*time.Minute, site+" leads", func() error {
 		leader := l.leader()
 		switch leader {
 		case "":
@@ -118,14 +122,14 @@ func (l *lab) makeLead(site string) {
 			return nil
 		}
 		l.killUnit(leader, "director")
-		l.await(30*time.Second, "another leads", func() error {
+		l.await(patience, "another leads", func() error {
 			if now := l.leader(); now == "" {
 				return errors.New("nobody yet")
 			}
 			return nil
 		})
 		l.startUnit(leader, "director")
-		l.await(30*time.Second, "the director of "+leader+" is back", func() error {
+		l.await(patience, "the director of "+leader+" is back", func() error {
 			_, err := l.readMetric(unitSocket(leader, "rhumb-director"), "rhumb_director_leads")
 			return err
 		})

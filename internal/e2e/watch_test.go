@@ -107,6 +107,66 @@ func (p *poller) since(at time.Time) []answer {
 	return slices.Clone(p.answers[slices.IndexFunc(append(slices.Clone(p.answers), answer{At: time.Now().Add(time.Hour)}), func(a answer) bool { return !a.At.Before(at) }):])
 }
 
+// asked is when the question was put.
+func (a answer) asked() time.Time { return a.At.Add(-a.Took) }
+
+// unheard are the answers from a time on which did not come and should have: a server
+// that is silent is silent to all. A question that was lost while the same server
+// answered others, put after it and before it was given up, was lost on the way, or on
+// a machine that had no time for its asker; the next one must be answered then.
+func (p *poller) unheard(from time.Time) []answer {
+	all := p.since(from)
+	var out []answer
+	for i, a := range all {
+		if a.Err == "" {
+			continue
+		}
+		heard := slices.ContainsFunc(all, func(b answer) bool {
+			return b.Err == "" && p.qs[b.Q].Server == p.qs[a.Q].Server && b.asked().After(a.asked()) && b.At.Before(a.At)
+		})
+		next := slices.IndexFunc(all[i+1:], func(b answer) bool { return b.Q == a.Q })
+		if !heard || next >= 0 && all[i+1+next].Err != "" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// unserved are those who got no addresses from a time on: nothing at all, or another
+// answer.
+func (p *poller) unserved(from time.Time) []answer {
+	out := p.unheard(from)
+	for _, a := range p.since(from) {
+		if m, err := a.msg(); a.Err == "" && (err != nil || len(addrsOf(m)) == 0) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// span is a time during which something was so.
+type span struct{ from, to time.Time }
+
+// stalls are the times during which the machine kept bystanders waiting: their questions
+// were answered, by a name server of their own region at its own address, but took
+// longer than the longest way through the lab and back.
+func (w *watchers) stalls(from time.Time) []span {
+	var out []span
+	for _, site := range sites() { // at the host, the relay may wait for a dead one
+		for _, a := range w.servers[site].since(from) {
+			if a.Err == "" && a.Took > lossAfter*3/4 {
+				out = append(out, span{a.asked(), a.At})
+			}
+		}
+	}
+	return out
+}
+
+// during tells whether an answer was awaited in one of some times.
+func (a answer) during(all []span) bool {
+	return slices.ContainsFunc(all, func(s span) bool { return a.asked().Before(s.to) && s.from.Before(a.At) })
+}
+
 // lastNaming is the last time from a time on at which an answer named a site.
 func (p *poller) lastNaming(site string, from time.Time) (last time.Time, q question) {
 	for _, a := range p.since(from) {
@@ -205,7 +265,7 @@ func (l *lab) watchFIB(node string, prefixes ...netip.Prefix) *routeWatch {
 	})
 	select {
 	case <-ready:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatalf("no route watcher in %s", node)
 	}
 	return w

@@ -68,11 +68,19 @@ func differ(before, after string) string {
 	return strings.Join(out, "\n")
 }
 
-// mustSame compares a dump with the one before.
+// mustSame waits until a dump is like the one before: the kernel brings back routes of
+// a link that comes up when its own work queue gets to it.
 func mustSame(t *testing.T, n *Net, before string) {
 	t.Helper()
-	if d := differ(before, dump(t, n)); d != "" {
-		t.Errorf("a difference remains:\n%s", d)
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		d := differ(before, dump(t, n))
+		if d == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("a difference remains:\n%s", d)
+			return
+		}
 	}
 }
 
@@ -84,8 +92,8 @@ func fastLab() Topology {
 // neighbours must be found anew.
 func reaches(t *testing.T, from *Host, to netip.Addr, want string) bool {
 	t.Helper()
-	for range 5 {
-		if roundTrip(t, from, to) == want {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if tripWithin(t, time.Second, from, to) == want {
 			return true
 		}
 	}
@@ -112,7 +120,11 @@ func TestHealRestoresExactly(t *testing.T) {
 				t.Errorf("faults %+v", got)
 			}
 			for _, a := range target {
-				if got := shortTrip(t, client, a); (got == "nyc1") != (f.Kind == Slow) {
+				if f.Kind == Slow {
+					if !reaches(t, client, a, "nyc1") {
+						t.Errorf("during the fault %s does not answer", a)
+					}
+				} else if got := tripWithin(t, 100*time.Millisecond, client, a); got != "" { // to be wrong in
 					t.Errorf("during the fault %s answered %q", a, got)
 				}
 			}
@@ -127,21 +139,6 @@ func TestHealRestoresExactly(t *testing.T) {
 			}
 		})
 	}
-}
-
-// shortTrip asks once and does not wait long.
-func shortTrip(t *testing.T, from *Host, to netip.Addr) string {
-	t.Helper()
-	c, err := from.Dial(t.Context(), "udp", netip.AddrPortFrom(to, echoPort).String())
-	if err != nil {
-		return ""
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(100 * time.Millisecond))
-	b := make([]byte, 64)
-	c.Write([]byte("who"))
-	size, _ := c.Read(b)
-	return string(b[:size])
 }
 
 func TestKillEndsProcesses(t *testing.T) {
@@ -194,8 +191,8 @@ func TestFlapTogglesUntilHealed(t *testing.T) {
 			if u.Attrs().Name == "router" && (len(phases) == 0 || phases[len(phases)-1] != up) {
 				phases = append(phases, up)
 			}
-		case <-time.After(5 * time.Second):
-			t.Fatalf("phases %v, then nothing for 5 s", phases)
+		case <-time.After(patience):
+			t.Fatalf("phases %v, then nothing for %s", phases, patience)
 		}
 	}
 	if err := n.Heal("site"); err != nil {
@@ -231,6 +228,12 @@ func TestLossyShareOfABareLink(t *testing.T) {
 			}
 			got++
 			c.SetReadDeadline(time.Now().Add(50 * time.Microsecond))
+		}
+	}
+	// What a busy machine had not read in its turn.
+	for c.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); ; got++ {
+		if _, err := c.Read(b); err != nil {
+			break
 		}
 	}
 	if share := float64(got) / count; share < 0.56 || share > 0.72 { // 0.8 each way: 0.64

@@ -24,7 +24,7 @@ func TestBuildLabReachesEverything(t *testing.T) {
 	n := build(t, Lab(LabOptions{Delay: func(a, b string) time.Duration { return time.Millisecond }}))
 	took := time.Since(begin)
 	t.Logf("built in %s", took)
-	if took > time.Second {
+	if soak() && took > time.Second { // of a machine that does nothing else
 		t.Errorf("building the lab took %s, want at most 1 s", took)
 	}
 	sites := []string{"ams1", "nyc1", "tyo1", "res-ap", "ops"}
@@ -45,6 +45,13 @@ func TestBuildLabReachesEverything(t *testing.T) {
 }
 
 const echoPort = 5353
+
+// patience bounds every wait for something that must happen, however busy the machine is.
+const patience = 20 * time.Second
+
+// soak asks for the long form of a test, where figures are judged that only a machine
+// with nothing else to do can show.
+func soak() bool { return os.Getenv("RHUMB_SOAK") == "1" }
 
 // echo answers each datagram with the host's name, on a socket per address, so
 // that answers leave from the address that was asked.
@@ -74,8 +81,13 @@ func echoAt(t *testing.T, h *Host, a netip.Addr) {
 	}()
 }
 
-// roundTrip asks the echo at an address who it is; the empty answer is none.
+// roundTrip asks the echo at an address once who it is; the empty answer is none.
 func roundTrip(t *testing.T, from *Host, to netip.Addr) string {
+	t.Helper()
+	return tripWithin(t, patience, from, to)
+}
+
+func tripWithin(t *testing.T, limit time.Duration, from *Host, to netip.Addr) string {
 	t.Helper()
 	c, err := from.Dial(t.Context(), "udp", netip.AddrPortFrom(to, echoPort).String())
 	if err != nil {
@@ -83,7 +95,7 @@ func roundTrip(t *testing.T, from *Host, to netip.Addr) string {
 		return ""
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Second))
+	c.SetDeadline(time.Now().Add(limit))
 	b := make([]byte, 64)
 	if _, err := c.Write([]byte("who")); err != nil {
 		t.Logf("%s to %s: %v", from.Name, to, err)
@@ -219,11 +231,17 @@ func TestLineDelay(t *testing.T) {
 		if errs[0] < 0 {
 			t.Errorf("a round trip took %s less than twice the delay", -errs[0])
 		}
-		if best = min(best, errs[len(errs)/2]); best <= time.Millisecond {
+		// On a busy machine half of the round trips may be late by what others do with it;
+		// one of two hundred finds it free.
+		at := 0
+		if soak() {
+			at = len(errs) / 2
+		}
+		if best = min(best, errs[at]); best <= time.Millisecond {
 			return
 		}
 	}
-	t.Errorf("median error %s, want at most 1 ms", best)
+	t.Errorf("error %s (the median in the long form, else the least), want at most 1 ms", best)
 }
 
 // delayErrors returns by how much round trips took longer than they should, in order;
@@ -233,7 +251,7 @@ func delayErrors(t *testing.T, c net.Conn, want time.Duration) []time.Duration {
 	var errs []time.Duration
 	b := make([]byte, 64)
 	for range 200 {
-		c.SetDeadline(time.Now().Add(time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		begin := time.Now()
 		if _, err := c.Write([]byte("who")); err != nil {
 			t.Fatal(err)
@@ -274,8 +292,14 @@ func TestLineCarriesTCP(t *testing.T) {
 			if tc.imp.Rate > 0 && rate > 1.05*float64(tc.imp.Rate) {
 				t.Errorf("%.0f bit/s pass a line of %d", rate, tc.imp.Rate)
 			}
-			if tc.imp.Loss == 0 && tc.imp.Rate == 0 && rate < 200e6 {
-				t.Errorf("%.0f Mbit/s, want at least 200", rate/1e6)
+			// What a line carries is the machine's as much as the line's: the short form only
+			// wants more than a segment for each tick of a timer.
+			least := 20e6
+			if soak() {
+				least = 200e6
+			}
+			if tc.imp.Loss == 0 && tc.imp.Rate == 0 && rate < least {
+				t.Errorf("%.0f Mbit/s, want at least %.0f", rate/1e6, least/1e6)
 			}
 		})
 	}

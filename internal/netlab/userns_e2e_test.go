@@ -206,7 +206,7 @@ func TestExecFollowsItsClient(t *testing.T) {
 	pid, ended := begin(ctx, nil)
 	cancel()
 	<-ended
-	if code, out := l.exec(t, "", "timeout", "5", "sh", "-c", "while kill -0 "+pid+" 2>/dev/null; do :; done"); code != 0 {
+	if code, out := l.exec(t, "", "timeout", "20", "sh", "-c", "while kill -0 "+pid+" 2>/dev/null; do sleep 0.01; done"); code != 0 {
 		t.Errorf("the program lives on without its client: code %d, %s", code, out)
 	}
 }
@@ -268,7 +268,7 @@ func readUntil(t *testing.T, fd int, want string) (all string) {
 	t.Helper()
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for b := make([]byte, 256); !strings.Contains(all, want); {
-		if n, err := unix.Poll(poll, 5000); n != 1 {
+		if n, err := unix.Poll(poll, int(patience.Milliseconds())); n != 1 {
 			t.Fatalf("screen shows %q, then nothing: %v", all, err)
 		}
 		n, err := unix.Read(fd, b)
@@ -345,7 +345,7 @@ func pidfds(t *testing.T, pids []int) (fds []unix.PollFd) {
 // awaitEnd waits until every process has ended.
 func awaitEnd(t *testing.T, watch []unix.PollFd) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for i := range watch {
 		for {
 			n, err := unix.Poll(watch[i:i+1], int(time.Until(deadline).Milliseconds()))

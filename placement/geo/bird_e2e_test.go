@@ -20,7 +20,7 @@ func TestBirdWrites(t *testing.T) {
 	if err := os.WriteFile(conf, []byte(birdConf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	bird := exec.CommandContext(ctx, "bird", "-f", "-c", conf, "-s", ctl, "-P", filepath.Join(dir, "pid"))
 	if err := bird.Start(); err != nil {

@@ -29,7 +29,7 @@ func sample(zone []byte) (*placement.Fleet, map[string][]byte) {
 // viewWhere waits for a view that satisfies ok.
 func viewWhere(t *testing.T, ch <-chan *View, what string, ok func(*View) bool) *View {
 	t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
 	for {
 		select {

@@ -4,34 +4,54 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ctxFor bounds a test, so that what hangs fails with a name.
 func ctxFor(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// freeURL returns a loopback URL whose port nobody uses.
+// freeURL returns a loopback URL whose port nobody uses, and nobody else is given until
+// the test ends.
 func freeURL(t testing.TB) string {
 	t.Helper()
 	// Below the ports which the kernel gives to connections: one of those would be
 	// somebody's own before the member listens.
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
-		if err == nil {
-			defer l.Close()
-			return "http://" + l.Addr().String()
+	for range 1000 {
+		if port := 10_000 + rand.IntN(20_000); reserve(t, port) {
+			return fmt.Sprintf("http://127.0.0.1:%d", port)
 		}
 	}
 	t.Fatal("no free port on 127.0.0.1")
 	return ""
+}
+
+// reserve binds a port if nobody has, and keeps it until the test ends. Who listens lets
+// others do so beside a socket that only holds the port, as this one does from then on;
+// who reserves does not, which keeps tests that run side by side apart.
+func reserve(t testing.TB, port int) bool {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}) != nil {
+		unix.Close(fd)
+		return false
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	return true
 }
 
 // membersFor names n members on loopback.

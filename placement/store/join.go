@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,7 @@ func (g *gate) join(ctx context.Context, self string) (clear bool, err error) {
 	if g.c.Mode == TLSAllow {
 		clear = true
 	}
-	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(g.c.asks, joinTime))
 	defer cancel()
 	heard := make(chan heldRecord, len(g.members))
 	asked := 0
@@ -62,7 +63,7 @@ type heldRecord struct {
 // recordAt asks by TLS, and in clear where the mode leaves the choice. What is said in
 // clear, anybody on the way can have said: it may stop a member, and not change it.
 func (g *gate) recordAt(ctx context.Context, host, self string) heldRecord {
-	tr, err := transport.NewTransport(g.dialInfo(), joinTime)
+	tr, err := transport.NewTransport(g.dialInfo(), cmp.Or(g.c.asks, joinTime))
 	if err != nil {
 		return heldRecord{}
 	}

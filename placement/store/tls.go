@@ -49,6 +49,7 @@ type MemberTLS struct {
 	Settle time.Duration
 
 	pace time.Duration // of looks at the membership; 0: gatePace
+	asks time.Duration // how long a member that joins waits for the others; 0: joinTime
 }
 
 // lacks returns why a member cannot speak TLS; nil: it can.

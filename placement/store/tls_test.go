@@ -162,7 +162,7 @@ func openAs(t *testing.T, endpoints []string, c *ClientTLS) *Store {
 // answers tells whether a store answers; one that must not is given little time. An
 // election in between is no answer, and none is not meant.
 func answers(s *Store, want bool) error {
-	limit := 30 * time.Second
+	limit := time.Minute
 	if !want {
 		limit = 400 * time.Millisecond
 	}
@@ -208,7 +208,7 @@ func saysNothing(t *testing.T, url, hello string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(15 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(c, hello)
 	b, err := io.ReadAll(c)
 	var timeout net.Error
@@ -301,7 +301,7 @@ func startWriter(t *testing.T, s *Store, name string) *writer {
 	w.wg.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			key := fmt.Sprintf("%s%s/%06d", dirVotes, name, i)
-			once, cancel := context.WithTimeout(ctx, 2*time.Second)
+			once, cancel := context.WithTimeout(ctx, 5*time.Second)
 			if _, _, err := s.write(once, nil, []op{put(key, []byte("x"))}); err == nil {
 				w.acked = append(w.acked, key)
 				w.count.Add(1)
