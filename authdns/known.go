@@ -1,7 +1,7 @@
 package authdns
 
 import (
-	"hash/maphash"
+	"crypto/rand"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -13,7 +13,7 @@ import (
 // flood with made-up sources cannot wash out the resolvers, and what it brings in itself
 // is not learned, since nothing is while queries are turned away.
 type known struct {
-	seed  maphash.Seed // an attacker shall not choose who shares a cell
+	key   Secret // an attacker shall not choose who shares a cell
 	cells []atomic.Uint64
 }
 
@@ -36,13 +36,15 @@ const (
 )
 
 func newKnown() *known {
-	return &known{seed: maphash.MakeSeed(), cells: make([]atomic.Uint64, knownSets*knownWays)}
+	k := &known{cells: make([]atomic.Uint64, knownSets*knownWays)}
+	rand.Read(k.key[:]) // never fails (crypto/rand)
+	return k
 }
 
 // set returns the cells among which a network's is, and its tag, which is never 0.
 func (k *known) set(client netip.Addr) ([]atomic.Uint64, uint64) {
 	b := network(client)
-	h := maphash.Bytes(k.seed, b[:])
+	h := sipHash(&k.key, b[:])
 	return k.cells[h%knownSets*knownWays:][:knownWays], h>>knownTag | 1
 }
 

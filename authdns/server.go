@@ -59,7 +59,8 @@ type Config struct {
 	// Limits bound what a client may have of the server.
 	Limits Limits
 	// Crashes is a directory in which a query that ends the process outlives it, so
-	// that it does not end the next one, too; empty: none.
+	// that it does not end the next one, too, and the networks that are known, so that
+	// an overload which begins with a restart finds them known; empty: none.
 	Crashes string
 	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
 	Proxies []netip.Prefix
@@ -238,6 +239,7 @@ func (s *Server) Run(ctx context.Context) error {
 	conns := newConns(&s.shield.limits)
 	group.Go(func() { s.resign(ctx) })
 	group.Go(func() { s.watchStrain(ctx) })
+	group.Go(func() { s.keepKnown(ctx) })
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error
