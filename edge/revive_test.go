@@ -267,6 +267,34 @@ func TestWatchPause(t *testing.T) {
 	}
 }
 
+// TestProgress: only a client that answers what the kernel does not understand, twice,
+// is revived again; none that is slow, silent or does not read.
+func TestProgress(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		looks []reach
+		want  []remedy
+	}{
+		{"acknowledges", []reach{{acked: 10, waiting: true}, {acked: 20, waiting: true}}, []remedy{remedyNone, remedyNone}},
+		{"nothing to send", []reach{{}, {refused: 1}, {refused: 2}, {refused: 3}}, []remedy{remedyNone, remedyNone, remedyNone, remedyNone}},
+		{"does not read", []reach{{waiting: true}, {waiting: true}, {waiting: true}, {waiting: true}}, []remedy{remedyAsk, remedyAsk, remedyAsk, remedyAsk}},
+		{"the same, and keeps alive", []reach{{refused: 1, waiting: true}, {refused: 1, waiting: true}, {refused: 2, waiting: true}, {refused: 2, waiting: true}},
+			[]remedy{remedyAsk, remedyAsk, remedyAsk, remedyAsk}},
+		{"slow", []reach{{waiting: true}, {acked: 1, waiting: true}, {acked: 1, refused: 1, waiting: true}, {acked: 2, refused: 2, waiting: true}},
+			[]remedy{remedyAsk, remedyNone, remedyAsk, remedyNone}},
+		{"stands elsewhere", []reach{{waiting: true}, {refused: 1, waiting: true}, {refused: 2, waiting: true}}, []remedy{remedyAsk, remedyAsk, remedyAgain}},
+		{"acknowledges the first late packets, then what was never sent", []reach{{acked: 10, refused: 3, waiting: true}, {acked: 10, refused: 9, waiting: true}, {acked: 10, refused: 10, waiting: true}},
+			[]remedy{remedyNone, remedyAsk, remedyAgain}},
+	} {
+		p := progress{}
+		for i, now := range tc.looks {
+			if got := p.look(now); got != tc.want[i] {
+				t.Errorf("%s, look %d: %d, want %d", tc.name, i, got, tc.want[i])
+			}
+		}
+	}
+}
+
 // TestHeard: only a segment of the claimed flow itself reaches its round.
 func TestHeard(t *testing.T) {
 	a, rec := testAgent(t), lostRecord()

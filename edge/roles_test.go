@@ -247,6 +247,7 @@ type report struct {
 	Objects   map[string]float64 // of suspected sites' sessions, by what was done
 	Suspected map[string]float64 // suspicions, by how they ended
 	Copying   int                // objects on their way from an origin
+	CPU       float64            // seconds that the process has used
 }
 
 func reportOf(a *Agent) report {
@@ -270,6 +271,7 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
 	r.Drain, _ = a.DrainState()
+	r.CPU = cpuSeconds()
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
@@ -279,6 +281,15 @@ func reportOf(a *Agent) report {
 		}
 	}
 	return r
+}
+
+// cpuSeconds is what this process has used, itself and for it in the kernel.
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // copying counts the copies that are not whole yet.

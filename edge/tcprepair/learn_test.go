@@ -201,3 +201,64 @@ func TestLessonIsDropped(t *testing.T) {
 		})
 	}
 }
+
+// TestTrapRefused: what a client acknowledges that was never sent is thrown away and
+// counted; what one says that stands where the socket does, reading or not, is not.
+func TestTrapRefused(t *testing.T) {
+	for _, f := range families {
+		for name, behind := range map[string]uint32{"the same place": 0, "further": 50000} {
+			t.Run(f.name+"/"+name, func(t *testing.T) {
+				w := newWorld(t)
+				c, s := w.pair(w.listen("a", f.network), f.vip)
+				data := stream(8 << 20)
+				got := make([]byte, 100000)
+				go writeUntil(s, data, 200*time.Millisecond)
+				if _, err := readFull(c, got); err != nil {
+					t.Fatal(err)
+				}
+				for n := -1; ; time.Sleep(10 * time.Millisecond) { // nobody reads: the window fills
+					was := n
+					var err error
+					if n, err = Unacked(s); err != nil || n == was {
+						must(t, err)
+						break
+					}
+				}
+				d, err := Dump(s)
+				must(t, err)
+				st := d.State
+				una := data[:0]
+				if behind > 0 {
+					st.SndUna -= behind
+					st.SndNxt = st.SndUna
+				} else {
+					una = make([]byte, st.InFlight())
+				}
+				w.route("b")
+				must(t, d.Close())
+				wire := w.wire("b")
+				moved := w.knows(st, una, nil)
+				was, err := Refused(moved)
+				must(t, err)
+				heard, _, _, err := Heard(moved)
+				must(t, err)
+				for range 3 {
+					q, err := Question(moved, st)
+					must(t, err)
+					must(t, wire.Send(q))
+				}
+				for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+					if now, _, _, err := Heard(moved); err != nil || now >= heard+3 || time.Now().After(end) {
+						must(t, err)
+						break
+					}
+				}
+				now, err := Refused(moved)
+				must(t, err)
+				if elsewhere := now != was; elsewhere != (behind > 0) {
+					t.Errorf("%d segments of the client were thrown away", now-was)
+				}
+			})
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -179,6 +180,24 @@ func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
 		return nil
 	})
 	return segments, acked, waiting, err
+}
+
+// Refused counts the segments which came to a connection and which its kernel threw
+// away. An acknowledgement of what was never sent is one; none of a peer that agrees with
+// this kernel about where both stand is, but a keepalive.
+func Refused(c *net.TCPConn) (n uint32, err error) {
+	err = control(c, func(s sock) error {
+		var counts [9]uint32 // SK_MEMINFO_VARS of linux/sock_diag.h, the last are the drops
+		size := uint32(unsafe.Sizeof(counts))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&counts)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 {
+			return fmt.Errorf("get SO_MEMINFO: %w", errno)
+		}
+		n = counts[len(counts)-1]
+		return nil
+	})
+	return n, err
 }
 
 // Timing tells of a connection after what time the kernel would repeat itself, and
