@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ func TestMain(m *testing.M) {
 		err = loadRole()
 	case "circle":
 		err = circleRole()
+	case "fetch":
+		err = fetchRole()
 	case "story":
 		err = storyRole()
 	case "resume-site":
@@ -347,6 +350,21 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			out.Encode("told")
 		case "count", "census":
 			out.Encode(count(a, verb == "census"))
+		case "cpu":
+			out.Encode(cpuSeconds())
+		case "profile": // of as many seconds as it takes until the next one
+			if arg != "" {
+				f, err := os.Create(arg)
+				if err == nil {
+					err = pprof.StartCPUProfile(f)
+				}
+				if err != nil {
+					return err
+				}
+			} else {
+				pprof.StopCPUProfile()
+			}
+			out.Encode("profiling")
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err
