@@ -98,11 +98,12 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	settle := tcprepair.Settle
-	if s.hastened() {
-		settle = tcprepair.Calm
-	}
-	time.AfterFunc(settleAfter, func() { _ = settle(s.conn) }) // it may have ended
+	time.AfterFunc(settleAfter, func() { // it may have ended
+		_ = tcprepair.Calm(s.conn)
+		if !s.hastened() {
+			_ = tcprepair.Settle(s.conn)
+		}
+	})
 	ready.Type = frame.Active
 	if st.Stuck() && !a.mayAsk(s) {
 		s.stuck = st.InFlight()

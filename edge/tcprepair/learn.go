@@ -61,7 +61,7 @@ func (r *Restored) Learn(w *Wire) error {
 }
 
 // Calm ends the eagerness of a connection that was told a round trip: call it some
-// seconds after Activate. Settle does the same.
+// seconds after Activate.
 func Calm(c *net.TCPConn) error {
 	return control(c, func(s sock) error { s.calm(); return nil })
 }

@@ -237,7 +237,6 @@ func DelayAck(c *net.TCPConn) error {
 // a hastened connection is closed in order.
 func Settle(c *net.TCPConn) error {
 	return control(c, func(s sock) error {
-		s.calm()
 		err := s.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoOrdinary, "TCP_RTO_MAX_MS")
 		if errors.Is(err, unix.ENOPROTOOPT) {
 			err = nil
