@@ -210,6 +210,10 @@ func (s Service) check() error {
 // revives tells whether sessions of the service go on after a crash.
 func (s Service) revives() bool { return s.Mode == ModeAct && s.Revival == ModeAct }
 
+// shadows tells whether the records of its sessions are of use: to go on with them, or to
+// count those that would.
+func (s Service) shadows() bool { return s.Revival == ModeAct || s.Revival == ModeObserve }
+
 func (s Service) checkTLS() error {
 	switch {
 	case (s.Cert == "") != (s.Key == ""):

@@ -92,7 +92,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 		return
 	}
 	t := idleTurn(svc.id)
-	if a.moves.Backups && !s.local {
+	if a.moves.Backups && !s.local && svc.shadows() {
 		var err error
 		if s.reg, err = tcprepair.Register(c); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
@@ -137,10 +137,6 @@ func (a *Agent) run(ctx context.Context, s *session) {
 
 // attend serves a session until its connection or the context ends.
 func (a *Agent) attend(ctx context.Context, s *session) error {
-	if s.hastened() {
-		// Older kernels refuse; there the end of an abandoned session comes later.
-		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
-	}
 	stop := context.AfterFunc(ctx, func() {
 		if s.unquiet != nil {
 			s.unquiet()

@@ -309,9 +309,12 @@ func describe(rec *frame.Record, o tcprepair.Options, tsval uint32, now time.Tim
 	rec.MSS, rec.Scales = o.MSS, o.SndScale|o.RcvScale<<4
 	rec.TSVal, rec.Wall = tsval, now.UnixMilli()
 	rec.Options = 0
-	for bit, on := range map[uint8]bool{recTimestamps: o.Timestamps, recSACK: o.SACK, recScaling: o.Scaling} {
-		if on {
-			rec.Options |= bit
+	for _, bit := range [...]struct {
+		is uint8
+		on bool
+	}{{recTimestamps, o.Timestamps}, {recSACK, o.SACK}, {recScaling, o.Scaling}} {
+		if bit.on {
+			rec.Options |= bit.is
 		}
 	}
 }

@@ -36,6 +36,10 @@ type link struct {
 	window  frame.Window  // numbered frames sent
 	waits   []wait        // for the acknowledgement of some, in their order
 	receipt frame.Receipt // numbered frames received; reader's only
+	// more reports whether further frames are here already, owed that an acknowledgement
+	// waits for them; reader's only. nil: none.
+	more func() bool
+	owed bool
 	naming
 }
 
@@ -85,18 +89,19 @@ func (l *link) queue(b []byte) error {
 func (l *link) sendNumbered(f frame.Frame, kept *pledge) error {
 	l.order.Lock()
 	defer l.order.Unlock()
-	b, err := l.number(f, kept)
+	b, err := l.number(nil, f, kept)
 	if err != nil {
 		return err
 	}
 	return l.queue(b)
 }
 
-func (l *link) number(f frame.Frame, kept *pledge) ([]byte, error) {
+// number encodes f behind b under the next number.
+func (l *link) number(b []byte, f frame.Frame, kept *pledge) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.Seq = l.window.Next()
-	b, err := frame.Append(nil, f)
+	b, err := frame.Append(b, f)
 	if err == nil && kept != nil {
 		l.waits = append(l.waits, wait{f.Seq, kept})
 	}
@@ -107,6 +112,9 @@ func (l *link) number(f frame.Frame, kept *pledge) ([]byte, error) {
 // same and more. Were the reader to wait, two sites that send much to each other could
 // wait for ever.
 func (l *link) ack(seq uint64) {
+	if l.owed = l.more != nil && l.more(); l.owed {
+		return // one tells of all that came together
+	}
 	b, err := frame.Append(nil, frame.Frame{Type: frame.Ack, Seq: seq})
 	if err != nil {
 		return
@@ -298,6 +306,7 @@ func (ls *links) start(c *tls.Conn, peer string) (*link, error) {
 func (ls *links) read(l *link) {
 	defer ls.drop(l)
 	r := bufio.NewReaderSize(l.conn, 64<<10)
+	l.more = func() bool { return r.Buffered() > 0 }
 	for first := true; ; first = false {
 		f, err := frame.Read(r)
 		if err != nil {
@@ -311,6 +320,9 @@ func (ls *links) read(l *link) {
 			l.reads.Store(f.Generation&frame.ReadsNames != 0)
 		} else {
 			ls.handle(l, f)
+		}
+		if l.owed && !l.more() {
+			l.ack(l.receipt.Last())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,9 @@ func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key 
 // protect gives a session a Backup, and silence once that knows of it. It is
 // called before the session is served.
 func (a *Agent) protect(s *session) {
+	if !s.svc.shadows() {
+		return // nobody would ever ask for its record
+	}
 	s.changed = a.replica.changed
 	if a.quiet.kernel.Load() == nil || !s.svc.revives() {
 		return
@@ -84,8 +88,34 @@ func (a *Agent) protect(s *session) {
 		a.quiet.remove(flowOf(s.key))
 		// An orphan whose client's window is closed is given up once its probes
 		// are as far apart as they get: after a second and a half, hastened.
-		_ = tcprepair.Settle(s.conn) // it may have been handed off
+		s.haste.end(s.conn)
 	})
+}
+
+// haste is whether a connection was hastened.
+type haste struct {
+	mu    sync.Mutex
+	begun bool
+	ended bool
+}
+
+// begin hastens, once, unless the end has come. Older kernels refuse; there the end of
+// an abandoned session comes later.
+func (h *haste) begin(c *net.TCPConn, limit time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.begun && !h.ended {
+		h.begun = true
+		_ = tcprepair.Hasten(c, limit)
+	}
+}
+
+func (h *haste) end(c *net.TCPConn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended = true; h.begun {
+		_ = tcprepair.Settle(c) // it may have been handed off
+	}
 }
 
 // hastened reports whether the kernel repeats itself more often for a session, so
@@ -97,6 +127,7 @@ func (a *Agent) hush(s *session) {
 	if !s.hastened() || s.closing.Load() {
 		return
 	}
+	s.haste.begin(s.conn, a.limits.Write+hastenSlack)
 	a.quiet.add(flowOf(s.key))
 	// The session may have ended in between, and its own Remove come first.
 	if s.closing.Load() {

@@ -17,6 +17,9 @@ const (
 	sweepEvery   = time.Second
 	recordLife   = 6 * refreshTime // of a record that is not refreshed
 	dirtyQueue   = 8192
+	// gatherFor is how long the records that nobody waits for are gathered. A session that
+	// has ended by then, or has another turn, costs none, or one for both.
+	gatherFor = 5 * time.Millisecond
 )
 
 // replica sends the records of this site's sessions to their Backups and
@@ -29,6 +32,9 @@ type replica struct {
 	// linked tells that a Backup was reached which sessions wait for.
 	linked chan struct{}
 	own    map[*session]*shadow
+	// gathered are the sessions whose records leave when the gathering is over; Run's.
+	gathered []*session
+	out      outbox
 	// dialled is when a link to a peer was last asked for.
 	dialled map[string]time.Time
 
@@ -45,6 +51,27 @@ type shadow struct {
 	off   int64
 	at    time.Time
 	skips int // Backups of its order that were full
+	order     // as of the last word
+}
+
+// order is a session's Backups, and what it follows from.
+type order struct {
+	names []string
+	view  *view
+	down  *[]string
+}
+
+// of is the order by what is known now.
+func (o *order) of(k frame.Key, a *Agent) []string {
+	v, down := a.view.Load(), a.revival.down.Load()
+	if o.view == v && o.down == down {
+		return o.names
+	}
+	o.view, o.down, o.names = v, down, o.names[:0]
+	for _, p := range rendezvous(k, a.alive()) {
+		o.names = append(o.names, p.Name)
+	}
+	return o.names
 }
 
 // stored is a record of another site's session.
@@ -63,13 +90,21 @@ func newReplica(a *Agent) *replica {
 // changed notes a new turn. It is called by the session's goroutine and does
 // not wait.
 func (r *replica) changed(s *session) {
+	if s.turn.Load().fresh == nil && !s.queued.CompareAndSwap(false, true) {
+		return // it is among those that are gathered
+	}
 	select {
 	case r.dirty <- s:
 	default:
+		s.queued.Store(false)
 	}
 }
 
+// ended notes the end of a session that a Backup may know.
 func (r *replica) ended(s *session) {
+	if s.backup.Load() == nil {
+		return // what is being told at this moment the sweep finds
+	}
 	select {
 	case r.gone <- s:
 	default: // the sweep finds it missing
@@ -78,14 +113,20 @@ func (r *replica) ended(s *session) {
 
 // Run owns the records of this site's sessions.
 func (r *replica) Run(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
+	tick, over := time.NewTicker(sweepEvery), time.NewTimer(time.Hour)
 	defer tick.Stop()
+	defer over.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case s := <-r.dirty:
-			r.tell(ctx, s, time.Now())
+			if r.gather(ctx, s) {
+				over.Reset(gatherFor)
+			}
+			continue
+		case <-over.C:
+			r.leave(ctx)
 		case s := <-r.gone:
 			r.retire(s)
 		case k := <-r.full:
@@ -95,7 +136,41 @@ func (r *replica) Run(ctx context.Context) error {
 		case now := <-tick.C:
 			r.sweep(ctx, now)
 		}
+		r.out.flush()
 	}
+}
+
+// gather takes the sessions that have a new turn. Records that responses wait for leave
+// at once, together. It reports whether the gathering of the others begins.
+func (r *replica) gather(ctx context.Context, s *session) bool {
+	before := len(r.gathered)
+	for {
+		if s.turn.Load().fresh != nil {
+			r.tell(ctx, s, time.Now())
+		} else {
+			r.gathered = append(r.gathered, s)
+		}
+		select {
+		case s = <-r.dirty:
+			continue
+		default:
+		}
+		r.out.flush()
+		return before == 0 && len(r.gathered) > 0
+	}
+}
+
+// leave sends the records that were gathered.
+func (r *replica) leave(ctx context.Context) {
+	now := time.Now()
+	for _, s := range r.gathered {
+		s.queued.Store(false) // a turn from here on is another one's
+		if sh := r.own[s]; sh == nil || sh.turn != s.turn.Load() {
+			r.tell(ctx, s, now)
+		}
+	}
+	clear(r.gathered)
+	r.gathered = r.gathered[:0]
 }
 
 // next moves a session's record to the next Backup of its order.
@@ -108,7 +183,7 @@ func (r *replica) next(ctx context.Context, k frame.Key) {
 	}
 }
 
-// tell sends a session's record, if there is a Backup and a link to it.
+// tell puts a session's record into the outbox, if there is a Backup and a link to it.
 func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	if r.a.tab.get(s.key) != s {
 		return // ended meanwhile, or was never entered
@@ -122,12 +197,12 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 		r.own[s] = sh
 	}
 	t := s.turn.Load()
-	order := rendezvous(s.key, r.a.alive())
-	if sh.skips >= len(order) {
+	names := sh.of(s.key, r.a)
+	if sh.skips >= len(names) {
 		t.waive()
 		return
 	}
-	peer := order[sh.skips].Name
+	peer := names[sh.skips]
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
@@ -136,13 +211,12 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
-	if err := l.sendNumbered(frame.Frame{Type: frame.RecordSet, Key: s.key, Epoch: s.epoch,
-		Generation: rec.Generation, Payload: frame.AppendRecord(nil, rec)}, t.fresh); err != nil {
-		t.waive()
-		return
+	r.out.put(l, &rec, t)
+	if sh.peer != peer || s.backup.Load() == nil {
+		backup := peer
+		s.backup.Store(&backup)
 	}
 	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
-	s.backup.Store(&peer)
 	r.a.hush(s)
 }
 
@@ -178,6 +252,7 @@ func (r *replica) retire(s *session) {
 	sh := r.own[s]
 	delete(r.own, s)
 	if sh != nil && sh.link != nil {
+		r.out.flush() // it is not to overtake what was told
 		// If the link is gone the Backup lets the record expire.
 		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}, nil)
 	}

@@ -76,7 +76,8 @@ type round struct {
 	until  time.Time              // no answer after this
 	own    bool                   // of an earlier process of this site
 	nth    int                    // restore of this session, from 0
-	took   time.Duration          // from the first probe to the answer
+	took   time.Duration          // from the first probe to the answer; 0: it spoke by itself
+	state  tcprepair.State        // what the session was restored from
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	over   chan struct{}          // closed by end
 	end    func()                 // the owner lives
@@ -291,7 +292,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		a.events.revived()
 		v.tellOwner(rd)
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
-		a.wg.Go(func() { v.watch(ctx, s, watchPause(rd.took, rd.nth), rd.nth) })
+		a.wg.Go(func() { v.watch(ctx, s, rd) })
 		return
 	case reviveLost:
 		if rd.from != a.cfg.Site {
@@ -416,9 +417,14 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		}
 		return nil, result, err
 	}
-	r, err := tcprepair.Restore(stateOf(o), nil, 0)
+	o.RTT = rd.took
+	rd.state = stateOf(o)
+	r, err := tcprepair.Restore(rd.state, nil, 0)
 	if err != nil {
 		return nil, reviveFailed, err
+	}
+	if err := r.Learn(v.wire); err != nil {
+		return nil, reviveFailed, errors.Join(err, r.Close())
 	}
 	if !a.tab.take(s.key, s.epoch, s.gen.Load(), now) {
 		return nil, reviveLost, errors.Join(errStale, r.Close())
@@ -428,6 +434,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	limitUnsent(s.conn)
+	time.AfterFunc(settleAfter, func() { _ = tcprepair.Calm(s.conn) }) // it may have ended
 	a.run(ctx, s)
 	return s, reviveOK, nil
 }

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ func TestMain(m *testing.M) {
 		err = loadRole()
 	case "circle":
 		err = circleRole()
+	case "fetch":
+		err = fetchRole()
 	case "story":
 		err = storyRole()
 	case "resume-site":
@@ -247,6 +250,7 @@ type report struct {
 	Objects   map[string]float64 // of suspected sites' sessions, by what was done
 	Suspected map[string]float64 // suspicions, by how they ended
 	Copying   int                // objects on their way from an origin
+	CPU       float64            // seconds that the process has used
 }
 
 func reportOf(a *Agent) report {
@@ -270,6 +274,7 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
 	r.Drain, _ = a.DrainState()
+	r.CPU = cpuSeconds()
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
@@ -279,6 +284,15 @@ func reportOf(a *Agent) report {
 		}
 	}
 	return r
+}
+
+// cpuSeconds is what this process has used, itself and for it in the kernel.
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // copying counts the copies that are not whole yet.
@@ -336,6 +350,21 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			out.Encode("told")
 		case "count", "census":
 			out.Encode(count(a, verb == "census"))
+		case "cpu":
+			out.Encode(cpuSeconds())
+		case "profile": // of as many seconds as it takes until the next one
+			if arg != "" {
+				f, err := os.Create(arg)
+				if err == nil {
+					err = pprof.StartCPUProfile(f)
+				}
+				if err != nil {
+					return err
+				}
+			} else {
+				pprof.StopCPUProfile()
+			}
+			out.Encode("profiling")
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err

@@ -54,6 +54,8 @@ type session struct {
 	gate    gate
 	turn    atomic.Pointer[turn]
 	input   []byte       // received, not answered
+	buf     []byte       // for reading
+	vec     [2][]byte    // for writing
 	stuck   int          // bytes in flight when it came, if thaw shall wait for their ACK
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
 	cover   *cover       // TLS of our own record layer; nil without
@@ -66,8 +68,10 @@ type protection struct {
 	backup  atomic.Pointer[string] // site that shadows it
 	changed func(*session)         // called after each new turn; nil if not shadowed
 	unquiet func()                 // called before the connection is closed; nil if not shadowed
+	queued  atomic.Bool            // its record is about to be told
 	closing atomic.Bool            // no silence from here on
-	done    chan struct{}          // closed when it has ended here
+	haste   haste
+	done    chan struct{} // closed when it has ended here
 }
 
 // turn is the response in progress, or the last one. Only off changes.
@@ -141,7 +145,7 @@ func (s *session) serve(ctx context.Context) error {
 		}
 		// Only now: between here and the read there is no gate, so whoever
 		// moves the session finds a request either in input or in the turn.
-		s.input = s.input[n:]
+		s.input = s.input[:copy(s.input, s.input[n:])]
 		s.secure(ctx, s.turn.Load())
 	}
 }
@@ -164,8 +168,8 @@ func (s *session) respond() error {
 		}
 		until := time.Now().Add(s.svc.limits.Write)
 		s.gate.deadline(func() { s.conn.SetWriteDeadline(until) })
-		n, err := s.conn.Write(b)
-		t.off.Add(int64(n))
+		n, err := s.write(t, b)
+		t.off.Add(n)
 		// A client that takes some bytes in each period is slow, not gone;
 		// a deadline before its time was a stop's.
 		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || time.Now().Before(until))) {
@@ -174,11 +178,27 @@ func (s *session) respond() error {
 	}
 }
 
+// write sends b, which begins at the offset of t. Behind a head it takes the first bytes
+// of the body along: one call for most responses.
+func (s *session) write(t *turn, b []byte) (int64, error) {
+	if head := int64(len(t.wire.head)); t.wire.sealed == nil && t.wire.length > 0 && t.off.Load() < head {
+		if first, err := t.wire.at(head); err == nil {
+			s.vec = [2][]byte{b, first}
+			both := net.Buffers(s.vec[:])
+			return both.WriteTo(s.conn)
+		}
+	}
+	n, err := s.conn.Write(b)
+	return int64(n), err
+}
+
 // request reads until a whole request of length n stands at the front of
 // input. The wait for a first byte is the idle time, the rest has the
 // header's limit.
 func (s *session) request(ctx context.Context) (req request, n int, err error) {
-	buf := make([]byte, 4<<10)
+	if s.buf == nil {
+		s.buf = make([]byte, 4<<10)
+	}
 	until := time.Now().Add(s.svc.limits.Idle)
 	for begun := false; ; {
 		if req, n = parseRequest(s.input); n > 0 {
@@ -197,7 +217,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
-		_, err := s.read(buf)
+		_, err := s.read(s.buf)
 		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
 		case err == nil, late && time.Now().Before(until): // a stop's deadline
 		case late && begun:

@@ -78,6 +78,11 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	if err != nil {
 		return err
 	}
+	if a.revival.on() {
+		if err := r.Learn(a.revival.wire); err != nil {
+			return errors.Join(err, r.Close())
+		}
+	}
 	ready := frame.Frame{Type: frame.Ready, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}
 	if err := l.send(ready); err != nil {
 		return errors.Join(err, r.Close())
@@ -93,9 +98,12 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	if !s.hastened() {
-		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
-	}
+	time.AfterFunc(settleAfter, func() { // it may have ended
+		_ = tcprepair.Calm(s.conn)
+		if !s.hastened() {
+			_ = tcprepair.Settle(s.conn)
+		}
+	})
 	ready.Type = frame.Active
 	if st.Stuck() && !a.mayAsk(s) {
 		s.stuck = st.InFlight()

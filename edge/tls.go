@@ -153,7 +153,7 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 	next := &session{key: s.key, conn: s.conn, started: s.started, epoch: s.epoch, svc: s.svc, local: s.local, cover: c}
 	next.done = s.done
 	t := idleTurn(s.svc.id)
-	if a.moves.Backups && c.moves && !s.local {
+	if a.moves.Backups && c.moves && !s.local && s.svc.shadows() {
 		if next.reg, err = tcprepair.Register(s.conn); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
 		} else {

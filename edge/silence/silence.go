@@ -18,7 +18,8 @@ const (
 	Life = 2 * time.Second
 	// renewEvery leaves three chances before an element ends.
 	renewEvery = 500 * time.Millisecond
-	// enterEvery gathers new flows. A session that ends before costs nothing.
+	// enterEvery gathers new flows, which are entered when they have waited for one
+	// such time. A session that ends before costs nothing.
 	enterEvery = 100 * time.Millisecond
 )
 
@@ -38,6 +39,7 @@ type Silence struct {
 	mu   sync.Mutex
 	nft  *kernel // nil after the end
 	wish map[Flow]bool
+	due  map[Flow]bool // wished for at the last look already
 	// quiet are the flows the kernel was told of.
 	quiet map[Flow]bool
 	// impaired holds back the repetition of one complaint.
@@ -51,7 +53,7 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, quiet: map[Flow]bool{}}
+	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, due: map[Flow]bool{}, quiet: map[Flow]bool{}}
 	left, err := k.list()
 	if err == nil {
 		err = k.renew(left)
@@ -70,7 +72,7 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 func (s *Silence) Add(f Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.quiet[f] {
+	if !s.quiet[f] && !s.due[f] {
 		s.wish[f] = true
 	}
 }
@@ -80,6 +82,7 @@ func (s *Silence) Remove(f Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.wish, f)
+	delete(s.due, f)
 	if !s.quiet[f] || s.nft == nil {
 		return
 	}
@@ -124,24 +127,28 @@ func (s *Silence) End() error {
 	s.nft = nil
 	clear(s.quiet)
 	clear(s.wish)
+	clear(s.due)
 	return err
 }
 
 func (s *Silence) enter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.nft == nil || len(s.wish) == 0 {
+	if s.nft == nil {
 		return
 	}
-	flows := sorted(s.wish)
-	if err := s.nft.add(flows); err != nil {
-		s.complain(err)
-		return // the wishes stand; renewing repairs the table first
+	if len(s.due) > 0 {
+		flows := sorted(s.due)
+		if err := s.nft.add(flows); err != nil {
+			s.complain(err)
+			return // the wishes stand; renewing repairs the table first
+		}
+		for _, f := range flows {
+			s.quiet[f] = true
+		}
+		clear(s.due)
 	}
-	for _, f := range flows {
-		s.quiet[f] = true
-	}
-	clear(s.wish)
+	s.due, s.wish = s.wish, s.due
 }
 
 // renew tells the kernel all flows again. If that fails, somebody has removed the

@@ -67,7 +67,8 @@ func Register(c *net.TCPConn) (Registration, error) {
 		if err := s.repair(unix.TCP_REPAIR_ON); err != nil {
 			return err
 		}
-		return errors.Join(g.read(s), s.queue(noQueue), s.repair(unix.TCP_REPAIR_OFF_NO_WP), s.reuse())
+		// Which queue is selected counts in repair mode only, and entering that selects none.
+		return errors.Join(g.read(s), s.repair(unix.TCP_REPAIR_OFF_NO_WP), s.reuse())
 	})
 	if err != nil {
 		return g, fmt.Errorf("tcprepair: register %s: %w", c.RemoteAddr(), err)
@@ -97,21 +98,24 @@ func (g *Registration) read(s sock) (err error) {
 
 // unreadSeq is the sequence number of the first byte that the application has not
 // read, from where it counts on. What the client sends between two system calls
-// would be counted once.
-func unreadSeq(s sock) (seq uint32, err error) {
-	before, err := s.ioctl(unix.SIOCINQ, "SIOCINQ")
+// would be counted once; where nothing waits behind it, nothing came before either.
+func unreadSeq(s sock) (uint32, error) {
+	if err := s.queue(recvQueue); err != nil {
+		return 0, err
+	}
+	seq, err := s.seq()
 	for range 16 {
+		var unread uint32
 		if err == nil {
-			seq, err = queueSeq(s, recvQueue)
+			unread, err = s.ioctl(unix.SIOCINQ, "SIOCINQ")
 		}
-		if err != nil {
-			return 0, err
+		if err != nil || unread == 0 {
+			return seq, err
 		}
-		var after uint32
-		if after, err = s.ioctl(unix.SIOCINQ, "SIOCINQ"); err == nil && after == before {
-			return seq - after, nil
+		before := seq
+		if seq, err = s.seq(); err == nil && seq == before {
+			return seq - unread, nil
 		}
-		before = after
 	}
 	return 0, errors.Join(err, errors.New("the client does not pause"))
 }
