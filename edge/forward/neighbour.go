@@ -12,8 +12,9 @@ const (
 	// stray at once, and who is asked answers from the kernel, next door.
 	neighbourRate = 10
 	// silentGrace is how long the word of a neighbour that fell silent is still waited for.
-	// In that time whoever keeps the record of one of its sessions claims it.
-	silentGrace = 500 * time.Millisecond
+	// In that time whoever keeps the record of one of its sessions claims it, and a process
+	// that was only restarted is back.
+	silentGrace = leastWait
 )
 
 // nextDoor is what is known of the other edges of this site.

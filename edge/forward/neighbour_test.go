@@ -55,6 +55,7 @@ func TestSilentNeighbour(t *testing.T) {
 	if fell := b.setSilent(b.now, []string{"s/2"}); len(fell) != 0 {
 		t.Errorf("%v fell silent again", fell)
 	}
+	b.pass(silentGrace - 500*time.Millisecond)
 	b.script(t, flow4(1), "packet two -> ask s/1, ask s/2", "not s/1", "wait 60ms", "tick -> ask s/2, ask a", "not a",
 		"wait 430ms", "tick -> ask s/2", "wait 10ms", "tick -> back two")
 	b.pass(nobodyLife)
@@ -65,7 +66,8 @@ func TestSilentNeighbour(t *testing.T) {
 	b.script(t, kept, "packet one -> ask s/1, ask s/2", "not s/1")
 	b.setSilent(b.now, []string{"s/2"})
 	b.kept(b.now, kept, "s/1", "s/2")
-	b.script(t, kept, "wait 600ms", "tick -> ask s/2, ask s/1, ask a", "not a", "packet two", "mine s/1 -> foreign s/1, tunnel s/1 one, tunnel s/1 two")
+	b.pass(silentGrace)
+	b.script(t, kept, "tick -> ask s/2, ask s/1, ask a", "not a", "packet two", "mine s/1 -> foreign s/1, tunnel s/1 one, tunnel s/1 two")
 
 	b.setSilent(b.now, nil)
 	b.script(t, flow4(3), "packet one -> ask s/1, ask s/2")
