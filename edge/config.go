@@ -57,9 +57,11 @@ type Service struct {
 	Events    Events // event streams of the origin, over TLS that stays at this site
 }
 
-// Peer is another site of the group.
+// Peer is another edge of the group: a site, or one of the nodes of a site with several.
 type Peer struct {
-	Name    string         // as in its certificate
+	Name string
+	// Of is the site whose certificate it has; empty: Name.
+	Of      string
 	Control netip.AddrPort // where its agent listens
 	Weight  int            // reserved capacity as a Backup, relative; 0 is none
 }
@@ -102,7 +104,10 @@ type Strays interface {
 // Config is what New needs. Peers, Services and the drain change later by the
 // Agent's methods.
 type Config struct {
-	Site     string
+	Site string
+	// Of is the site of which this edge is a node, Site is then the node's own name;
+	// empty: the edge is all of the site.
+	Of       string
 	Control  netip.AddrPort // where other sites' agents reach this one
 	TLS      *tls.Config    // certificate of this site, CAs of the group
 	Peers    []Peer

@@ -151,20 +151,26 @@ func (a *Agent) pulled(ctx context.Context, l *link, f frame.Frame) {
 	}
 }
 
-// permit decides who may pull: a target of the drain, the session's Backup,
-// or one of the first sites in its order.
+// permit decides who may pull: another edge of this site, a target of the drain, a Backup
+// of the session, or one of the first sites in its order.
 func (a *Agent) permit(s *session, peer string) error {
 	if s.svc.Mode != ModeAct {
 		a.m.transfers.WithLabelValues(a.cfg.Site, peer, resultObserve).Inc()
 		return errObserve
 	}
+	// The routers in front of a site choose among its edges: each may be the right one.
+	v := a.view.Load()
+	if p, ok := v.peer(peer); ok && a.isNear(p) {
+		return nil
+	}
 	if d := a.drain.Load(); d != nil && (len(d.to) == 0 || slices.Contains(d.to, peer)) {
 		return nil
 	}
-	if b := s.backup.Load(); b != nil && *b == peer {
+	if s.mayKeep(peer) {
 		return nil
 	}
-	if r := rank(s.key, peer, a.view.Load().peers); r >= 0 && r < pullRank {
+	far := slices.DeleteFunc(slices.Clone(v.peers), a.isNear)
+	if r := rank(s.key, peer, far); r >= 0 && r < pullRank {
 		return nil
 	}
 	return fmt.Errorf("edge: %s may not pull this session", peer)

@@ -214,6 +214,8 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 
 // recalledBy gives a site's new process its records.
 func (a *Agent) recalledBy(l *link) {
+	a.revival.yield(l.peer)
+	a.tellHeirs(l)
 	all := a.replica.recall(l.peer)
 	if len(all) > 0 {
 		a.log.Info("another process of the site asks for its records", "peer", l.peer, "records", len(all))
@@ -230,10 +232,14 @@ func (a *Agent) recalledBy(l *link) {
 // thought dead: without a packet, and what still comes follows it.
 func (a *Agent) claimedBy(l *link, f frame.Frame) {
 	s := a.tab.get(f.Key)
-	if s == nil || s.epoch >= f.Epoch {
+	if s == nil {
+		a.supersededBy(l, f)
 		return
 	}
-	if b := s.backup.Load(); b == nil || *b != l.peer {
+	if s.epoch >= f.Epoch {
+		return
+	}
+	if !s.mayKeep(l.peer) {
 		a.log.Warn("a site claims a session of which it is not the backup", "peer", l.peer)
 		return
 	}

@@ -28,19 +28,32 @@ type replica struct {
 	a     *Agent
 	dirty chan *session // has a new turn; what does not fit the sweep finds
 	gone  chan *session
-	full  chan frame.Key // refused by its Backup
+	full  chan noRoom
 	// linked tells that a Backup was reached which sessions wait for.
 	linked chan struct{}
-	own    map[*session]*shadow
+	own    map[copyOf]*shadow
 	// gathered are the sessions whose records leave when the gathering is over; Run's.
 	gathered []*session
 	out      outbox
+	tiered
 	// dialled is when a link to a peer was last asked for.
 	dialled map[string]time.Time
 
 	mu    sync.Mutex
 	store map[frame.Key]stored
 	names map[objectOf]called // of the objects of records, where they were told
+}
+
+// copyOf is a session's record at the Backup of one tier.
+type copyOf struct {
+	s    *session
+	tier int
+}
+
+// noRoom is the word of a Backup that it has no room.
+type noRoom struct {
+	key  frame.Key
+	peer string
 }
 
 // shadow is what the Backup of a session was told last.
@@ -54,21 +67,19 @@ type shadow struct {
 	order     // as of the last word
 }
 
-// order is a session's Backups, and what it follows from.
+// order is a session's Backups of one tier, and what it follows from.
 type order struct {
 	names []string
-	view  *view
-	down  *[]string
+	known
 }
 
 // of is the order by what is known now.
-func (o *order) of(k frame.Key, a *Agent) []string {
-	v, down := a.view.Load(), a.revival.down.Load()
-	if o.view == v && o.down == down {
+func (o *order) of(k frame.Key, by *tiered, tier int) []string {
+	if o.known == by.known {
 		return o.names
 	}
-	o.view, o.down, o.names = v, down, o.names[:0]
-	for _, p := range rendezvous(k, a.alive()) {
+	o.known, o.names = by.known, o.names[:0]
+	for _, p := range rendezvous(k, by.peers[tier]) {
 		o.names = append(o.names, p.Name)
 	}
 	return o.names
@@ -84,7 +95,7 @@ type stored struct {
 
 func newReplica(a *Agent) *replica {
 	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
-		full: make(chan frame.Key, dirtyQueue), linked: make(chan struct{}, 1), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
+		full: make(chan noRoom, dirtyQueue), linked: make(chan struct{}, 1), own: map[copyOf]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
@@ -102,7 +113,7 @@ func (r *replica) changed(s *session) {
 
 // ended notes the end of a session that a Backup may know.
 func (r *replica) ended(s *session) {
-	if s.backup.Load() == nil {
+	if !s.kept() {
 		return // what is being told at this moment the sweep finds
 	}
 	select {
@@ -129,8 +140,8 @@ func (r *replica) Run(ctx context.Context) error {
 			r.leave(ctx)
 		case s := <-r.gone:
 			r.retire(s)
-		case k := <-r.full:
-			r.next(ctx, k)
+		case no := <-r.full:
+			r.next(ctx, no)
 		case <-r.linked:
 			r.sweep(ctx, time.Now())
 		case now := <-tick.C:
@@ -165,7 +176,7 @@ func (r *replica) leave(ctx context.Context) {
 	now := time.Now()
 	for _, s := range r.gathered {
 		s.queued.Store(false) // a turn from here on is another one's
-		if sh := r.own[s]; sh == nil || sh.turn != s.turn.Load() {
+		if !r.told(s) {
 			r.tell(ctx, s, now)
 		}
 	}
@@ -173,48 +184,80 @@ func (r *replica) leave(ctx context.Context) {
 	r.gathered = r.gathered[:0]
 }
 
+// told reports whether the Backups have heard of a session's turn since it was gathered.
+func (r *replica) told(s *session) bool {
+	t := s.turn.Load()
+	for tier, peers := range r.tiers(r.a) {
+		if sh := r.own[copyOf{s, tier}]; len(peers) > 0 && (sh == nil || sh.turn != t) {
+			return false
+		}
+	}
+	return true
+}
+
 // next moves a session's record to the next Backup of its order.
-func (r *replica) next(ctx context.Context, k frame.Key) {
-	s := r.a.tab.get(k)
-	if sh := r.own[s]; sh != nil {
-		sh.skips++
-		sh.turn = nil
-		r.tell(ctx, s, time.Now())
+func (r *replica) next(ctx context.Context, no noRoom) {
+	s := r.a.tab.get(no.key)
+	for tier := range tierCount {
+		if sh := r.own[copyOf{s, tier}]; sh != nil && sh.peer == no.peer {
+			sh.skips++
+			sh.turn, sh.link = nil, nil
+			r.tell(ctx, s, time.Now())
+		}
 	}
 }
 
-// tell puts a session's record into the outbox, if there is a Backup and a link to it.
+// tell puts a session's record into the outbox for each of its Backups.
 func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
+	tiers := r.tiers(r.a)
+	if len(tiers[tierNear])+len(tiers[tierFar]) == 0 {
+		s.turn.Load().waive()
+	}
+	for tier := range tiers {
+		r.tellTier(ctx, s, tiers, tier, now)
+	}
+}
+
+// tellTier does so for one of them, if there is a link to it.
+func (r *replica) tellTier(ctx context.Context, s *session, tiers [tierCount][]Peer, tier int, now time.Time) {
 	if r.a.tab.get(s.key) != s {
 		return // ended meanwhile, or was never entered
 	}
 	if State(s.state.Load()) == Moving {
 		return // it is the taker's: our word of it, coming late, would replace the taker's
 	}
-	sh := r.own[s]
+	if len(tiers[tier]) == 0 {
+		return
+	}
+	sh := r.own[copyOf{s, tier}]
 	if sh == nil {
 		sh = &shadow{}
-		r.own[s] = sh
+		r.own[copyOf{s, tier}] = sh
 	}
 	t := s.turn.Load()
-	names := sh.of(s.key, r.a)
+	part := t.fresh.divide(tiers)[tier]
+	names := sh.of(s.key, &r.tiered, tier)
 	if sh.skips >= len(names) {
-		t.waive()
+		part.waive()
 		return
 	}
 	peer := names[sh.skips]
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
-		t.waive()              // a client's wait would help nobody
+		part.waive()           // a client's wait would help nobody
 		return
+	}
+	if sh.peer != peer && sh.link != nil {
+		r.out.flush()  // it is not to overtake what was told
+		sh.withdraw(s) // or two would revive it
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
-	r.out.put(l, &rec, t)
-	if sh.peer != peer || s.backup.Load() == nil {
+	r.out.put(l, &rec, part)
+	if sh.peer != peer || s.backup[tier].Load() == nil {
 		backup := peer
-		s.backup.Store(&backup)
+		s.backup[tier].Store(&backup)
 	}
 	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
 	r.a.hush(s)
@@ -249,10 +292,18 @@ func (s *session) record(t *turn) frame.Record {
 
 // retire tells the Backup that a session ended here.
 func (r *replica) retire(s *session) {
-	sh := r.own[s]
-	delete(r.own, s)
-	if sh != nil && sh.link != nil {
-		r.out.flush() // it is not to overtake what was told
+	r.out.flush() // it is not to overtake what was told
+	for tier := range tierCount {
+		if sh := r.own[copyOf{s, tier}]; sh != nil {
+			sh.withdraw(s)
+			delete(r.own, copyOf{s, tier})
+		}
+	}
+}
+
+// withdraw lets a Backup forget what it was told, if it was.
+func (sh *shadow) withdraw(s *session) {
+	if sh.link != nil {
 		// If the link is gone the Backup lets the record expire.
 		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}, nil)
 	}
@@ -262,21 +313,24 @@ func (r *replica) retire(s *session) {
 func (r *replica) sweep(ctx context.Context, now time.Time) {
 	live := map[*session]bool{}
 	counts := map[string]int{}
+	tiers := r.tiers(r.a)
 	for _, s := range r.a.tab.all() {
 		if s.changed == nil {
 			continue
 		}
 		live[s] = true
-		if r.own[s].due(s, r.a.isDown, now) {
-			r.tell(ctx, s, now)
-		}
-		if sh := r.own[s]; sh != nil && sh.link != nil {
-			counts[sh.peer]++
+		for tier := range tiers {
+			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
+				r.tellTier(ctx, s, tiers, tier, now)
+			}
+			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
+				counts[sh.peer]++
+			}
 		}
 	}
-	for s := range r.own {
-		if !live[s] {
-			r.retire(s)
+	for c := range r.own {
+		if !live[c.s] {
+			r.retire(c.s)
 		}
 	}
 	r.a.m.records.Reset()
@@ -327,7 +381,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 		return
 	case frame.Full:
 		select {
-		case r.full <- f.Key:
+		case r.full <- noRoom{f.Key, l.peer}:
 		default:
 		}
 		return

@@ -80,6 +80,7 @@ type round struct {
 	state  tcprepair.State        // what the session was restored from
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	over   chan struct{}          // closed by end
+	done   chan struct{}          // closed when it has ended
 	end    func()                 // the owner lives
 }
 
@@ -242,7 +243,7 @@ func (s *service) couldRevive(rec *frame.Record) bool {
 // begin enters a round and claims its flow, unless there is one.
 func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Duration) *round {
 	rd := &round{stored: st, epoch: epoch, begun: now, until: now.Add(life), own: st.from == v.a.cfg.Site,
-		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{})}
+		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{}), done: make(chan struct{})}
 	rd.end = sync.OnceFunc(func() { close(rd.over) })
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -277,6 +278,7 @@ func (v *revival) spare(k frame.Key, from string) {
 // run is one round from its first probe to its end.
 func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	a, k := v.a, rd.rec.Key
+	defer close(rd.done)
 	defer func() { rd.rec.Cover = frame.Cover{} }() // its secrets are the session's now, or nobody's
 	s, result, err := v.attempt(ctx, rd, wait)
 	v.mu.Lock()
@@ -291,6 +293,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		a.strays.Release(k)
 		a.events.revived()
 		v.tellOwner(rd)
+		v.tellKeepers(rd)
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
 		a.wg.Go(func() { v.watch(ctx, s, rd) })
 		return
@@ -435,6 +438,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	}
 	limitUnsent(s.conn)
 	time.AfterFunc(settleAfter, func() { _ = tcprepair.Calm(s.conn) }) // it may have ended
+	s.heirOf = rd.from
 	a.run(ctx, s)
 	return s, reviveOK, nil
 }

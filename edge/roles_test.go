@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -140,6 +141,23 @@ type agentArgs struct {
 	Slow                           bool          // takes no offer before it is told "pass"
 	Patience                       time.Duration // of its own offers; 0: the default
 	Export                         string        // of a service over TLS; empty: in clear
+	Nodes                          string        // which of the three are nodes of one site, s
+}
+
+// name is that of an edge: its site's, or that of a node.
+func (x agentArgs) name(letter string) string {
+	if slices.Contains(strings.Fields(x.Nodes), letter) {
+		return "s/" + letter
+	}
+	return letter
+}
+
+// of is the site of a node; empty: it is no node.
+func (x agentArgs) of(letter string) string {
+	if x.name(letter) != letter {
+		return "s"
+	}
+	return ""
 }
 
 func agentRole() error {
@@ -189,13 +207,14 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(in, a, reg, &requests, wrapped.pass)
+	err = commands(in, a, reg, &requests, wrapped)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
 
 func (x agentArgs) config() (Config, error) {
-	cert, err := tls.LoadX509KeyPair(filepath.Join(x.Dir, x.Site+".crt"), filepath.Join(x.Dir, x.Site+".key"))
+	pair := filepath.Join(x.Dir, or(x.of(x.Site), x.Site))
+	cert, err := tls.LoadX509KeyPair(pair+".crt", pair+".key")
 	if err != nil {
 		return Config{}, err
 	}
@@ -216,11 +235,14 @@ func (x agentArgs) config() (Config, error) {
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
-	peers := []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
+	peers := []Peer{{Name: x.name(x.Other), Of: x.of(x.Other), Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
 	if x.Third != "" {
-		peers = append(peers, Peer{Name: x.Third, Control: netip.MustParseAddrPort(control(x.Third))})
+		peers = append(peers, Peer{Name: x.name(x.Third), Of: x.of(x.Third), Control: netip.MustParseAddrPort(control(x.Third))})
+		if x.Nodes != "" {
+			peers[1].Weight = 1
+		}
 	}
-	return Config{Site: x.Site, Control: netip.MustParseAddrPort(control(x.Site)),
+	return Config{Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
 		Peers:    peers,
 		Services: []Service{svc}, Addresses: true,
@@ -326,7 +348,7 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	return out
 }
 
-func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, pass chan struct{}) error {
+func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, s strays) error {
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
@@ -373,8 +395,12 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "down":
 			a.SetDown(strings.Fields(arg))
 			out.Encode("told")
+		case "silent": // nodes of this site
+			s.SetSilent(strings.Fields(arg))
+			a.SetDown(strings.Fields(arg))
+			out.Encode("told")
 		case "pass":
-			close(pass)
+			close(s.pass)
 			out.Encode("passing")
 		case "undrain":
 			a.Undrain()
@@ -404,9 +430,9 @@ func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {
 	tunnel := func(site string) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
-	c.Site, c.Local, c.Mode = x.Site, tunnel(x.Site), forward.Act
+	c.Site, c.Local, c.Mode = x.name(x.Site), tunnel(x.Site), forward.Act
 	for _, site := range strings.Fields(x.Other + " " + x.Third) {
-		c.Peers = append(c.Peers, forward.Peer{Site: site, Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
+		c.Peers = append(c.Peers, forward.Peer{Site: x.name(site), Near: x.of(site) != "" && x.of(x.Site) != "", Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
 	}
 	c.VIPs = []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}
 	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))

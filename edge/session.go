@@ -64,12 +64,14 @@ type session struct {
 
 // protection is what lets a session outlive its process and its site.
 type protection struct {
-	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
-	backup  atomic.Pointer[string] // site that shadows it
-	changed func(*session)         // called after each new turn; nil if not shadowed
-	unquiet func()                 // called before the connection is closed; nil if not shadowed
-	queued  atomic.Bool            // its record is about to be told
-	closing atomic.Bool            // no silence from here on
+	reg tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	// backup are who shadow it, by tier.
+	backup  [tierCount]atomic.Pointer[string]
+	heirOf  string         // whose session it was, if it was revived here
+	changed func(*session) // called after each new turn; nil if not shadowed
+	unquiet func()         // called before the connection is closed; nil if not shadowed
+	queued  atomic.Bool    // its record is about to be told
+	closing atomic.Bool    // no silence from here on
 	haste   haste
 	done    chan struct{} // closed when it has ended here
 }
@@ -88,11 +90,7 @@ type turn struct {
 }
 
 // waive lets the response begin without a Backup.
-func (t *turn) waive() {
-	if t.fresh != nil {
-		t.fresh.keep()
-	}
-}
+func (t *turn) waive() { t.fresh.waive() }
 
 func (s *session) claim() bool {
 	return s.state.CompareAndSwap(int32(Active), int32(Dumped))

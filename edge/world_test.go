@@ -113,7 +113,7 @@ func (w *world) in(n, line string) string {
 // certificates makes a CA and one certificate a site.
 func (w *world) certificates() {
 	ca, caKey := w.certificate("ca", nil, nil)
-	for _, site := range []string{"a", "b", "d"} {
+	for _, site := range []string{"a", "b", "d", "s"} {
 		w.certificate(site, ca, caKey)
 	}
 }

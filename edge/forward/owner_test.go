@@ -19,17 +19,19 @@ type bench struct {
 	counts    map[result]int
 	retired   []string
 	shadows   map[Flow]bool
+	beside    []string // other edges of this site
 }
 
 func newBench(peers ...string) *bench {
 	b := &bench{now: time.Unix(1000, 0), announces: map[Flow]string{}, counts: map[result]int{}}
 	b.owners = newOwners(protoTCP, hooks{
-		shadowed:  func(f Flow) bool { return b.shadows[f] },
-		peers:     func() []string { return peers },
-		announced: func(f Flow) string { return b.announces[f] },
-		pair:      func(netip.Addr) string { return b.paired },
-		count:     func(how result, n int) { b.counts[how] += n },
-		retire:    func(site string, f Flow) { delete(b.announces, f); b.retired = append(b.retired, site) },
+		shadowed:   func(f Flow) bool { return b.shadows[f] },
+		peers:      func() []string { return peers },
+		neighbours: func() []string { return b.beside },
+		announced:  func(f Flow) string { return b.announces[f] },
+		pair:       func(netip.Addr) string { return b.paired },
+		count:      func(how result, n int) { b.counts[how] += n },
+		retire:     func(site string, f Flow) { delete(b.announces, f); b.retired = append(b.retired, site) },
 	}, askRate, time.Second)
 	return b
 }

@@ -211,6 +211,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		}
 		out.Identity = string(pem)
 	}
+	out.Nodes = d.edgeNodes(at, &s)
 	for _, c := range slices.Sorted(maps.Keys(s.Clusters)) {
 		out.Clusters = append(out.Clusters, d.cluster(at, c, s.Clusters[c]))
 	}
