@@ -34,6 +34,7 @@ type Restored struct {
 	State   State
 	fd      sock
 	flight  []byte        // [SndUna, SndNxt)
+	queues  Queues        // beyond the flight; empty for our own servers' connections
 	elapsed time.Duration // since the dump, at made
 	made    time.Time
 }
@@ -43,12 +44,17 @@ type Restored struct {
 // the dump. st.Local must be an address of this host; a wildcard listener on
 // its port may stand.
 func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error) {
-	r := &Restored{State: st, flight: make([]byte, st.InFlight()), elapsed: max(elapsed, 0), made: time.Now()}
-	if len(r.flight) > 0 {
-		if _, err := io.ReadFull(fill, r.flight); err != nil {
-			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(r.flight), err)
+	flight := make([]byte, st.InFlight())
+	if len(flight) > 0 {
+		if _, err := io.ReadFull(fill, flight); err != nil {
+			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(flight), err)
 		}
 	}
+	return restore(st, flight, Queues{}, elapsed)
+}
+
+func restore(st State, flight []byte, q Queues, elapsed time.Duration) (*Restored, error) {
+	r := &Restored{State: st, flight: flight, queues: q, elapsed: max(elapsed, 0), made: time.Now()}
 	family := unix.AF_INET6
 	if st.Local.Addr().Is4() {
 		family = unix.AF_INET
@@ -92,7 +98,7 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 // true acknowledgement. Both settings before it are refused by no kernel
 // that came so far.
 func (r *Restored) speak() error {
-	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(unix.TCP_REPAIR_OFF), r.fd.reuse())
+	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(unix.TCP_REPAIR_OFF), r.fd.reuse(), r.sendUnsent())
 }
 
 // Poke sends another window probe. The first may go without an answer: a
@@ -256,6 +262,9 @@ func (r *Restored) establish() error {
 	if err := r.fill(); err != nil {
 		return err
 	}
+	if err := r.fillInput(); err != nil {
+		return err
+	}
 	// Without the windows the connection starts with a send window of zero
 	// and waits for its probe timer, seconds.
 	return r.fd.setWindow(r.State.Window)
@@ -277,7 +286,7 @@ func (r *Restored) position() error {
 	if err := r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_MAXSEG, uint32(st.Options.MSS), "TCP_MAXSEG"); err != nil {
 		return err
 	}
-	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt), r.fd.setSeq(sendQueue, st.SndUna))
+	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt-uint32(len(r.queues.Input))), r.fd.setSeq(sendQueue, st.SndUna))
 }
 
 func (r *Restored) clock(elapsed time.Duration) error {
@@ -293,10 +302,10 @@ func (r *Restored) clock(elapsed time.Duration) error {
 // but ends below SndNxt is fatal: the peer's acknowledgements would be of
 // data "never sent" and be ignored.
 func (r *Restored) fill() error {
-	if len(r.flight) == 0 {
+	if len(r.flight)+len(r.queues.Output) == 0 {
 		return nil
 	}
-	if err := r.room(len(r.flight)); err != nil {
+	if err := r.room(len(r.flight) + len(r.queues.Output)); err != nil {
 		return err
 	}
 	if err := r.fd.queue(sendQueue); err != nil {
