@@ -37,6 +37,9 @@ func (c *Conn) Close() error { return c.c.Close() }
 // Finish tells the other side that no more is sent here.
 func (c *Conn) Finish() error { return c.c.CloseWrite() }
 
+// StopReceiving ends what Receive waits for; messages can still be sent.
+func (c *Conn) StopReceiving() error { return c.c.CloseRead() }
+
 // Send sends one message, with the descriptor of a socket if there is one.
 func (c *Conn) Send(m Message, with syscall.Conn) error {
 	m.Attached = with != nil
@@ -70,12 +73,17 @@ func (c *Conn) sendWith(b []byte, with syscall.Conn) error {
 	return errors.Join(err, inner)
 }
 
-// Receive waits for a message; io.EOF is the orderly end. The descriptor, if one
-// came, is the caller's.
+// Receive waits for a message; io.EOF is the end, with nothing left unread. The
+// descriptor, if one came, is the caller's.
 func (c *Conn) Receive() (Message, *os.File, error) {
 	var b [MaxMessage + 1]byte
 	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
 	n, oobn, flags, _, err := c.c.ReadMsgUnix(b[:], oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other side ended with messages of ours unread. The kernel tells that once,
+		// before the messages that it had sent us: a commit may be among them.
+		return c.Receive()
+	}
 	if err != nil {
 		return Message{}, nil, err
 	}

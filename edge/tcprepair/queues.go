@@ -18,6 +18,9 @@ const MaxOutput = 4 << 20
 // ErrOutput: more than MaxOutput bytes are not acknowledged or not sent.
 var ErrOutput = errors.New("too much unacknowledged output")
 
+// ErrSpoken: the connection spoke, and then could not go on.
+var ErrSpoken = errors.New("ended after it had spoken")
+
 // Queues are what the kernel keeps of a connection whose server is not ours.
 type Queues struct {
 	Input  []byte // received, acknowledged and not read
@@ -79,7 +82,13 @@ const maxSegmentRest = 512 << 10
 // packet: whoever forgets to close it keeps nothing alive. The descriptor of this
 // side is closed.
 func (d *Dumped) Vanish() error {
-	return errors.Join(control(d.conn, func(s sock) error { return disconnect(s) }), d.conn.Close())
+	return errors.Join(control(d.conn, disconnect), d.conn.Close())
+}
+
+// Drop ends a connection that was put back to work and that nobody serves: its peer
+// hears a reset.
+func (d *Dumped) Drop() error {
+	return errors.Join(control(d.conn, disconnect), d.conn.Close())
 }
 
 // Wake lets a connection speak again which a process that died had dumped. How

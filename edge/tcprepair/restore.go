@@ -77,7 +77,7 @@ func (r *Restored) Close() error { return unix.Close(int(r.fd)) }
 // Activate establishes the connection, lets it speak and hands it to Go's
 // poller. The caller owns the result; r is spent, after an error too. An
 // error means that no packet was sent and none acknowledged, so the dumped
-// side may go on. Where the peer's packets were held back meanwhile, release
+// side may go on; unless it is ErrSpoken, and then the peer hears a reset. Where the peer's packets were held back meanwhile, release
 // them now.
 func (r *Restored) Activate() (*net.TCPConn, error) {
 	defer unix.Close(int(r.fd)) // silent before speak; then conn has a duplicate
@@ -91,6 +91,9 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	if err := r.speak(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err), c.Close())
 	}
+	if err := r.sendUnsent(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w: %w", r.State.Peer, ErrSpoken, err), disconnect(r.fd), c.Close())
+	}
 	return c, nil
 }
 
@@ -98,7 +101,7 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 // true acknowledgement. Both settings before it are refused by no kernel
 // that came so far.
 func (r *Restored) speak() error {
-	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(unix.TCP_REPAIR_OFF), r.fd.reuse(), r.sendUnsent())
+	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(unix.TCP_REPAIR_OFF), r.fd.reuse())
 }
 
 // Poke sends another window probe. The first may go without an answer: a
