@@ -171,6 +171,7 @@ func (a *Agent) SetServices(services []Service) error {
 		}
 	}
 	a.publish(&next)
+	a.guests.lobby.countAll(next.guests)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"slices"
@@ -322,6 +323,15 @@ func (b *lobby) leave(c *caller) {
 
 func (b *lobby) count(service string) {
 	b.a.m.guests.servers.WithLabelValues(service).Set(float64(len(b.by[service])))
+}
+
+// countAll shows the services that have no server too.
+func (b *lobby) countAll(services map[netip.AddrPort]*Service) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range services {
+		b.count(s.Name)
+	}
 }
 
 // listen hands each message to its hand-off.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -196,18 +197,24 @@ func descriptorCount(t *testing.T) int {
 type notes struct {
 	calls chan string
 	conn  syscall.Conn
-	fail  error
+	fails atomic.Bool
 }
 
 func (n *notes) Give(k Key) (syscall.Conn, []byte, error) {
 	n.calls <- "give"
-	return n.conn, []byte("r"), n.fail
+	return n.conn, []byte("r"), n.err()
 }
 func (n *notes) Resume(Key) { n.calls <- "resume" }
 func (n *notes) Leave(Key)  { n.calls <- "leave" }
 func (n *notes) Take(_ Key, r []byte) error {
 	n.calls <- "take " + string(r)
-	return n.fail
+	return n.err()
+}
+func (n *notes) err() error {
+	if n.fails.Load() {
+		return errors.New(strings.Repeat("no ", 200))
+	}
+	return nil
 }
 func (n *notes) Start(_ Key, c *net.TCPConn) {
 	c.Close()
@@ -300,7 +307,7 @@ func TestServe(t *testing.T) {
 	})
 	t.Run("refused", func(t *testing.T) {
 		a, n, _ := serve(t)
-		n.fail = errors.New(strings.Repeat("no ", 200))
+		n.fails.Store(true)
 		c := a.greeted()
 		a.say(c, wish, nil)
 		if m, f := a.next(c); m.Type != Abort || f != nil || len(m.Text) != MaxText {
