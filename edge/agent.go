@@ -62,12 +62,14 @@ type desk struct {
 	replica *replica
 	events  *events
 	keepers *keepers
+	guests  *guests
 }
 
 // view is one configuration. Immutable.
 type view struct {
 	services []*service
 	vips     map[netip.AddrPort]*service
+	guests   map[netip.AddrPort]*Service // of kind handoff
 	peers    []Peer
 	byName   map[string]Peer
 }
@@ -108,6 +110,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.revival = newRevival(a)
 	a.prep = newPreparation(a)
+	a.guests = newGuests(a)
 	if err := a.SetPeers(cfg.Peers); err != nil {
 		return nil, err
 	}
@@ -153,7 +156,7 @@ func (a *Agent) SetServices(services []Service) error {
 	defer a.mu.Unlock()
 	old := a.view.Load()
 	next := *old
-	next.services, next.vips = nil, map[netip.AddrPort]*service{}
+	next.services, next.vips, next.guests = nil, map[netip.AddrPort]*service{}, guestVIPs(services)
 	for _, s := range services {
 		if s.Kind != KindContent {
 			continue
@@ -168,6 +171,7 @@ func (a *Agent) SetServices(services []Service) error {
 		}
 	}
 	a.publish(&next)
+	a.guests.lobby.countAll(next.guests)
 	return nil
 }
 
@@ -239,6 +243,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keepers.Run(ctx) })
 	g.Go(func() error { return a.revival.Run(ctx, g, left) })
 	g.Go(func() error { return a.prep.Run(ctx) })
+	g.Go(func() error { return a.guests.Run(ctx) })
 	err = g.Wait()
 	a.wg.Wait()
 	return errors.Join(err, a.revival.close())
@@ -261,6 +266,10 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 			defer a.taking.close(f.Key, box)
 			a.take(ctx, l, f, box)
 		})
+	case frame.GuestPart:
+		a.guests.parts.add(l, f, time.Now())
+	case frame.OfferGuest:
+		a.guests.offered(ctx, l, f)
 	case frame.Ready, frame.Active:
 		a.giving.put(f)
 	case frame.Refused:
@@ -296,6 +305,8 @@ func (a *Agent) committedTo(l *link, f frame.Frame) {
 		answer.Type = frame.Active
 	case a.taking.put(f):
 		return
+	case a.guests.declined.has(f):
+		answer.Payload = []byte(errDeclined.Error())
 	default:
 		answer.Payload = []byte(errUnknown.Error())
 	}

@@ -22,6 +22,8 @@ const (
 	KindContent = "content"
 	KindForward = "forward" // another server's sockets: package edge/forward alone
 	KindProxy   = "proxy"
+	// KindHandoff: sockets of another server that speaks the hand-off protocol.
+	KindHandoff = "handoff"
 
 	ModeObserve = "observe"
 	ModeAct     = "act"
@@ -124,7 +126,12 @@ type Config struct {
 	// and how the suspicion ended. It must not block. nil: nobody asks.
 	OnPrepare func(Preparation)
 	// Tokens are the secrets of resumption tokens, the same at all sites; see SetTokens.
-	Tokens     []token.Secret
+	Tokens []token.Secret
+	// Handoff is where servers of kind handoff find the agent.
+	Handoff Handoff
+	// Flows lists the established connections to the addresses on this host; nil where
+	// there is nobody to ask, and then no drain gives away sessions of kind handoff.
+	Flows      func([]netip.AddrPort) ([]frame.Key, error)
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -186,11 +193,13 @@ func (s Service) check() error {
 		return errors.New("no name")
 	case s.Kind == KindForward:
 		return nil
-	case s.Kind != KindContent:
+	case s.Kind != KindContent && s.Kind != KindHandoff:
 		return fmt.Errorf("kind %q: %w", s.Kind, ErrKind)
 	case s.Mode != ModeObserve && s.Mode != ModeAct:
 		return fmt.Errorf("mode %q is neither observe nor act", s.Mode)
-	case (s.Root == "") == (s.Origin == ""):
+	case s.Kind == KindHandoff && (s.Root != "" || s.Origin != "" || s.Cert != "" || s.Revival != "" || s.Freshness != ""):
+		return errors.New("kind handoff is served by another server: it has VIPs and nothing else")
+	case s.Kind == KindContent && (s.Root == "") == (s.Origin == ""):
 		return errors.New("needs a root or an origin, and not both")
 	case s.Origin != "" && s.Spool == "":
 		return errors.New("an origin needs a spool directory")

@@ -88,6 +88,7 @@ func (a *Agent) drains(ctx context.Context) error {
 		if d != nil {
 			if wait = time.Until(d.deadline); wait <= 0 {
 				a.push(ctx, d)
+				a.guests.push(ctx, d)
 				wait = pushAgain
 			}
 		}

@@ -26,6 +26,7 @@ func (a *Agent) floor(ctx context.Context) error {
 		case now := <-tick.C:
 			a.tab.forget(now)
 			a.pulls.forget(now)
+			a.guests.forget(now)
 		case <-a.changed:
 			if err := f.apply(ctx); err != nil {
 				a.log.Error("apply services", "err", err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rhumb/edge/frame"
@@ -43,6 +44,10 @@ type link struct {
 	more func() bool
 	owed bool
 	naming
+	// greeted is kept when the other side's Hello was read, which says whether it takes
+	// guests.
+	greeted *pledge
+	guests  atomic.Bool
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -357,8 +362,8 @@ func greeting(c net.Conn, patience time.Duration) (*bufio.Reader, frame.Frame, e
 // start makes a link of an authenticated connection. heard is the other side's hello, if
 // it was read.
 func (ls *links) start(c *tls.Conn, peer string, in *bufio.Reader, heard *frame.Frame) (*link, error) {
-	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{})}
-	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames, Payload: []byte(ls.site)}); err != nil {
+	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{}), greeted: newPledge()}
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -371,7 +376,7 @@ func (ls *links) start(c *tls.Conn, peer string, in *bufio.Reader, heard *frame.
 	ls.byOf[peer] = append(ls.byOf[peer], l)
 	ls.wg.Go(l.write)
 	if heard != nil {
-		l.reads.Store(heard.Generation&frame.ReadsNames != 0)
+		l.met(*heard)
 	}
 	ls.wg.Go(func() { ls.read(l, in, heard == nil) })
 	return l, nil
@@ -392,7 +397,7 @@ func (ls *links) read(l *link, r *bufio.Reader, first bool) {
 			return
 		}
 		if first {
-			l.reads.Store(f.Generation&frame.ReadsNames != 0)
+			l.met(f)
 		} else {
 			ls.handle(l, f)
 		}
@@ -400,6 +405,13 @@ func (ls *links) read(l *link, r *bufio.Reader, first bool) {
 			l.ack(l.receipt.Last())
 		}
 	}
+}
+
+// met notes what the other side's hello says of it.
+func (l *link) met(hello frame.Frame) {
+	l.reads.Store(hello.Generation&frame.ReadsNames != 0)
+	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
+	l.greeted.keep()
 }
 
 func (ls *links) drop(l *link) {

@@ -59,6 +59,10 @@ func TestMain(m *testing.M) {
 		err = wireRole()
 	case "origin":
 		err = originRole()
+	case "stream":
+		err = streamRole()
+	case "rogue":
+		err = rogueRole()
 	default:
 		os.Exit(m.Run())
 	}
@@ -141,6 +145,7 @@ type agentArgs struct {
 	Slow                           bool          // takes no offer before it is told "pass"
 	Patience                       time.Duration // of its own offers; 0: the default
 	Export                         string        // of a service over TLS; empty: in clear
+	Socket                         string        // not empty: the service is another server's, which comes here
 	Nodes                          string        // which of the three are nodes of one site, s
 }
 
@@ -235,6 +240,10 @@ func (x agentArgs) config() (Config, error) {
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
+	handoff := Handoff{Socket: x.Socket, Patience: x.Patience}
+	if x.Socket != "" {
+		svc = Service{Name: "stream", Kind: KindHandoff, Mode: x.Mode, VIPs: svc.VIPs}
+	}
 	peers := []Peer{{Name: x.name(x.Other), Of: x.of(x.Other), Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
 	if x.Third != "" {
 		peers = append(peers, Peer{Name: x.name(x.Third), Of: x.of(x.Third), Control: netip.MustParseAddrPort(control(x.Third))})
@@ -245,9 +254,19 @@ func (x agentArgs) config() (Config, error) {
 	return Config{Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
 		Peers:    peers,
-		Services: []Service{svc}, Addresses: true,
+		Services: []Service{svc}, Addresses: true, Handoff: handoff, Flows: established,
 		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
+}
+
+// established lists the connections to the addresses, as the program does.
+func established(vips []netip.AddrPort) ([]frame.Key, error) {
+	flows, err := forward.Established(vips)
+	out := make([]frame.Key, len(flows))
+	for i, f := range flows {
+		out[i] = frame.Key(f)
+	}
+	return out, err
 }
 
 // report is an agent's answer to "state".
@@ -273,6 +292,10 @@ type report struct {
 	Suspected map[string]float64 // suspicions, by how they ended
 	Copying   int                // objects on their way from an origin
 	CPU       float64            // seconds that the process has used
+	Totals    Totals
+	Handing   []Handing
+	Takes     map[string]float64 // sessions of other servers, by how they were taken
+	Flows     []frame.Key        // established here
 }
 
 func reportOf(a *Agent) report {
@@ -359,6 +382,8 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
 			r.Questions = counted(reg, "rhumb_edge_questions_total")
 			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
+			r.Totals, r.Handing, r.Takes = a.Totals(), a.Handing(), counted(reg, "rhumb_edge_handoff_takes_total")
+			r.Flows, _ = established([]netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")})
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")

@@ -37,6 +37,9 @@ type EdgeKind string
 const (
 	Forward EdgeKind = "forward" // another server on the host; nothing is terminated
 	Content EdgeKind = "content" // our own HTTP server; sessions can move
+	// Handoff is another server on the host that gives its sessions away by the
+	// hand-off socket.
+	Handoff EdgeKind = "handoff"
 )
 
 // Edge says how the client sessions of a Service are kept alive.

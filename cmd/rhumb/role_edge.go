@@ -119,7 +119,8 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, e.self.Name),
-		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
+		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Flows: establishedFlows,
+		Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
@@ -143,7 +144,7 @@ const pushAfter = 8 * time.Second
 func (e *edgeRole) apply(s *placement.Snapshot) {
 	u, inv := e.unit, s.Inventory
 	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)), e.forwarder.SetQUIC(quicVIPs(inv, u.cfg.Mode)),
-		e.agent.SetPeers(edgePeers(inv, e.self.Name)), e.agent.SetServices(contentServices(inv, u)))
+		e.agent.SetPeers(edgePeers(inv, e.self.Name)), e.agent.SetServices(movingServices(inv, u)))
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
@@ -235,6 +236,7 @@ func (e *edgeRole) report(n *placement.Node) {
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	st.Listeners = e.listeners()
 	n.Alarms = slices.Concat(n.Alarms, certificateAlarms(st.Listeners), e.nodeAlarms())
+	e.handoffs(n, st)
 	e.relays(n, st)
 	e.prepares(st)
 	n.Edge = st
@@ -342,7 +344,13 @@ func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	return out
 }
 
-// contentServices are those of our own server; kind forward belongs to the forwarder.
+// movingServices are those whose sessions move: of our own server, and of others that
+// give them away. Kind forward belongs to the forwarder.
+func movingServices(inv *placement.Inventory, u *unit) []edge.Service {
+	return append(contentServices(inv, u), handoffServices(inv, u)...)
+}
+
+// contentServices are those of our own server.
 func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 	var out []edge.Service
 	for _, s := range inv.Services {

@@ -59,6 +59,11 @@ const (
 
 	// ObjectName tells a Backup by which name a service has an object (payload: Name).
 	ObjectName Type = 80
+
+	// OfferGuest ships a session of another server (payload: Guest); the answers are
+	// those to OfferSession. GuestPart carries bytes of its queues, ahead of it.
+	OfferGuest Type = 96
+	GuestPart  Type = 97
 )
 
 func (t Type) String() string {
@@ -69,6 +74,10 @@ func (t Type) String() string {
 		return "tokens"
 	case ObjectName:
 		return "name"
+	case OfferGuest:
+		return "offer of a guest"
+	case GuestPart:
+		return "part of a guest"
 	}
 	if t == 0 || t > lastType {
 		return fmt.Sprintf("type %d", uint8(t))
@@ -117,7 +126,7 @@ func Decode(b []byte) (Frame, error) {
 	family := r.u8()
 	f.Seq, f.Epoch, f.Generation = r.u64(), r.u64(), r.u32()
 	f.Key = r.key(family)
-	if f.Type == 0 || f.Type > lastType && f.Type != Tokens && f.Type != ObjectName {
+	if f.Type == 0 || f.Type > lastType && f.Type != Tokens && f.Type != ObjectName && f.Type != OfferGuest && f.Type != GuestPart {
 		r.fail(fmt.Errorf("unknown %s", f.Type))
 	}
 	if r.err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 // back. It is not safe for concurrent use.
 type Dumped struct {
 	State State
-	conn  *net.TCPConn
+	conn  handle
 	// rtoMax is the bound of its retransmission times as it was, in ms; 0 where
 	// the kernel has no such setting.
 	rtoMax uint32
@@ -23,7 +24,14 @@ type Dumped struct {
 // reads and writes. After an error c is as it was before.
 func Dump(c *net.TCPConn) (*Dumped, error) {
 	d := &Dumped{conn: c}
-	err := control(c, func(s sock) error {
+	if err := d.dump(); err != nil {
+		return nil, fmt.Errorf("tcprepair: dump %s: %w", c.RemoteAddr(), err)
+	}
+	return d, nil
+}
+
+func (d *Dumped) dump() error {
+	return control(d.conn, func(s sock) error {
 		var err error
 		d.rtoMax = patient(s)
 		if d.State, err = dump(s); err != nil {
@@ -31,10 +39,6 @@ func Dump(c *net.TCPConn) (*Dumped, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("tcprepair: dump %s: %w", c.RemoteAddr(), err)
-	}
-	return d, nil
 }
 
 // Abort puts the connection back to work where it is. A window probe goes
@@ -120,7 +124,7 @@ func unreadSeq(s sock) (uint32, error) {
 	return 0, errors.Join(err, errors.New("the client does not pause"))
 }
 
-func control(c *net.TCPConn, f func(sock) error) error {
+func control(c syscall.Conn, f func(sock) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

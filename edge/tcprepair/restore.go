@@ -35,6 +35,7 @@ type Restored struct {
 	State   State
 	fd      sock
 	flight  []byte        // [SndUna, SndNxt)
+	queues  Queues        // beyond the flight; empty for our own servers' connections
 	elapsed time.Duration // since the dump, at made
 	made    time.Time
 	teacher *Wire // not nil: the kernel is told the round trip
@@ -45,12 +46,17 @@ type Restored struct {
 // the dump. st.Local must be an address of this host; a wildcard listener on
 // its port may stand.
 func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error) {
-	r := &Restored{State: st, flight: make([]byte, st.InFlight()), elapsed: max(elapsed, 0), made: time.Now()}
-	if len(r.flight) > 0 {
-		if _, err := io.ReadFull(fill, r.flight); err != nil {
-			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(r.flight), err)
+	flight := make([]byte, st.InFlight())
+	if len(flight) > 0 {
+		if _, err := io.ReadFull(fill, flight); err != nil {
+			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(flight), err)
 		}
 	}
+	return restore(st, flight, Queues{}, elapsed)
+}
+
+func restore(st State, flight []byte, q Queues, elapsed time.Duration) (*Restored, error) {
+	r := &Restored{State: st, flight: flight, queues: q, elapsed: max(elapsed, 0), made: time.Now()}
 	if err := r.open(); err != nil {
 		return nil, fmt.Errorf("tcprepair: restore %s: %w", st.Peer, err)
 	}
@@ -87,8 +93,8 @@ func (r *Restored) Close() error {
 // Activate establishes the connection, lets it speak and hands it to Go's
 // poller. The caller owns the result; r is spent, after an error too. An
 // error means that no packet was sent and none acknowledged, so the dumped
-// side may go on. Where the peer's packets were held back meanwhile, release
-// them now.
+// side may go on; unless it is ErrSpoken, and then the peer hears a reset. Where the
+// peer's packets were held back meanwhile, release them now.
 func (r *Restored) Activate() (*net.TCPConn, error) {
 	defer func() { _ = r.Close() }() // silent before speak; then conn has a duplicate
 	if err := r.establish(); err != nil {
@@ -100,6 +106,9 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	}
 	if err := r.speak(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err), c.Close())
+	}
+	if err := r.sendUnsent(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w: %w", r.State.Peer, ErrSpoken, err), disconnect(r.fd), c.Close())
 	}
 	return c, nil
 }
@@ -293,6 +302,9 @@ func (r *Restored) establish() error {
 	if err := r.fill(); err != nil {
 		return err
 	}
+	if err := r.fillInput(); err != nil {
+		return err
+	}
 	// Without the windows the connection starts with a send window of zero
 	// and waits for its probe timer, seconds.
 	if err := r.fd.setWindow(r.State.Window); err != nil {
@@ -327,7 +339,7 @@ func (r *Restored) position() error {
 	if r.teacher != nil {
 		una--
 	}
-	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt), r.fd.setSeq(sendQueue, una))
+	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt-uint32(len(r.queues.Input))), r.fd.setSeq(sendQueue, una))
 }
 
 func (r *Restored) clock(elapsed time.Duration) error {
@@ -343,10 +355,10 @@ func (r *Restored) clock(elapsed time.Duration) error {
 // but ends below SndNxt is fatal: the peer's acknowledgements would be of
 // data "never sent" and be ignored.
 func (r *Restored) fill() error {
-	if len(r.flight) == 0 {
+	if len(r.flight)+len(r.queues.Output) == 0 {
 		return nil
 	}
-	if err := r.room(len(r.flight)); err != nil {
+	if err := r.room(len(r.flight) + len(r.queues.Output)); err != nil {
 		return err
 	}
 	if err := r.fd.queue(sendQueue); err != nil {

@@ -474,8 +474,12 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 	switch {
 	case e.Kind == "proxy":
 		d.fail(append(at, "kind"), "proxy is not in this version; forward keeps sessions of any server alive")
-	case e.Kind != placement.Forward && e.Kind != placement.Content:
-		d.fail(append(at, "kind"), "%q: want forward or content", e.Kind)
+	case e.Kind != placement.Forward && e.Kind != placement.Handoff && e.Kind != placement.Content:
+		d.fail(append(at, "kind"), "%q: want forward, handoff or content", e.Kind)
+	case e.Kind == placement.Handoff && e.Root != "":
+		d.fail(append(at, "root"), "is for content: sessions of kind handoff are served by a server of your own")
+	case e.Kind == placement.Handoff && e.Origin != "":
+		d.fail(append(at, "origin"), "is for content: sessions of kind handoff are served by a server of your own")
 	case e.Kind == placement.Content && (e.Root == "") == (e.Origin == ""):
 		d.fail(at, "content needs exactly one of root and origin")
 	case e.Kind != placement.Content && e.Freshness != "":
@@ -496,8 +500,8 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 func (d *document) checkEdgeTLS(at []string, e *edgeFile) {
 	has := e.TLS.Cert != "" || e.TLS.Key != ""
 	switch {
-	case e.Kind == placement.Forward && (has || e.Export != ""):
-		d.fail(at, "kind forward ends no TLS: tls and export_secrets are for content")
+	case e.Kind != placement.Content && (has || e.Export != ""):
+		d.fail(at, "kind %s ends no TLS: tls and export_secrets are for content", e.Kind)
 	case (e.TLS.Cert == "") != (e.TLS.Key == ""):
 		d.fail(append(at, "tls"), "want cert and key, both")
 	case e.Export != "" && e.Export != placement.ExportNone && e.Export != placement.ExportSite && e.Export != placement.ExportGroup:
