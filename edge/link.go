@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rhumb/edge/frame"
@@ -37,6 +38,9 @@ type link struct {
 	waits   []wait        // for the acknowledgement of some, in their order
 	receipt frame.Receipt // numbered frames received; reader's only
 	naming
+	// greeted is closed when the other side has said what it reads.
+	greeted chan struct{}
+	uploads atomic.Bool // it takes uploads
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -276,8 +280,8 @@ func (ls *links) accept(ctx context.Context, c net.Conn) {
 
 // start makes a link of an authenticated connection.
 func (ls *links) start(c *tls.Conn, peer string) (*link, error) {
-	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{})}
-	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames, Payload: []byte(ls.site)}); err != nil {
+	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{}), greeted: make(chan struct{})}
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.ReadsUploads, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -309,6 +313,8 @@ func (ls *links) read(l *link) {
 		}
 		if first {
 			l.reads.Store(f.Generation&frame.ReadsNames != 0)
+			l.uploads.Store(f.Generation&frame.ReadsUploads != 0)
+			close(l.greeted)
 		} else {
 			ls.handle(l, f)
 		}

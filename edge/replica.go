@@ -134,6 +134,10 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 		t.waive()              // a client's wait would help nobody
 		return
 	}
+	if t.rec.Flags&frame.Upload != 0 && !l.uploads.Load() {
+		t.waive() // it would end the link
+		return
+	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
 	if err := l.sendNumbered(frame.Frame{Type: frame.RecordSet, Key: s.key, Epoch: s.epoch,
@@ -263,6 +267,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 	}
 	if f.Type == frame.Retire {
 		r.forget(l.peer, f)
+		r.a.uploads.retired(f.Key, f.Epoch)
 	} else if err := r.keep(l, f); err != nil {
 		r.broken(l, err)
 		return
@@ -290,6 +295,7 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 		return l.send(frame.Frame{Type: frame.Claimed, Key: rec.Key, Epoch: s.epoch, Generation: s.gen.Load()})
 	}
 	r.a.revival.spare(rec.Key, l.peer)
+	r.a.uploads.recorded(&rec)
 	if !r.enter(rec, l.peer) {
 		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
 	}

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -137,6 +138,9 @@ type agentArgs struct {
 	Slow                           bool          // takes no offer before it is told "pass"
 	Patience                       time.Duration // of its own offers; 0: the default
 	Export                         string        // of a service over TLS; empty: in clear
+	Uploads                        bool          // into the directory up-SITE
+	UploadMax                      int64
+	Die                            string // the point of an upload at which it kills itself
 }
 
 func agentRole() error {
@@ -172,6 +176,14 @@ func agentRole() error {
 		return err
 	}
 	a.patience = or(x.Patience, a.patience)
+	if x.Die != "" {
+		a.uploads.at = func(point string) {
+			if point == x.Die {
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}
+	}
 	in := bufio.NewScanner(os.Stdin)
 	if x.Standby && !in.Scan() {
 		return in.Err()
@@ -204,6 +216,12 @@ func (x agentArgs) config() (Config, error) {
 	pool.AppendCertsFromPEM(ca)
 	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness, Revival: x.Revival,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Uploads {
+		svc.Uploads = Uploads{Dir: filepath.Join(x.Dir, "up-"+x.Site), Max: x.UploadMax}
+		if err := os.MkdirAll(svc.Uploads.Dir, 0o755); err != nil {
+			return Config{}, err
+		}
+	}
 	if x.Backups {
 		svc.Revival = or(x.Revival, ModeAct)
 	}
@@ -247,6 +265,10 @@ type report struct {
 	Objects   map[string]float64 // of suspected sites' sessions, by what was done
 	Suspected map[string]float64 // suspicions, by how they ended
 	Copying   int                // objects on their way from an origin
+	Staged    int64              // octets of uploads of other sites
+	Mine      int64              // octets of uploads of this site's clients, and
+	Safe      int64              // those of them that the Backup has
+	Uploads   map[string]float64 // ended, by status
 }
 
 func reportOf(a *Agent) report {
@@ -269,6 +291,16 @@ func reportOf(a *Agent) report {
 	a.replica.mu.Lock()
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
+	a.uploads.mu.Lock()
+	for _, w := range a.uploads.wards {
+		r.Staged += w.file.Length()
+	}
+	for _, s := range a.uploads.own {
+		s.mu.Lock()
+		r.Mine, r.Safe = r.Mine+s.file.Length(), r.Safe+s.safe
+		s.mu.Unlock()
+	}
+	a.uploads.mu.Unlock()
 	r.Drain, _ = a.DrainState()
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
@@ -323,6 +355,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
 			r.Questions = counted(reg, "rhumb_edge_questions_total")
 			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
+			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")

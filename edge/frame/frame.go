@@ -59,6 +59,10 @@ const (
 
 	// ObjectName tells a Backup by which name a service has an object (payload: Name).
 	ObjectName Type = 80
+
+	// Uploads carries a word about an object that is being uploaded (payload: that of
+	// package upload). An answer has the number of what it answers.
+	Uploads Type = 96
 )
 
 func (t Type) String() string {
@@ -69,6 +73,8 @@ func (t Type) String() string {
 		return "tokens"
 	case ObjectName:
 		return "name"
+	case Uploads:
+		return "upload"
 	}
 	if t == 0 || t > lastType {
 		return fmt.Sprintf("type %d", uint8(t))
@@ -117,7 +123,7 @@ func Decode(b []byte) (Frame, error) {
 	family := r.u8()
 	f.Seq, f.Epoch, f.Generation = r.u64(), r.u64(), r.u32()
 	f.Key = r.key(family)
-	if f.Type == 0 || f.Type > lastType && f.Type != Tokens && f.Type != ObjectName {
+	if f.Type == 0 || f.Type > lastType && f.Type != Tokens && f.Type != ObjectName && f.Type != Uploads {
 		r.fail(fmt.Errorf("unknown %s", f.Type))
 	}
 	if r.err != nil {

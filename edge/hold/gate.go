@@ -59,16 +59,25 @@ func (ls lanes) strange() (n int) {
 	return n
 }
 
-// allow lets acknowledgements up to upto leave, and returns those that waited for it.
-// It never takes back what was allowed.
-func (ls lanes) allow(f Flow, upto uint32) (leave []uint32) {
+// enter begins a lane, instead of one of an earlier connection of the same ends.
+func (ls lanes) enter(f Flow, upto uint32) (leave []uint32) {
 	l := ls[f]
 	if l == nil {
 		l = &lane{}
 		ls[f] = l
 	}
-	if !l.known || int32(upto-l.upto) > 0 {
-		l.known, l.upto = true, upto
+	l.known, l.upto = true, upto
+	return ls.allow(f, upto)
+}
+
+// allow lets acknowledgements up to upto leave, and returns those that waited for it.
+func (ls lanes) allow(f Flow, upto uint32) (leave []uint32) {
+	l := ls[f]
+	if l == nil || !l.known {
+		return nil
+	}
+	if int32(upto-l.upto) > 0 {
+		l.upto = upto
 	}
 	kept := l.wait[:0]
 	for _, w := range l.wait {

@@ -87,8 +87,16 @@ func (h *Hold) Watch(vips []netip.AddrPort) error {
 	return h.nft.renew(vips)
 }
 
-// Allow lets a connection acknowledge up to a sequence number. Before its first word
-// of a connection all its segments wait, for a second at most.
+// Enter begins with a connection, which may acknowledge up to a sequence number. Until
+// then all its segments wait, for a second at most.
+func (h *Hold) Enter(f Flow, upto uint32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.release(h.lanes.enter(f, upto))
+}
+
+// Allow lets a connection that was entered acknowledge up to a sequence number. It
+// never takes back what was allowed.
 func (h *Hold) Allow(f Flow, upto uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -100,6 +108,23 @@ func (h *Hold) Leave(f Flow) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.release(h.lanes.leave(f))
+}
+
+// Discard is Leave for a connection that ends here without a word: what waits is dropped.
+func (h *Hold) Discard(f Flow) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.give(h.lanes.leave(f))
+}
+
+// Works reports whether the kernel took the last word. A nil Hold does not work.
+func (h *Hold) Works() bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.nft != nil && !h.impaired
 }
 
 // Counts tells what happened so far.

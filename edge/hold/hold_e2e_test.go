@@ -119,7 +119,7 @@ func TestHold(t *testing.T) {
 			}
 			flow := Flow{Local: at, Peer: c.LocalAddr().(*net.TCPAddr).AddrPort()}
 			end := rcvNxt(t, s.(*net.TCPConn))
-			h.Allow(flow, end-10)
+			h.Enter(flow, end-10)
 			h.Allow(flow, end-4)
 			if n := unacked(t, c); n != 10 {
 				t.Errorf("%d octets are not acknowledged, want 10: the only acknowledgement is of all", n)
