@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -140,7 +141,8 @@ type agentArgs struct {
 	Export                         string        // of a service over TLS; empty: in clear
 	Uploads                        bool          // into the directory up-SITE
 	UploadMax                      int64
-	Die                            string // the point of an upload at which it kills itself
+	Die                            string // the point of an upload at which it kills itself,
+	Cut                            bool   // and its link before
 }
 
 func agentRole() error {
@@ -179,6 +181,9 @@ func agentRole() error {
 	if x.Die != "" {
 		a.uploads.at = func(point string) {
 			if point == x.Die {
+				if x.Cut {
+					_ = exec.Command("ip", "link", "set", "e0", "down").Run()
+				}
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				select {}
 			}
@@ -269,6 +274,7 @@ type report struct {
 	Mine      int64              // octets of uploads of this site's clients, and
 	Safe      int64              // those of them that the Backup has
 	Uploads   map[string]float64 // ended, by status
+	Effects   uint64             // objects that uploads were published as
 }
 
 func reportOf(a *Agent) report {
@@ -306,6 +312,9 @@ func reportOf(a *Agent) report {
 		r.Quiet = q.Len()
 	}
 	for _, svc := range a.view.Load().services {
+		if svc.store != nil {
+			r.Effects += svc.store.Effects()
+		}
 		if o, ok := svc.source.(*origin); ok {
 			r.Copying += o.copying()
 		}

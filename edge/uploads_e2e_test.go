@@ -91,11 +91,15 @@ func (w *world) staged(site string) []string {
 	return names
 }
 
-func (w *world) takers(change func(*agentArgs)) (a, b *process) {
+// takers are sites that take uploads, with L2, and may each differ.
+func (w *world) takers(forA, forB func(*agentArgs)) (a, b *process) {
+	w.t.Helper()
 	w.object("film.mp4", 1<<10)
 	return w.sites(func(x *agentArgs) {
 		x.Backups, x.Uploads, x.Freshness = true, true, FreshL2
-		change(x)
+		if change := map[string]func(*agentArgs){"a": forA, "b": forB}[x.Site]; change != nil {
+			change(x)
+		}
 	})
 }
 
@@ -110,36 +114,116 @@ func TestUploadSiteLoss(t *testing.T) {
 		for i := range runs {
 			t.Run(fmt.Sprintf("%s, run %d", f.name, i+1), func(t *testing.T) {
 				w := newWorld(t)
-				a, b := w.takers(func(*agentArgs) {})
+				a, b := w.takers(nil, nil)
 				body := randomBody(size, uint64(i))
 				up := w.upload(f.vip, "/new/object.bin", body)
-				up.give(size / 2)
+				given := make(chan struct{})
+				go func() {
+					defer close(given)
+					up.give(size / 4 * 3) // the crash is somewhere in it, the end is not
+				}()
 				var r report
 				w.await("octets at the backup", func() bool { b.ask("state", &r); return r.Staged >= int64(size)/4 })
-				var word string
 				w.lose("a", a)
 				begun := time.Now()
+				var word string
 				b.ask("down a", &word)
+				there := r.Staged
+				<-given
 				got, err := up.end()
 				took := time.Since(begun)
 				if b.ask("state", &r); got != "Created\n201" || err != nil {
 					t.Fatalf("answer %q, %v; revivals %v, answers %v", got, err, r.Revivals, r.Answers)
 				}
-				t.Logf("%d octets at the backup when its site died, whole %v later; revivals %v", r.Staged, took, r.Revivals)
-				if sha256.Sum256(w.published("b", "new/object.bin")) != sha256.Sum256(body) {
-					t.Error("the object at the backup is another")
+				t.Logf("%d octets at the backup a moment before its site died, whole %v later; revivals %v", there, took, r.Revivals)
+				if r.Revivals[reviveOK] != 1 {
+					t.Errorf("revivals %v: want one", r.Revivals)
 				}
+				w.once("b", b, "new/object.bin", body)
 				if got := w.published("a", "new/object.bin"); got != nil {
 					t.Errorf("the dead site has published %d octets", len(got))
-				}
-				if left := w.staged("b"); len(left) > 0 {
-					t.Errorf("left in the staging directory: %v", left)
-				}
-				if r.Uploads["201"] != 1 || r.Revivals[reviveOK] != 1 {
-					t.Errorf("uploads %v, revivals %v: want one", r.Uploads, r.Revivals)
 				}
 				w.noResets()
 			})
 		}
 	}
+}
+
+// once checks that a site has an object by one effect, and nothing else of uploads.
+func (w *world) once(site string, p *process, name string, body []byte) {
+	w.t.Helper()
+	if got := w.published(site, name); sha256.Sum256(got) != sha256.Sum256(body) {
+		w.t.Errorf("the object at %s has %d octets, which are others", site, len(got))
+	}
+	var r report
+	if p.ask("state", &r); r.Effects != 1 {
+		w.t.Errorf("%d objects were published at %s, want one", r.Effects, site)
+	}
+	w.await("end of the staging at "+site, func() bool { return len(w.staged(site)) == 0 })
+}
+
+// TestUploadPoints: a site dies at each point of an upload that it passes, or its Backup
+// does. The client is answered once, by the answer of one effect: a second one would meet
+// the object that is there, and its condition says that there be none.
+func TestUploadPoints(t *testing.T) {
+	const size = 3 << 20
+	vips := map[string]string{pointBegun: vip6, pointCommitted: vip4, pointWhole: vip6, pointAnswer: vip4, pointAnswered: vip6, pointSent: vip4,
+		pointPublish: vip6, pointPublished: vip4}
+	for _, point := range []string{pointBegun, pointCommitted, pointWhole, pointAnswer, pointAnswered, pointSent} {
+		t.Run("site "+point, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.takers(func(x *agentArgs) { x.Die, x.Cut = point, true }, nil)
+			body := randomBody(size, 1)
+			up := w.upload(vips[point], "/object.bin", body, "-H", "If-None-Match: *")
+			ended := up.finish()
+			if err := a.cmd.Wait(); err == nil {
+				t.Fatal("the site has ended in order")
+			}
+			w.in("r", "ip link set a0 down")
+			w.route("b")
+			var word string
+			b.ask("down a", &word)
+			if got := <-ended; got != "Created\n201" {
+				var r report
+				b.ask("state", &r)
+				t.Fatalf("answer %q; revivals %v, answers %v", got, r.Revivals, r.Answers)
+			}
+			w.once("b", b, "object.bin", body)
+			w.noResets()
+		})
+	}
+	for _, point := range []string{pointPublish, pointPublished} {
+		t.Run("backup "+point, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.takers(nil, func(x *agentArgs) { x.Die = point })
+			body := randomBody(size, 2)
+			ended := w.upload(vips[point], "/object.bin", body, "-H", "If-None-Match: *").finish()
+			if err := b.cmd.Wait(); err == nil {
+				t.Fatal("the backup has ended in order")
+			}
+			var word string
+			a.ask("down b", &word)
+			if got := <-ended; got != "Created\n201" {
+				t.Fatalf("answer %q", got)
+			}
+			w.once("a", a, "object.bin", body)
+			if got := w.published("b", "object.bin"); point == pointPublished && !bytes.Equal(got, body) || point == pointPublish && got != nil {
+				t.Errorf("the dead backup has published %d octets", len(got))
+			}
+			w.noResets()
+		})
+	}
+}
+
+// finish is end, later.
+func (p *sender) finish() <-chan string {
+	out := make(chan string, 1)
+	go func() {
+		got, err := p.end()
+		if err != nil {
+			got += " " + err.Error()
+		}
+		out <- got
+	}()
+	return out
 }

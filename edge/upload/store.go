@@ -51,6 +51,7 @@ type Store struct {
 	bytes   int64 // promised to files
 	answers map[ID]answer
 	names   map[string]*nameLock
+	effects uint64 // objects that were given their name
 }
 
 // answer is how an upload ended, for whoever asks again.
@@ -87,6 +88,13 @@ func (s *Store) Len() (uploads int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.files), s.bytes
+}
+
+// Effects counts the objects that were given their names since the start.
+func (s *Store) Effects() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.effects
 }
 
 // Begin stages an upload. Its whole size is set aside on disk, where the file system
@@ -246,6 +254,9 @@ func (s *Store) answer(id ID, status int) {
 		clear(s.answers)
 	}
 	s.answers[id] = answer{status, time.Now()}
+	if success(status) {
+		s.effects++
+	}
 }
 
 // noSpace reports whether an error says that the disk is full.
