@@ -295,7 +295,7 @@ func (p *pair) step() {
 	case 7, 8:
 		p.deliver(p.lb, p.la, p.a)
 	case 9:
-		time.Sleep(time.Duration(p.r.Int64N(int64(100 * time.Millisecond))))
+		time.Sleep(time.Duration(p.r.Int64N(int64(250 * time.Millisecond))))
 	case 10:
 		switch p.r.IntN(8) {
 		case 0:
@@ -341,19 +341,34 @@ func (p *pair) decide() {
 func (p *pair) claim() {
 	p.b.replica.mu.Lock()
 	st, ok := p.b.replica.store[p.key]
-	if ok && st.rec.Flags&frame.Upload != 0 {
+	if ok {
 		p.b.replica.drop(p.key) // as take does
 	}
 	p.b.replica.mu.Unlock()
-	if !ok || st.rec.Flags&frame.Upload == 0 {
-		return // there is an answer, and nothing to be received
-	}
 	c := p.b.uploads.claim(&st.rec, time.Now())
-	if c.w == nil {
+	if !ok || c.w == nil {
 		p.b.replica.putBack(st)
 		return
 	}
 	p.claimed, p.had = time.Now(), int64(st.rec.RcvNxt-p.up.first)
+	if p.had != c.w.file.Length() || c.over != (st.rec.Flags&frame.Upload == 0) {
+		p.t.Fatalf("%d octets are there, %d were claimed", c.w.file.Length(), p.had)
+	}
+	// What the owner has, and nobody has heard of, comes now.
+	if at := p.up.file.Length(); p.acted.IsZero() {
+		if _, err := p.up.file.Append(at, p.body[at:at+p.r.Int64N(int64(len(p.body))-at+1)]); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if err := p.up.push(make([]byte, upload.MaxData)); err != nil && p.acted.IsZero() {
+		p.t.Fatal(err)
+	}
+	for !p.cut && len(p.la.out) > 0 {
+		p.deliver(p.la, p.lb, p.b)
+	}
+	if c.over {
+		return
+	}
 	got := make([]byte, p.had)
 	if _, err := c.w.file.ReadAt(got, 0); err != nil || !bytes.Equal(got, p.body[:p.had]) {
 		p.t.Fatalf("%d octets were claimed, %v, or others", p.had, err)
@@ -391,7 +406,7 @@ func TestUploadModel(t *testing.T) {
 			p.b.replica.enter(rec, "a")
 			for i := range 400 {
 				p.b.uploads.recorded(&rec)
-				if p.step(); i > 20 && p.claimed.IsZero() && p.r.IntN(100) == 0 {
+				if p.step(); i > 20 && p.claimed.IsZero() && p.r.IntN(40) == 0 {
 					p.claim()
 				}
 				if !p.claimed.IsZero() && p.heard > p.had {

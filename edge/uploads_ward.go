@@ -74,10 +74,9 @@ func (u *uploads) opened(l *link, f frame.Frame, m upload.Message) {
 		return
 	}
 	if status := svc.store.Answered(m.ID); status != 0 {
-		if w := u.find(f.Key); w != nil {
-			w.promised()
+		if w := u.find(f.Key); w == nil || w.promised() {
+			l.word(f, upload.Message{Kind: upload.Done, ID: m.ID, Status: uint16(status)})
 		}
-		l.word(f, upload.Message{Kind: upload.Done, ID: m.ID, Status: uint16(status)})
 		return
 	}
 	w, status := u.wardOf(svc, l.peer, f, m)
@@ -213,7 +212,9 @@ func (u *uploads) publish(l *link, f frame.Frame, m upload.Message) {
 		return uploadAnswer(rec, w.first, w.file.Request().Size, status, m.Date)
 	})
 	u.at(pointPublished)
-	w.promised()
+	if !w.promised() {
+		return
+	}
 	l.word(f, upload.Message{Kind: upload.Done, ID: m.ID, Status: uint16(status)})
 }
 
@@ -234,11 +235,16 @@ func (w *ward) ended() {
 	w.busy = false
 }
 
-func (w *ward) promised() {
+// promised renews the promise, unless the session is being taken over.
+func (w *ward) promised() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.claimed {
+		return false
+	}
 	w.heard = time.Now()
 	w.promise.Give(w.heard)
+	return true
 }
 
 // uploadAnswer is the record of the answer to an upload, made of that of the upload.
@@ -310,14 +316,12 @@ func (u *uploads) position(rec *frame.Record) {
 type claim struct {
 	w    *ward
 	wait bool // the promise to the owner is not over
+	over bool // it was published: there is nothing to receive any more
 }
 
 // claim takes over the upload of a record, which then says how far it is: from here on
-// the owner adds nothing and publishes nothing.
+// the owner adds nothing, publishes nothing and is promised nothing.
 func (u *uploads) claim(rec *frame.Record, now time.Time) claim {
-	if rec.Flags&frame.Upload == 0 {
-		return claim{}
-	}
 	w := u.find(rec.Key)
 	if w == nil {
 		return claim{}
@@ -328,6 +332,9 @@ func (u *uploads) claim(rec *frame.Record, now time.Time) claim {
 		return claim{wait: true}
 	}
 	w.claimed = true
+	if rec.Flags&frame.Upload == 0 {
+		return claim{w: w, over: true}
+	}
 	rec.RcvNxt = w.first + uint32(w.file.Length())
 	return claim{w: w}
 }
@@ -344,7 +351,11 @@ func (u *uploads) unclaim(k frame.Key) {
 // adopt makes the upload that was claimed this session's own. It is called before the
 // connection speaks.
 func (u *uploads) adopt(s *session, c claim, r *tcprepair.Restored) {
-	if c.w == nil {
+	switch {
+	case c.w == nil:
+		return
+	case c.over:
+		u.remove(s.key, c.w)
 		return
 	}
 	s.up = &sending{u: u, key: s.key, epoch: s.epoch, svc: s.svc, id: c.w.id, first: c.w.first, file: c.w.file, date: c.w.date, word: make(chan struct{}, 1)}
