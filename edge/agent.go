@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/upload"
 )
 
 // Agent is the edge of one site: its content services and their sessions.
@@ -63,6 +64,7 @@ type desk struct {
 	events  *events
 	keepers *keepers
 	guests  *guests
+	uploads *uploads
 }
 
 // view is one configuration. Immutable.
@@ -109,6 +111,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.revival = newRevival(a)
+	a.uploads = newUploads(a)
 	a.prep = newPreparation(a)
 	a.guests = newGuests(a)
 	if err := a.SetPeers(cfg.Peers); err != nil {
@@ -186,7 +189,7 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 			return &n, nil
 		}
 	}
-	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits}
+	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits, uploads: a.uploads}
 	var err error
 	if s.Root != "" {
 		svc.source, err = newLibrary(s.Root, a.cache, a.log.With("service", s.Name))
@@ -199,6 +202,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	if err == nil && s.Events.Path != "" {
 		svc.feeds, err = a.newFeeds(svc)
 	}
+	if err == nil && s.Uploads.Dir != "" {
+		svc.store, err = upload.NewStore(s.Uploads.Dir, a.cfg.Site, s.Uploads.limits())
+	}
 	if err == nil && s.Cert != "" {
 		svc.tls, err = newTerminator(svc, a.m.tls, a.log.With("service", s.Name))
 	}
@@ -207,7 +213,7 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness && a.Events == b.Events
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness && a.Events == b.Events && a.Uploads == b.Uploads
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.
@@ -215,6 +221,7 @@ func (a *Agent) publish(v *view) {
 	a.view.Store(v)
 	a.wake()
 	a.revival.wake()
+	a.uploads.wake()
 }
 
 func (a *Agent) wake() {
@@ -234,6 +241,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	left := a.openRevival(ctx, g)
+	a.uploads.open(ctx, g)
 	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
 	g.Go(func() error { return a.links.serve(ctx, ln) })
 	g.Go(func() error { return a.floor(ctx) })
@@ -244,6 +252,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.revival.Run(ctx, g, left) })
 	g.Go(func() error { return a.prep.Run(ctx) })
 	g.Go(func() error { return a.guests.Run(ctx) })
+	g.Go(func() error { return a.uploads.Run(ctx, g) })
 	err = g.Wait()
 	a.wg.Wait()
 	return errors.Join(err, a.revival.close())
@@ -286,6 +295,8 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.replica.handle(l, f)
 	case frame.ObjectName:
 		a.replica.named(l, f)
+	case frame.Uploads:
+		a.uploads.handle(l, f)
 	case frame.Tokens:
 		a.keepers.handle(l, f)
 	case frame.Recall:

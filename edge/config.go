@@ -37,6 +37,8 @@ const (
 	// FreshL1: a response begins when its record is at the Backup, so that a
 	// crash costs no client that has seen any of it.
 	FreshL1 = "L1"
+	// FreshL2: what a client sends is at the Backup before it is acknowledged, too.
+	FreshL2 = "L2"
 )
 
 // Service is one set of VIPs and what is served there.
@@ -51,12 +53,13 @@ type Service struct {
 	// Revival is ReviveOff, ModeObserve or ModeAct; empty is ReviveOff. It acts
 	// only where Mode does.
 	Revival string
-	// Freshness is FreshL0 or FreshL1; empty is FreshL0.
+	// Freshness is FreshL0, FreshL1 or, with uploads, FreshL2; empty is FreshL0.
 	Freshness string
 	Cert      string // file of the certificate chain, and
 	Key       string // of its key, PEM; both empty: in clear
 	Export    string // ExportNone, ExportSite or ExportGroup; empty: none
 	Events    Events // event streams of the origin, over TLS that stays at this site
+	Uploads   Uploads
 }
 
 // Peer is another edge of the group: a site, or one of the nodes of a site with several.
@@ -205,12 +208,12 @@ func (s Service) check() error {
 		return errors.New("an origin needs a spool directory")
 	case len(s.VIPs) == 0:
 		return errors.New("no VIP")
-	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1:
-		return fmt.Errorf("freshness %q is neither L0 nor L1", s.Freshness)
+	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1 && s.Freshness != FreshL2:
+		return fmt.Errorf("freshness %q is neither L0, L1 nor L2", s.Freshness)
 	case s.Revival != "" && s.Revival != ReviveOff && s.Revival != ModeObserve && s.Revival != ModeAct:
 		return fmt.Errorf("revival %q is neither off, observe nor act", s.Revival)
 	}
-	if err := errors.Join(s.checkTLS(), s.checkEvents()); err != nil {
+	if err := errors.Join(s.checkTLS(), s.checkEvents(), s.checkUploads()); err != nil {
 		return err
 	}
 	for _, v := range s.VIPs {

@@ -14,16 +14,19 @@ import (
 
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
+	"rhumb/edge/upload"
 )
 
 // service is a Service at work.
 type service struct {
 	Service
-	id     uint32
-	source source
-	limits Limits
-	tls    *terminator // nil: in clear
-	feeds  *feeds      // nil: no event streams
+	id      uint32
+	source  source
+	limits  Limits
+	tls     *terminator   // nil: in clear
+	feeds   *feeds        // nil: no event streams
+	store   *upload.Store // nil: no uploads
+	uploads *uploads      // of the Agent
 }
 
 // port is where one listener stands: the wildcard of a family. A listener on
@@ -87,6 +90,9 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	s.done = make(chan struct{})
 	limitUnsent(c)
+	if !svc.held() {
+		a.uploads.exempt(c, key)
+	}
 	if svc.tls != nil {
 		a.greet(ctx, s)
 		return
@@ -101,6 +107,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 			a.protect(s)
 		}
 	}
+	a.uploads.admit(s)
 	s.turn.Store(t)
 	s.state.Store(int32(s.resting()))
 	a.run(ctx, s)
@@ -155,6 +162,7 @@ func (a *Agent) end(s *session, err error) {
 	if s.unquiet != nil {
 		s.unquiet()
 	}
+	s.endReceiving(err)
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)

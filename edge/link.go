@@ -44,10 +44,10 @@ type link struct {
 	more func() bool
 	owed bool
 	naming
-	// greeted is kept when the other side's Hello was read, which says whether it takes
-	// guests.
+	// greeted is kept when the other side's Hello was read, which says what it takes.
 	greeted *pledge
 	guests  atomic.Bool
+	uploads atomic.Bool
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -363,7 +363,7 @@ func greeting(c net.Conn, patience time.Duration) (*bufio.Reader, frame.Frame, e
 // it was read.
 func (ls *links) start(c *tls.Conn, peer string, in *bufio.Reader, heard *frame.Frame) (*link, error) {
 	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{}), greeted: newPledge()}
-	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests, Payload: []byte(ls.site)}); err != nil {
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests | frame.ReadsUploads, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -411,6 +411,7 @@ func (ls *links) read(l *link, r *bufio.Reader, first bool) {
 func (l *link) met(hello frame.Frame) {
 	l.reads.Store(hello.Generation&frame.ReadsNames != 0)
 	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
+	l.uploads.Store(hello.Generation&frame.ReadsUploads != 0)
 	l.greeted.keep()
 }
 

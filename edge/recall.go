@@ -243,7 +243,7 @@ func (a *Agent) claimedBy(l *link, f frame.Frame) {
 		a.log.Warn("a site claims a session of which it is not the backup", "peer", l.peer)
 		return
 	}
-	if !s.claim() {
+	if !s.claim() && !s.claimUpload() {
 		return // the next record is refused again
 	}
 	if !s.stop() {

@@ -187,7 +187,7 @@ func (r *replica) leave(ctx context.Context) {
 // told reports whether the Backups have heard of a session's turn since it was gathered.
 func (r *replica) told(s *session) bool {
 	t := s.turn.Load()
-	for tier, peers := range r.tiers(r.a) {
+	for tier, peers := range t.wanted(r.tiers(r.a)) {
 		if sh := r.own[copyOf{s, tier}]; len(peers) > 0 && (sh == nil || sh.turn != t) {
 			return false
 		}
@@ -214,19 +214,22 @@ func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 		s.turn.Load().waive()
 	}
 	for tier := range tiers {
-		r.tellTier(ctx, s, tiers, tier, now)
+		r.tellTier(ctx, s, tier, now)
 	}
 }
 
 // tellTier does so for one of them, if there is a link to it.
-func (r *replica) tellTier(ctx context.Context, s *session, tiers [tierCount][]Peer, tier int, now time.Time) {
+func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.Time) {
 	if r.a.tab.get(s.key) != s {
 		return // ended meanwhile, or was never entered
 	}
 	if State(s.state.Load()) == Moving {
 		return // it is the taker's: our word of it, coming late, would replace the taker's
 	}
+	t := s.turn.Load()
+	tiers := t.wanted(r.tiers(r.a))
 	if len(tiers[tier]) == 0 {
+		r.retract(s, tier) // what it says of the session is over
 		return
 	}
 	sh := r.own[copyOf{s, tier}]
@@ -234,7 +237,6 @@ func (r *replica) tellTier(ctx context.Context, s *session, tiers [tierCount][]P
 		sh = &shadow{}
 		r.own[copyOf{s, tier}] = sh
 	}
-	t := s.turn.Load()
 	part := t.fresh.divide(tiers)[tier]
 	names := sh.of(s.key, &r.tiered, tier)
 	if sh.skips >= len(names) {
@@ -251,6 +253,10 @@ func (r *replica) tellTier(ctx context.Context, s *session, tiers [tierCount][]P
 	if sh.peer != peer && sh.link != nil {
 		r.out.flush()  // it is not to overtake what was told
 		sh.withdraw(s) // or two would revive it
+	}
+	if t.rec.Flags&frame.Upload != 0 && !l.uploads.Load() {
+		part.waive() // it would end the link
+		return
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
@@ -292,13 +298,21 @@ func (s *session) record(t *turn) frame.Record {
 
 // retire tells the Backup that a session ended here.
 func (r *replica) retire(s *session) {
-	r.out.flush() // it is not to overtake what was told
 	for tier := range tierCount {
-		if sh := r.own[copyOf{s, tier}]; sh != nil {
-			sh.withdraw(s)
-			delete(r.own, copyOf{s, tier})
-		}
+		r.retract(s, tier)
 	}
+}
+
+// retract does so at the Backup of one tier.
+func (r *replica) retract(s *session, tier int) {
+	sh := r.own[copyOf{s, tier}]
+	if sh == nil {
+		return
+	}
+	r.out.flush() // it is not to overtake what was told
+	sh.withdraw(s)
+	delete(r.own, copyOf{s, tier})
+	s.backup[tier].Store(nil)
 }
 
 // withdraw lets a Backup forget what it was told, if it was.
@@ -321,7 +335,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 		live[s] = true
 		for tier := range tiers {
 			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
-				r.tellTier(ctx, s, tiers, tier, now)
+				r.tellTier(ctx, s, tier, now)
 			}
 			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
 				counts[sh.peer]++
@@ -392,6 +406,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 	}
 	if f.Type == frame.Retire {
 		r.forget(l.peer, f)
+		r.a.uploads.retired(f.Key, f.Epoch)
 	} else if err := r.keep(l, f); err != nil {
 		r.broken(l, err)
 		return
@@ -419,6 +434,7 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 		return l.send(frame.Frame{Type: frame.Claimed, Key: rec.Key, Epoch: s.epoch, Generation: s.gen.Load()})
 	}
 	r.a.revival.spare(rec.Key, l.peer)
+	r.a.uploads.recorded(&rec)
 	if !r.enter(rec, l.peer) {
 		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
 	}

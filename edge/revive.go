@@ -231,7 +231,7 @@ func (a *Agent) mayRevive(rec frame.Record) bool {
 	if !svc.revives() && (svc.Revival == ModeAct || svc.Revival == ModeObserve) {
 		a.m.revivals.WithLabelValues(reviveObserve).Inc()
 	}
-	return svc.revives() && a.revival.on()
+	return svc.revives() && a.revival.on() && a.uploads.knows(&rec)
 }
 
 // couldRevive reports whether a record is one of a session that a service with
@@ -242,6 +242,7 @@ func (s *service) couldRevive(rec *frame.Record) bool {
 
 // begin enters a round and claims its flow, unless there is one.
 func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Duration) *round {
+	v.a.uploads.position(&st.rec)
 	rd := &round{stored: st, epoch: epoch, begun: now, until: now.Add(life), own: st.from == v.a.cfg.Site,
 		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{}), done: make(chan struct{})}
 	rd.end = sync.OnceFunc(func() { close(rd.over) })
@@ -287,6 +288,9 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	a.m.revivals.WithLabelValues(result).Inc()
 	if err != nil {
 		a.log.Debug("session not revived", "peer", rd.from, "result", result, "err", err)
+	}
+	if result != reviveOK {
+		a.uploads.unclaim(k)
 	}
 	switch result {
 	case reviveOK:
@@ -411,6 +415,10 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	if at := offsetOf(rec, seen.best.Ack); at < 0 {
 		return nil, reviveStale, errEarlier // bytes that no record tells of
 	}
+	mine := v.a.uploads.claim(&rec, now)
+	if mine.wait {
+		return nil, "", nil
+	}
 	o := seen.offer(rec, now)
 	o.Name = v.nameFor(objectOf{rec.Service, rec.Object}, now)
 	s, err := a.admit(o)
@@ -432,6 +440,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	if !a.tab.take(s.key, s.epoch, s.gen.Load(), now) {
 		return nil, reviveLost, errors.Join(errStale, r.Close())
 	}
+	a.uploads.adopt(s, mine, r)
 	if s.conn, err = r.Activate(); err != nil {
 		a.tab.untake(s.key)
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,6 +149,10 @@ type agentArgs struct {
 	Export                         string        // of a service over TLS; empty: in clear
 	Socket                         string        // not empty: the service is another server's, which comes here
 	Nodes                          string        // which of the three are nodes of one site, s
+	Uploads                        bool          // into the directory up-SITE
+	UploadMax                      int64
+	Die                            string // the point of an upload at which it kills itself,
+	Cut                            bool   // and its link before
 }
 
 // name is that of an edge: its site's, or that of a node.
@@ -198,6 +204,17 @@ func agentRole() error {
 		return err
 	}
 	a.patience = or(x.Patience, a.patience)
+	if x.Die != "" {
+		a.uploads.at = func(point string) {
+			if point == x.Die {
+				if x.Cut {
+					_ = exec.Command("ip", "link", "set", "e0", "down").Run()
+				}
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}
+	}
 	in := bufio.NewScanner(os.Stdin)
 	if x.Standby && !in.Scan() {
 		return in.Err()
@@ -231,6 +248,12 @@ func (x agentArgs) config() (Config, error) {
 	pool.AppendCertsFromPEM(ca)
 	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness, Revival: x.Revival,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Uploads {
+		svc.Uploads = Uploads{Dir: filepath.Join(x.Dir, "up-"+x.Site), Max: x.UploadMax}
+		if err := os.MkdirAll(svc.Uploads.Dir, 0o755); err != nil {
+			return Config{}, err
+		}
+	}
 	if x.Backups {
 		svc.Revival = or(x.Revival, ModeAct)
 	}
@@ -296,6 +319,11 @@ type report struct {
 	Handing   []Handing
 	Takes     map[string]float64 // sessions of other servers, by how they were taken
 	Flows     []frame.Key        // established here
+	Staged    int64              // octets of uploads of other sites
+	Mine      int64              // octets of uploads of this site's clients, and
+	Safe      int64              // those of them that the Backup has
+	Uploads   map[string]float64 // ended, by status
+	Effects   uint64             // objects that uploads were published as
 }
 
 func reportOf(a *Agent) report {
@@ -318,12 +346,25 @@ func reportOf(a *Agent) report {
 	a.replica.mu.Lock()
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
+	a.uploads.mu.Lock()
+	for _, w := range a.uploads.wards {
+		r.Staged += w.file.Length()
+	}
+	for _, s := range a.uploads.own {
+		s.mu.Lock()
+		r.Mine, r.Safe = r.Mine+s.file.Length(), r.Safe+s.safe
+		s.mu.Unlock()
+	}
+	a.uploads.mu.Unlock()
 	r.Drain, _ = a.DrainState()
 	r.CPU = cpuSeconds()
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
 	for _, svc := range a.view.Load().services {
+		if svc.store != nil {
+			r.Effects += svc.store.Effects()
+		}
 		if o, ok := svc.source.(*origin); ok {
 			r.Copying += o.copying()
 		}
@@ -384,6 +425,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
 			r.Totals, r.Handing, r.Takes = a.Totals(), a.Handing(), counted(reg, "rhumb_edge_handoff_takes_total")
 			r.Flows, _ = established([]netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")})
+			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")

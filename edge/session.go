@@ -60,6 +60,7 @@ type session struct {
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
 	cover   *cover       // TLS of our own record layer; nil without
 	protection
+	receiving
 }
 
 // protection is what lets a session outlive its process and its site.
@@ -115,7 +116,7 @@ func (s *session) release() {
 
 // resting is the state of a session that nobody has claimed.
 func (s *session) resting() State {
-	if s.local || s.turn.Load().rec.Flags&frame.Pinned != 0 || s.cover != nil && !s.cover.moves {
+	if s.local || s.turn.Load().rec.Flags&(frame.Pinned|frame.Upload) != 0 || s.cover != nil && !s.cover.moves {
 		return Pinned
 	}
 	return Active
@@ -130,6 +131,13 @@ func (s *session) serve(ctx context.Context) error {
 	for {
 		if err := s.respond(); err != nil {
 			return err
+		}
+		s.sent()
+		if s.up != nil {
+			if err := s.receive(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		if s.turn.Load().rec.Flags&(frame.Close|frame.Last) != 0 {
 			return s.bye()
@@ -228,6 +236,9 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 
 // begin turns a request of n bytes into the next turn.
 func (s *session) begin(ctx context.Context, req request, n int) error {
+	if s.startUpload(ctx, &req, n) {
+		return nil
+	}
 	e := entry{}
 	if req.status == 0 {
 		e = s.svc.lookup(ctx, req)
@@ -259,7 +270,7 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 // awaitsBackup reports whether responses wait for the Backup. Nothing is won by it
 // where nobody would go on from there.
 func (s *session) awaitsBackup() bool {
-	return s.changed != nil && s.svc.Freshness == FreshL1 && s.svc.revives()
+	return s.changed != nil && (s.svc.Freshness == FreshL1 || s.svc.Freshness == FreshL2) && s.svc.revives()
 }
 
 // freshLimit is how long a response waits for its Backup: clients come before
@@ -271,6 +282,7 @@ func (s *session) secure(ctx context.Context, t *turn) {
 	if t.fresh == nil {
 		return
 	}
+	defer s.allow(t)
 	timer := time.NewTimer(freshLimit)
 	defer timer.Stop()
 	select {
@@ -314,7 +326,7 @@ func (s *session) bye() error {
 		return err
 	}
 	s.conn.SetReadDeadline(time.Now().Add(lingerLimit))
-	_, err := io.CopyN(io.Discard, s.conn, lingerBytes)
+	_, err := io.CopyN(io.Discard, s.conn, lingerBytes+s.discard)
 	if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}

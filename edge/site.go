@@ -58,6 +58,23 @@ func (s *session) mayKeep(peer string) bool {
 	return slices.ContainsFunc(s.backups(), func(b string) bool { return b == peer })
 }
 
+// ward names who has the record of a session whose upload it may keep, too: elsewhere rather
+// than next door, since that outlives the site as well. nil: nobody yet.
+func (s *session) ward() *string {
+	if b := s.backup[tierFar].Load(); b != nil {
+		return b
+	}
+	return s.backup[tierNear].Load()
+}
+
+// wanted are the Backups of a turn: all, or for an upload the one tier which keeps that.
+func (t *turn) wanted(tiers [tierCount][]Peer) [tierCount][]Peer {
+	if t.rec.Flags&frame.Upload != 0 && len(tiers[tierFar]) > 0 {
+		tiers[tierNear] = nil
+	}
+	return tiers
+}
+
 // kept reports whether anybody has the session's record.
 func (s *session) kept() bool {
 	for i := range s.backup {

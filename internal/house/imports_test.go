@@ -64,7 +64,7 @@ var doors = map[string][]string{
 	"github.com/oschwald/":                     {"placement/geo"},
 	"github.com/vishvananda/netlink":           {"bgp", "edge", "edge/forward", "edge/vip", "internal/netlab"},
 	"github.com/vishvananda/netns":             {"internal/netlab"},
-	"github.com/google/nftables":               {"edge/forward", "edge/silence", "edge/vip", "internal/netlab"},
+	"github.com/google/nftables":               {"edge/forward", "edge/hold", "edge/silence", "edge/vip", "internal/netlab"},
 	"github.com/spf13/cobra":                   {"cmd/rhumb"},
 	"github.com/coreos/go-systemd":             {"cmd/rhumb"},
 	"github.com/goccy/go-yaml":                 {"internal/config"},
