@@ -153,3 +153,36 @@ func TestNodeThenSite(t *testing.T) {
 		})
 	}
 }
+
+// TestNodeCrash kills the process of a node whose machine lives. Its neighbour takes it for
+// dead and begins to revive, but the packets still arrive at the node: the next process
+// there asks for the records, and gets them back in the middle of that.
+func TestNodeCrash(t *testing.T) {
+	w := newWorld(t)
+	x := w.crowd(vip4)
+	edges := w.edges("a b")
+	w.route("a")
+	load := w.start("c", "load", x)
+	var word string
+	load.next(&word)
+	next := w.agent("a", "b", func(y *agentArgs) {
+		y.Third, y.Nodes, y.Backups, y.Standby = "d", "a b", true, true
+	})
+	w.kept(edges, x.N, 2*x.N)
+	load.tell("go")
+	edges["a"].kill()
+	edges["b"].ask("silent s/a", &word)
+	var r report
+	w.await("probes of the neighbour", func() bool { edges["b"].ask("state", &r); return r.Records == 0 })
+	next.tell("begin")
+	load.tell("end")
+	w.finish(load, x.N)
+	var a report
+	next.ask("state", &a)
+	edges["b"].ask("state", &r)
+	t.Logf("revivals at the node %v, at its neighbour %v", a.Revivals, r.Revivals)
+	if a.Revivals[reviveOK] < float64(x.N) || r.Revivals[reviveOK] != 0 || r.Revivals[reviveLost] != float64(x.N) {
+		t.Errorf("want %d revived at the node, and as many given back by the neighbour", x.N)
+	}
+	w.noResets()
+}

@@ -146,7 +146,7 @@ func (n *neighbours) judge(ctx context.Context, watch *health.Machines) error {
 		case <-watch.Bell():
 		}
 		for _, e := range watch.Take() {
-			if e.Vantage || state[e.Machine] == e.State {
+			if was, known := state[e.Machine]; e.Vantage || known && was == e.State {
 				continue
 			}
 			state[e.Machine] = e.State
