@@ -48,8 +48,8 @@ func (s Service) checkUploads() error {
 		return errors.New("uploads need an absolute directory, and no negative size")
 	case s.Cert != "":
 		return errors.New("uploads are taken in clear only")
-	case s.Freshness == FreshL2 && !s.revives():
-		return errors.New("freshness L2 needs mode act and revival act")
+	case s.Freshness == FreshL2 && s.Revival != ModeAct: // where only the mode observes, they are refused
+		return errors.New("freshness L2 needs revival act")
 	}
 	return nil
 }
