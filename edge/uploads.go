@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -48,8 +49,8 @@ func (s Service) checkUploads() error {
 		return errors.New("uploads need an absolute directory, and no negative size")
 	case s.Cert != "":
 		return errors.New("uploads are taken in clear only")
-	case s.Freshness == FreshL2 && !s.revives():
-		return errors.New("freshness L2 needs mode act and revival act")
+	case s.Freshness == FreshL2 && s.Revival != ModeAct: // where only the mode observes, they are refused
+		return errors.New("freshness L2 needs revival act")
 	}
 	return nil
 }
@@ -153,16 +154,12 @@ func (u *uploads) Run(ctx context.Context, g *errgroup.Group) error {
 
 func (u *uploads) sweep(now time.Time) {
 	u.mu.Lock()
-	var old []*ward
-	for k, w := range u.wards {
-		if w.idle(now) > recordLife && !u.a.replica.has(k) {
-			old = append(old, w)
-			delete(u.wards, k)
-		}
-	}
+	wards := maps.Clone(u.wards)
 	u.mu.Unlock()
-	for _, w := range old {
-		u.drop(w.file)
+	for k, w := range wards { // not under mu: who has the records asks for wards
+		if w.idle(now) > recordLife && !u.a.replica.has(k) {
+			u.remove(k, w)
+		}
 	}
 	count, octets := 0, int64(0)
 	for _, s := range u.a.view.Load().services {

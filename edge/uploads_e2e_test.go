@@ -227,3 +227,69 @@ func (p *sender) finish() <-chan string {
 	}()
 	return out
 }
+
+// TestUploadOldOwner: a site is thought dead in the middle of an upload, and is not. The
+// upload goes on where the client's packets come, and the old owner falls silent: it
+// neither publishes nor resets.
+func TestUploadOldOwner(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.takers(func(x *agentArgs) { x.PullAfter = time.Hour }, nil)
+	body := randomBody(4<<20, 3)
+	up := w.upload(vip6, "/object.bin", body, "-H", "If-None-Match: *")
+	up.give(len(body) / 2)
+	var r report
+	w.await("octets at the backup", func() bool { b.ask("state", &r); return r.Staged >= int64(len(body))/4 })
+	var word string
+	b.ask("down a", &word)
+	w.route("b")
+	if got := <-up.finish(); got != "Created\n201" {
+		b.ask("state", &r)
+		t.Fatalf("answer %q; revivals %v, answers %v", got, r.Revivals, r.Answers)
+	}
+	w.await("silence of the old owner", func() bool { a.ask("state", &r); return r.Sessions == 0 && r.Mine == 0 })
+	w.once("b", b, "object.bin", body)
+	if got := w.published("a", "object.bin"); got != nil || len(w.staged("a")) > 0 {
+		t.Errorf("the old owner has published %d octets, staged %v", len(got), w.staged("a"))
+	}
+	w.noResets()
+}
+
+// TestUploadLost: with less than L2 an upload ends with its site, and so it does with its
+// process at any level. The client hears of it, and nothing is published anywhere.
+func TestUploadLost(t *testing.T) {
+	for _, x := range []struct {
+		name, freshness, vip string
+		process              bool // alone dies, and another takes its place
+	}{{"L0, site", FreshL0, vip4, false}, {"L1, site", FreshL1, vip6, false}, {"L2, process", FreshL2, vip4, true}} {
+		t.Run(x.name, func(t *testing.T) {
+			w := newWorld(t)
+			level := func(y *agentArgs) { y.Freshness = x.freshness }
+			a, b := w.takers(level, level)
+			body := randomBody(4<<20, 4)
+			up := w.upload(x.vip, "/object.bin", body)
+			up.give(len(body) / 2)
+			var r report
+			w.await("octets at the site", func() bool { a.ask("state", &r); return r.Mine >= int64(len(body))/4 })
+			if x.process {
+				next := w.agent("a", "b", func(y *agentArgs) {
+					y.Backups, y.Uploads, y.Freshness, y.Standby = true, true, FreshL2, true
+				})
+				w.await("silence", func() bool { a.ask("state", &r); return r.Quiet == 1 })
+				a.kill()
+				next.tell("begin")
+			} else {
+				w.lose("a", a)
+				var word string
+				b.ask("down a", &word)
+			}
+			if got, err := up.end(); err == nil || strings.Contains(got, "201") {
+				t.Errorf("answer %q, %v: want an error", got, err)
+			}
+			for _, site := range []string{"a", "b"} {
+				if got := w.published(site, "object.bin"); got != nil {
+					t.Errorf("%d octets are published at %s", len(got), site)
+				}
+			}
+		})
+	}
+}

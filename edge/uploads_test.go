@@ -126,7 +126,11 @@ func TestUploadAnswers(t *testing.T) {
 		}
 	}
 	x.clean("there")
-	x.a.view.Load().services[0].store = nil
+	without := x.a.view.Load().services[0].Service
+	without.Uploads = Uploads{}
+	if err := x.a.SetServices([]Service{without}); err != nil {
+		t.Fatal(err)
+	}
 	conn, r := x.dial()
 	io.WriteString(conn, "PUT /o HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
 	if got, _ := x.status(r); got != 405 {

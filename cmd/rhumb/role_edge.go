@@ -360,7 +360,8 @@ func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
 			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name),
 			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets), Revival: string(s.Edge.Revival), Freshness: string(s.Edge.Freshness),
-			Events: edge.Events{Path: s.Edge.Events, Strict: s.Edge.EventsStrict}})
+			Events:  edge.Events{Path: s.Edge.Events, Strict: s.Edge.EventsStrict},
+			Uploads: edge.Uploads{Dir: s.Edge.Uploads, Max: int64(s.Edge.UploadMB) << 20}})
 	}
 	return out
 }

@@ -157,16 +157,17 @@ func (f *File) publish(want [32]byte, status int) (int, error) {
 
 // rename is the effect. What it renames is on disk, and so is the name afterwards.
 func (f *File) rename() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	rel, err := relative(f.req.Name)
 	if err != nil {
 		return err
 	}
-	if f.f == nil {
+	f.mu.Lock()
+	file := f.f
+	f.mu.Unlock() // a disk may take its time, and others ask how long the File is
+	if file == nil {
 		return errEnded
 	}
-	if err := errors.Join(f.f.Chmod(0o644), f.f.Sync()); err != nil {
+	if err := errors.Join(file.Chmod(0o644), file.Sync()); err != nil {
 		return fmt.Errorf("upload: synchronize %s: %w", f.req.Name, err)
 	}
 	dir := path.Dir(rel)

@@ -457,7 +457,8 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	if e := s.Edge; e != nil {
 		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root,
 			Revival: e.Revival, Freshness: e.Freshness,
-			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export, Events: e.Events.Path, EventsStrict: e.Events.Strict}
+			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export, Events: e.Events.Path, EventsStrict: e.Events.Strict,
+			Uploads: e.Uploads.Dir, UploadMB: e.Uploads.MaxMB}
 		d.checkEdge(append(at, "edge"), e)
 		if e.QUIC != nil {
 			out.Edge.QUIC = e.QUIC.Owner
@@ -465,6 +466,7 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 		}
 		d.checkEdgeTLS(append(at, "edge"), e)
 		d.checkEvents(append(at, "edge", "events"), e)
+		d.checkUploads(append(at, "edge"), e)
 	}
 	b.out.Services = append(b.out.Services, out)
 }
@@ -484,8 +486,8 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 		d.fail(at, "content needs exactly one of root and origin")
 	case e.Kind != placement.Content && e.Freshness != "":
 		d.fail(append(at, "freshness"), "is for content: records are kept of our own server's sessions only")
-	case e.Freshness != "" && e.Freshness != placement.FreshL0 && e.Freshness != placement.FreshL1:
-		d.fail(append(at, "freshness"), "%q: want L0 or L1", e.Freshness)
+	case e.Freshness != "" && e.Freshness != placement.FreshL0 && e.Freshness != placement.FreshL1 && e.Freshness != placement.FreshL2:
+		d.fail(append(at, "freshness"), "%q: want L0, L1 or, with uploads, L2", e.Freshness)
 	case e.Kind != placement.Content && e.Revival != "":
 		d.fail(append(at, "revival"), "is for content: sessions of other servers end with them")
 	case e.Revival != "" && e.Revival != placement.ReviveOff && e.Revival != placement.ReviveObserve && e.Revival != placement.ReviveAct:

@@ -149,6 +149,7 @@ type edgeFile struct {
 	TLS       edgeTLSFile         `yaml:"tls"`
 	Export    placement.Export    `yaml:"export_secrets"`
 	Events    eventsFile          `yaml:"events"`
+	Uploads   uploadsFile         `yaml:"uploads"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.
