@@ -134,7 +134,7 @@ const (
 func TestGuestDeaths(t *testing.T) {
 	w := newWorld(t)
 	w.deadline = time.Millisecond
-	d := &deaths{guestWorld: w.guests(oneSecond), taps: map[string]*tap{"a": w.tap("a"), "b": w.tap("b")}, servers: map[string]*exec.Cmd{}}
+	d := &deaths{guestWorld: w.guests(oneSecond), taps: map[string]*tap{"a": w.tap("a"), "b": w.tap("b")}, servers: map[string]*exec.Cmd{}, whole: t}
 	for _, tc := range []struct {
 		at    point
 		kill  string // agent-a, server-b and so on
@@ -176,11 +176,15 @@ type deaths struct {
 	guestWorld
 	taps    map[string]*tap
 	servers map[string]*exec.Cmd
+	whole   testing.TB
 }
 
 // alive starts whoever is dead.
 func (d *deaths) alive() {
-	d.t.Helper()
+	t := d.t
+	t.Helper()
+	d.t = d.whole // they outlive a subtest
+	defer func() { d.t = t }()
 	for _, site := range []string{"a", "b"} {
 		if p := d.agentOf(site); (*p).cmd.ProcessState != nil {
 			*p = d.guestAgent(site, oneSecond)
@@ -212,7 +216,6 @@ func (d *deaths) kill(who string) {
 
 func (d *deaths) run(t *testing.T, at point, kill string, do verdict, route, want string) {
 	d.t = t
-	d.world.t = t
 	d.alive()
 	d.ready(d.a, d.b)
 	d.route("a")
@@ -235,11 +238,14 @@ func (d *deaths) run(t *testing.T, at point, kill string, do verdict, route, wan
 		}
 		return v
 	})
-	d.a.ask("drain b", &word)
+	d.a.tell("drain b")
 	select {
 	case <-reached:
 	case <-time.After(30 * time.Second):
 		t.Fatal("the hand-off never came to this point")
+	}
+	if kill != "agent-a" {
+		d.a.next(&word)
 	}
 	d.alive()
 	d.ready(d.a, d.b)
