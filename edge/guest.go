@@ -22,6 +22,7 @@ import (
 type guests struct {
 	a        *Agent
 	lobby    *lobby
+	kernel   guestKernel
 	parts    *guestParts
 	declined *declines
 	gen      atomic.Uint32
@@ -63,7 +64,7 @@ func (m *guestMetrics) collectors() []prometheus.Collector {
 }
 
 func newGuests(a *Agent) *guests {
-	g := &guests{a: a, parts: newGuestParts(), declined: newDeclines(), slots: make(chan struct{}, guestSlots), moving: map[frame.Key]string{}}
+	g := &guests{a: a, kernel: linuxKernel(), parts: newGuestParts(), declined: newDeclines(), slots: make(chan struct{}, guestSlots), moving: map[frame.Key]string{}}
 	g.lobby = newLobby(a, a.cfg.Handoff)
 	g.gen.Store(rand.Uint32() >> 1)
 	return g

@@ -34,7 +34,8 @@ type given struct {
 	server *caller
 	words  <-chan word
 	record []byte
-	dumped *tcprepair.Dumped
+	dumped silenced
+	state  tcprepair.State
 	link   *link
 	msg    frame.Frame
 	box    chan frame.Frame
@@ -174,7 +175,7 @@ func (x *given) askOne(ctx context.Context, c *caller) (*os.File, error) {
 // silence checks what the server gave and dumps it. After an error the connection is
 // as it was, and the file is the caller's.
 func (x *given) silence(f *os.File) error {
-	local, peer, err := tcprepair.Examine(f)
+	local, peer, err := x.g.kernel.examine(f)
 	if err != nil {
 		return err
 	}
@@ -183,7 +184,7 @@ func (x *given) silence(f *os.File) error {
 	}
 	a := x.g.a
 	a.strays.Hold(x.key)
-	if x.dumped, err = tcprepair.DumpFile(f); err != nil {
+	if x.dumped, x.state, err = x.g.kernel.dump(f); err != nil {
 		a.strays.Release(x.key)
 		return err
 	}
@@ -193,7 +194,7 @@ func (x *given) silence(f *os.File) error {
 
 // ship sends the queues in parts, and the offer behind them.
 func (x *given) ship() error {
-	st := x.dumped.State
+	st := x.state
 	out, err := x.dumped.Output()
 	if err != nil {
 		return err

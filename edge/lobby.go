@@ -19,7 +19,6 @@ import (
 
 	"rhumb/edge/frame"
 	"rhumb/edge/handsock"
-	"rhumb/edge/tcprepair"
 )
 
 // Handoff is the socket at which other servers give connections away and take them.
@@ -368,7 +367,7 @@ const wakeLimit = 10 * time.Second
 // to an end first: a socket that is on the move must not speak.
 func (b *lobby) wake(c *caller, m handsock.Message, f *os.File) {
 	defer f.Close()
-	local, peer, err := tcprepair.Examine(f)
+	local, peer, err := b.a.guests.kernel.examine(f)
 	k := frame.Key{Client: peer, VIP: local}
 	for end := time.Now().Add(wakeLimit); err == nil && !b.a.guests.claim(k, c.service); {
 		time.Sleep(10 * time.Millisecond)
@@ -377,7 +376,7 @@ func (b *lobby) wake(c *caller, m handsock.Message, f *os.File) {
 		}
 	}
 	if err == nil {
-		err = tcprepair.Wake(f)
+		err = b.a.guests.kernel.wake(f)
 		b.a.guests.unclaim(k)
 	}
 	if err != nil {
