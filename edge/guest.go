@@ -22,13 +22,19 @@ import (
 type guests struct {
 	a        *Agent
 	lobby    *lobby
+	kernel   guestKernel
 	parts    *guestParts
 	declined *declines
 	gen      atomic.Uint32
+	slots    chan struct{} // hand-offs under way at once, as giver
 
 	mu     sync.Mutex
 	moving map[frame.Key]string // services of sessions on the move, both ways
 }
+
+// guestSlots is fewer than our own sessions have: guests bring their queues along,
+// and what waits behind others' bytes is silent meanwhile.
+const guestSlots = 8
 
 // guestMetrics counts what is special about guests; hand-offs are counted with all
 // others.
@@ -58,7 +64,7 @@ func (m *guestMetrics) collectors() []prometheus.Collector {
 }
 
 func newGuests(a *Agent) *guests {
-	g := &guests{a: a, parts: newGuestParts(), declined: newDeclines(), moving: map[frame.Key]string{}}
+	g := &guests{a: a, kernel: linuxKernel(), parts: newGuestParts(), declined: newDeclines(), slots: make(chan struct{}, guestSlots), moving: map[frame.Key]string{}}
 	g.lobby = newLobby(a, a.cfg.Handoff)
 	g.gen.Store(rand.Uint32() >> 1)
 	return g
@@ -201,6 +207,10 @@ func (g *guests) push(ctx context.Context, d *drain) {
 	}
 	wg.Wait()
 }
+
+// takes reports whether sessions of a service may be asked for: there is a server to
+// show them to.
+func (g *guests) takes(svc *Service) bool { return svc == nil || len(g.lobby.callers(svc.Name)) > 0 }
 
 // Handing is a server of kind handoff as it stands here.
 type Handing struct {

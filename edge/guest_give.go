@@ -20,6 +20,10 @@ var (
 	errServerNo   = errors.New("the server called it off")
 )
 
+// perOctet is what an octet of the queues adds to the wait for Ready: 8 MB a second is
+// a slow path between sites.
+const perOctet = 125 * time.Nanosecond
+
 // given is one hand-off of a guest, at the giver. Its goroutine owns it.
 type given struct {
 	g      *guests
@@ -30,11 +34,13 @@ type given struct {
 	server *caller
 	words  <-chan word
 	record []byte
-	dumped *tcprepair.Dumped
+	dumped silenced
+	state  tcprepair.State
 	link   *link
 	msg    frame.Frame
 	box    chan frame.Frame
 	silent bool // the server is gone: nobody here would go on
+	size   int  // of the queues
 }
 
 // give hands one session to a site and reports how it ended. The counting and the
@@ -42,8 +48,8 @@ type given struct {
 func (g *guests) give(ctx context.Context, svc *Service, k frame.Key, to string) error {
 	a := g.a
 	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -169,7 +175,7 @@ func (x *given) askOne(ctx context.Context, c *caller) (*os.File, error) {
 // silence checks what the server gave and dumps it. After an error the connection is
 // as it was, and the file is the caller's.
 func (x *given) silence(f *os.File) error {
-	local, peer, err := tcprepair.Examine(f)
+	local, peer, err := x.g.kernel.examine(f)
 	if err != nil {
 		return err
 	}
@@ -178,7 +184,7 @@ func (x *given) silence(f *os.File) error {
 	}
 	a := x.g.a
 	a.strays.Hold(x.key)
-	if x.dumped, err = tcprepair.DumpFile(f); err != nil {
+	if x.dumped, x.state, err = x.g.kernel.dump(f); err != nil {
 		a.strays.Release(x.key)
 		return err
 	}
@@ -188,7 +194,7 @@ func (x *given) silence(f *os.File) error {
 
 // ship sends the queues in parts, and the offer behind them.
 func (x *given) ship() error {
-	st := x.dumped.State
+	st := x.state
 	out, err := x.dumped.Output()
 	if err != nil {
 		return err
@@ -206,7 +212,8 @@ func (x *given) ship() error {
 		}
 	}
 	msg.Type, msg.Payload = frame.OfferGuest, frame.AppendGuest(nil, guestOf(st, serviceID(x.svc.Name), x.record))
-	x.g.a.m.bytes.Add(float64(len(msg.Payload) + len(st.Input) + len(out)))
+	x.size = len(st.Input) + len(out)
+	x.g.a.m.bytes.Add(float64(len(msg.Payload) + x.size))
 	return x.link.send(msg)
 }
 
@@ -223,7 +230,7 @@ func guestOf(st tcprepair.State, service uint32, record []byte) frame.Guest {
 // live does what nextGive says until the hand-off is over.
 func (x *given) live(ctx context.Context) error {
 	phase, tries := giveShipped, 0
-	until := time.Now().Add(x.g.a.patience)
+	until := time.Now().Add(x.g.a.patience + time.Duration(x.size)*perOctet)
 	for {
 		ev, why := x.wait(ctx, phase, until)
 		if ev == evReady && phase == giveShipped && x.server.tell(handsock.Commit, x.id, "") != nil {

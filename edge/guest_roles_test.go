@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,8 +14,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // streamArgs start N clients of the sample server.
@@ -30,7 +30,8 @@ type streamArgs struct {
 	// Beat, if set, is how often a client sends an octet of its upload while it is held:
 	// one whose session is gone hears a reset.
 	Beat   time.Duration
-	Buffer int // receive buffer, 0: the default
+	Buffer int           // receive buffer, 0: the default
+	Limit  time.Duration // of a client's life, 0: 80 s
 }
 
 // streamRole runs them: one line when each is held, one with all results.
@@ -68,7 +69,7 @@ func (x streamArgs) client(seed uint64, held func(), last <-chan struct{}) error
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(80 * time.Second))
+	c.SetDeadline(time.Now().Add(or(x.Limit, 80*time.Second)))
 	sent := make(chan error, 1)
 	go func() { sent <- x.upload(c, seed, last) }()
 	err = x.download(c, seed, held, last)
@@ -124,9 +125,7 @@ func (x streamArgs) download(c net.Conn, seed uint64, held func(), last <-chan s
 		if at >= x.Hold {
 			held()
 			if x.Hold > 0 {
-				if err := x.wait(r, last); err != nil {
-					return fmt.Errorf("held at %d: %w", at, err)
-				}
+				<-last
 			}
 		}
 		n, err := r.Read(buf[:min(uint64(len(buf)), x.Length-at)])
@@ -156,30 +155,11 @@ func (x streamArgs) download(c net.Conn, seed uint64, held func(), last <-chan s
 	return nil
 }
 
-// wait holds a client. It notices a reset meanwhile by reading, an octet at most.
-func (x streamArgs) wait(r *bufio.Reader, last <-chan struct{}) error {
-	if x.Beat == 0 {
-		<-last
+func setBuffer(c syscallConn, size int) error {
+	if size == 0 {
 		return nil
 	}
-	for {
-		select {
-		case <-last:
-			return nil
-		case <-time.After(x.Beat):
-			if r.Buffered() == 0 {
-				if _, err := r.Peek(1); err != nil {
-					return err
-				}
-			}
-			if r.Buffered() < 1 {
-				return errors.New("nothing to read")
-			}
-			if _, err := r.Peek(r.Buffered()); err != nil {
-				return err
-			}
-		}
-	}
+	return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size) })
 }
 
 // drawn is the sample's stream, written anew.
@@ -224,7 +204,10 @@ func (w *world) guestAgent(site string, change func(*agentArgs)) *process {
 }
 
 // sample builds the sample server once for a test and starts it at a site.
-func (w *world) sample(site string) *exec.Cmd {
+func (w *world) sample(site string) *exec.Cmd { return w.sampleAt(site, w.socket(site)) }
+
+// sampleAt has it connect to another socket than the agent's.
+func (w *world) sampleAt(site, socket string) *exec.Cmd {
 	w.t.Helper()
 	bin := filepath.Join(w.dir, "sample")
 	if _, err := os.Stat(bin); err != nil {
@@ -233,7 +216,7 @@ func (w *world) sample(site string) *exec.Cmd {
 			w.t.Fatalf("build the sample: %v: %s", err, out)
 		}
 	}
-	cmd := exec.Command("ip", "netns", "exec", w.prefix+site, bin, "-listen", ":8080", "-socket", w.socket(site), "-service", "stream")
+	cmd := exec.Command("ip", "netns", "exec", w.prefix+site, bin, "-listen", ":8080", "-socket", socket, "-service", "stream")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
@@ -266,5 +249,3 @@ func (g guestWorld) state(p *process) (r report) {
 	p.ask("state", &r)
 	return r
 }
-
-var _ = testing.Short

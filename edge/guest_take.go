@@ -33,7 +33,7 @@ type taken struct {
 	id      uint64
 	server  *caller
 	words   <-chan word
-	restore *tcprepair.Restored
+	restore revivable
 	conn    *net.TCPConn // activated
 	got     time.Time
 	box     <-chan frame.Frame
@@ -130,7 +130,7 @@ func (x *taken) prepare(bulk []byte) error {
 	st := guestState(x.msg.Key, x.offer)
 	elapsed := x.got.Sub(time.UnixMilli(x.offer.Wall)) + time.Since(x.got)
 	q := tcprepair.Queues{Input: bulk[:x.offer.Input], Output: bulk[x.offer.Input:]}
-	r, err := tcprepair.RestoreQueues(st, q, elapsed)
+	r, err := x.g.kernel.restore(st, q, elapsed)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (x *taken) reset(why error) {
 	if x.conn == nil {
 		return
 	}
-	if err := errors.Join(tcprepair.Reset(x.conn), x.conn.Close()); err != nil {
+	if err := errors.Join(x.g.kernel.reset(x.conn), x.conn.Close()); err != nil {
 		a.log.Warn("reset a session", "service", x.svc.Name, "err", err)
 	}
 }

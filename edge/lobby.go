@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"rhumb/edge/frame"
 	"rhumb/edge/handsock"
-	"rhumb/edge/tcprepair"
 )
 
 // Handoff is the socket at which other servers give connections away and take them.
@@ -208,13 +208,17 @@ func (b *lobby) listen() (*net.UnixListener, error) {
 		}
 		mode, owner, b.gid = 0o660, int(gid), gid
 	}
-	if err := os.Remove(b.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	if info, err := os.Lstat(b.cfg.Socket); err == nil && info.Mode()&os.ModeSocket != 0 {
+		if err := os.Remove(b.cfg.Socket); err != nil {
+			return nil, err
+		}
 	}
 	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: b.cfg.Socket, Net: "unixpacket"})
 	if err != nil {
 		return nil, err
 	}
+	// By then the name may be that of the process which follows this one.
+	ln.SetUnlinkOnClose(false)
 	// Between the two calls the file has the mode that the umask left; credentials are
 	// checked besides.
 	if err := errors.Join(os.Chmod(b.cfg.Socket, mode), os.Chown(b.cfg.Socket, -1, owner)); err != nil {
@@ -246,7 +250,8 @@ func (b *lobby) serve(ctx context.Context, conn *handsock.Conn) {
 	defer conn.Close()
 	late := time.AfterFunc(greetLimit, func() { conn.Close() })
 	c, err := b.greet(conn)
-	if !late.Stop() || err != nil {
+	late.Stop() // one that fired has closed the connection: the server is gone at once
+	if err != nil {
 		b.a.log.Warn("a server at the hand-off socket is refused", "err", err)
 		return
 	}
@@ -347,18 +352,33 @@ func (c *caller) listen(b *lobby) error {
 			_ = c.tell(handsock.Abort, 0, err.Error())
 			return err
 		case m.Type == handsock.Abort && f != nil:
-			b.wake(c, m, f)
+			b.a.wg.Go(func() { b.wake(c, m, f) })
 		default:
 			c.put(word{m, f})
 		}
 	}
 }
 
+// wakeLimit is more than a hand-off takes.
+const wakeLimit = 10 * time.Second
+
 // wake lets a connection speak that an earlier process of ours had silenced and not
-// given away.
+// given away. Where only the connection to the server broke, its hand-off here comes
+// to an end first: a socket that is on the move must not speak.
 func (b *lobby) wake(c *caller, m handsock.Message, f *os.File) {
 	defer f.Close()
-	err := tcprepair.Wake(f)
+	local, peer, err := b.a.guests.kernel.examine(f)
+	k := frame.Key{Client: peer, VIP: local}
+	for end := time.Now().Add(wakeLimit); err == nil && !b.a.guests.claim(k, c.service); {
+		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(end) {
+			err = errClaimed
+		}
+	}
+	if err == nil {
+		err = b.a.guests.kernel.wake(f)
+		b.a.guests.unclaim(k)
+	}
 	if err != nil {
 		b.a.log.Warn("wake a connection that an earlier process left silent", "service", c.service, "err", err)
 	}

@@ -85,7 +85,7 @@ func (a *Agent) Foreign(k frame.Key, owner string, since time.Time) {
 	if mode == "" || now.Sub(since) < a.moves.PullAfter || now.Sub(a.tab.gaveAt(k)) < a.moves.FlapHold {
 		return
 	}
-	if a.tab.get(k) != nil || !a.pulls.due(k, now) {
+	if a.tab.get(k) != nil || !a.guests.takes(a.view.Load().guests[k.VIP]) || !a.pulls.due(k, now) {
 		return
 	}
 	if mode != ModeAct {

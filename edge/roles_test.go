@@ -63,8 +63,6 @@ func TestMain(m *testing.M) {
 		err = originRole()
 	case "stream":
 		err = streamRole()
-	case "rogue":
-		err = rogueRole()
 	default:
 		os.Exit(m.Run())
 	}
