@@ -65,6 +65,8 @@ type session struct {
 // protection is what lets a session outlive its process and its site.
 type protection struct {
 	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	regAt   time.Time              // when that was read
+	unknown atomic.Bool            // reg is not read yet: nobody has a record; see enroll
 	backup  atomic.Pointer[string] // site that shadows it
 	changed func(*session)         // called after each new turn; nil if not shadowed
 	unquiet func()                 // called before the connection is closed; nil if not shadowed
@@ -130,6 +132,9 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	for {
+		if s.turn.Load().wire.size() > enrollBytes {
+			s.enroll()
+		}
 		if err := s.respond(); err != nil {
 			return err
 		}
@@ -199,7 +204,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 	if s.buf == nil {
 		s.buf = make([]byte, 4<<10)
 	}
-	until := time.Now().Add(s.svc.limits.Idle)
+	until, enroll := time.Now().Add(s.svc.limits.Idle), enrolment{s: s}
 	for begun := false; ; {
 		if req, n = parseRequest(s.input); n > 0 {
 			return req, n, nil
@@ -213,7 +218,8 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if err := ctx.Err(); err != nil {
 			return req, 0, err
 		}
-		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
+		next := enroll.next(until)
+		s.gate.deadline(func() { s.conn.SetReadDeadline(next) })
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
