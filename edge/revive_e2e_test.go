@@ -181,7 +181,7 @@ func (w *world) silenced(n string) (count [2]int) {
 		}
 		var packets int
 		fmt.Sscanf(line[i:], "counter packets %d", &packets)
-		if strings.Contains(line, "@quiet6") {
+		if strings.Contains(line, "@held6") {
 			count[1] += packets
 		} else {
 			count[0] += packets
@@ -309,8 +309,8 @@ func TestLatePackets(t *testing.T) {
 	}
 }
 
-// TestSiteLossAtRest: clients rest after a short answer, or before their first request, or
-// have asked again and again, when their site dies. Each goes on elsewhere.
+// TestSiteLossAtRest: clients rest after one short answer, after many or after a long one
+// when their site dies. Each goes on elsewhere.
 func TestSiteLossAtRest(t *testing.T) {
 	for i, tc := range []struct {
 		name        string
