@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"time"
 
 	"rhumb/edge/tcprepair"
@@ -17,16 +18,41 @@ const enrollMost = time.Second
 // the record sent. It costs a dozen system calls, a tenth of a short request; so a
 // connection that is over within gatherFor goes without, as its record would. It is called
 // by the session's goroutine between two responses.
-func (s *session) enroll() {
+func (s *session) enroll() error {
 	if !s.unknown.Load() {
-		return
+		return nil
 	}
 	g, err := tcprepair.Register(s.conn)
 	if err != nil {
-		return // something is not sent yet, say; there are other chances
+		return err // something is not sent yet, say; there are other chances
 	}
 	s.known(g)
 	s.changed(s)
+	return nil
+}
+
+// Of the wait for what a long response stands behind anyway.
+const (
+	unsentPause = 2 * time.Millisecond
+	unsentTries = 100
+)
+
+// enrollFor enrolls the session before a response that takes its time, during which there
+// is no other chance. errGone: the session was handed off meanwhile.
+func (s *session) enrollFor(w wire) error {
+	if w.size() <= enrollBytes {
+		return nil
+	}
+	for range unsentTries {
+		if !errors.Is(s.enroll(), tcprepair.ErrUnsent) {
+			return nil
+		}
+		time.Sleep(unsentPause)
+		if !s.gate.pass() {
+			return errGone
+		}
+	}
+	return nil
 }
 
 // known enters what was read of the connection, from where the present turn stands.
@@ -54,7 +80,7 @@ func (e *enrolment) next(until time.Time) time.Time {
 		e.at, e.pause = e.s.started.Add(gatherFor), gatherFor
 	}
 	if now := time.Now(); !now.Before(e.at) {
-		if e.s.enroll(); !e.s.unknown.Load() {
+		if e.s.enroll() == nil {
 			return until
 		}
 		e.pause = min(4*e.pause, enrollMost)

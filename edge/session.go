@@ -132,8 +132,8 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	for {
-		if s.turn.Load().wire.size() > enrollBytes {
-			s.enroll()
+		if err := s.enrollFor(s.turn.Load().wire); err != nil {
+			return err
 		}
 		if err := s.respond(); err != nil {
 			return err
