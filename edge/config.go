@@ -227,6 +227,9 @@ func (s Service) check() error {
 // revives tells whether sessions of the service go on after a crash.
 func (s Service) revives() bool { return s.Mode == ModeAct && s.Revival == ModeAct }
 
+// waits reports whether something of a session waits for its Backup, by its freshness.
+func (s Service) waits() bool { return s.Freshness == FreshL1 || s.Freshness == FreshL2 }
+
 // shadows tells whether the records of its sessions are of use: to go on with them, or to
 // count those that would.
 func (s Service) shadows() bool { return s.Revival == ModeAct || s.Revival == ModeObserve }

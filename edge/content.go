@@ -97,20 +97,27 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 		a.greet(ctx, s)
 		return
 	}
-	t := idleTurn(svc.id)
+	s.turn.Store(idleTurn(svc.id))
 	if a.moves.Backups && !s.local && svc.shadows() {
-		var err error
-		if s.reg, err = tcprepair.Register(c); err != nil {
-			a.log.Warn("session goes without a backup", "err", err)
-		} else {
-			t.base, t.rcv = s.reg.Write, s.reg.RcvNxt
-			a.protect(s)
-		}
+		a.shadow(s)
 	}
 	a.uploads.admit(s)
-	s.turn.Store(t)
 	s.state.Store(int32(s.resting()))
 	a.run(ctx, s)
+}
+
+// shadow protects a new session. Where responses wait for a Backup it is enrolled now.
+func (a *Agent) shadow(s *session) {
+	s.unknown.Store(true)
+	if s.svc.waits() {
+		g, err := tcprepair.Register(s.conn)
+		if err != nil {
+			a.log.Warn("session goes without a backup", "err", err)
+			return
+		}
+		s.known(g)
+	}
+	a.protect(s)
 }
 
 // unsentMost is how much of a response the kernel may hold before it is sent.

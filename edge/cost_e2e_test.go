@@ -34,7 +34,9 @@ func (c costCase) String() string {
 	return fmt.Sprintf("%d B, %d connections with %d requests", c.size, c.conns, c.times)
 }
 
-// costCases: the short form has few requests and judges that each answer is right.
+// costCases: the short form has few requests and judges that each answer is right. For
+// who looks for what costs: EDGE_CASE is another case, as "size connections times", and
+// EDGE_PROFILE a directory for profiles of the first round.
 func costCases() []costCase {
 	if os.Getenv("EDGE_CASE") != "" {
 		var c costCase

@@ -101,6 +101,9 @@ func newReplica(a *Agent) *replica {
 // changed notes a new turn. It is called by the session's goroutine and does
 // not wait.
 func (r *replica) changed(s *session) {
+	if s.unknown.Load() {
+		return
+	}
 	if s.turn.Load().fresh == nil && !s.queued.CompareAndSwap(false, true) {
 		return // it is among those that are gathered
 	}
@@ -291,7 +294,7 @@ func (s *session) record(t *turn) frame.Record {
 	rec := t.rec
 	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
 	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
-	describe(&rec, s.reg.Options, s.reg.TSVal, s.started)
+	describe(&rec, s.reg.Options, s.reg.TSVal, s.regAt)
 	s.cover.describe(&rec, t)
 	return rec
 }
@@ -329,7 +332,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 	counts := map[string]int{}
 	tiers := r.tiers(r.a)
 	for _, s := range r.a.tab.all() {
-		if s.changed == nil {
+		if s.changed == nil || s.unknown.Load() {
 			continue
 		}
 		live[s] = true

@@ -181,7 +181,7 @@ func (w *world) silenced(n string) (count [2]int) {
 		}
 		var packets int
 		fmt.Sscanf(line[i:], "counter packets %d", &packets)
-		if strings.Contains(line, "@quiet6") {
+		if strings.Contains(line, "@held6") {
 			count[1] += packets
 		} else {
 			count[0] += packets
@@ -304,6 +304,35 @@ func TestLatePackets(t *testing.T) {
 			if r.Revivals[reviveAgain] == 0 {
 				t.Errorf("revivals %v, want some begun again: what arrived late was more than the new owner had sent", r.Revivals)
 			}
+			w.noResets()
+		})
+	}
+}
+
+// TestSiteLossAtRest: clients rest after one short answer, after many or after a long one
+// when their site dies. Each goes on elsewhere.
+func TestSiteLossAtRest(t *testing.T) {
+	for i, tc := range []struct {
+		name        string
+		piece, hold int64
+	}{{"after one answer", 4 << 10, 4 << 10}, {"after many answers", 4 << 10, 512 << 10}, {"after a long one", 256 << 10, 256 << 10}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			x := w.object("film.mp4", 1<<20)
+			x.N, x.VIP, x.Piece, x.Hold = 20, e2eFamilies[i%2].vip, tc.piece, tc.hold
+			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+			load := w.start("c", "load", x)
+			var word string
+			load.next(&word)
+			var r report
+			w.await("requests", func() bool { a.ask("state", &r); return r.Requests >= tc.hold/tc.piece*int64(x.N) })
+			w.backed(a, x.N)
+			time.Sleep(4 * gatherFor) // what is told last leaves
+			w.lose("a", a)
+			b.ask("down a", &word)
+			w.await("revivals", func() bool { b.ask("state", &r); return r.Revivals[reviveOK] >= float64(x.N) })
+			load.tell("end")
+			w.finish(load, x.N)
 			w.noResets()
 		})
 	}

@@ -65,7 +65,9 @@ type session struct {
 
 // protection is what lets a session outlive its process and its site.
 type protection struct {
-	reg tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	regAt   time.Time              // when that was read
+	unknown atomic.Bool            // reg is not read yet: nobody has a record; see enroll
 	// backup are who shadow it, by tier.
 	backup  [tierCount]atomic.Pointer[string]
 	heirOf  string         // whose session it was, if it was revived here
@@ -129,6 +131,9 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	for {
+		if err := s.enrollFor(s.turn.Load().wire); err != nil {
+			return err
+		}
 		if err := s.respond(); err != nil {
 			return err
 		}
@@ -205,7 +210,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 	if s.buf == nil {
 		s.buf = make([]byte, 4<<10)
 	}
-	until := time.Now().Add(s.svc.limits.Idle)
+	until, enroll := time.Now().Add(s.svc.limits.Idle), enrolment{s: s}
 	for begun := false; ; {
 		if req, n = parseRequest(s.input); n > 0 {
 			return req, n, nil
@@ -219,7 +224,8 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if err := ctx.Err(); err != nil {
 			return req, 0, err
 		}
-		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
+		next := enroll.next(until)
+		s.gate.deadline(func() { s.conn.SetReadDeadline(next) })
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
@@ -270,7 +276,7 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 // awaitsBackup reports whether responses wait for the Backup. Nothing is won by it
 // where nobody would go on from there.
 func (s *session) awaitsBackup() bool {
-	return s.changed != nil && (s.svc.Freshness == FreshL1 || s.svc.Freshness == FreshL2) && s.svc.revives()
+	return s.changed != nil && s.svc.waits() && s.svc.revives()
 }
 
 // freshLimit is how long a response waits for its Backup: clients come before

@@ -79,8 +79,9 @@ func testMetrics(t *testing.T) *metrics {
 // TestTiers: who is a Backup next door and who elsewhere; the dead are none.
 func TestTiers(t *testing.T) {
 	a := nodesOf(t)
+	var by tiered
 	names := func(tier int) (out []string) {
-		for _, p := range a.tiers()[tier] {
+		for _, p := range by.tiers(a)[tier] {
 			out = append(out, p.Name)
 		}
 		return out
@@ -95,6 +96,31 @@ func TestTiers(t *testing.T) {
 	for _, p := range a.targets(&drain{}) {
 		if a.isNear(p) {
 			t.Errorf("a site that drains moves sessions to %s, which drains as well", p.Name)
+		}
+	}
+}
+
+// TestWanted: an upload is kept elsewhere, or next door where nobody is elsewhere; other turns in
+// both places.
+func TestWanted(t *testing.T) {
+	near, far := []Peer{{Name: "s/2"}}, []Peer{{Name: "b/1"}}
+	both, alone := [tierCount][]Peer{near, far}, [tierCount][]Peer{near, nil}
+	up, down := &turn{rec: frame.Record{Flags: frame.Upload}}, idleTurn(1)
+	for _, c := range []struct {
+		name        string
+		t           *turn
+		tiers, want [tierCount][]Peer
+	}{
+		{"download", down, both, both},
+		{"download, no other site", down, alone, alone},
+		{"upload", up, both, [tierCount][]Peer{nil, far}},
+		{"upload, no other site", up, alone, alone},
+	} {
+		got := c.t.wanted(c.tiers)
+		for tier := range got {
+			if len(got[tier]) != len(c.want[tier]) {
+				t.Errorf("%s: tier %d has %v, want %v", c.name, tier, got[tier], c.want[tier])
+			}
 		}
 	}
 }

@@ -170,7 +170,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 	}
 	s.turn.Store(t)
 	if a.moves.Backups {
-		s.reg = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}
+		s.reg, s.regAt = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}, s.started
 		a.protect(s)
 	}
 	return s, nil

@@ -157,6 +157,7 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 		if next.reg, err = tcprepair.Register(s.conn); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
 		} else {
+			next.regAt = time.Now()
 			t.base, t.rcv = next.reg.Write, next.reg.RcvNxt
 			t.seat.known = true // at the client's record 0: crypto/tls read up to its Finished
 			a.protect(next)

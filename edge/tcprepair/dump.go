@@ -62,9 +62,12 @@ type Registration struct {
 	Options       Options
 }
 
-// Register reads a live connection without a packet. Call it only while
-// nothing written is unsent (right after accept, say): selecting the send
-// queue lets the kernel take unsent data for sent.
+// ErrUnsent: something that was written is not sent yet.
+var ErrUnsent = errors.New("bytes are not sent yet")
+
+// Register reads a live connection without a packet, and while nobody writes. What
+// is unsent is an error: selecting the send queue would let the kernel take that for
+// sent.
 func Register(c *net.TCPConn) (Registration, error) {
 	var g Registration
 	err := control(c, func(s sock) error {
@@ -82,6 +85,13 @@ func Register(c *net.TCPConn) (Registration, error) {
 
 func (g *Registration) read(s sock) (err error) {
 	if g.RcvNxt, err = unreadSeq(s); err != nil {
+		return err
+	}
+	unsent, err := s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
+	if err == nil && unsent > 0 {
+		err = ErrUnsent
+	}
+	if err != nil {
 		return err
 	}
 	if g.Write, err = queueSeq(s, sendQueue); err != nil {
