@@ -182,9 +182,10 @@ func nodesLoad(t *testing.T, client *machine, n int) nodesResults {
 		url := []string{"http://192.0.2.11/film.bin", "http://[2001:db8:53::11]/film.bin"}[i%2]
 		begun, result := filepath.Join(client.dir, fmt.Sprintf("begun%d", i)), filepath.Join(client.dir, fmt.Sprintf("result%d", i))
 		script := fmt.Sprintf(`set -o pipefail
-{ curl -sg --max-time 120 '%s' || echo "curl ends with $?" >%s.err; } | { head -c 1000000; touch %s; while [ ! -e %s/go ]; do sleep .05; done; cat; } | sha256sum >%s.part
-mv %s.part %s`, url, result, begun, client.dir, result, result, result)
-		client.start("bash", "-c", script)
+{ curl -sg --max-time 120 '%s' || echo "curl ends with $?" >%s.err; } | { head -c 1000000; touch %s; while [ -d %s ] && [ ! -e %s/go ]; do sleep .05; done; cat; } | sha256sum >%s.part
+mv %s.part %s`, url, result, begun, client.dir, client.dir, result, result, result)
+		cmd := client.start("bash", "-c", script)
+		t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the pipe's programs, too
 		out = append(out, result)
 		soon(t, fmt.Sprintf("download %d runs", i), func() error {
 			_, err := os.Stat(begun)
