@@ -206,6 +206,7 @@ func (a *Agent) claimedBy(l *link, f frame.Frame) {
 		a.log.Warn("a site claims a session of which it is not the backup", "peer", l.peer)
 		return
 	}
+	a.uploads.lost(f.Key)
 	if !s.claim() && !s.claimUpload() {
 		return // the next record is refused again
 	}

@@ -70,6 +70,8 @@ type uploads struct {
 	mu    sync.Mutex
 	own   map[frame.Key]*sending
 	wards map[frame.Key]*ward
+	// failed holds back the repetition of one complaint; it is open's.
+	failed bool
 	// at is told of each point that an upload passes; tests stop there.
 	at func(point string)
 }
@@ -119,7 +121,10 @@ func (u *uploads) open(ctx context.Context, g *errgroup.Group) {
 	if h == nil {
 		var err error
 		if h, err = hold.Open(u.a.log); err != nil {
-			u.a.log.Warn("uploads are refused: acknowledgements cannot be held", "err", err)
+			if !u.failed {
+				u.a.log.Warn("uploads are refused: acknowledgements cannot be held", "err", err)
+			}
+			u.failed = true
 			return
 		}
 		g.Go(func() error { return h.Run(ctx) })
