@@ -133,6 +133,7 @@ func (v *revival) recall(ctx context.Context, left []frame.Key) {
 	for _, k := range rest {
 		a.m.revivals.WithLabelValues(reviveNoRecords).Inc()
 		a.quiet.remove(flowOf(k))
+		a.uploads.orphaned(k)
 		a.strays.Release(k)
 	}
 }
@@ -172,6 +173,7 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 	}
 	if !v.a.mayRevive(rec) {
 		v.a.quiet.remove(flowOf(rec.Key))
+		v.a.uploads.orphaned(rec.Key)
 		v.a.strays.Release(rec.Key)
 		return
 	}

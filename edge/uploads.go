@@ -16,6 +16,7 @@ import (
 
 	"rhumb/edge/frame"
 	"rhumb/edge/hold"
+	"rhumb/edge/tcprepair"
 	"rhumb/edge/upload"
 )
 
@@ -228,6 +229,18 @@ func (u *uploads) admit(s *session) {
 	default:
 		s.hold = h
 		h.Enter(heldFlow(s.key), s.reg.RcvNxt)
+	}
+}
+
+// orphaned ends what an earlier process left of a connection that nobody goes on with. Its
+// socket is still marked, and its FIN would wait for a session that does not come; a reset
+// is not held.
+func (u *uploads) orphaned(k frame.Key) {
+	if u.hold.Load() == nil {
+		return
+	}
+	if _, err := tcprepair.Destroy(k.VIP, k.Client); err != nil {
+		u.a.log.Debug("end what an earlier process left", "err", err)
 	}
 }
 
