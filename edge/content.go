@@ -139,6 +139,7 @@ func limitUnsent(c *net.TCPConn) {
 func (a *Agent) run(ctx context.Context, s *session) {
 	if !a.tab.add(s, a.limits.Sessions) {
 		close(s.done)
+		s.endReceiving(nil)
 		refuse(s.conn)
 		return
 	}

@@ -164,6 +164,7 @@ func (v *revival) recall(ctx context.Context, left []frame.Key) {
 	for _, k := range rest {
 		a.m.revivals.WithLabelValues(reviveNoRecords).Inc()
 		a.quiet.remove(flowOf(k))
+		a.uploads.orphaned(k)
 		a.strays.Release(k)
 	}
 }
@@ -203,6 +204,7 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 	}
 	if !v.a.mayRevive(rec) {
 		v.a.quiet.remove(flowOf(rec.Key))
+		v.a.uploads.orphaned(rec.Key)
 		v.a.strays.Release(rec.Key)
 		return
 	}
@@ -243,6 +245,7 @@ func (a *Agent) claimedBy(l *link, f frame.Frame) {
 		a.log.Warn("a site claims a session of which it is not the backup", "peer", l.peer)
 		return
 	}
+	a.uploads.lost(f.Key)
 	if !s.claim() && !s.claimUpload() {
 		return // the next record is refused again
 	}

@@ -16,6 +16,7 @@ import (
 
 	"rhumb/edge/frame"
 	"rhumb/edge/hold"
+	"rhumb/edge/tcprepair"
 	"rhumb/edge/upload"
 )
 
@@ -70,6 +71,8 @@ type uploads struct {
 	mu    sync.Mutex
 	own   map[frame.Key]*sending
 	wards map[frame.Key]*ward
+	// failed holds back the repetition of one complaint; it is open's.
+	failed bool
 	// at is told of each point that an upload passes; tests stop there.
 	at func(point string)
 }
@@ -119,7 +122,10 @@ func (u *uploads) open(ctx context.Context, g *errgroup.Group) {
 	if h == nil {
 		var err error
 		if h, err = hold.Open(u.a.log); err != nil {
-			u.a.log.Warn("uploads are refused: acknowledgements cannot be held", "err", err)
+			if !u.failed {
+				u.a.log.Warn("uploads are refused: acknowledgements cannot be held", "err", err)
+			}
+			u.failed = true
 			return
 		}
 		g.Go(func() error { return h.Run(ctx) })
@@ -223,6 +229,18 @@ func (u *uploads) admit(s *session) {
 	default:
 		s.hold = h
 		h.Enter(heldFlow(s.key), s.reg.RcvNxt)
+	}
+}
+
+// orphaned ends what an earlier process left of a connection that nobody goes on with. Its
+// socket is still marked, and its FIN would wait for a session that does not come; a reset
+// is not held.
+func (u *uploads) orphaned(k frame.Key) {
+	if u.hold.Load() == nil {
+		return
+	}
+	if _, err := tcprepair.Destroy(k.VIP, k.Client); err != nil {
+		u.a.log.Debug("end what an earlier process left", "err", err)
 	}
 }
 

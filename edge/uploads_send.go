@@ -24,8 +24,9 @@ const (
 
 // Why an upload does not go on.
 var (
-	errAlone    = errors.New("no site could be its backup")
-	errNoBackup = errors.New("its backup does not answer")
+	errAlone     = errors.New("no site could be its backup")
+	errNoBackup  = errors.New("its backup does not answer")
+	errElsewhere = errors.New("the session goes on at another site")
 )
 
 // refusal is a Backup's no.
@@ -56,8 +57,9 @@ type sending struct {
 	sent   int64
 	safe   int64 // the Backup has everything before
 	lease  upload.Lease
-	status int // its last word, 0 if none
-	refuse int // its no
+	status int  // its last word, 0 if none
+	refuse int  // its no
+	lost   bool // the session goes on elsewhere
 	// moved is what was safe at movedAt, since when nothing more was.
 	moved   int64
 	movedAt time.Time
@@ -133,7 +135,7 @@ func (s *sending) behind() int64 {
 func (s *sending) attached(record *string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.link == nil || !s.opened || record != nil && *record != s.peer && !s.u.a.isDown(*record) {
+	if s.link == nil || !s.opened || s.lost || record != nil && *record != s.peer && !s.u.a.isDown(*record) {
 		return false
 	}
 	select {
@@ -161,6 +163,12 @@ func (s *sending) attach(ctx context.Context, record *string) error {
 	peer, err := s.candidate(record)
 	if err != nil {
 		return err
+	}
+	s.mu.Lock()
+	lost := s.lost
+	s.mu.Unlock()
+	if lost {
+		return errElsewhere
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*openLimit)
 	defer cancel()
@@ -210,9 +218,11 @@ func (s *sending) ask(ctx context.Context) error {
 	defer late.Stop()
 	for {
 		s.mu.Lock()
-		opened, refuse := s.opened, s.refuse
+		opened, refuse, lost := s.opened, s.refuse, s.lost
 		s.mu.Unlock()
 		switch {
+		case lost:
+			return errElsewhere // to the gate: somebody waits there
 		case opened:
 			return nil
 		case refuse != 0:
@@ -263,6 +273,24 @@ func (s *sending) decided() (status, refuse int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status, s.refuse
+}
+
+// lost tells a session's upload that another site has it; the session then comes to its
+// gate soon.
+func (u *uploads) lost(k frame.Key) {
+	u.mu.Lock()
+	s := u.own[k]
+	u.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.lost = true
+	s.mu.Unlock()
+	select {
+	case s.word <- struct{}{}:
+	default:
+	}
 }
 
 // leased reports whether the owner may act without asking.
