@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -74,9 +75,14 @@ func (x streamArgs) client(seed uint64, held func(), last <-chan struct{}) error
 	go func() { sent <- x.upload(c, seed, last) }()
 	err = x.download(c, seed, held, last)
 	if err == nil {
-		err = <-sent
+		return <-sent
 	}
-	return err
+	select {
+	case other := <-sent: // the kernel tells of a reset once, and a writer may have heard it
+		return errors.Join(err, other)
+	default:
+		return err
+	}
 }
 
 // upload sends what the digest is of.

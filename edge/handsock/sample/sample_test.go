@@ -44,7 +44,7 @@ func (s *state) pass(t *testing.T, got []byte, n int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if next.Line == nil || len(next.Line) == 0 {
+	if len(next.Line) == 0 {
 		next.Line = s.Line
 	}
 	if !reflect.DeepEqual(next, *s) {
