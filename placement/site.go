@@ -87,7 +87,7 @@ type EdgeNode struct {
 // Member is one edge of the fleet: a site, or a node of a site with several. Sessions are
 // owned and kept by members.
 type Member struct {
-	EdgeNode        // Name is SITE, or SITE/NODE
+	EdgeNode // Name is SITE, or SITE/NODE
 	Site     string
 }
 
