@@ -124,10 +124,11 @@ func New(cfg Config) (*Agent, error) {
 // the client.
 type noStrays struct{}
 
-func (noStrays) Hold(frame.Key)          {}
-func (noStrays) Claim(frame.Key)         {}
-func (noStrays) Release(frame.Key)       {}
-func (noStrays) Moved(frame.Key, string) {}
+func (noStrays) Hold(frame.Key)           {}
+func (noStrays) Claim(frame.Key)          {}
+func (noStrays) Release(frame.Key)        {}
+func (noStrays) Moved(frame.Key, string)  {}
+func (noStrays) Stayed(frame.Key, string) {}
 
 // SetPeers replaces the group's other members. Links to sites that left it
 // are closed.

@@ -94,7 +94,7 @@ func (x *taken) run(ctx context.Context, payload, bulk []byte) error {
 		err = x.live(ctx)
 	}
 	if err != nil {
-		a.strays.Moved(k, x.l.peer)
+		a.strays.Stayed(k, x.l.peer)
 		_ = x.server.tell(handsock.Abort, x.id, reasonOf(err))
 	}
 	return err

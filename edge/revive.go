@@ -304,7 +304,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	case reviveLost:
 		if rd.from != a.cfg.Site {
 			a.replica.putBack(rd.stored)
-			a.strays.Moved(k, rd.from) // what waits belongs there
+			a.strays.Stayed(k, rd.from) // what waits belongs there
 			return
 		}
 	}

@@ -486,9 +486,10 @@ func (s strays) Hold(k frame.Key) {
 	<-s.pass
 	s.Forwarder.Hold(forward.Flow(k))
 }
-func (s strays) Claim(k frame.Key)            { s.Forwarder.Claim(forward.Flow(k)) }
-func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow(k)) }
-func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
+func (s strays) Claim(k frame.Key)             { s.Forwarder.Claim(forward.Flow(k)) }
+func (s strays) Release(k frame.Key)           { s.Forwarder.Release(forward.Flow(k)) }
+func (s strays) Moved(k frame.Key, to string)  { s.Forwarder.Moved(forward.Flow(k), to) }
+func (s strays) Stayed(k frame.Key, at string) { s.Forwarder.Stayed(forward.Flow(k), at) }
 
 // forwarder makes the site's half of the tunnel.
 func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {

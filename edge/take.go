@@ -60,7 +60,7 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 	a.strays.Hold(s.key)
 	if err := a.takeHeld(ctx, l, s, o, box, got); err != nil {
 		s.cover.wipe()
-		a.strays.Moved(s.key, l.peer)
+		a.strays.Stayed(s.key, l.peer)
 		return err
 	}
 	a.strays.Release(s.key)

@@ -410,3 +410,8 @@ func (s strays) Release(k frame.Key) { s.f.Release(forward.Flow{Client: k.Client
 func (s strays) Moved(k frame.Key, to string) {
 	s.f.Moved(forward.Flow{Client: k.Client, VIP: k.VIP}, to)
 }
+
+// Stayed sends them where the session is, unless it is not.
+func (s strays) Stayed(k frame.Key, at string) {
+	s.f.Stayed(forward.Flow{Client: k.Client, VIP: k.VIP}, at)
+}

@@ -467,6 +467,16 @@ func (f *Forwarder) Moved(flow Flow, to string) {
 	f.run(now, f.owners, steps)
 }
 
+// Stayed records that a session which was held here did not come: its packets are those of
+// a site, until that says that it has no such session.
+func (f *Forwarder) Stayed(flow Flow, at string) {
+	now := f.now()
+	f.mu.Lock()
+	steps := f.owners.stay(now, flow, at, nil)
+	f.mu.Unlock()
+	f.run(now, f.owners, steps)
+}
+
 // sites lists whom to ask; for the table of owners.
 func (f *Forwarder) sites() []string { return f.peers.Load().sites }
 
