@@ -330,13 +330,12 @@ func (sh *shadow) withdraw(s *session) {
 func (r *replica) sweep(ctx context.Context, now time.Time) {
 	live := map[*session]bool{}
 	counts := map[string]int{}
-	tiers := r.tiers(r.a)
 	for _, s := range r.a.tab.all() {
 		if s.changed == nil || s.unknown.Load() {
 			continue
 		}
 		live[s] = true
-		for tier := range tiers {
+		for tier := range tierCount {
 			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
 				r.tellTier(ctx, s, tier, now)
 			}

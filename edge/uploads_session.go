@@ -19,7 +19,7 @@ type receiving struct {
 	up      *sending   // nil: none is on its way
 	hold    *hold.Hold // acknowledgements wait; nil: they do not
 	discard int64      // of an upload that was refused: read and thrown away at the end
-	buf     []byte
+	space   []byte     // for reading and sending it
 	told    bool // the turn answers an upload
 }
 
@@ -152,8 +152,8 @@ func (u *uploads) enter(s *sending) {
 // receive takes the object from the client, publishes it, and makes the answer the next
 // turn.
 func (s *session) receive(ctx context.Context) error {
-	if s.buf == nil {
-		s.buf = make([]byte, upload.MaxData)
+	if s.space == nil {
+		s.space = make([]byte, upload.MaxData)
 	}
 	s.up.u.at(pointBegun)
 	err := s.takeAll(ctx)
@@ -239,9 +239,9 @@ func (s *session) takeSome() (int, error) {
 		until = time.Now().Add(upkeepEvery)
 	}
 	s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
-	n, err := s.conn.Read(s.buf[:min(int64(len(s.buf)), left)])
+	n, err := s.conn.Read(s.space[:min(int64(len(s.space)), left)])
 	if n > 0 {
-		if _, err := f.Append(off, s.buf[:n]); err != nil {
+		if _, err := f.Append(off, s.space[:n]); err != nil {
 			return n, err
 		}
 	}
@@ -279,7 +279,7 @@ func (s *session) keepUp(ctx context.Context, lonely *time.Time) error {
 		}
 	}
 	*lonely = time.Time{}
-	return up.push(s.buf)
+	return up.push(s.space)
 }
 
 // alone goes on without a Backup: all others are down by the verdict of several vantages,
