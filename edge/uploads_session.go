@@ -20,7 +20,7 @@ type receiving struct {
 	hold    *hold.Hold // acknowledgements wait; nil: they do not
 	discard int64      // of an upload that was refused: read and thrown away at the end
 	space   []byte     // for reading and sending it
-	told    bool // the turn answers an upload
+	told    bool       // the turn answers an upload
 }
 
 // sent notes that a turn was written.
