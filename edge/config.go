@@ -104,8 +104,8 @@ type Strays interface {
 	// Moved says that packets of a flow which still come here belong to a
 	// site from now on; an empty site takes that back.
 	Moved(k frame.Key, to string)
-	// Stayed says that a session which was held here did not come: its packets belong to a
-	// site for as long as that does not deny it.
+	// Stayed says that a session which was held here did not come, or went without a word
+	// that it came there: its packets belong to a site for as long as that does not deny it.
 	Stayed(k frame.Key, at string)
 }
 

@@ -263,6 +263,7 @@ func (x *given) live(ctx context.Context) error {
 			return nil
 		case giveUp:
 			x.leave()
+			x.g.a.strays.Stayed(x.key, x.to) // it has it or denies it, and then the client hears a reset
 			return errLost
 		}
 	}

@@ -224,6 +224,7 @@ func (a *Agent) commit(ctx context.Context, s *session, d *tcprepair.Dumped, to 
 		}
 	}
 	a.leave(s, d)
+	a.strays.Stayed(s.key, to) // until now its denial meant nothing; if it never had it, the client hears a reset
 	return errLost
 }
 
