@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/upload"
 )
 
 // Agent is the edge of one site: its content services and their sessions.
@@ -62,12 +63,15 @@ type desk struct {
 	replica *replica
 	events  *events
 	keepers *keepers
+	guests  *guests
+	uploads *uploads
 }
 
 // view is one configuration. Immutable.
 type view struct {
 	services []*service
 	vips     map[netip.AddrPort]*service
+	guests   map[netip.AddrPort]*Service // of kind handoff
 	peers    []Peer
 	byName   map[string]Peer
 }
@@ -107,7 +111,9 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a.revival = newRevival(a)
+	a.uploads = newUploads(a)
 	a.prep = newPreparation(a)
+	a.guests = newGuests(a)
 	if err := a.SetPeers(cfg.Peers); err != nil {
 		return nil, err
 	}
@@ -118,10 +124,11 @@ func New(cfg Config) (*Agent, error) {
 // the client.
 type noStrays struct{}
 
-func (noStrays) Hold(frame.Key)          {}
-func (noStrays) Claim(frame.Key)         {}
-func (noStrays) Release(frame.Key)       {}
-func (noStrays) Moved(frame.Key, string) {}
+func (noStrays) Hold(frame.Key)           {}
+func (noStrays) Claim(frame.Key)          {}
+func (noStrays) Release(frame.Key)        {}
+func (noStrays) Moved(frame.Key, string)  {}
+func (noStrays) Stayed(frame.Key, string) {}
 
 // SetPeers replaces the group's other members. Links to sites that left it
 // are closed.
@@ -153,7 +160,7 @@ func (a *Agent) SetServices(services []Service) error {
 	defer a.mu.Unlock()
 	old := a.view.Load()
 	next := *old
-	next.services, next.vips = nil, map[netip.AddrPort]*service{}
+	next.services, next.vips, next.guests = nil, map[netip.AddrPort]*service{}, guestVIPs(services)
 	for _, s := range services {
 		if s.Kind != KindContent {
 			continue
@@ -168,6 +175,7 @@ func (a *Agent) SetServices(services []Service) error {
 		}
 	}
 	a.publish(&next)
+	a.guests.lobby.countAll(next.guests)
 	return nil
 }
 
@@ -182,7 +190,7 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 			return &n, nil
 		}
 	}
-	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits}
+	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits, uploads: a.uploads}
 	var err error
 	if s.Root != "" {
 		svc.source, err = newLibrary(s.Root, a.cache, a.log.With("service", s.Name))
@@ -195,6 +203,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	if err == nil && s.Events.Path != "" {
 		svc.feeds, err = a.newFeeds(svc)
 	}
+	if err == nil && s.Uploads.Dir != "" {
+		svc.store, err = upload.NewStore(s.Uploads.Dir, a.cfg.Site, s.Uploads.limits())
+	}
 	if err == nil && s.Cert != "" {
 		svc.tls, err = newTerminator(svc, a.m.tls, a.log.With("service", s.Name))
 	}
@@ -203,7 +214,7 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 
 func equal(a, b Service) bool {
 	return a.Name == b.Name && a.Kind == b.Kind && a.Mode == b.Mode && a.Root == b.Root &&
-		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness && a.Events == b.Events
+		a.Origin == b.Origin && a.Spool == b.Spool && a.Cert == b.Cert && a.Key == b.Key && a.Export == b.Export && a.Revival == b.Revival && a.Freshness == b.Freshness && a.Events == b.Events && a.Uploads == b.Uploads
 }
 
 // publish swaps the view and wakes Run. The caller holds a.mu.
@@ -211,6 +222,7 @@ func (a *Agent) publish(v *view) {
 	a.view.Store(v)
 	a.wake()
 	a.revival.wake()
+	a.uploads.wake()
 }
 
 func (a *Agent) wake() {
@@ -230,6 +242,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	left := a.openRevival(ctx, g)
+	a.uploads.open(ctx, g)
 	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
 	g.Go(func() error { return a.links.serve(ctx, ln) })
 	g.Go(func() error { return a.floor(ctx) })
@@ -239,6 +252,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keepers.Run(ctx) })
 	g.Go(func() error { return a.revival.Run(ctx, g, left) })
 	g.Go(func() error { return a.prep.Run(ctx) })
+	g.Go(func() error { return a.guests.Run(ctx) })
+	g.Go(func() error { return a.uploads.Run(ctx, g) })
 	err = g.Wait()
 	a.wg.Wait()
 	return errors.Join(err, a.revival.close())
@@ -261,6 +276,10 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 			defer a.taking.close(f.Key, box)
 			a.take(ctx, l, f, box)
 		})
+	case frame.GuestPart:
+		a.guests.parts.add(l, f, time.Now())
+	case frame.OfferGuest:
+		a.guests.offered(ctx, l, f)
 	case frame.Ready, frame.Active:
 		a.giving.put(f)
 	case frame.Refused:
@@ -277,6 +296,8 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.replica.handle(l, f)
 	case frame.ObjectName:
 		a.replica.named(l, f)
+	case frame.Uploads:
+		a.uploads.handle(l, f)
 	case frame.Tokens:
 		a.keepers.handle(l, f)
 	case frame.Recall:
@@ -296,6 +317,8 @@ func (a *Agent) committedTo(l *link, f frame.Frame) {
 		answer.Type = frame.Active
 	case a.taking.put(f):
 		return
+	case a.guests.declined.has(f):
+		answer.Payload = []byte(errDeclined.Error())
 	default:
 		answer.Payload = []byte(errUnknown.Error())
 	}

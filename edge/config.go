@@ -22,6 +22,8 @@ const (
 	KindContent = "content"
 	KindForward = "forward" // another server's sockets: package edge/forward alone
 	KindProxy   = "proxy"
+	// KindHandoff: sockets of another server that speaks the hand-off protocol.
+	KindHandoff = "handoff"
 
 	ModeObserve = "observe"
 	ModeAct     = "act"
@@ -35,6 +37,8 @@ const (
 	// FreshL1: a response begins when its record is at the Backup, so that a
 	// crash costs no client that has seen any of it.
 	FreshL1 = "L1"
+	// FreshL2: what a client sends is at the Backup before it is acknowledged, too.
+	FreshL2 = "L2"
 )
 
 // Service is one set of VIPs and what is served there.
@@ -49,17 +53,20 @@ type Service struct {
 	// Revival is ReviveOff, ModeObserve or ModeAct; empty is ReviveOff. It acts
 	// only where Mode does.
 	Revival string
-	// Freshness is FreshL0 or FreshL1; empty is FreshL0.
+	// Freshness is FreshL0, FreshL1 or, with uploads, FreshL2; empty is FreshL0.
 	Freshness string
 	Cert      string // file of the certificate chain, and
 	Key       string // of its key, PEM; both empty: in clear
 	Export    string // ExportNone, ExportSite or ExportGroup; empty: none
 	Events    Events // event streams of the origin, over TLS that stays at this site
+	Uploads   Uploads
 }
 
-// Peer is another site of the group.
+// Peer is another edge of the group: a site, or one of the nodes of a site with several.
 type Peer struct {
-	Name    string         // as in its certificate
+	Name string
+	// Of is the site whose certificate it has; empty: Name.
+	Of      string
 	Control netip.AddrPort // where its agent listens
 	Weight  int            // reserved capacity as a Backup, relative; 0 is none
 }
@@ -97,12 +104,18 @@ type Strays interface {
 	// Moved says that packets of a flow which still come here belong to a
 	// site from now on; an empty site takes that back.
 	Moved(k frame.Key, to string)
+	// Stayed says that a session which was held here did not come, or went without a word
+	// that it came there: its packets belong to a site for as long as that does not deny it.
+	Stayed(k frame.Key, at string)
 }
 
 // Config is what New needs. Peers, Services and the drain change later by the
 // Agent's methods.
 type Config struct {
-	Site     string
+	Site string
+	// Of is the site of which this edge is a node, Site is then the node's own name;
+	// empty: the edge is all of the site.
+	Of       string
 	Control  netip.AddrPort // where other sites' agents reach this one
 	TLS      *tls.Config    // certificate of this site, CAs of the group
 	Peers    []Peer
@@ -119,7 +132,12 @@ type Config struct {
 	// and how the suspicion ended. It must not block. nil: nobody asks.
 	OnPrepare func(Preparation)
 	// Tokens are the secrets of resumption tokens, the same at all sites; see SetTokens.
-	Tokens     []token.Secret
+	Tokens []token.Secret
+	// Handoff is where servers of kind handoff find the agent.
+	Handoff Handoff
+	// Flows lists the established connections to the addresses on this host; nil where
+	// there is nobody to ask, and then no drain gives away sessions of kind handoff.
+	Flows      func([]netip.AddrPort) ([]frame.Key, error)
 	Log        *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -181,22 +199,24 @@ func (s Service) check() error {
 		return errors.New("no name")
 	case s.Kind == KindForward:
 		return nil
-	case s.Kind != KindContent:
+	case s.Kind != KindContent && s.Kind != KindHandoff:
 		return fmt.Errorf("kind %q: %w", s.Kind, ErrKind)
 	case s.Mode != ModeObserve && s.Mode != ModeAct:
 		return fmt.Errorf("mode %q is neither observe nor act", s.Mode)
-	case (s.Root == "") == (s.Origin == ""):
+	case s.Kind == KindHandoff && (s.Root != "" || s.Origin != "" || s.Cert != "" || s.Revival != "" || s.Freshness != ""):
+		return errors.New("kind handoff is served by another server: it has VIPs and nothing else")
+	case s.Kind == KindContent && (s.Root == "") == (s.Origin == ""):
 		return errors.New("needs a root or an origin, and not both")
 	case s.Origin != "" && s.Spool == "":
 		return errors.New("an origin needs a spool directory")
 	case len(s.VIPs) == 0:
 		return errors.New("no VIP")
-	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1:
-		return fmt.Errorf("freshness %q is neither L0 nor L1", s.Freshness)
+	case s.Freshness != "" && s.Freshness != FreshL0 && s.Freshness != FreshL1 && s.Freshness != FreshL2:
+		return fmt.Errorf("freshness %q is neither L0, L1 nor L2", s.Freshness)
 	case s.Revival != "" && s.Revival != ReviveOff && s.Revival != ModeObserve && s.Revival != ModeAct:
 		return fmt.Errorf("revival %q is neither off, observe nor act", s.Revival)
 	}
-	if err := errors.Join(s.checkTLS(), s.checkEvents()); err != nil {
+	if err := errors.Join(s.checkTLS(), s.checkEvents(), s.checkUploads()); err != nil {
 		return err
 	}
 	for _, v := range s.VIPs {
@@ -209,6 +229,13 @@ func (s Service) check() error {
 
 // revives tells whether sessions of the service go on after a crash.
 func (s Service) revives() bool { return s.Mode == ModeAct && s.Revival == ModeAct }
+
+// waits reports whether something of a session waits for its Backup, by its freshness.
+func (s Service) waits() bool { return s.Freshness == FreshL1 || s.Freshness == FreshL2 }
+
+// shadows tells whether the records of its sessions are of use: to go on with them, or to
+// count those that would.
+func (s Service) shadows() bool { return s.Revival == ModeAct || s.Revival == ModeObserve }
 
 func (s Service) checkTLS() error {
 	switch {

@@ -14,16 +14,19 @@ import (
 
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
+	"rhumb/edge/upload"
 )
 
 // service is a Service at work.
 type service struct {
 	Service
-	id     uint32
-	source source
-	limits Limits
-	tls    *terminator // nil: in clear
-	feeds  *feeds      // nil: no event streams
+	id      uint32
+	source  source
+	limits  Limits
+	tls     *terminator   // nil: in clear
+	feeds   *feeds        // nil: no event streams
+	store   *upload.Store // nil: no uploads
+	uploads *uploads      // of the Agent
 }
 
 // port is where one listener stands: the wildcard of a family. A listener on
@@ -87,23 +90,34 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	s.done = make(chan struct{})
 	limitUnsent(c)
+	if !svc.held() {
+		a.uploads.exempt(c, key)
+	}
 	if svc.tls != nil {
 		a.greet(ctx, s)
 		return
 	}
-	t := idleTurn(svc.id)
-	if a.moves.Backups && !s.local {
-		var err error
-		if s.reg, err = tcprepair.Register(c); err != nil {
-			a.log.Warn("session goes without a backup", "err", err)
-		} else {
-			t.base, t.rcv = s.reg.Write, s.reg.RcvNxt
-			a.protect(s)
-		}
+	s.turn.Store(idleTurn(svc.id))
+	if a.moves.Backups && !s.local && svc.shadows() {
+		a.shadow(s)
 	}
-	s.turn.Store(t)
+	a.uploads.admit(s)
 	s.state.Store(int32(s.resting()))
 	a.run(ctx, s)
+}
+
+// shadow protects a new session. Where responses wait for a Backup it is enrolled now.
+func (a *Agent) shadow(s *session) {
+	s.unknown.Store(true)
+	if s.svc.waits() {
+		g, err := tcprepair.Register(s.conn)
+		if err != nil {
+			a.log.Warn("session goes without a backup", "err", err)
+			return
+		}
+		s.known(g)
+	}
+	a.protect(s)
 }
 
 // unsentMost is how much of a response the kernel may hold before it is sent.
@@ -125,6 +139,7 @@ func limitUnsent(c *net.TCPConn) {
 func (a *Agent) run(ctx context.Context, s *session) {
 	if !a.tab.add(s, a.limits.Sessions) {
 		close(s.done)
+		s.endReceiving(nil)
 		refuse(s.conn)
 		return
 	}
@@ -137,10 +152,6 @@ func (a *Agent) run(ctx context.Context, s *session) {
 
 // attend serves a session until its connection or the context ends.
 func (a *Agent) attend(ctx context.Context, s *session) error {
-	if s.hastened() {
-		// Older kernels refuse; there the end of an abandoned session comes later.
-		_ = tcprepair.Hasten(s.conn, a.limits.Write+hastenSlack)
-	}
 	stop := context.AfterFunc(ctx, func() {
 		if s.unquiet != nil {
 			s.unquiet()
@@ -159,6 +170,7 @@ func (a *Agent) end(s *session, err error) {
 	if s.unquiet != nil {
 		s.unquiet()
 	}
+	s.endReceiving(err)
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)

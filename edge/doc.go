@@ -37,6 +37,8 @@
 //	             A: close, silent; before commit either side may call it off
 //	pull.go      strays for long enough → pull; drain.go  deadline → push
 //	replica.go   records to Backups
+//	guest.go     sessions of servers that are not ours: guest_phase.go (pure),
+//	             guest_give.go, guest_take.go; lobby.go has their socket (handsock)
 //	rest.go      the rest of an object that is on its way here
 //	feeds.go     event streams and WebSockets of the origin; ids become tokens
 //	             (feed.go, token), epochs are asked for at other sites (keepers.go)

@@ -88,6 +88,7 @@ func (a *Agent) drains(ctx context.Context) error {
 		if d != nil {
 			if wait = time.Until(d.deadline); wait <= 0 {
 				a.push(ctx, d)
+				a.guests.push(ctx, d)
 				wait = pushAgain
 			}
 		}
@@ -130,7 +131,7 @@ func (a *Agent) targets(d *drain) []Peer {
 	var out []Peer
 	for _, p := range a.view.Load().peers {
 		switch {
-		case len(d.to) == 0:
+		case len(d.to) == 0 && !a.isNear(p): // it is the site that drains, and p with it
 			out = append(out, p)
 		case slices.Contains(d.to, p.Name):
 			p.Weight = max(p.Weight, 1)

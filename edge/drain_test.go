@@ -3,8 +3,10 @@
 package edge
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,9 +78,7 @@ func TestTakerHangs(t *testing.T) {
 	load.next(&word)
 	var r report
 	w.await("a link", func() bool { b.ask("state", &r); return r.Records == x.N })
-	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	b.stop()
 	t.Cleanup(func() { b.cmd.Process.Signal(syscall.SIGCONT) })
 	a.ask("drain b", &word)
 	w.await("offers without an answer", func() bool { a.ask("state", &r); return r.Results[resultTimeout] >= x.N })
@@ -218,4 +218,37 @@ func TestOrigin(t *testing.T) {
 		t.Errorf("nothing moved with the object whole at both sites: %v", next.Results)
 	}
 	w.noResets()
+}
+
+// stop halts a role, and returns when it has halted: a signal that is sent may take its time.
+func (p *process) stop() {
+	p.t.Helper()
+	pid := p.cmd.Process.Pid
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		p.t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); !halted(p.t, pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("process %d does not stop", pid)
+		}
+	}
+}
+
+// halted reports whether all threads of a process are stopped, proc(5).
+func halted(t testing.TB, pid int) bool {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("threads of process %d: %v %v", pid, files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return false // it came or went meanwhile
+		}
+		if _, rest, _ := strings.Cut(string(b), ") "); !strings.HasPrefix(rest, "T") {
+			return false
+		}
+	}
+	return true
 }

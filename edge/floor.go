@@ -26,6 +26,7 @@ func (a *Agent) floor(ctx context.Context) error {
 		case now := <-tick.C:
 			a.tab.forget(now)
 			a.pulls.forget(now)
+			a.guests.forget(now)
 		case <-a.changed:
 			if err := f.apply(ctx); err != nil {
 				a.log.Error("apply services", "err", err)
@@ -93,12 +94,15 @@ func (f *shop) apply(ctx context.Context) error {
 }
 
 func (f *shop) listen(ctx context.Context, p port) error {
-	if f.open[p] != nil {
-		return nil
+	if ln := f.open[p]; ln != nil {
+		return f.a.uploads.mark(ln, p)
 	}
 	ln, err := listen(ctx, p)
 	if err != nil {
 		return err
+	}
+	if err := f.a.uploads.mark(ln, p); err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	f.open[p] = ln
 	f.a.wg.Go(func() { f.a.accept(ctx, ln) })

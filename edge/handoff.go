@@ -224,6 +224,7 @@ func (a *Agent) commit(ctx context.Context, s *session, d *tcprepair.Dumped, to 
 		}
 	}
 	a.leave(s, d)
+	a.strays.Stayed(s.key, to) // until now its denial meant nothing; if it never had it, the client hears a reset
 	return errLost
 }
 
@@ -309,9 +310,12 @@ func describe(rec *frame.Record, o tcprepair.Options, tsval uint32, now time.Tim
 	rec.MSS, rec.Scales = o.MSS, o.SndScale|o.RcvScale<<4
 	rec.TSVal, rec.Wall = tsval, now.UnixMilli()
 	rec.Options = 0
-	for bit, on := range map[uint8]bool{recTimestamps: o.Timestamps, recSACK: o.SACK, recScaling: o.Scaling} {
-		if on {
-			rec.Options |= bit
+	for _, bit := range [...]struct {
+		is uint8
+		on bool
+	}{{recTimestamps, o.Timestamps}, {recSACK, o.SACK}, {recScaling, o.Scaling}} {
+		if bit.on {
+			rec.Options |= bit.is
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"rhumb/edge/upload"
 )
 
 // Times of a library.
@@ -95,6 +97,9 @@ func (l *library) Run(ctx context.Context) error {
 
 func (l *library) scan(ctx context.Context) {
 	err := fs.WalkDir(l.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == upload.Staging {
+			return fs.SkipDir
+		}
 		if err == nil && d.Type().IsRegular() {
 			_, err = l.object("/" + name)
 		}
@@ -141,7 +146,7 @@ var errNoFile = errors.New("not a regular file")
 // changed since.
 func (l *library) object(name string) (*object, error) {
 	rel := strings.TrimPrefix(name, "/")
-	if rel == "" {
+	if rel == "" || upload.Hidden(rel) {
 		return nil, errNoFile
 	}
 	st, err := l.root.Stat(rel)

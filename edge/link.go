@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rhumb/edge/frame"
@@ -18,6 +19,8 @@ import (
 const (
 	dialLimit = time.Second
 	linkQueue = 1024 // frames
+	// linkBuffer in octets is filled before they leave.
+	linkBuffer = 64 << 10
 )
 
 // link is one connection to another site's agent, over which both sides send
@@ -36,7 +39,15 @@ type link struct {
 	window  frame.Window  // numbered frames sent
 	waits   []wait        // for the acknowledgement of some, in their order
 	receipt frame.Receipt // numbered frames received; reader's only
+	// more reports whether further frames are here already, owed that an acknowledgement
+	// waits for them; reader's only. nil: none.
+	more func() bool
+	owed bool
 	naming
+	// greeted is kept when the other side's Hello was read, which says what it takes.
+	greeted *pledge
+	guests  atomic.Bool
+	uploads atomic.Bool
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -49,11 +60,63 @@ type wait struct {
 type pledge struct {
 	done chan struct{}
 	once sync.Once
+
+	whole *pledge // which this one is a part of; or
+	mu    sync.Mutex
+	parts [tierCount]*pledge
+	open  int // parts not kept; -1: it was not divided
 }
 
-func newPledge() *pledge { return &pledge{done: make(chan struct{})} }
+func newPledge() *pledge { return &pledge{done: make(chan struct{}), open: -1} }
 
-func (p *pledge) keep() { p.once.Do(func() { close(p.done) }) }
+func (p *pledge) keep() {
+	p.once.Do(func() {
+		close(p.done)
+		if p.whole != nil {
+			p.whole.partKept()
+		}
+	})
+}
+
+// waive keeps a pledge, if there is one, that nobody else will.
+func (p *pledge) waive() {
+	if p != nil {
+		p.keep()
+	}
+}
+
+// partKept keeps the whole with the last of its parts.
+func (p *pledge) partKept() {
+	p.mu.Lock()
+	p.open--
+	all := p.open == 0
+	p.mu.Unlock()
+	if all {
+		p.keep()
+	}
+}
+
+// divide returns the parts of a pledge, the first time made for the tiers that are wanted.
+// Of nil there are none.
+func (p *pledge) divide(wanted [tierCount][]Peer) (none [tierCount]*pledge) {
+	if p == nil {
+		return none
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open >= 0 {
+		return p.parts
+	}
+	p.open = 0
+	for i, peers := range wanted {
+		if len(peers) > 0 {
+			p.parts[i] = newPledge()
+			p.parts[i].whole = p
+			p.open++
+		}
+	}
+	return p.parts
+}
 
 var errLink = errors.New("link is down")
 
@@ -85,18 +148,19 @@ func (l *link) queue(b []byte) error {
 func (l *link) sendNumbered(f frame.Frame, kept *pledge) error {
 	l.order.Lock()
 	defer l.order.Unlock()
-	b, err := l.number(f, kept)
+	b, err := l.number(nil, f, kept)
 	if err != nil {
 		return err
 	}
 	return l.queue(b)
 }
 
-func (l *link) number(f frame.Frame, kept *pledge) ([]byte, error) {
+// number encodes f behind b under the next number.
+func (l *link) number(b []byte, f frame.Frame, kept *pledge) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.Seq = l.window.Next()
-	b, err := frame.Append(nil, f)
+	b, err := frame.Append(b, f)
 	if err == nil && kept != nil {
 		l.waits = append(l.waits, wait{f.Seq, kept})
 	}
@@ -107,6 +171,9 @@ func (l *link) number(f frame.Frame, kept *pledge) ([]byte, error) {
 // same and more. Were the reader to wait, two sites that send much to each other could
 // wait for ever.
 func (l *link) ack(seq uint64) {
+	if l.owed = l.more != nil && l.more(); l.owed {
+		return // one tells of all that came together
+	}
 	b, err := frame.Append(nil, frame.Frame{Type: frame.Ack, Seq: seq})
 	if err != nil {
 		return
@@ -142,7 +209,7 @@ func (l *link) close() {
 // write sends what is queued, many frames in one record where they wait.
 func (l *link) write() {
 	defer l.close()
-	w := bufio.NewWriterSize(l.conn, 64<<10)
+	w := bufio.NewWriterSize(l.conn, linkBuffer)
 	for {
 		select {
 		case b := <-l.out:
@@ -237,14 +304,14 @@ func (ls *links) connect(name string) (*link, error) {
 		return nil, fmt.Errorf("edge: dial %s: not a member", name)
 	}
 	cfg := ls.tls.Clone()
-	cfg.ServerName = name
+	cfg.ServerName = p.site()
 	ctx, cancel := context.WithTimeout(context.Background(), ls.patience)
 	defer cancel()
 	c, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", p.Control.String())
 	if err != nil {
 		return nil, fmt.Errorf("edge: dial %s: %w", name, err)
 	}
-	return ls.start(c.(*tls.Conn), name)
+	return ls.start(c.(*tls.Conn), name, bufio.NewReaderSize(c, linkBuffer), nil)
 }
 
 // accept serves one incoming connection until it ends.
@@ -264,20 +331,39 @@ func (ls *links) accept(ctx context.Context, c net.Conn) {
 		t.Close()
 		return
 	}
-	if _, ok := ls.peer(names[0]); !ok {
+	in, h, err := greeting(t, 2*ls.patience)
+	if err != nil {
+		ls.log.Warn("control link opens with something else than hello", "peer", names[0], "err", err)
+		t.Close()
+		return
+	}
+	// Which of a site's nodes it is, it says itself: they share the certificate.
+	if p, ok := ls.peer(string(h.Payload)); !ok || p.site() != names[0] {
 		ls.log.Warn("control certificate of no member", "peer", names[0])
 		t.Close()
 		return
 	}
-	if _, err := ls.start(t, names[0]); err != nil {
+	if _, err := ls.start(t, string(h.Payload), in, &h); err != nil {
 		ls.log.Warn("control link", "peer", names[0], "err", err)
 	}
 }
 
-// start makes a link of an authenticated connection.
-func (ls *links) start(c *tls.Conn, peer string) (*link, error) {
-	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{})}
-	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames, Payload: []byte(ls.site)}); err != nil {
+// greeting reads the first frame of a link, which says who speaks.
+func greeting(c net.Conn, patience time.Duration) (*bufio.Reader, frame.Frame, error) {
+	_ = c.SetReadDeadline(time.Now().Add(patience)) // a closed connection fails the read
+	in := bufio.NewReaderSize(c, linkBuffer)
+	f, err := frame.Read(in)
+	if err == nil && f.Type != frame.Hello {
+		err = fmt.Errorf("edge: %s instead of hello", f.Type)
+	}
+	return in, f, errors.Join(err, c.SetReadDeadline(time.Time{}))
+}
+
+// start makes a link of an authenticated connection. heard is the other side's hello, if
+// it was read.
+func (ls *links) start(c *tls.Conn, peer string, in *bufio.Reader, heard *frame.Frame) (*link, error) {
+	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{}), greeted: newPledge()}
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests | frame.ReadsUploads, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -289,16 +375,19 @@ func (ls *links) start(c *tls.Conn, peer string) (*link, error) {
 	}
 	ls.byOf[peer] = append(ls.byOf[peer], l)
 	ls.wg.Go(l.write)
-	ls.wg.Go(func() { ls.read(l) })
+	if heard != nil {
+		l.met(*heard)
+	}
+	ls.wg.Go(func() { ls.read(l, in, heard == nil) })
 	return l, nil
 }
 
 // read hands each frame on. The first must say who speaks, and say the same
 // as the certificate.
-func (ls *links) read(l *link) {
+func (ls *links) read(l *link, r *bufio.Reader, first bool) {
 	defer ls.drop(l)
-	r := bufio.NewReaderSize(l.conn, 64<<10)
-	for first := true; ; first = false {
+	l.more = func() bool { return r.Buffered() > 0 }
+	for ; ; first = false {
 		f, err := frame.Read(r)
 		if err != nil {
 			return
@@ -308,11 +397,22 @@ func (ls *links) read(l *link) {
 			return
 		}
 		if first {
-			l.reads.Store(f.Generation&frame.ReadsNames != 0)
+			l.met(f)
 		} else {
 			ls.handle(l, f)
 		}
+		if l.owed && !l.more() {
+			l.ack(l.receipt.Last())
+		}
 	}
+}
+
+// met notes what the other side's hello says of it.
+func (l *link) met(hello frame.Frame) {
+	l.reads.Store(hello.Generation&frame.ReadsNames != 0)
+	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
+	l.uploads.Store(hello.Generation&frame.ReadsUploads != 0)
+	l.greeted.keep()
 }
 
 func (ls *links) drop(l *link) {

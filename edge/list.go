@@ -14,7 +14,8 @@ type Session struct {
 	Service  string
 	State    State
 	Owner    string
-	Backup   string // "" without
+	Backup   string // the one that would revive it, next door if there is one; "" without
+	Second   string // the one at another site, where the first is next door
 	Epoch    uint64
 	Offset   int64 // bytes of the response that the kernel has taken
 	Size     int64 // of the response, head included
@@ -32,8 +33,12 @@ func (a *Agent) Sessions() []Session {
 		t := s.turn.Load()
 		d := Session{Key: s.key, Kind: s.svc.Kind, Service: s.svc.Name, State: State(s.state.Load()), Owner: a.cfg.Site,
 			Epoch: s.epoch, Offset: t.off.Load(), Size: t.wire.size(), Age: now.Sub(s.started), LastMove: time.Duration(s.lastMv.Load()), Local: s.local}
-		if b := s.backup.Load(); b != nil {
-			d.Backup = *b
+		for _, b := range s.backups() {
+			if d.Backup == "" {
+				d.Backup = b
+			} else {
+				d.Second = b
+			}
 		}
 		out = append(out, d)
 	}

@@ -331,13 +331,15 @@ func (x circleArgs) client(object []byte, off int, got func(), stop <-chan struc
 }
 
 // skipHead wants the head of a part.
-func skipHead(r *bufio.Reader) error {
+func skipHead(r *bufio.Reader) error { return skipHeadOf(r, "HTTP/1.1 206 ") }
+
+func skipHeadOf(r *bufio.Reader, status string) error {
 	for line := 0; ; line++ {
 		s, err := r.ReadString('\n')
 		switch {
 		case err != nil:
 			return err
-		case line == 0 && !strings.HasPrefix(s, "HTTP/1.1 206 "):
+		case line == 0 && !strings.HasPrefix(s, status):
 			return fmt.Errorf("status line %q", s)
 		case s == "\r\n":
 			return nil

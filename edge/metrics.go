@@ -22,6 +22,8 @@ type metrics struct {
 	tls       *tlsMetrics
 	feeds     *feedMetrics
 	prepare   *prepareMetrics
+	guests    *guestMetrics
+	uploads   *uploadMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -60,11 +62,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_questions_total",
 			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
-	m.tls, m.feeds, m.prepare = newTLSMetrics(self), newFeedMetrics(self), newPrepareMetrics()
+	m.tls, m.feeds, m.prepare, m.guests, m.uploads = newTLSMetrics(self), newFeedMetrics(self), newPrepareMetrics(), newGuestMetrics(), newUploadMetrics()
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.collectors(), m.prepare.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
+	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

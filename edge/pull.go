@@ -76,19 +76,19 @@ func (p *pulls) forget(now time.Time) {
 	}
 }
 
-// Foreign is told of a flow of a content service whose packets have been
+// Foreign is told of a flow of a service whose sessions move, whose packets have been
 // coming here since a time, while its session is at owner. It asks for the
 // session once that is long enough. It does not block; call it again while
 // strays come.
 func (a *Agent) Foreign(k frame.Key, owner string, since time.Time) {
-	svc, now := a.view.Load().vips[k.VIP], time.Now()
-	if svc == nil || now.Sub(since) < a.moves.PullAfter || now.Sub(a.tab.gaveAt(k)) < a.moves.FlapHold {
+	mode, now := a.view.Load().mode(k), time.Now()
+	if mode == "" || now.Sub(since) < a.moves.PullAfter || now.Sub(a.tab.gaveAt(k)) < a.moves.FlapHold {
 		return
 	}
-	if a.tab.get(k) != nil || !a.pulls.due(k, now) {
+	if a.tab.get(k) != nil || !a.guests.takes(a.view.Load().guests[k.VIP]) || !a.pulls.due(k, now) {
 		return
 	}
-	if svc.Mode != ModeAct {
+	if mode != ModeAct {
 		a.m.transfers.WithLabelValues(owner, a.cfg.Site, resultObserve).Inc()
 		return
 	}
@@ -143,6 +143,8 @@ func (a *Agent) pulled(ctx context.Context, l *link, f frame.Frame) {
 		if err = a.permit(s, l.peer); err == nil {
 			err = a.give(ctx, s, l.peer)
 		}
+	} else if svc := a.view.Load().guests[f.Key.VIP]; svc != nil {
+		err = a.guests.pulled(ctx, svc, f.Key, l.peer)
 	}
 	if err != nil {
 		a.log.Debug("pull refused", "peer", l.peer, "err", err)
@@ -151,21 +153,33 @@ func (a *Agent) pulled(ctx context.Context, l *link, f frame.Frame) {
 	}
 }
 
-// permit decides who may pull: a target of the drain, the session's Backup,
-// or one of the first sites in its order.
+// permit decides who may pull: another edge of this site, a target of the drain, a Backup
+// of the session, or one of the first sites in its order.
 func (a *Agent) permit(s *session, peer string) error {
 	if s.svc.Mode != ModeAct {
 		a.m.transfers.WithLabelValues(a.cfg.Site, peer, resultObserve).Inc()
 		return errObserve
 	}
-	if d := a.drain.Load(); d != nil && (len(d.to) == 0 || slices.Contains(d.to, peer)) {
-		return nil
-	}
-	if b := s.backup.Load(); b != nil && *b == peer {
-		return nil
-	}
-	if r := rank(s.key, peer, a.view.Load().peers); r >= 0 && r < pullRank {
+	if a.drainsTo(peer) || s.mayKeep(peer) || a.inOrder(s.key, peer) {
 		return nil
 	}
 	return fmt.Errorf("edge: %s may not pull this session", peer)
+}
+
+// drainsTo reports whether a drain names a site.
+func (a *Agent) drainsTo(peer string) bool {
+	d := a.drain.Load()
+	return d != nil && (len(d.to) == 0 || slices.Contains(d.to, peer))
+}
+
+// inOrder reports whether a peer is another edge of this site, or a site among the first
+// in a session's order. The routers in front of a site choose among its edges: each may be
+// the right one.
+func (a *Agent) inOrder(k frame.Key, peer string) bool {
+	v := a.view.Load()
+	if p, ok := v.peer(peer); ok && a.isNear(p) {
+		return true
+	}
+	r := rank(k, peer, slices.DeleteFunc(slices.Clone(v.peers), a.isNear))
+	return r >= 0 && r < pullRank
 }

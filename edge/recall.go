@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,9 @@ func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key 
 // protect gives a session a Backup, and silence once that knows of it. It is
 // called before the session is served.
 func (a *Agent) protect(s *session) {
+	if !s.svc.shadows() {
+		return // nobody would ever ask for its record
+	}
 	s.changed = a.replica.changed
 	if a.quiet.kernel.Load() == nil || !s.svc.revives() {
 		return
@@ -84,8 +88,34 @@ func (a *Agent) protect(s *session) {
 		a.quiet.remove(flowOf(s.key))
 		// An orphan whose client's window is closed is given up once its probes
 		// are as far apart as they get: after a second and a half, hastened.
-		_ = tcprepair.Settle(s.conn) // it may have been handed off
+		s.haste.end(s.conn)
 	})
+}
+
+// haste is whether a connection was hastened.
+type haste struct {
+	mu    sync.Mutex
+	begun bool
+	ended bool
+}
+
+// begin hastens, once, unless the end has come. Older kernels refuse; there the end of
+// an abandoned session comes later.
+func (h *haste) begin(c *net.TCPConn, limit time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.begun && !h.ended {
+		h.begun = true
+		_ = tcprepair.Hasten(c, limit)
+	}
+}
+
+func (h *haste) end(c *net.TCPConn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended = true; h.begun {
+		_ = tcprepair.Settle(c) // it may have been handed off
+	}
 }
 
 // hastened reports whether the kernel repeats itself more often for a session, so
@@ -97,6 +127,7 @@ func (a *Agent) hush(s *session) {
 	if !s.hastened() || s.closing.Load() {
 		return
 	}
+	s.haste.begin(s.conn, a.limits.Write+hastenSlack)
 	a.quiet.add(flowOf(s.key))
 	// The session may have ended in between, and its own Remove come first.
 	if s.closing.Load() {
@@ -133,6 +164,7 @@ func (v *revival) recall(ctx context.Context, left []frame.Key) {
 	for _, k := range rest {
 		a.m.revivals.WithLabelValues(reviveNoRecords).Inc()
 		a.quiet.remove(flowOf(k))
+		a.uploads.orphaned(k)
 		a.strays.Release(k)
 	}
 }
@@ -172,6 +204,7 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 	}
 	if !v.a.mayRevive(rec) {
 		v.a.quiet.remove(flowOf(rec.Key))
+		v.a.uploads.orphaned(rec.Key)
 		v.a.strays.Release(rec.Key)
 		return
 	}
@@ -183,6 +216,8 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 
 // recalledBy gives a site's new process its records.
 func (a *Agent) recalledBy(l *link) {
+	a.revival.yield(l.peer)
+	a.tellHeirs(l)
 	all := a.replica.recall(l.peer)
 	if len(all) > 0 {
 		a.log.Info("another process of the site asks for its records", "peer", l.peer, "records", len(all))
@@ -199,14 +234,19 @@ func (a *Agent) recalledBy(l *link) {
 // thought dead: without a packet, and what still comes follows it.
 func (a *Agent) claimedBy(l *link, f frame.Frame) {
 	s := a.tab.get(f.Key)
-	if s == nil || s.epoch >= f.Epoch {
+	if s == nil {
+		a.supersededBy(l, f)
 		return
 	}
-	if b := s.backup.Load(); b == nil || *b != l.peer {
+	if s.epoch >= f.Epoch {
+		return
+	}
+	if !s.mayKeep(l.peer) {
 		a.log.Warn("a site claims a session of which it is not the backup", "peer", l.peer)
 		return
 	}
-	if !s.claim() {
+	a.uploads.lost(f.Key)
+	if !s.claim() && !s.claimUpload() {
 		return // the next record is refused again
 	}
 	if !s.stop() {

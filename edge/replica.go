@@ -17,6 +17,9 @@ const (
 	sweepEvery   = time.Second
 	recordLife   = 6 * refreshTime // of a record that is not refreshed
 	dirtyQueue   = 8192
+	// gatherFor is how long the records that nobody waits for are gathered. A session that
+	// has ended by then, or has another turn, costs none, or one for both.
+	gatherFor = 5 * time.Millisecond
 )
 
 // replica sends the records of this site's sessions to their Backups and
@@ -25,16 +28,32 @@ type replica struct {
 	a     *Agent
 	dirty chan *session // has a new turn; what does not fit the sweep finds
 	gone  chan *session
-	full  chan frame.Key // refused by its Backup
+	full  chan noRoom
 	// linked tells that a Backup was reached which sessions wait for.
 	linked chan struct{}
-	own    map[*session]*shadow
+	own    map[copyOf]*shadow
+	// gathered are the sessions whose records leave when the gathering is over; Run's.
+	gathered []*session
+	out      outbox
+	tiered
 	// dialled is when a link to a peer was last asked for.
 	dialled map[string]time.Time
 
 	mu    sync.Mutex
 	store map[frame.Key]stored
 	names map[objectOf]called // of the objects of records, where they were told
+}
+
+// copyOf is a session's record at the Backup of one tier.
+type copyOf struct {
+	s    *session
+	tier int
+}
+
+// noRoom is the word of a Backup that it has no room.
+type noRoom struct {
+	key  frame.Key
+	peer string
 }
 
 // shadow is what the Backup of a session was told last.
@@ -45,6 +64,25 @@ type shadow struct {
 	off   int64
 	at    time.Time
 	skips int // Backups of its order that were full
+	order     // as of the last word
+}
+
+// order is a session's Backups of one tier, and what it follows from.
+type order struct {
+	names []string
+	known
+}
+
+// of is the order by what is known now.
+func (o *order) of(k frame.Key, by *tiered, tier int) []string {
+	if o.known == by.known {
+		return o.names
+	}
+	o.known, o.names = by.known, o.names[:0]
+	for _, p := range rendezvous(k, by.peers[tier]) {
+		o.names = append(o.names, p.Name)
+	}
+	return o.names
 }
 
 // stored is a record of another site's session.
@@ -57,19 +95,30 @@ type stored struct {
 
 func newReplica(a *Agent) *replica {
 	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
-		full: make(chan frame.Key, dirtyQueue), linked: make(chan struct{}, 1), own: map[*session]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
+		full: make(chan noRoom, dirtyQueue), linked: make(chan struct{}, 1), own: map[copyOf]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
 // not wait.
 func (r *replica) changed(s *session) {
+	if s.unknown.Load() {
+		return
+	}
+	if s.turn.Load().fresh == nil && !s.queued.CompareAndSwap(false, true) {
+		return // it is among those that are gathered
+	}
 	select {
 	case r.dirty <- s:
 	default:
+		s.queued.Store(false)
 	}
 }
 
+// ended notes the end of a session that a Backup may know.
 func (r *replica) ended(s *session) {
+	if !s.kept() {
+		return // what is being told at this moment the sweep finds
+	}
 	select {
 	case r.gone <- s:
 	default: // the sweep finds it missing
@@ -78,71 +127,148 @@ func (r *replica) ended(s *session) {
 
 // Run owns the records of this site's sessions.
 func (r *replica) Run(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
+	tick, over := time.NewTicker(sweepEvery), time.NewTimer(time.Hour)
 	defer tick.Stop()
+	defer over.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case s := <-r.dirty:
-			r.tell(ctx, s, time.Now())
+			if r.gather(ctx, s) {
+				over.Reset(gatherFor)
+			}
+			continue
+		case <-over.C:
+			r.leave(ctx)
 		case s := <-r.gone:
 			r.retire(s)
-		case k := <-r.full:
-			r.next(ctx, k)
+		case no := <-r.full:
+			r.next(ctx, no)
 		case <-r.linked:
 			r.sweep(ctx, time.Now())
 		case now := <-tick.C:
 			r.sweep(ctx, now)
 		}
+		r.out.flush()
 	}
+}
+
+// gather takes the sessions that have a new turn. Records that responses wait for leave
+// at once, together. It reports whether the gathering of the others begins.
+func (r *replica) gather(ctx context.Context, s *session) bool {
+	before := len(r.gathered)
+	for {
+		if s.turn.Load().fresh != nil {
+			r.tell(ctx, s, time.Now())
+		} else {
+			r.gathered = append(r.gathered, s)
+		}
+		select {
+		case s = <-r.dirty:
+			continue
+		default:
+		}
+		r.out.flush()
+		return before == 0 && len(r.gathered) > 0
+	}
+}
+
+// leave sends the records that were gathered.
+func (r *replica) leave(ctx context.Context) {
+	now := time.Now()
+	for _, s := range r.gathered {
+		s.queued.Store(false) // a turn from here on is another one's
+		if !r.told(s) {
+			r.tell(ctx, s, now)
+		}
+	}
+	clear(r.gathered)
+	r.gathered = r.gathered[:0]
+}
+
+// told reports whether the Backups have heard of a session's turn since it was gathered.
+func (r *replica) told(s *session) bool {
+	t := s.turn.Load()
+	for tier, peers := range t.wanted(r.tiers(r.a)) {
+		if sh := r.own[copyOf{s, tier}]; len(peers) > 0 && (sh == nil || sh.turn != t) {
+			return false
+		}
+	}
+	return true
 }
 
 // next moves a session's record to the next Backup of its order.
-func (r *replica) next(ctx context.Context, k frame.Key) {
-	s := r.a.tab.get(k)
-	if sh := r.own[s]; sh != nil {
-		sh.skips++
-		sh.turn = nil
-		r.tell(ctx, s, time.Now())
+func (r *replica) next(ctx context.Context, no noRoom) {
+	s := r.a.tab.get(no.key)
+	for tier := range tierCount {
+		if sh := r.own[copyOf{s, tier}]; sh != nil && sh.peer == no.peer {
+			sh.skips++
+			sh.turn, sh.link = nil, nil
+			r.tell(ctx, s, time.Now())
+		}
 	}
 }
 
-// tell sends a session's record, if there is a Backup and a link to it.
+// tell puts a session's record into the outbox for each of its Backups.
 func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
+	tiers := r.tiers(r.a)
+	if len(tiers[tierNear])+len(tiers[tierFar]) == 0 {
+		s.turn.Load().waive()
+	}
+	for tier := range tiers {
+		r.tellTier(ctx, s, tier, now)
+	}
+}
+
+// tellTier does so for one of them, if there is a link to it.
+func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.Time) {
 	if r.a.tab.get(s.key) != s {
 		return // ended meanwhile, or was never entered
 	}
 	if State(s.state.Load()) == Moving {
 		return // it is the taker's: our word of it, coming late, would replace the taker's
 	}
-	sh := r.own[s]
-	if sh == nil {
-		sh = &shadow{}
-		r.own[s] = sh
-	}
 	t := s.turn.Load()
-	order := rendezvous(s.key, r.a.alive())
-	if sh.skips >= len(order) {
-		t.waive()
+	tiers := t.wanted(r.tiers(r.a))
+	if len(tiers[tier]) == 0 {
+		r.retract(s, tier) // what it says of the session is over
 		return
 	}
-	peer := order[sh.skips].Name
+	sh := r.own[copyOf{s, tier}]
+	if sh == nil {
+		sh = &shadow{}
+		r.own[copyOf{s, tier}] = sh
+	}
+	part := t.fresh.divide(tiers)[tier]
+	names := sh.of(s.key, &r.tiered, tier)
+	if sh.skips >= len(names) {
+		part.waive()
+		return
+	}
+	peer := names[sh.skips]
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
-		t.waive()              // a client's wait would help nobody
+		part.waive()           // a client's wait would help nobody
+		return
+	}
+	if sh.peer != peer && sh.link != nil {
+		r.out.flush()  // it is not to overtake what was told
+		sh.withdraw(s) // or two would revive it
+	}
+	if t.rec.Flags&frame.Upload != 0 && !l.uploads.Load() {
+		part.waive() // it would end the link
 		return
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
-	if err := l.sendNumbered(frame.Frame{Type: frame.RecordSet, Key: s.key, Epoch: s.epoch,
-		Generation: rec.Generation, Payload: frame.AppendRecord(nil, rec)}, t.fresh); err != nil {
-		t.waive()
-		return
+	r.out.put(l, &rec, part)
+	if sh.peer != peer || s.backup[tier].Load() == nil {
+		backup := peer
+		s.backup[tier].Store(&backup)
 	}
 	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
-	s.backup.Store(&peer)
 	r.a.hush(s)
 }
 
@@ -168,16 +294,33 @@ func (s *session) record(t *turn) frame.Record {
 	rec := t.rec
 	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
 	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
-	describe(&rec, s.reg.Options, s.reg.TSVal, s.started)
+	describe(&rec, s.reg.Options, s.reg.TSVal, s.regAt)
 	s.cover.describe(&rec, t)
 	return rec
 }
 
 // retire tells the Backup that a session ended here.
 func (r *replica) retire(s *session) {
-	sh := r.own[s]
-	delete(r.own, s)
-	if sh != nil && sh.link != nil {
+	for tier := range tierCount {
+		r.retract(s, tier)
+	}
+}
+
+// retract does so at the Backup of one tier.
+func (r *replica) retract(s *session, tier int) {
+	sh := r.own[copyOf{s, tier}]
+	if sh == nil {
+		return
+	}
+	r.out.flush() // it is not to overtake what was told
+	sh.withdraw(s)
+	delete(r.own, copyOf{s, tier})
+	s.backup[tier].Store(nil)
+}
+
+// withdraw lets a Backup forget what it was told, if it was.
+func (sh *shadow) withdraw(s *session) {
+	if sh.link != nil {
 		// If the link is gone the Backup lets the record expire.
 		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}, nil)
 	}
@@ -188,20 +331,22 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 	live := map[*session]bool{}
 	counts := map[string]int{}
 	for _, s := range r.a.tab.all() {
-		if s.changed == nil {
+		if s.changed == nil || s.unknown.Load() {
 			continue
 		}
 		live[s] = true
-		if r.own[s].due(s, r.a.isDown, now) {
-			r.tell(ctx, s, now)
-		}
-		if sh := r.own[s]; sh != nil && sh.link != nil {
-			counts[sh.peer]++
+		for tier := range tierCount {
+			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
+				r.tellTier(ctx, s, tier, now)
+			}
+			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
+				counts[sh.peer]++
+			}
 		}
 	}
-	for s := range r.own {
-		if !live[s] {
-			r.retire(s)
+	for c := range r.own {
+		if !live[c.s] {
+			r.retire(c.s)
 		}
 	}
 	r.a.m.records.Reset()
@@ -252,7 +397,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 		return
 	case frame.Full:
 		select {
-		case r.full <- f.Key:
+		case r.full <- noRoom{f.Key, l.peer}:
 		default:
 		}
 		return
@@ -263,6 +408,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 	}
 	if f.Type == frame.Retire {
 		r.forget(l.peer, f)
+		r.a.uploads.retired(f.Key, f.Epoch)
 	} else if err := r.keep(l, f); err != nil {
 		r.broken(l, err)
 		return
@@ -290,6 +436,7 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 		return l.send(frame.Frame{Type: frame.Claimed, Key: rec.Key, Epoch: s.epoch, Generation: s.gen.Load()})
 	}
 	r.a.revival.spare(rec.Key, l.peer)
+	r.a.uploads.recorded(&rec)
 	if !r.enter(rec, l.peer) {
 		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
 	}

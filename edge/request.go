@@ -27,6 +27,16 @@ type request struct {
 	ifMatch     string
 	ifNoneMatch string
 	status      int // not 0: the answer is this error
+	content     content
+}
+
+// content is what a PUT says of what follows it.
+type content struct {
+	sized   bool
+	length  int64
+	chunked bool
+	part    bool // Content-Range: it is not the whole object
+	expect  bool // the client waits to hear that it may send
 }
 
 // parseRequest reads one request off b. n is its length; 0 means that b holds
@@ -55,7 +65,7 @@ func parseRequest(b []byte) (req request, n int) {
 		req.fields(lines[1:])
 	}
 	req.close = req.close || req.status != 0
-	if req.status == 0 && req.method != http.MethodGet && req.method != http.MethodHead {
+	if req.status == 0 && req.method != http.MethodGet && req.method != http.MethodHead && req.method != http.MethodPut {
 		req.status = http.StatusMethodNotAllowed
 	}
 	return req, n
@@ -133,6 +143,9 @@ func (r *request) fields(lines []string) {
 }
 
 func (r *request) field(name, value string) {
+	if r.method == http.MethodPut && r.putField(name, value) {
+		return
+	}
 	switch name {
 	case "connection":
 		for opt := range strings.SplitSeq(strings.ToLower(value), ",") {
@@ -158,6 +171,34 @@ func (r *request) field(name, value string) {
 	case "if-none-match":
 		r.ifNoneMatch = value
 	}
+}
+
+// putField reads what describes the content of a PUT. Two lengths, or a length and
+// chunks, are refused (RFC 9112 section 6.3).
+func (r *request) putField(name, value string) bool {
+	c := &r.content
+	switch name {
+	case "content-length":
+		n, err := strconv.ParseUint(value, 10, 63)
+		if err != nil || c.chunked || c.sized && int64(n) != c.length {
+			r.status = http.StatusBadRequest
+		}
+		c.sized, c.length = true, int64(n)
+	case "transfer-encoding":
+		if c.sized || c.chunked || !strings.EqualFold(value, "chunked") {
+			r.status = http.StatusBadRequest
+		}
+		c.chunked = true
+	case "content-range":
+		c.part = true
+	case "expect":
+		if c.expect = strings.EqualFold(value, "100-continue"); !c.expect {
+			r.status = http.StatusExpectationFailed
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 // isToken reports whether s is a token of RFC 9110 section 5.6.2.

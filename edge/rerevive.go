@@ -9,20 +9,24 @@ import (
 )
 
 // A restored session is looked at watchMost times, watchEvery apart at least, and
-// after each further restore at twice the distance, up to watchLong. Packets that the dead owner had on their way may carry the client
-// beyond the position it told. Its kernel then acknowledges what the new socket
-// has not sent, which that ignores, and the session hangs for ever; perhaps after
-// it has heard acknowledgements of the first of those packets.
+// after each further restore at twice the distance, up to watchLong. Packets that the dead
+// owner had on their way may carry the client beyond the position it told. Its kernel
+// then acknowledges what the new socket has not sent, which that throws away, and the
+// session hangs for ever; perhaps after it has heard acknowledgements of the first of
+// those packets.
 const (
 	watchEvery = 250 * time.Millisecond
 	watchLong  = 2 * time.Second
 	watchMost  = 8
 )
 
-// againMost bounds the restores of a session whose client answers probes and
-// acknowledges nothing, as behind a path that loses large packets. They span as
+// againMost bounds the restores of a session whose client never agrees. They span as
 // long as a round waits for an answer.
 const againMost = 9
+
+// oddAnswers are enough to begin anew. One may be a keepalive, which is thrown away,
+// too, and comes by chance.
+const oddAnswers = 2
 
 // watchPause is the distance of two looks after the nth restore, at a client that
 // took so long to answer the first probe: an acknowledgement takes no less. A busy
@@ -31,30 +35,104 @@ func watchPause(took time.Duration, n int) time.Duration {
 	return min(max(watchEvery, 2*took)<<min(n, 3), watchLong)
 }
 
-// watch begins the revival of a session anew if it waits for an acknowledgement
-// and none came since the last look. Where the cause is another, a lost segment
-// or a long path, that costs one probe and no byte.
-func (v *revival) watch(ctx context.Context, s *session, pause time.Duration, n int) {
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
-	last := uint64(0)
-	for range watchMost {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.done:
-			return
-		case <-tick.C:
-		}
-		_, acked, waiting, err := tcprepair.Heard(s.conn)
-		if err != nil {
-			return // it has ended
-		}
-		if waiting && acked == last && n+1 < againMost && v.again(ctx, s, n+1) {
-			return // the next round has a watch of its own
-		}
-		last = acked
+// reach is what the kernel knows of a revived session.
+type reach struct {
+	acked   uint64 // bytes acknowledged since it came
+	refused uint32 // segments of the client which the kernel threw away
+	waiting bool   // bytes are not acknowledged, or not sent
+}
+
+// progress decides whether the client of a revived session stands elsewhere than its
+// socket. It is told at each look what the kernel knows. That nothing is
+// acknowledged tells nothing: a client that does not read for a while, a slow one and
+// a lost segment look like that. But to a question each of them answers what the
+// kernel understands; one that stands elsewhere answers what it throws away.
+type progress struct {
+	last  reach
+	asked bool // since the last look
+	odd   int  // looks in a row that found answers thrown away
+}
+
+// look is told of now, and says whether the client is to be asked where it stands, or
+// its session revived again.
+func (p *progress) look(now reach) remedy {
+	stands := !now.waiting || now.acked != p.last.acked
+	switch {
+	case stands:
+		p.odd = 0
+	case now.refused != p.last.refused:
+		p.odd++
+	case p.asked:
+		p.odd = 0 // the answer was understood, or is lost
 	}
+	p.last, p.asked = now, !stands
+	switch {
+	case stands:
+		return remedyNone
+	case p.odd >= oddAnswers:
+		return remedyAgain
+	}
+	return remedyAsk
+}
+
+// watch asks the client of a revived session where it stands when nothing is
+// acknowledged between two looks, and revives the session again where the client
+// stands elsewhere.
+func (v *revival) watch(ctx context.Context, s *session, rd *round) {
+	first, err := reached(s)
+	if err != nil {
+		return // it has ended
+	}
+	p := progress{last: first}
+	for range watchMost {
+		if !s.lives(ctx, watchPause(rd.took, rd.nth)) || v.doubts(ctx, s, rd, &p) {
+			return
+		}
+	}
+}
+
+// doubts is one look, and those after it that do not wait for the next. It reports
+// whether the watch is over.
+func (v *revival) doubts(ctx context.Context, s *session, rd *round, p *progress) bool {
+	for {
+		now, err := reached(s)
+		if err != nil {
+			return true
+		}
+		switch p.look(now) {
+		case remedyAgain:
+			return rd.nth+1 < againMost && v.again(ctx, s, rd.nth+1) // the next round has a watch of its own
+		case remedyAsk:
+			v.a.question(s.conn, rd.state)
+		}
+		if p.odd == 0 {
+			return false
+		}
+		if !s.lives(ctx, lookPause(rd.took)) { // half a proof
+			return true
+		}
+	}
+}
+
+// lives waits, and reports whether the session is still served here.
+func (s *session) lives(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.done:
+	case <-timer.C:
+		return true
+	}
+	return false
+}
+
+func reached(s *session) (now reach, err error) {
+	if _, now.acked, now.waiting, err = tcprepair.Heard(s.conn); err != nil {
+		return now, err
+	}
+	now.refused, err = tcprepair.Refused(s.conn)
+	return now, err
 }
 
 // again closes a session's socket without a packet and revives it from what its

@@ -131,8 +131,11 @@ func head(rec frame.Record) ([]byte, error) {
 	if rec.Template != template || int(rec.Media) >= len(media) || http.StatusText(int(rec.Status)) == "" {
 		return nil, fmt.Errorf("template %d, status %d, media %d: %w", rec.Template, rec.Status, rec.Media, errTemplate)
 	}
-	if rec.Flags&frame.Idle != 0 {
+	switch {
+	case rec.Flags&frame.Idle != 0, rec.Flags&frame.Upload != 0 && rec.Status != http.StatusContinue:
 		return nil, nil
+	case rec.Flags&frame.Upload != 0:
+		return []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil // RFC 9110 section 10.1.1
 	}
 	b := make([]byte, 0, 320)
 	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nDate: %s\r\n", rec.Status, http.StatusText(int(rec.Status)),
@@ -143,6 +146,7 @@ func head(rec frame.Record) ([]byte, error) {
 		b = appendObject(b, rec)
 	case http.StatusNotModified:
 		b = appendTag(b, rec)
+	case http.StatusNoContent: // neither content nor a length (RFC 9110 section 8.6)
 	default:
 		text = http.StatusText(int(rec.Status)) + "\n"
 		b = appendError(b, rec, text)

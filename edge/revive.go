@@ -76,9 +76,11 @@ type round struct {
 	until  time.Time              // no answer after this
 	own    bool                   // of an earlier process of this site
 	nth    int                    // restore of this session, from 0
-	took   time.Duration          // from the first probe to the answer
+	took   time.Duration          // from the first probe to the answer; 0: it spoke by itself
+	state  tcprepair.State        // what the session was restored from
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	over   chan struct{}          // closed by end
+	done   chan struct{}          // closed when it has ended
 	end    func()                 // the owner lives
 }
 
@@ -229,7 +231,7 @@ func (a *Agent) mayRevive(rec frame.Record) bool {
 	if !svc.revives() && (svc.Revival == ModeAct || svc.Revival == ModeObserve) {
 		a.m.revivals.WithLabelValues(reviveObserve).Inc()
 	}
-	return svc.revives() && a.revival.on()
+	return svc.revives() && a.revival.on() && a.uploads.knows(&rec)
 }
 
 // couldRevive reports whether a record is one of a session that a service with
@@ -240,8 +242,9 @@ func (s *service) couldRevive(rec *frame.Record) bool {
 
 // begin enters a round and claims its flow, unless there is one.
 func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Duration) *round {
+	v.a.uploads.position(&st.rec)
 	rd := &round{stored: st, epoch: epoch, begun: now, until: now.Add(life), own: st.from == v.a.cfg.Site,
-		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{})}
+		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{}), done: make(chan struct{})}
 	rd.end = sync.OnceFunc(func() { close(rd.over) })
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -276,6 +279,7 @@ func (v *revival) spare(k frame.Key, from string) {
 // run is one round from its first probe to its end.
 func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	a, k := v.a, rd.rec.Key
+	defer close(rd.done)
 	defer func() { rd.rec.Cover = frame.Cover{} }() // its secrets are the session's now, or nobody's
 	s, result, err := v.attempt(ctx, rd, wait)
 	v.mu.Lock()
@@ -285,18 +289,22 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	if err != nil {
 		a.log.Debug("session not revived", "peer", rd.from, "result", result, "err", err)
 	}
+	if result != reviveOK {
+		a.uploads.unclaim(k)
+	}
 	switch result {
 	case reviveOK:
 		a.strays.Release(k)
 		a.events.revived()
 		v.tellOwner(rd)
+		v.tellKeepers(rd)
 		a.m.stall.Observe(time.Since(rd.begun).Seconds())
-		a.wg.Go(func() { v.watch(ctx, s, watchPause(rd.took, rd.nth), rd.nth) })
+		a.wg.Go(func() { v.watch(ctx, s, rd) })
 		return
 	case reviveLost:
 		if rd.from != a.cfg.Site {
 			a.replica.putBack(rd.stored)
-			a.strays.Moved(k, rd.from) // what waits belongs there
+			a.strays.Stayed(k, rd.from) // what waits belongs there
 			return
 		}
 	}
@@ -407,6 +415,10 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	if at := offsetOf(rec, seen.best.Ack); at < 0 {
 		return nil, reviveStale, errEarlier // bytes that no record tells of
 	}
+	mine := v.a.uploads.claim(&rec, now)
+	if mine.wait {
+		return nil, "", nil
+	}
 	o := seen.offer(rec, now)
 	o.Name = v.nameFor(objectOf{rec.Service, rec.Object}, now)
 	s, err := a.admit(o)
@@ -416,18 +428,26 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		}
 		return nil, result, err
 	}
-	r, err := tcprepair.Restore(stateOf(o), nil, 0)
+	o.RTT = rd.took
+	rd.state = stateOf(o)
+	r, err := tcprepair.Restore(rd.state, nil, 0)
 	if err != nil {
 		return nil, reviveFailed, err
+	}
+	if err := r.Learn(v.wire); err != nil {
+		return nil, reviveFailed, errors.Join(err, r.Close())
 	}
 	if !a.tab.take(s.key, s.epoch, s.gen.Load(), now) {
 		return nil, reviveLost, errors.Join(errStale, r.Close())
 	}
+	a.uploads.adopt(s, mine, r)
 	if s.conn, err = r.Activate(); err != nil {
 		a.tab.untake(s.key)
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	limitUnsent(s.conn)
+	time.AfterFunc(settleAfter, func() { _ = tcprepair.Calm(s.conn) }) // it may have ended
+	s.heirOf = rd.from
 	a.run(ctx, s)
 	return s, reviveOK, nil
 }

@@ -181,7 +181,7 @@ func (w *world) silenced(n string) (count [2]int) {
 		}
 		var packets int
 		fmt.Sscanf(line[i:], "counter packets %d", &packets)
-		if strings.Contains(line, "@quiet6") {
+		if strings.Contains(line, "@held6") {
 			count[1] += packets
 		} else {
 			count[0] += packets
@@ -309,42 +309,123 @@ func TestLatePackets(t *testing.T) {
 	}
 }
 
-// TestSiteLossFar is the long form: 1,000 sessions, 40 ms away, without and with
-// loss. It prints what the clients saw beside the same load without a crash.
-func TestSiteLossFar(t *testing.T) {
-	if !soak() {
-		t.Log("the long form runs with RHUMB_SOAK=1; TestSiteLoss is the short one")
-		return
+// TestSiteLossAtRest: clients rest after one short answer, after many or after a long one
+// when their site dies. Each goes on elsewhere.
+func TestSiteLossAtRest(t *testing.T) {
+	for i, tc := range []struct {
+		name        string
+		piece, hold int64
+	}{{"after one answer", 4 << 10, 4 << 10}, {"after many answers", 4 << 10, 512 << 10}, {"after a long one", 256 << 10, 256 << 10}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			x := w.object("film.mp4", 1<<20)
+			x.N, x.VIP, x.Piece, x.Hold = 20, e2eFamilies[i%2].vip, tc.piece, tc.hold
+			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+			load := w.start("c", "load", x)
+			var word string
+			load.next(&word)
+			var r report
+			w.await("requests", func() bool { a.ask("state", &r); return r.Requests >= tc.hold/tc.piece*int64(x.N) })
+			w.backed(a, x.N)
+			time.Sleep(4 * gatherFor) // what is told last leaves
+			w.lose("a", a)
+			b.ask("down a", &word)
+			w.await("revivals", func() bool { b.ask("state", &r); return r.Revivals[reviveOK] >= float64(x.N) })
+			load.tell("end")
+			w.finish(load, x.N)
+			w.noResets()
+		})
 	}
-	for _, loss := range []int{0, 10} {
-		for _, f := range e2eFamilies {
+}
+
+// TestPausedClients: clients that read nothing for seconds after their session was
+// revived are revived once, and have every byte.
+func TestPausedClients(t *testing.T) {
+	for _, f := range families(1) {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			x := w.object("film.mp4", 1<<20)
+			x.N, x.VIP, x.Buffer, x.Gated = 30, f.vip, 16<<10, true
+			a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+			load := w.start("c", "load", x)
+			var word string
+			load.next(&word)
+			w.backed(a, x.N)
+			w.lose("a", a)
+			b.ask("down a", &word)
+			var r report
+			w.await("revivals", func() bool { b.ask("state", &r); return r.Revivals[reviveOK] >= float64(x.N) })
+			time.Sleep(watchMost * watchEvery * 3 / 2) // nothing must happen in it
+			load.tell("go")
+			w.finish(load, x.N)
+			b.ask("state", &r)
+			t.Logf("revivals %v, answers %v", r.Revivals, r.Answers)
+			if r.Revivals[reviveOK] != float64(x.N) || r.Revivals[reviveAgain] != 0 {
+				t.Errorf("revivals %v, want each of %d once", r.Revivals, x.N)
+			}
+			w.noResets()
+		})
+	}
+}
+
+// TestSiteLossFar: clients 40 ms away, without and with loss, whose site dies. The long
+// form has 1,000 of them and judges how long they waited, beside the same load without
+// a crash.
+func TestSiteLossFar(t *testing.T) {
+	losses, n := []int{0}, 40
+	if soak() {
+		losses, n = []int{0, 10}, 1000
+	}
+	for _, loss := range losses {
+		for _, f := range families(0) {
 			t.Run(fmt.Sprintf("%s, %d in a thousand lost", f.name, loss), func(t *testing.T) {
-				w := newWorld(t)
-				x := w.object("film.mp4", 160<<10)
-				x.N, x.VIP, x.Pace, x.Buffer = 1000, f.vip, 250*time.Millisecond, 8<<10
-				a, b := w.sites(func(x *agentArgs) { x.Backups = true })
-				w.through(pathArgs{Delay: 20 * time.Millisecond, Loss: loss})
-				var gaps [2][]time.Duration
-				for i, crash := range []bool{false, true} {
-					load := w.start("c", "load", x)
-					var word string
-					load.next(&word)
-					if crash {
-						w.backed(a, x.N)
-						w.lose("a", a)
-						time.Sleep(100 * time.Millisecond) // detection
-						b.ask("down a", &word)
-					}
-					gaps[i] = w.finish(load, x.N)
-				}
-				var r report
-				b.ask("state", &r)
-				for i, name := range []string{"baseline", "crash"} {
-					t.Logf("%s: longest gap p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))
-				}
-				t.Logf("revivals %v, answers %v", r.Revivals, r.Answers)
-				w.noResets()
+				lossFar(t, f.vip, n, loss)
 			})
 		}
 	}
+}
+
+// Of TestSiteLossFar.
+const (
+	farDelay  = 20 * time.Millisecond // each way
+	farDetect = 100 * time.Millisecond
+	farMore   = 60 * time.Millisecond // beyond detection and two round trips
+)
+
+func lossFar(t *testing.T, vip string, n, loss int) {
+	w := newWorld(t)
+	x := w.object("film.mp4", 160<<10)
+	x.N, x.VIP, x.Pace, x.Buffer = n, vip, 250*time.Millisecond, 8<<10
+	a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+	w.through(pathArgs{Delay: farDelay, Loss: loss})
+	var gaps [2][]time.Duration
+	var detect time.Duration
+	var was, r report
+	for i, crash := range []bool{false, true} {
+		load := w.start("c", "load", x)
+		var word string
+		load.next(&word)
+		if crash {
+			w.backed(a, x.N)
+			b.ask("state", &was)
+			begun := time.Now()
+			w.lose("a", a)
+			time.Sleep(farDetect - time.Since(begun))
+			b.ask("down a", &word)
+			detect = time.Since(begun)
+		}
+		gaps[i] = w.finish(load, x.N)
+	}
+	b.ask("state", &r)
+	for i, name := range []string{"baseline", "crash"} {
+		t.Logf("%s: longest gap p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))
+	}
+	t.Logf("detection %v; revivals %v, answers %v; %.2f s of CPU at b", detect, r.Revivals, r.Answers, r.CPU-was.CPU)
+	if stall, most := quantile(gaps[1], .99)-quantile(gaps[0], .99), detect+4*farDelay+farMore; soak() && stall > most {
+		t.Errorf("p99 waited %v more than without a crash, want at most %v", stall, most)
+	}
+	if r.Revivals[reviveOK] < float64(n) {
+		t.Errorf("revived %v of %d sessions", r.Revivals, n)
+	}
+	w.noResets()
 }

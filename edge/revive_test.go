@@ -17,7 +17,7 @@ import (
 )
 
 // testAgent is site b's, not running, with one service and the peers a and c.
-func testAgent(t *testing.T) *Agent {
+func testAgent(t testing.TB) *Agent {
 	t.Helper()
 	vip := netip.MustParseAddrPort("192.0.2.10:443")
 	at := netip.MustParseAddrPort("198.51.100.6:7946")
@@ -228,6 +228,81 @@ func TestWaivedWithoutBackup(t *testing.T) {
 	}
 }
 
+// TestGathered: a session's turns that follow each other soon cost one record, those that
+// responses wait for leave at once, all of them in one buffer; and what many sessions are
+// told is acknowledged once.
+func TestGathered(t *testing.T) {
+	a, l := testAgent(t), testLink("c")
+	a.SetDown([]string{"a"})
+	a.links.byOf["c"] = []*link{l}
+	var all []*session
+	for i := range 5 {
+		s := &session{key: testKey(i), svc: a.view.Load().services[0]}
+		s.turn.Store(idleTurn(s.svc.id))
+		s.changed = a.replica.changed
+		a.tab.add(s, 10)
+		for range 3 {
+			s.changed(s)
+		}
+		all = append(all, s)
+	}
+	if n := len(a.replica.dirty); n != 5 {
+		t.Fatalf("%d words of 5 sessions", n)
+	}
+	a.replica.gather(t.Context(), <-a.replica.dirty)
+	if n := len(l.out); n != 0 {
+		t.Fatalf("%d buffers before the time is over", n)
+	}
+	fresh := idleTurn(all[0].svc.id)
+	fresh.fresh = newPledge()
+	all[0].setTurn(fresh)
+	if a.replica.gather(t.Context(), <-a.replica.dirty); len(l.out) != 1 {
+		t.Fatalf("%d buffers, want that of the response that waits", len(l.out))
+	}
+	if got := l.sent(t); len(got) != 1 || got[0].Key != all[0].key || got[0].Seq != 1 {
+		t.Errorf("told %+v", got)
+	}
+	a.tab.remove(all[1]) // it ends too soon
+	a.replica.leave(t.Context())
+	a.replica.out.flush()
+	if len(l.out) != 1 {
+		t.Fatalf("%d buffers, want one with all", len(l.out))
+	}
+	r, n := bytes.NewReader(<-l.out), uint64(1)
+	for r.Len() > 0 {
+		f, err := frame.Read(r)
+		if n++; err != nil || f.Seq != n || f.Key == all[0].key || f.Key == all[1].key {
+			t.Errorf("frame %d: %+v %v", n, f, err)
+		}
+	}
+	if n != 4 {
+		t.Errorf("%d records, want those of the 3 others", n-1)
+	}
+	if err := l.acked(4); err != nil {
+		t.Error(err)
+	}
+	all[2].setTurn(idleTurn(all[2].svc.id))
+	if len(a.replica.dirty) != 1 {
+		t.Error("a turn after the record is not noted")
+	}
+}
+
+// TestOneAck: frames that came together are acknowledged once.
+func TestOneAck(t *testing.T) {
+	a, l, more := testAgent(t), testLink("a"), true
+	l.more = func() bool { return more }
+	for i := range 3 {
+		more = i < 2
+		answers := told(t, a, l, uint64(i+1), frame.Record{Key: testKey(i), Epoch: 7})
+		if want := i / 2; len(answers) != want || want > 0 && answers[0].Seq != 3 {
+			t.Errorf("frame %d: answers %+v", i, answers)
+		}
+		if l.owed != more {
+			t.Errorf("frame %d: owed %t", i, l.owed)
+		}
+	}
+}
+
 // TestGivenAwayIsNotTold: from the commit on the taker tells the Backup of a
 // session; until then, and when it stays after all, its owner does.
 func TestGivenAwayIsNotTold(t *testing.T) {
@@ -240,6 +315,7 @@ func TestGivenAwayIsNotTold(t *testing.T) {
 		s.state.Store(int32(state))
 		a.tab.add(s, 1)
 		a.replica.tell(t.Context(), s, time.Now())
+		a.replica.out.flush()
 		if got := l.sent(t); len(got) != want {
 			t.Errorf("%v: %d frames, want %d", state, len(got), want)
 		}
@@ -263,6 +339,34 @@ func TestWatchPause(t *testing.T) {
 	} {
 		if got := watchPause(min(tc.took, reviveLife), tc.n); got != tc.want {
 			t.Errorf("answer after %v, restore %d: %v, want %v", tc.took, tc.n, got, tc.want)
+		}
+	}
+}
+
+// TestProgress: only a client that answers what the kernel does not understand, twice,
+// is revived again; none that is slow, silent or does not read.
+func TestProgress(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		looks []reach
+		want  []remedy
+	}{
+		{"acknowledges", []reach{{acked: 10, waiting: true}, {acked: 20, waiting: true}}, []remedy{remedyNone, remedyNone}},
+		{"nothing to send", []reach{{}, {refused: 1}, {refused: 2}, {refused: 3}}, []remedy{remedyNone, remedyNone, remedyNone, remedyNone}},
+		{"does not read", []reach{{waiting: true}, {waiting: true}, {waiting: true}, {waiting: true}}, []remedy{remedyAsk, remedyAsk, remedyAsk, remedyAsk}},
+		{"the same, and keeps alive", []reach{{refused: 1, waiting: true}, {refused: 1, waiting: true}, {refused: 2, waiting: true}, {refused: 2, waiting: true}},
+			[]remedy{remedyAsk, remedyAsk, remedyAsk, remedyAsk}},
+		{"slow", []reach{{waiting: true}, {acked: 1, waiting: true}, {acked: 1, refused: 1, waiting: true}, {acked: 2, refused: 2, waiting: true}},
+			[]remedy{remedyAsk, remedyNone, remedyAsk, remedyNone}},
+		{"stands elsewhere", []reach{{waiting: true}, {refused: 1, waiting: true}, {refused: 2, waiting: true}}, []remedy{remedyAsk, remedyAsk, remedyAgain}},
+		{"acknowledges the first late packets, then what was never sent", []reach{{acked: 10, refused: 3, waiting: true}, {acked: 10, refused: 9, waiting: true}, {acked: 10, refused: 10, waiting: true}},
+			[]remedy{remedyNone, remedyAsk, remedyAgain}},
+	} {
+		p := progress{}
+		for i, now := range tc.looks {
+			if got := p.look(now); got != tc.want[i] {
+				t.Errorf("%s, look %d: %d, want %d", tc.name, i, got, tc.want[i])
+			}
 		}
 	}
 }
@@ -343,9 +447,9 @@ func TestRevivalIsAsked(t *testing.T) {
 		a.quiet.kernel.Store(&silence.Silence{})
 		s := &session{key: testKey(1), epoch: 7, svc: svc}
 		a.protect(s)
-		if s.changed == nil || s.hastened() != tc.acts || a.mayAsk(s) != tc.acts || s.awaitsBackup() != tc.acts {
-			t.Errorf("%s: record %t, silence %t, asked %t, waits %t; want a record, and the rest %t",
-				name, s.changed != nil, s.hastened(), a.mayAsk(s), s.awaitsBackup(), tc.acts)
+		if (s.changed != nil) != (tc.acts || tc.observed) || s.hastened() != tc.acts || a.mayAsk(s) != tc.acts || s.awaitsBackup() != tc.acts {
+			t.Errorf("%s: record %t, silence %t, asked %t, waits %t; want a record %t, and the rest %t",
+				name, s.changed != nil, s.hastened(), a.mayAsk(s), s.awaitsBackup(), tc.acts || tc.observed, tc.acts)
 		}
 		told(t, a, testLink("a"), 1, frame.Record{Key: testKey(1), Epoch: 7, Service: svc.id})
 		if got := a.Shadowed(testKey(1)); got != tc.acts {

@@ -17,11 +17,15 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,6 +45,8 @@ func TestMain(m *testing.M) {
 		err = loadRole()
 	case "circle":
 		err = circleRole()
+	case "fetch":
+		err = fetchRole()
 	case "story":
 		err = storyRole()
 	case "resume-site":
@@ -55,6 +61,8 @@ func TestMain(m *testing.M) {
 		err = wireRole()
 	case "origin":
 		err = originRole()
+	case "stream":
+		err = streamRole()
 	default:
 		os.Exit(m.Run())
 	}
@@ -137,6 +145,28 @@ type agentArgs struct {
 	Slow                           bool          // takes no offer before it is told "pass"
 	Patience                       time.Duration // of its own offers; 0: the default
 	Export                         string        // of a service over TLS; empty: in clear
+	Socket                         string        // not empty: the service is another server's, which comes here
+	Nodes                          string        // which of the three are nodes of one site, s
+	Uploads                        bool          // into the directory up-SITE
+	UploadMax                      int64
+	Die                            string // the point of an upload at which it kills itself,
+	Cut                            bool   // and its link before
+}
+
+// name is that of an edge: its site's, or that of a node.
+func (x agentArgs) name(letter string) string {
+	if slices.Contains(strings.Fields(x.Nodes), letter) {
+		return "s/" + letter
+	}
+	return letter
+}
+
+// of is the site of a node; empty: it is no node.
+func (x agentArgs) of(letter string) string {
+	if x.name(letter) != letter {
+		return "s"
+	}
+	return ""
 }
 
 func agentRole() error {
@@ -172,6 +202,17 @@ func agentRole() error {
 		return err
 	}
 	a.patience = or(x.Patience, a.patience)
+	if x.Die != "" {
+		a.uploads.at = func(point string) {
+			if point == x.Die {
+				if x.Cut {
+					_ = exec.Command("ip", "link", "set", "e0", "down").Run()
+				}
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {}
+			}
+		}
+	}
 	in := bufio.NewScanner(os.Stdin)
 	if x.Standby && !in.Scan() {
 		return in.Err()
@@ -186,13 +227,14 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(in, a, reg, &requests, wrapped.pass)
+	err = commands(in, a, reg, &requests, wrapped)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
 
 func (x agentArgs) config() (Config, error) {
-	cert, err := tls.LoadX509KeyPair(filepath.Join(x.Dir, x.Site+".crt"), filepath.Join(x.Dir, x.Site+".key"))
+	pair := filepath.Join(x.Dir, or(x.of(x.Site), x.Site))
+	cert, err := tls.LoadX509KeyPair(pair+".crt", pair+".key")
 	if err != nil {
 		return Config{}, err
 	}
@@ -204,6 +246,12 @@ func (x agentArgs) config() (Config, error) {
 	pool.AppendCertsFromPEM(ca)
 	svc := Service{Name: "video", Kind: KindContent, Mode: x.Mode, Root: x.Root, Origin: x.Origin, Freshness: x.Freshness, Revival: x.Revival,
 		VIPs: []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}}
+	if x.Uploads {
+		svc.Uploads = Uploads{Dir: filepath.Join(x.Dir, "up-"+x.Site), Max: x.UploadMax}
+		if err := os.MkdirAll(svc.Uploads.Dir, 0o755); err != nil {
+			return Config{}, err
+		}
+	}
 	if x.Backups {
 		svc.Revival = or(x.Revival, ModeAct)
 	}
@@ -213,16 +261,33 @@ func (x agentArgs) config() (Config, error) {
 	if x.Origin != "" {
 		svc.Spool = filepath.Join(x.Dir, "spool-"+x.Site)
 	}
-	peers := []Peer{{Name: x.Other, Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
-	if x.Third != "" {
-		peers = append(peers, Peer{Name: x.Third, Control: netip.MustParseAddrPort(control(x.Third))})
+	handoff := Handoff{Socket: x.Socket, Patience: x.Patience}
+	if x.Socket != "" {
+		svc = Service{Name: "stream", Kind: KindHandoff, Mode: x.Mode, VIPs: svc.VIPs}
 	}
-	return Config{Site: x.Site, Control: netip.MustParseAddrPort(control(x.Site)),
+	peers := []Peer{{Name: x.name(x.Other), Of: x.of(x.Other), Control: netip.MustParseAddrPort(control(x.Other)), Weight: 1}}
+	if x.Third != "" {
+		peers = append(peers, Peer{Name: x.name(x.Third), Of: x.of(x.Third), Control: netip.MustParseAddrPort(control(x.Third))})
+		if x.Nodes != "" {
+			peers[1].Weight = 1
+		}
+	}
+	return Config{Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
 		Peers:    peers,
-		Services: []Service{svc}, Addresses: true,
+		Services: []Service{svc}, Addresses: true, Handoff: handoff, Flows: established,
 		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
+}
+
+// established lists the connections to the addresses, as the program does.
+func established(vips []netip.AddrPort) ([]frame.Key, error) {
+	flows, err := forward.Established(vips)
+	out := make([]frame.Key, len(flows))
+	for i, f := range flows {
+		out[i] = frame.Key(f)
+	}
+	return out, err
 }
 
 // report is an agent's answer to "state".
@@ -247,6 +312,16 @@ type report struct {
 	Objects   map[string]float64 // of suspected sites' sessions, by what was done
 	Suspected map[string]float64 // suspicions, by how they ended
 	Copying   int                // objects on their way from an origin
+	CPU       float64            // seconds that the process has used
+	Totals    Totals
+	Handing   []Handing
+	Takes     map[string]float64 // sessions of other servers, by how they were taken
+	Flows     []frame.Key        // established here
+	Staged    int64              // octets of uploads of other sites
+	Mine      int64              // octets of uploads of this site's clients, and
+	Safe      int64              // those of them that the Backup has
+	Uploads   map[string]float64 // ended, by status
+	Effects   uint64             // objects that uploads were published as
 }
 
 func reportOf(a *Agent) report {
@@ -269,16 +344,39 @@ func reportOf(a *Agent) report {
 	a.replica.mu.Lock()
 	r.Records = len(a.replica.store)
 	a.replica.mu.Unlock()
+	a.uploads.mu.Lock()
+	for _, w := range a.uploads.wards {
+		r.Staged += w.file.Length()
+	}
+	for _, s := range a.uploads.own {
+		s.mu.Lock()
+		r.Mine, r.Safe = r.Mine+s.file.Length(), r.Safe+s.safe
+		s.mu.Unlock()
+	}
+	a.uploads.mu.Unlock()
 	r.Drain, _ = a.DrainState()
+	r.CPU = cpuSeconds()
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
 	for _, svc := range a.view.Load().services {
+		if svc.store != nil {
+			r.Effects += svc.store.Effects()
+		}
 		if o, ok := svc.source.(*origin); ok {
 			r.Copying += o.copying()
 		}
 	}
 	return r
+}
+
+// cpuSeconds is what this process has used, itself and for it in the kernel.
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // copying counts the copies that are not whole yet.
@@ -312,7 +410,7 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	return out
 }
 
-func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, pass chan struct{}) error {
+func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, s strays) error {
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
@@ -323,6 +421,9 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Revivals, r.Answers = counted(reg, "rhumb_edge_revivals_total"), counted(reg, "rhumb_edge_probe_answers_total")
 			r.Questions = counted(reg, "rhumb_edge_questions_total")
 			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
+			r.Totals, r.Handing, r.Takes = a.Totals(), a.Handing(), counted(reg, "rhumb_edge_handoff_takes_total")
+			r.Flows, _ = established([]netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")})
+			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")
@@ -336,6 +437,21 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			out.Encode("told")
 		case "count", "census":
 			out.Encode(count(a, verb == "census"))
+		case "cpu":
+			out.Encode(cpuSeconds())
+		case "profile": // of as many seconds as it takes until the next one
+			if arg != "" {
+				f, err := os.Create(arg)
+				if err == nil {
+					err = pprof.StartCPUProfile(f)
+				}
+				if err != nil {
+					return err
+				}
+			} else {
+				pprof.StopCPUProfile()
+			}
+			out.Encode("profiling")
 		case "drain":
 			if err := a.Drain(strings.Fields(arg)); err != nil {
 				return err
@@ -344,8 +460,12 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "down":
 			a.SetDown(strings.Fields(arg))
 			out.Encode("told")
+		case "silent": // nodes of this site
+			s.SetSilent(strings.Fields(arg))
+			a.SetDown(strings.Fields(arg))
+			out.Encode("told")
 		case "pass":
-			close(pass)
+			close(s.pass)
 			out.Encode("passing")
 		case "undrain":
 			a.Undrain()
@@ -366,18 +486,19 @@ func (s strays) Hold(k frame.Key) {
 	<-s.pass
 	s.Forwarder.Hold(forward.Flow(k))
 }
-func (s strays) Claim(k frame.Key)            { s.Forwarder.Claim(forward.Flow(k)) }
-func (s strays) Release(k frame.Key)          { s.Forwarder.Release(forward.Flow(k)) }
-func (s strays) Moved(k frame.Key, to string) { s.Forwarder.Moved(forward.Flow(k), to) }
+func (s strays) Claim(k frame.Key)             { s.Forwarder.Claim(forward.Flow(k)) }
+func (s strays) Release(k frame.Key)           { s.Forwarder.Release(forward.Flow(k)) }
+func (s strays) Moved(k frame.Key, to string)  { s.Forwarder.Moved(forward.Flow(k), to) }
+func (s strays) Stayed(k frame.Key, at string) { s.Forwarder.Stayed(forward.Flow(k), at) }
 
 // forwarder makes the site's half of the tunnel.
 func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {
 	tunnel := func(site string) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
-	c.Site, c.Local, c.Mode = x.Site, tunnel(x.Site), forward.Act
+	c.Site, c.Local, c.Mode = x.name(x.Site), tunnel(x.Site), forward.Act
 	for _, site := range strings.Fields(x.Other + " " + x.Third) {
-		c.Peers = append(c.Peers, forward.Peer{Site: site, Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
+		c.Peers = append(c.Peers, forward.Peer{Site: x.name(site), Near: x.of(site) != "" && x.of(x.Site) != "", Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
 	}
 	c.VIPs = []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}
 	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))

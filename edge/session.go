@@ -54,20 +54,29 @@ type session struct {
 	gate    gate
 	turn    atomic.Pointer[turn]
 	input   []byte       // received, not answered
+	buf     []byte       // for reading
+	vec     [2][]byte    // for writing
 	stuck   int          // bytes in flight when it came, if thaw shall wait for their ACK
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
 	cover   *cover       // TLS of our own record layer; nil without
 	protection
+	receiving
 }
 
 // protection is what lets a session outlive its process and its site.
 type protection struct {
 	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
-	backup  atomic.Pointer[string] // site that shadows it
-	changed func(*session)         // called after each new turn; nil if not shadowed
-	unquiet func()                 // called before the connection is closed; nil if not shadowed
-	closing atomic.Bool            // no silence from here on
-	done    chan struct{}          // closed when it has ended here
+	regAt   time.Time              // when that was read
+	unknown atomic.Bool            // reg is not read yet: nobody has a record; see enroll
+	// backup are who shadow it, by tier.
+	backup  [tierCount]atomic.Pointer[string]
+	heirOf  string         // whose session it was, if it was revived here
+	changed func(*session) // called after each new turn; nil if not shadowed
+	unquiet func()         // called before the connection is closed; nil if not shadowed
+	queued  atomic.Bool    // its record is about to be told
+	closing atomic.Bool    // no silence from here on
+	haste   haste
+	done    chan struct{} // closed when it has ended here
 }
 
 // turn is the response in progress, or the last one. Only off changes.
@@ -84,11 +93,7 @@ type turn struct {
 }
 
 // waive lets the response begin without a Backup.
-func (t *turn) waive() {
-	if t.fresh != nil {
-		t.fresh.keep()
-	}
-}
+func (t *turn) waive() { t.fresh.waive() }
 
 func (s *session) claim() bool {
 	return s.state.CompareAndSwap(int32(Active), int32(Dumped))
@@ -113,7 +118,7 @@ func (s *session) release() {
 
 // resting is the state of a session that nobody has claimed.
 func (s *session) resting() State {
-	if s.local || s.turn.Load().rec.Flags&frame.Pinned != 0 || s.cover != nil && !s.cover.moves {
+	if s.local || s.turn.Load().rec.Flags&(frame.Pinned|frame.Upload) != 0 || s.cover != nil && !s.cover.moves {
 		return Pinned
 	}
 	return Active
@@ -126,8 +131,18 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	for {
+		if err := s.enrollFor(s.turn.Load().wire); err != nil {
+			return err
+		}
 		if err := s.respond(); err != nil {
 			return err
+		}
+		s.sent()
+		if s.up != nil {
+			if err := s.receive(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		if s.turn.Load().rec.Flags&(frame.Close|frame.Last) != 0 {
 			return s.bye()
@@ -141,7 +156,7 @@ func (s *session) serve(ctx context.Context) error {
 		}
 		// Only now: between here and the read there is no gate, so whoever
 		// moves the session finds a request either in input or in the turn.
-		s.input = s.input[n:]
+		s.input = s.input[:copy(s.input, s.input[n:])]
 		s.secure(ctx, s.turn.Load())
 	}
 }
@@ -164,8 +179,8 @@ func (s *session) respond() error {
 		}
 		until := time.Now().Add(s.svc.limits.Write)
 		s.gate.deadline(func() { s.conn.SetWriteDeadline(until) })
-		n, err := s.conn.Write(b)
-		t.off.Add(int64(n))
+		n, err := s.write(t, b)
+		t.off.Add(n)
 		// A client that takes some bytes in each period is slow, not gone;
 		// a deadline before its time was a stop's.
 		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || time.Now().Before(until))) {
@@ -174,12 +189,28 @@ func (s *session) respond() error {
 	}
 }
 
+// write sends b, which begins at the offset of t. Behind a head it takes the first bytes
+// of the body along: one call for most responses.
+func (s *session) write(t *turn, b []byte) (int64, error) {
+	if head := int64(len(t.wire.head)); t.wire.sealed == nil && t.wire.length > 0 && t.off.Load() < head {
+		if first, err := t.wire.at(head); err == nil {
+			s.vec = [2][]byte{b, first}
+			both := net.Buffers(s.vec[:])
+			return both.WriteTo(s.conn)
+		}
+	}
+	n, err := s.conn.Write(b)
+	return int64(n), err
+}
+
 // request reads until a whole request of length n stands at the front of
 // input. The wait for a first byte is the idle time, the rest has the
 // header's limit.
 func (s *session) request(ctx context.Context) (req request, n int, err error) {
-	buf := make([]byte, 4<<10)
-	until := time.Now().Add(s.svc.limits.Idle)
+	if s.buf == nil {
+		s.buf = make([]byte, 4<<10)
+	}
+	until, enroll := time.Now().Add(s.svc.limits.Idle), enrolment{s: s}
 	for begun := false; ; {
 		if req, n = parseRequest(s.input); n > 0 {
 			return req, n, nil
@@ -193,11 +224,12 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if err := ctx.Err(); err != nil {
 			return req, 0, err
 		}
-		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
+		next := enroll.next(until)
+		s.gate.deadline(func() { s.conn.SetReadDeadline(next) })
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
-		_, err := s.read(buf)
+		_, err := s.read(s.buf)
 		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
 		case err == nil, late && time.Now().Before(until): // a stop's deadline
 		case late && begun:
@@ -210,6 +242,9 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 
 // begin turns a request of n bytes into the next turn.
 func (s *session) begin(ctx context.Context, req request, n int) error {
+	if s.startUpload(ctx, &req, n) {
+		return nil
+	}
 	e := entry{}
 	if req.status == 0 {
 		e = s.svc.lookup(ctx, req)
@@ -241,7 +276,7 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 // awaitsBackup reports whether responses wait for the Backup. Nothing is won by it
 // where nobody would go on from there.
 func (s *session) awaitsBackup() bool {
-	return s.changed != nil && s.svc.Freshness == FreshL1 && s.svc.revives()
+	return s.changed != nil && s.svc.waits() && s.svc.revives()
 }
 
 // freshLimit is how long a response waits for its Backup: clients come before
@@ -253,6 +288,7 @@ func (s *session) secure(ctx context.Context, t *turn) {
 	if t.fresh == nil {
 		return
 	}
+	defer s.allow(t)
 	timer := time.NewTimer(freshLimit)
 	defer timer.Stop()
 	select {
@@ -296,7 +332,7 @@ func (s *session) bye() error {
 		return err
 	}
 	s.conn.SetReadDeadline(time.Now().Add(lingerLimit))
-	_, err := io.CopyN(io.Discard, s.conn, lingerBytes)
+	_, err := io.CopyN(io.Discard, s.conn, lingerBytes+s.discard)
 	if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}

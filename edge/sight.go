@@ -41,8 +41,10 @@ func (s sight) fold(rec frame.Record, seg tcprepair.Segment) (sight, string) {
 		}
 		s.gone = true
 		return s, answerReset
-	case seg.Flags&tcprepair.ACK == 0 || ahead < 0 || seg.Timestamps != (rec.Options&recTimestamps != 0):
+	case seg.Flags&tcprepair.ACK == 0 || ahead < 0 && rec.Flags&frame.Upload == 0 || seg.Timestamps != (rec.Options&recTimestamps != 0):
 		return s, answerOld
+	case ahead != 0 && rec.Flags&frame.Upload != 0:
+		// What it has sent beyond was never acknowledged and comes again.
 	case ahead > 0 && !s.ready:
 		s.ahead, s.best = true, seg
 		return s, answerAhead

@@ -60,7 +60,7 @@ func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-cha
 	a.strays.Hold(s.key)
 	if err := a.takeHeld(ctx, l, s, o, box, got); err != nil {
 		s.cover.wipe()
-		a.strays.Moved(s.key, l.peer)
+		a.strays.Stayed(s.key, l.peer)
 		return err
 	}
 	a.strays.Release(s.key)
@@ -78,6 +78,11 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	if err != nil {
 		return err
 	}
+	if a.revival.on() {
+		if err := r.Learn(a.revival.wire); err != nil {
+			return errors.Join(err, r.Close())
+		}
+	}
 	ready := frame.Frame{Type: frame.Ready, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}
 	if err := l.send(ready); err != nil {
 		return errors.Join(err, r.Close())
@@ -93,9 +98,12 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
-	if !s.hastened() {
-		time.AfterFunc(settleAfter, func() { _ = tcprepair.Settle(s.conn) }) // it may have ended
-	}
+	time.AfterFunc(settleAfter, func() { // it may have ended
+		_ = tcprepair.Calm(s.conn)
+		if !s.hastened() {
+			_ = tcprepair.Settle(s.conn)
+		}
+	})
 	ready.Type = frame.Active
 	if st.Stuck() && !a.mayAsk(s) {
 		s.stuck = st.InFlight()
@@ -162,7 +170,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 	}
 	s.turn.Store(t)
 	if a.moves.Backups {
-		s.reg = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}
+		s.reg, s.regAt = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}, s.started
 		a.protect(s)
 	}
 	return s, nil

@@ -51,7 +51,7 @@ const (
 // doubt decides when the client of a session that came is asked where it stands.
 // It is told at each look what the kernel knows.
 type doubt struct {
-	inFlight uint64        // bytes in flight when it came
+	inFlight uint64        // bytes in flight when it came, and the one of tcprepair's lesson
 	calm     time.Duration // the kernel's own patience is good enough then
 	asked    bool          // since the last look
 	proven   bool          // the client has acknowledged what was sent from here
@@ -105,7 +105,7 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 	if err != nil {
 		return // it has ended
 	}
-	d := doubt{inFlight: uint64(st.InFlight()), calm: st.RTT + lookCalm, last: first, asked: stuck}
+	d := doubt{inFlight: uint64(st.InFlight()) + 1, calm: st.RTT + lookCalm, last: first, asked: stuck}
 	if stuck {
 		a.question(s.conn, st)
 	}

@@ -153,10 +153,11 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 	next := &session{key: s.key, conn: s.conn, started: s.started, epoch: s.epoch, svc: s.svc, local: s.local, cover: c}
 	next.done = s.done
 	t := idleTurn(s.svc.id)
-	if a.moves.Backups && c.moves && !s.local {
+	if a.moves.Backups && c.moves && !s.local && s.svc.shadows() {
 		if next.reg, err = tcprepair.Register(s.conn); err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
 		} else {
+			next.regAt = time.Now()
 			t.base, t.rcv = next.reg.Write, next.reg.RcvNxt
 			t.seat.known = true // at the client's record 0: crypto/tls read up to its Finished
 			a.protect(next)

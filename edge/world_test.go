@@ -39,11 +39,17 @@ const (
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldFor(t, t.Name())
+}
+
+// newWorldFor makes one of several worlds of a test, by a name of its own.
+func newWorldFor(t testing.TB, called string) *world {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
 	name := fnv.New32a()
-	name.Write([]byte(t.Name())) // some run beside each other
+	name.Write([]byte(called)) // some run beside each other
 	w := &world{t: t, prefix: fmt.Sprintf("ed%d-%x-", os.Getpid(), name.Sum32()), dir: t.TempDir(), deadline: time.Hour}
 	w.host("r")
 	for i, n := range []string{"c", "a", "b"} {
@@ -107,7 +113,7 @@ func (w *world) in(n, line string) string {
 // certificates makes a CA and one certificate a site.
 func (w *world) certificates() {
 	ca, caKey := w.certificate("ca", nil, nil)
-	for _, site := range []string{"a", "b", "d"} {
+	for _, site := range []string{"a", "b", "d", "s"} {
 		w.certificate(site, ca, caKey)
 	}
 }

@@ -118,7 +118,7 @@ type RouteStatus struct {
 // EdgeStats is what an edge role reports.
 type EdgeStats struct {
 	Sessions  int   `json:"sessions"`  // of our own server
-	Foreign   int   `json:"foreign"`   // of other servers on the VIPs (kind forward)
+	Foreign   int   `json:"foreign"`   // of other servers on the VIPs (kinds forward and handoff)
 	Forwarded int   `json:"forwarded"` // flows tunnelled to their owner
 	Moving    int   `json:"moving"`
 	MovedOut  int64 `json:"moved_out"`
@@ -138,6 +138,16 @@ type EdgeStats struct {
 	Prepared []EdgePrepared `json:"prepared,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []EdgeListener `json:"listeners,omitempty"`
+	// Handoffs are the services of kind handoff.
+	Handoffs []EdgeHandoff `json:"handoffs,omitempty"`
+}
+
+// EdgeHandoff is a service whose sessions another server gives away: how many such
+// servers are connected to the node, and how many sessions are on the move.
+type EdgeHandoff struct {
+	Service string `json:"service"`
+	Servers int    `json:"servers"`
+	Moving  int    `json:"moving"`
 }
 
 // EdgeRelay is a site and by whom it is reached: since when, and how many octets of

@@ -37,6 +37,9 @@ type EdgeKind string
 const (
 	Forward EdgeKind = "forward" // another server on the host; nothing is terminated
 	Content EdgeKind = "content" // our own HTTP server; sessions can move
+	// Handoff is another server on the host that gives its sessions away by the
+	// hand-off socket.
+	Handoff EdgeKind = "handoff"
 )
 
 // Edge says how the client sessions of a Service are kept alive.
@@ -52,8 +55,12 @@ type Edge struct {
 	Origin string `json:"origin,omitempty"`
 	// Revival says whether content sessions go on after a crash; empty is ReviveOff.
 	Revival Revival `json:"revival,omitempty"`
-	// Freshness of the record at a session's Backup, L0 or L1; empty is L0.
+	// Freshness of what a session's Backup has, L0, L1 or, with uploads, L2; empty is L0.
 	Freshness Freshness `json:"freshness,omitempty"`
+	// Uploads is a directory on each of the service's nodes for what clients PUT, objects
+	// of at most UploadMB MB (0: 1,024); empty: they may not.
+	Uploads  string `json:"uploads,omitempty"`
+	UploadMB int    `json:"upload_mb,omitempty"`
 	// Cert and Key are files on each of the service's nodes; content without them
 	// is served in clear.
 	Cert string `json:"cert,omitempty"`
@@ -102,6 +109,7 @@ type Freshness string
 const (
 	FreshL0 Freshness = "L0" // nothing waits for the record
 	FreshL1 Freshness = "L1" // a response waits until its record is at the Backup
+	FreshL2 Freshness = "L2" // and the acknowledgement of what a client sends until that is there
 )
 
 // Mapped tells whether the service is steered by answers at all.

@@ -35,6 +35,9 @@ type Site struct {
 	SecondBeat netip.AddrPort `json:"second_beat,omitzero"`
 	// Edge is the unicast address for session control and the tunnel.
 	Edge netip.AddrPort `json:"edge"`
+	// Nodes are the machines with role edge, where several stand behind the site's router;
+	// then Edge is not set.
+	Nodes []EdgeNode `json:"nodes,omitempty"`
 	// QUICID is the server id, in hexadecimal digits, that the site's QUIC servers
 	// write into their connection ids (draft-ietf-quic-load-balancers).
 	QUICID string `json:"quic_id,omitempty"`
@@ -66,6 +69,49 @@ func (s *Site) BeatNodes() (out []BeatNode) {
 		out = append(out, BeatNode{s.Number | secondNode, s.SecondBeat})
 	}
 	return out
+}
+
+// EdgeNode is one of several machines of a site with role edge.
+type EdgeNode struct {
+	Name string `json:"name"` // as in its node file
+	// Edge is the node's own address for session control and the tunnel.
+	Edge netip.AddrPort `json:"edge"`
+	// Beats are where it hears the site's other nodes, an address in each network that
+	// joins them; none: nobody notices its death but by the router.
+	Beats []netip.AddrPort `json:"beats,omitempty"`
+	// Weight is its capacity beside the other nodes'; 0 means 1.
+	Weight int    `json:"weight,omitempty"`
+	QUICID string `json:"quic_id,omitempty"` // as that of a site
+}
+
+// Member is one edge of the fleet: a site, or a node of a site with several. Sessions are
+// owned and kept by members.
+type Member struct {
+	EdgeNode // Name is SITE, or SITE/NODE
+	Site     string
+}
+
+// Members are the site's edges: itself, its nodes, or none.
+func (s *Site) Members() []Member {
+	if s.Edge.IsValid() {
+		return []Member{{EdgeNode{Name: s.Name, Edge: s.Edge, Weight: 1, QUICID: s.QUICID}, s.Name}}
+	}
+	var out []Member
+	for _, n := range s.Nodes {
+		n.Name, n.Weight = s.Name+"/"+n.Name, max(n.Weight, 1)
+		out = append(out, Member{n, s.Name})
+	}
+	return out
+}
+
+// Member returns the edge that a machine of the site is, false if it is none.
+func (s *Site) Member(node string) (Member, bool) {
+	for _, m := range s.Members() {
+		if m.Name == s.Name || m.Name == s.Name+"/"+node {
+			return m, true
+		}
+	}
+	return Member{}, false
 }
 
 // Domain returns the failure domain in which the site's vantage votes. Sites with

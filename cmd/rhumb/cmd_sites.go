@@ -142,6 +142,7 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 	writeRelays(w, r, now)
 	writePrepared(w, r, now)
 	writeListeners(w, s, r.Edge.Listeners, now)
+	writeHandoffs(w, r.Edge.Handoffs)
 	fmt.Fprintf(w, "  bgp       %d of %d neighbours established\n", r.BGP.Established, r.BGP.Configured)
 	t := newTable(s, "PREFIX", "ANNOUNCED", "WANT", "MODE", ">MED", "ANCHOR", "SLOT", ">SINCE", "")
 	t.indent = "  "

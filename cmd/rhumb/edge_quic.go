@@ -27,10 +27,10 @@ func quicVIPs(inv *placement.Inventory, own placement.Mode) forward.QUIC {
 			q.VIPs[vip] = v
 		}
 	}
-	for _, s := range inv.Sites {
+	for _, m := range edges(inv, "") {
 		// The configuration checked them where they are needed.
-		if id, err := hex.DecodeString(s.QUICID); byID && s.Edge.IsValid() && err == nil {
-			q.ServerIDs[s.Name] = id
+		if id, err := hex.DecodeString(m.QUICID); byID && err == nil {
+			q.ServerIDs[m.Name] = id
 		}
 	}
 	return q

@@ -30,6 +30,7 @@ const (
 // ends.
 func (e *edgeRole) hear(ctx context.Context) error {
 	return follow(ctx, e.unit.socket(hearingSocket), func(list []placement.Hearing) {
+		list = hearingOfEdges(e.unit.current.Load().Inventory, list)
 		e.forwarder.SetHearing(list)
 		e.agent.SetSuspects(suspects(list))
 	})

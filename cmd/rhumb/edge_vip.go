@@ -62,7 +62,8 @@ func addLeases(u *unit, ready <-chan struct{}) {
 // leasesAlone tells that this node's edge shares addresses and does nothing else. Tunnel and
 // hand-off reach a site at one address, which one of several nodes could have.
 func (u *unit) leasesAlone(site *placement.Site) bool {
-	return u.cfg.VIP != nil && !site.Edge.IsValid()
+	_, is := site.Member(u.cfg.Node.Name)
+	return u.cfg.VIP != nil && !is
 }
 
 // leases makes the agent's configuration of the node file's. All nodes of a site have its

@@ -99,6 +99,9 @@ func still(n *placement.Node) placement.Node {
 		for _, r := range n.Edge.Relays {
 			out.Edge.Relays = append(out.Edge.Relays, placement.EdgeRelay{To: r.To, Via: r.Via})
 		}
+		for _, h := range n.Edge.Handoffs {
+			out.Edge.Handoffs = append(out.Edge.Handoffs, placement.EdgeHandoff{Service: h.Service, Servers: min(h.Servers, 1)})
+		}
 		for _, p := range n.Edge.Prepared {
 			out.Edge.Prepared = append(out.Edge.Prepared, placement.EdgePrepared{Site: p.Site, Since: p.Since})
 		}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,8 +39,8 @@ func addEdge(u *unit) {
 			<-ctx.Done()
 			return nil
 		}
-		if !site.Edge.IsValid() || u.identity == nil {
-			return errors.New("role edge needs the site's edge address in the fleet and an identity in the node file")
+		if e.self, err = u.member(site); err != nil {
+			return err
 		}
 		return e.run(ctx, snap, site, snaps.box)
 	})
@@ -59,6 +60,10 @@ type edgeRole struct {
 	// sites it was told are lost; owned by run.
 	leaving bool
 	down    []string
+	silent  []string // other nodes of this site; as down, owned by run
+	shown   atomic.Pointer[[]string]
+	self    placement.Member
+	nodes   *neighbours
 }
 
 // run owns both and the loop that aims them, and ends when one of them does.
@@ -72,6 +77,7 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g.Go(func() error { return e.tellMoves(ctx) })
 	g.Go(func() error { return e.followTokens(ctx) })
 	g.Go(func() error { return e.hear(ctx) })
+	g.Go(func() error { return e.nodes.run(ctx) })
 	g.Go(func() error {
 		tick := time.NewTicker(announceEvery)
 		defer tick.Stop()
@@ -81,6 +87,8 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 				return nil
 			case s := <-snaps:
 				e.apply(s)
+			case silent := <-e.nodes.tell:
+				e.silences(silent)
 			case <-tick.C:
 				e.announce(e.unit.current.Load())
 			}
@@ -93,7 +101,12 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 // on lo itself only where no role bgp of this node does, and none has an owner by lease.
 func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	u := e.unit
-	fwd, err := forward.New(forward.Config{Site: site.Name, Local: site.Edge, Peers: e.tunnels(snap.Inventory),
+	var err error
+	if e.nodes, err = newNeighbours(u, e.self); err != nil {
+		return err
+	}
+	e.nodes.apply(snap)
+	fwd, err := forward.New(forward.Config{Site: e.self.Name, Local: e.self.Edge, Peers: e.tunnels(snap.Inventory),
 		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, KeptFor: e.keptFor, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
 		OnRelay: e.relayed, Logger: u.log, Registerer: u.metrics})
 	if err != nil {
@@ -105,8 +118,9 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if e.tokens, err = readTokens(u.cfg.Edge.Tokens); err != nil {
 		return err
 	}
-	agent, err := edge.New(edge.Config{Site: site.Name, Control: site.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, site.Name),
-		Services: contentServices(snap.Inventory, u), Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
+	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, e.self.Name),
+		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Flows: establishedFlows,
+		Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
@@ -130,10 +144,11 @@ const pushAfter = 8 * time.Second
 func (e *edgeRole) apply(s *placement.Snapshot) {
 	u, inv := e.unit, s.Inventory
 	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)), e.forwarder.SetQUIC(quicVIPs(inv, u.cfg.Mode)),
-		e.agent.SetPeers(edgePeers(inv, u.cfg.Node.Site)), e.agent.SetServices(contentServices(inv, u)))
+		e.agent.SetPeers(edgePeers(inv, e.self.Name)), e.agent.SetServices(movingServices(inv, u)))
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
+	e.nodes.apply(s)
 	e.revive(s)
 	e.drain(s)
 }
@@ -220,7 +235,8 @@ func (e *edgeRole) report(n *placement.Node) {
 	t := e.agent.Totals()
 	st.MovedIn, st.MovedOut, st.Failed = t.In, t.Out, t.Failed
 	st.Listeners = e.listeners()
-	n.Alarms = append(n.Alarms, certificateAlarms(st.Listeners)...)
+	n.Alarms = slices.Concat(n.Alarms, certificateAlarms(st.Listeners), e.nodeAlarms())
+	e.handoffs(n, st)
 	e.relays(n, st)
 	e.prepares(st)
 	n.Edge = st
@@ -302,37 +318,39 @@ func (u *unit) vips(want func(*placement.Service) bool) []netip.AddrPort {
 	return out
 }
 
-// tunnels are the other sites as the forwarder reaches them. One whose certificate
+// tunnels are the other edges as the forwarder reaches them. One whose certificate
 // our group did not sign is left out: no key, no packet.
 func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	u := e.unit
 	var out []forward.Peer
-	for _, s := range inv.Sites {
-		if s.Name == u.cfg.Node.Site || !s.Edge.IsValid() {
-			continue
-		}
+	for _, m := range edges(inv, e.self.Name) {
+		s := inv.Site(m.Site)
 		key, err := u.identity.PairKey(s.Name, s.Identity, "tunnel")
 		if err != nil {
-			u.log.Error("tunnel: a site is left out", "peer", s.Name, "err", err)
+			u.log.Error("tunnel: an edge is left out", "peer", m.Name, "err", err)
 			continue
 		}
-		out = append(out, forward.Peer{Site: s.Name, Addr: s.Edge, Key: key, At: s.At})
+		out = append(out, forward.Peer{Site: m.Name, Near: m.Site == e.self.Site, Addr: m.Edge, Key: key, At: s.At})
 	}
 	return out
 }
 
-// edgePeers are the other sites to which sessions may be handed.
+// edgePeers are the other edges to which sessions may be handed.
 func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	var out []edge.Peer
-	for _, s := range inv.Sites {
-		if s.Name != own && s.Edge.IsValid() {
-			out = append(out, edge.Peer{Name: s.Name, Control: s.Edge, Weight: 1})
-		}
+	for _, m := range edges(inv, own) {
+		out = append(out, edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Weight})
 	}
 	return out
 }
 
-// contentServices are those of our own server; kind forward belongs to the forwarder.
+// movingServices are those whose sessions move: of our own server, and of others that
+// give them away. Kind forward belongs to the forwarder.
+func movingServices(inv *placement.Inventory, u *unit) []edge.Service {
+	return append(contentServices(inv, u), handoffServices(inv, u)...)
+}
+
+// contentServices are those of our own server.
 func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 	var out []edge.Service
 	for _, s := range inv.Services {
@@ -342,7 +360,8 @@ func contentServices(inv *placement.Inventory, u *unit) []edge.Service {
 		out = append(out, edge.Service{Name: s.Name, Kind: edge.KindContent, Mode: string(edgeMode(inv, &s, u.cfg.Mode)), VIPs: s.Edge.VIPs,
 			Root: s.Edge.Root, Origin: s.Edge.Origin, Spool: filepath.Join(u.cfg.Node.DataDir, "spool", s.Name),
 			Cert: s.Edge.Cert, Key: s.Edge.Key, Export: string(s.Edge.ExportSecrets), Revival: string(s.Edge.Revival), Freshness: string(s.Edge.Freshness),
-			Events: edge.Events{Path: s.Edge.Events, Strict: s.Edge.EventsStrict}})
+			Events:  edge.Events{Path: s.Edge.Events, Strict: s.Edge.EventsStrict},
+			Uploads: edge.Uploads{Dir: s.Edge.Uploads, Max: int64(s.Edge.UploadMB) << 20}})
 	}
 	return out
 }
@@ -390,4 +409,9 @@ func (s strays) Release(k frame.Key) { s.f.Release(forward.Flow{Client: k.Client
 // Moved sends later packets after the session.
 func (s strays) Moved(k frame.Key, to string) {
 	s.f.Moved(forward.Flow{Client: k.Client, VIP: k.VIP}, to)
+}
+
+// Stayed sends them where the session is, unless it is not.
+func (s strays) Stayed(k frame.Key, at string) {
+	s.f.Stayed(forward.Flow{Client: k.Client, VIP: k.VIP}, at)
 }

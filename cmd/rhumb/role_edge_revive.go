@@ -14,7 +14,7 @@ import (
 // falls go on where their Backup is. Where no service is revived the forwarder goes
 // on with what it believes: the owner's own word is better than a verdict.
 func (e *edgeRole) revive(s *placement.Snapshot) {
-	down, acts := downSites(s, e.unit.cfg.Node.Site), slices.ContainsFunc(s.Inventory.Services, revives)
+	down, acts := edgesOf(s.Inventory, downSites(s, e.unit.cfg.Node.Site)), slices.ContainsFunc(s.Inventory.Services, revives)
 	for _, site := range down {
 		if acts && !slices.Contains(e.down, site) {
 			e.forwarder.Lost(site)
@@ -22,7 +22,7 @@ func (e *edgeRole) revive(s *placement.Snapshot) {
 	}
 	if !slices.Equal(down, e.down) {
 		e.down = down
-		e.agent.SetDown(down)
+		e.setDown()
 	}
 }
 

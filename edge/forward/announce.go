@@ -15,15 +15,28 @@ const (
 // Announce tells all peers which flows this site owns, so that they need not
 // ask when strays of them arrive: a site does this before its route leaves.
 // It returns how many flows there are. What gets lost on the way is asked for.
-func (f *Forwarder) Announce() (int, error) {
+func (f *Forwarder) Announce() (int, error) { return f.announce(f.peers.Load().sites) }
+
+// AnnounceNear tells the other edges of this site alone: when one of them comes or goes,
+// the router in front spreads the flows anew.
+func (f *Forwarder) AnnounceNear() (int, error) { return f.announce(f.peers.Load().near) }
+
+// announce tells some peers.
+func (f *Forwarder) announce(sites []string) (int, error) {
+	if len(sites) == 0 {
+		return 0, nil
+	}
 	// All at once, so that the sockets' list isn't held while we send.
 	var own []session
 	if err := f.eachOwned(func(s session) { own = append(own, s) }); err != nil {
 		return 0, err
 	}
 	set := f.peers.Load()
-	for _, site := range set.sites {
-		p := set.bySite[site]
+	for _, site := range sites {
+		p := set.find(site)
+		if p == nil {
+			continue // it left the group since
+		}
 		body := make([]byte, 0, digestsEach*digestSize)
 		for i, s := range own {
 			body = binary.BigEndian.AppendUint64(body, p.digest(f.site, s))
@@ -51,6 +64,13 @@ func (f *Forwarder) learn(now time.Time, p *peer, body []byte) {
 		if len(p.digests) < maxDigests {
 			p.digests[binary.BigEndian.Uint64(body)] = now.Add(digestLife)
 		}
+	}
+}
+
+// unlearn drops all that a peer announced. Under the lock.
+func (f *Forwarder) unlearn(site string) {
+	if p := f.peers.Load().find(site); p != nil {
+		clear(p.digests)
 	}
 }
 

@@ -23,7 +23,8 @@
 //  1. its hints, what an owner said in the last 10 seconds;
 //  2. announcements, digests of its flows that a leaving site sent ahead
 //     (announce.go);
-//  3. the pair, the site which had this client, or its network, before;
+//  3. the other edges of this very site, behind one router (neighbour.go), and with
+//     them the pair, the site which had this client, or its network, before;
 //  4. the whole group at once.
 //
 // A site answers from one exact inet_diag request (diag.go), so never out of

@@ -216,7 +216,7 @@ func New(c Config) (*Forwarder, error) {
 // newTable makes the table for the foreign flows of a protocol. Each has its own
 // budget of questions, so that a flood of one doesn't end the other.
 func (f *Forwarder) newTable(proto byte, pair func(netip.Addr) string, shadowed func(Flow) bool) *owners {
-	return newOwners(proto, hooks{peers: f.sites, pair: pair, shadowed: shadowed, count: f.countStrays,
+	return newOwners(proto, hooks{peers: f.sites, neighbours: f.neighbours, pair: pair, shadowed: shadowed, count: f.countStrays,
 		announced: func(flow Flow) string { return f.announcedBy(session{proto, flow}) },
 		retire:    func(site string, flow Flow) { f.retire(site, session{proto, flow}) }}, askRate, leastWait)
 }
@@ -441,6 +441,7 @@ func (f *Forwarder) Claim(flow Flow) {
 func (f *Forwarder) Lost(site string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.unlearn(site)
 	f.owners.lost(site)
 	f.owners.mourn(f.now().Add(reviveLife))
 	f.udp.lost(site)
@@ -466,8 +467,21 @@ func (f *Forwarder) Moved(flow Flow, to string) {
 	f.run(now, f.owners, steps)
 }
 
+// Stayed records that a session which was held here did not come: its packets are those of
+// a site, until that says that it has no such session.
+func (f *Forwarder) Stayed(flow Flow, at string) {
+	now := f.now()
+	f.mu.Lock()
+	steps := f.owners.stay(now, flow, at, nil)
+	f.mu.Unlock()
+	f.run(now, f.owners, steps)
+}
+
 // sites lists whom to ask; for the table of owners.
 func (f *Forwarder) sites() []string { return f.peers.Load().sites }
+
+// neighbours lists the other edges of this site; for the table of owners.
+func (f *Forwarder) neighbours() []string { return f.peers.Load().near }
 
 // countStrays counts for the table of owners, under the lock.
 func (f *Forwarder) countStrays(how result, n int) { f.metrics.byResult[how].Add(float64(n)) }

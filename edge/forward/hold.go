@@ -122,6 +122,15 @@ func (o *owners) move(now time.Time, f Flow, to string, steps []step) []step {
 	return steps
 }
 
+// stay ends the hold of a session that stayed with its owner: what was kept is the owner's.
+// Unlike with move, the owner's denial ends that: it may have died over the session since.
+func (o *owners) stay(now time.Time, f Flow, at string, steps []step) []step {
+	steps = o.move(now, f, at, steps)
+	r := o.flows[f]
+	r.moved, r.until = false, now.Add(hintLife)
+	return steps
+}
+
 // wentTo returns where this site gave the session of a flow, or "".
 func (o *owners) wentTo(now time.Time, f Flow) string {
 	if r := o.flows[f]; r != nil && r.moved && now.Before(r.until) {

@@ -69,6 +69,7 @@ type agentConfig struct {
 	PathMTU int
 	QUIC    QUIC
 	Others  []Peer // beside Peer, without keys
+	Near    bool   // all of them are edges of one site
 }
 
 // agentStats is its answer to "stats".
@@ -95,9 +96,9 @@ func runAgent(text string) error {
 	}
 	told := make(chan struct{}, 1<<16)
 	key := sha256.Sum256([]byte("the lab's pair key"))
-	peers := []Peer{{Site: c.Peer, Addr: c.PeerAt, Key: key}}
+	peers := []Peer{{Site: c.Peer, Near: c.Near, Addr: c.PeerAt, Key: key}}
 	for _, p := range c.Others {
-		peers = append(peers, Peer{Site: p.Site, Addr: p.Addr, Key: key})
+		peers = append(peers, Peer{Site: p.Site, Near: c.Near, Addr: p.Addr, Key: key})
 	}
 	f, err := New(Config{Site: c.Site, Local: c.Local, VIPs: c.VIPs, Mode: mode, Registerer: registry, PathMTU: c.PathMTU,
 		Peers:     peers,
@@ -134,6 +135,15 @@ func obey(f *Forwarder, registry *prometheus.Registry, told chan struct{}) {
 				time.Sleep(time.Millisecond)
 			}
 			fmt.Println("{}")
+		case "silent":
+			f.SetSilent(strings.Fields(rest))
+			fmt.Println("{}")
+		case "announce-near":
+			n, err := f.AnnounceNear()
+			fmt.Printf("{\"Foreign\":%d}\n", n)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
 		case "announce":
 			n, err := f.Announce()
 			fmt.Printf("{\"Foreign\":%d}\n", n)
@@ -371,6 +381,7 @@ type lab struct {
 	dir            string
 	pathMTU        int // told to the forwarders; 0 for their default
 	quic           QUIC
+	near           bool             // all forwarders are of one site
 	more           []netip.AddrPort // VIPs beside vips()
 	nginxMore      string           // in the http block of its configuration
 	client, router *space
@@ -564,7 +575,7 @@ func (l *lab) startAgent(t *testing.T, s, other *site, act bool, others ...*site
 	for _, o := range others {
 		more = append(more, Peer{Site: o.letter, Addr: o.tunnelAt})
 	}
-	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: append(vips(), l.more...), Act: act, PathMTU: l.pathMTU, QUIC: l.quic, Others: more})
+	config, err := json.Marshal(agentConfig{Site: s.letter, Local: s.tunnelAt, Peer: other.letter, PeerAt: other.tunnelAt, VIPs: append(vips(), l.more...), Act: act, PathMTU: l.pathMTU, QUIC: l.quic, Others: more, Near: l.near})
 	if err != nil {
 		t.Fatal(err)
 	}

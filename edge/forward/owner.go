@@ -58,6 +58,7 @@ const (
 	byAnnounced result = "announced"
 	byPair      result = "pair"
 	byGroup     result = "group"
+	byNeighbour result = "neighbour" // another edge of this site has it
 	byCID       result = "cid"
 	byNobody    result = "nobody"
 	overBudget  result = "over_budget"
@@ -108,6 +109,7 @@ type question struct {
 	open  []string // asked, silent so far
 	later []string // to be asked when those of open can't help
 	how   result
+	paid  bool // it was counted among the questions to other sites
 	keeper
 }
 
@@ -133,27 +135,31 @@ type owners struct {
 	wait    time.Duration // how long the packets of an undecided flow wait
 	// mourning is until when strays beyond the budget are lost, not given back.
 	mourning time.Time
+	nextDoor
 	hooks
 }
 
 // hooks are the look-ups and counters of the holder. They run under its lock.
 type hooks struct {
-	peers     func() []string           // sites that may be asked, sorted
-	announced func(Flow) string         // owner by announcement, or ""
-	pair      func(netip.Addr) string   // the client's previous site, or ""
-	shadowed  func(Flow) bool           // this site could revive its session
-	count     func(how result, n int)   // n strays were decided so
-	retire    func(site string, f Flow) // site's announcement of f is stale
+	peers func() []string // sites that may be asked, sorted
+	// neighbours are those of them that are edges of this very site, sorted.
+	neighbours func() []string
+	announced  func(Flow) string         // owner by announcement, or ""
+	pair       func(netip.Addr) string   // the client's previous site, or ""
+	shadowed   func(Flow) bool           // this site could revive its session
+	count      func(how result, n int)   // n strays were decided so
+	retire     func(site string, f Flow) // site's announcement of f is stale
 }
 
 func newOwners(proto byte, h hooks, askRate float64, wait time.Duration) *owners {
 	return &owners{
-		proto:  proto,
-		flows:  make(map[Flow]*record),
-		near:   make(map[netip.Prefix]near),
-		budget: bucket{rate: askRate, left: askRate},
-		wait:   wait,
-		hooks:  h,
+		proto:    proto,
+		flows:    make(map[Flow]*record),
+		near:     make(map[netip.Prefix]near),
+		budget:   bucket{rate: askRate, left: askRate},
+		wait:     wait,
+		nextDoor: newNextDoor(askRate),
+		hooks:    h,
 	}
 }
 
@@ -203,39 +209,52 @@ func (o *owners) unknown(now time.Time, f Flow, p []byte, watch bool, steps []st
 		steps = append(steps, step{do: doAsk, flow: f, site: site})
 		return o.toOwner(now, f, r, p, steps)
 	}
-	peers := o.peers()
+	peers := o.present(now)
 	if len(peers) == 0 {
 		o.countOne(r, byNobody)
 		return o.refuse(r, f, p, steps)
 	}
+	q := o.whom(now, f, peers)
 	// What could be revived here was a session not long ago, and no scan.
-	if !o.shadowed(f) && !o.budget.take(now) {
+	if !o.shadowed(f) && !o.afford(now, &q) {
 		o.countOne(r, overBudget)
-		if now.Before(o.mourning) {
+		if now.Before(o.mourning) || len(o.adjacent()) > 0 {
 			return steps
 		}
 		return o.refuse(r, f, p, steps)
 	}
 	r.is, r.asked, r.until = asking, now, now.Add(o.wait)
-	r.waiting = o.whom(now, f, peers)
+	r.waiting = q
 	o.flows[f] = r
 	o.asking = append(o.asking, f)
 	o.keep(r, p)
 	return askAll(steps, f, r.waiting.open)
 }
 
-// whom plans a question: the likely owner alone if there is one, else all.
+// whom plans a question: the likely owner alone if there is one, else all; the other
+// edges of this site in any case, since their answer is there at once.
 func (o *owners) whom(now time.Time, f Flow, peers []string) question {
 	// The routing's word goes before our own memory of it.
 	likely := o.pair(f.Client.Addr())
 	if n, ok := o.near[network(f.Client.Addr())]; likely == "" && ok && now.Before(n.until) {
 		likely = n.site
 	}
-	if i := slices.Index(peers, likely); i >= 0 {
-		rest := slices.Delete(slices.Clone(peers), i, i+1)
-		return question{open: []string{likely}, later: rest, how: byPair}
+	q := question{how: byGroup}
+	adjacent := o.adjacent()
+	for _, site := range peers {
+		if site == likely || slices.Contains(adjacent, site) {
+			q.open = append(q.open, site)
+		} else {
+			q.later = append(q.later, site)
+		}
 	}
-	return question{open: slices.Clone(peers), how: byGroup}
+	if slices.Contains(q.open, likely) {
+		q.how = byPair
+	}
+	if len(q.open) == 0 {
+		q.open, q.later = q.later, nil
+	}
+	return q
 }
 
 // routed handles a packet which names its owner itself: nobody is asked, and
@@ -306,7 +325,7 @@ func (o *owners) mine(now time.Time, f Flow, site string, steps []step) []step {
 		return steps
 	}
 	o.asking = without(o.asking, f)
-	how := r.waiting.how
+	how := o.foundBy(site, r.waiting.how)
 	r.waiting = question{}
 	for _, p := range o.drain(r) {
 		o.countOne(r, how)
@@ -341,6 +360,9 @@ func (o *owners) notMine(now time.Time, f Flow, site string, steps []step) []ste
 		return steps
 	}
 	if len(r.waiting.later) > 0 {
+		if !o.affordMore(now, f, r) {
+			return o.beyond(now, f, r, steps)
+		}
 		return o.widen(now, f, r, steps)
 	}
 	o.asking = without(o.asking, f)
@@ -406,7 +428,7 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 		r := o.flows[f]
 		switch {
 		case r == nil || r.is != asking:
-		case o.unanswered(now, f, r):
+		case o.unanswered(now, f, r), o.hopeless(now, f, r):
 			steps = o.give(now, f, r, steps)
 		case now.Sub(r.asked) >= r.pace(now):
 			steps = o.again(now, f, r, steps)
@@ -423,7 +445,7 @@ func (o *owners) tick(now time.Time, steps []step) []step {
 func (o *owners) again(now time.Time, f Flow, r *record, steps []step) []step {
 	r.asked = now
 	steps = askAll(steps, f, r.waiting.whomAgain())
-	if len(r.waiting.later) > 0 {
+	if len(r.waiting.later) > 0 && o.affordMore(now, f, r) {
 		steps = o.widen(now, f, r, steps)
 	}
 	return steps
@@ -454,8 +476,12 @@ func (o *owners) sweep(now time.Time, steps []step) []step {
 	return steps
 }
 
-// remember keeps which site had a client of this network.
+// remember keeps which site had a client of this network. Routers spread the flows of a
+// network over the edges of one site: of these nothing is to be learnt.
 func (o *owners) remember(now time.Time, f Flow, site string) {
+	if slices.Contains(o.adjacent(), site) {
+		return
+	}
 	net := network(f.Client.Addr())
 	if _, known := o.near[net]; known || len(o.near) < maxNear {
 		o.near[net] = near{site: site, until: now.Add(nearLife)}
@@ -465,7 +491,7 @@ func (o *owners) remember(now time.Time, f Flow, site string) {
 // countOne counts a stray by how its owner was found; in mode observe only
 // that it was.
 func (o *owners) countOne(r *record, how result) {
-	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup || how == byCID) {
+	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup || how == byNeighbour || how == byCID) {
 		how = observed
 	}
 	o.count(how, 1)

@@ -19,17 +19,19 @@ type bench struct {
 	counts    map[result]int
 	retired   []string
 	shadows   map[Flow]bool
+	beside    []string // other edges of this site
 }
 
 func newBench(peers ...string) *bench {
 	b := &bench{now: time.Unix(1000, 0), announces: map[Flow]string{}, counts: map[result]int{}}
 	b.owners = newOwners(protoTCP, hooks{
-		shadowed:  func(f Flow) bool { return b.shadows[f] },
-		peers:     func() []string { return peers },
-		announced: func(f Flow) string { return b.announces[f] },
-		pair:      func(netip.Addr) string { return b.paired },
-		count:     func(how result, n int) { b.counts[how] += n },
-		retire:    func(site string, f Flow) { delete(b.announces, f); b.retired = append(b.retired, site) },
+		shadowed:   func(f Flow) bool { return b.shadows[f] },
+		peers:      func() []string { return peers },
+		neighbours: func() []string { return b.beside },
+		announced:  func(f Flow) string { return b.announces[f] },
+		pair:       func(netip.Addr) string { return b.paired },
+		count:      func(how result, n int) { b.counts[how] += n },
+		retire:     func(site string, f Flow) { delete(b.announces, f); b.retired = append(b.retired, site) },
 	}, askRate, time.Second)
 	return b
 }
@@ -89,6 +91,8 @@ func (b *bench) act(t *testing.T, f Flow, word, arg string) []step {
 		return b.release(f, nil)
 	case "move":
 		return b.move(b.now, f, arg, nil)
+	case "stay":
+		return b.stay(b.now, f, arg, nil)
 	case "tick":
 		return b.tick(b.now, nil)
 	case "sweep":
@@ -159,6 +163,10 @@ func TestOwnerScripts(t *testing.T) {
 			"packet one -> ask a, ask b, ask c", "moved a b -> foreign b, tunnel b one", "moved b c", "packet two -> tunnel c two",
 			"moved b a", "packet three -> tunnel c three",
 		}, map[result]int{byGroup: 1, byHint: 2}},
+		{"stayed: what was held is the owner's, until it denies it", "a b", nil, []string{
+			"hold", "packet one", "stay a -> tunnel a one", "packet two -> foreign a, tunnel a two",
+			"not a", "packet three -> ask a, ask b", "not b", "not a -> back three",
+		}, map[result]int{byNobody: 1}},
 		{"moved here: the kernel has it", "a b", nil, []string{
 			"packet one -> ask a, ask b", "home -> back one", "packet two -> ask a, ask b",
 		}, map[result]int{byNobody: 1}},

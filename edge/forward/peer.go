@@ -18,9 +18,12 @@ import (
 	"rhumb/placement"
 )
 
-// Peer is a site of the group as this one's forwarder reaches it.
+// Peer is a site of the group as this one's forwarder reaches it; of a site with several
+// edges each is a peer of its own.
 type Peer struct {
 	Site string
+	// Near tells that it is another edge of this very site.
+	Near bool
 	// Addr is where the peer's forwarder listens: a unicast address.
 	Addr netip.AddrPort
 	// Key is known to this site and the peer alone.
@@ -113,6 +116,7 @@ type sample struct {
 // peerSet is the list of peers, immutable.
 type peerSet struct {
 	sites  []string // sorted
+	near   []string // those of this very site, sorted
 	bySite map[string]*peer
 	byID   map[siteID]*peer
 }
@@ -138,9 +142,13 @@ func (f *Forwarder) newPeerSet(list []Peer, old *peerSet) (*peerSet, error) {
 			n.peerState = f.newPeerState(p.Site)
 		}
 		set.sites = append(set.sites, p.Site)
+		if p.Near {
+			set.near = append(set.near, p.Site)
+		}
 		set.bySite[p.Site], set.byID[n.id] = n, n
 	}
 	slices.Sort(set.sites)
+	slices.Sort(set.near)
 	return set, nil
 }
 

@@ -38,6 +38,22 @@ func Sessions(vips []netip.AddrPort) (map[netip.AddrPort]int, error) {
 	})
 }
 
+// Established lists the connections to the addresses and ports that are in
+// ESTABLISHED, those of the host itself left out.
+func Established(vips []netip.AddrPort) ([]Flow, error) {
+	own, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	var out []Flow
+	err = eachSession(vips, 1<<tcpEstablished, func(f Flow) {
+		if !own[f.Client.Addr()] {
+			out = append(out, f)
+		}
+	})
+	return out, err
+}
+
 // eachSession visits the connections to the addresses and ports in one of the states.
 func eachSession(vips []netip.AddrPort, states uint32, visit func(Flow)) error {
 	d, err := openDiag()

@@ -59,7 +59,24 @@ const (
 
 	// ObjectName tells a Backup by which name a service has an object (payload: Name).
 	ObjectName Type = 80
+
+	// OfferGuest ships a session of another server (payload: Guest); the answers are
+	// those to OfferSession. GuestPart carries bytes of its queues, ahead of it.
+	OfferGuest Type = 96
+	GuestPart  Type = 97
+	// Uploads carries a word about an object that is being uploaded (payload: that of
+	// package upload). An answer has the number of what it answers.
+	Uploads Type = 112
 )
+
+// known reports whether there is such a type.
+func (t Type) known() bool {
+	switch t {
+	case Tokens, ObjectName, OfferGuest, GuestPart, Uploads:
+		return true
+	}
+	return t != 0 && t <= lastType
+}
 
 func (t Type) String() string {
 	names := [...]string{"hello", "record", "retire", "ack", "full", "pull", "offer", "ready", "commit", "active", "abort", "refused",
@@ -69,6 +86,12 @@ func (t Type) String() string {
 		return "tokens"
 	case ObjectName:
 		return "name"
+	case OfferGuest:
+		return "offer of a guest"
+	case GuestPart:
+		return "part of a guest"
+	case Uploads:
+		return "upload"
 	}
 	if t == 0 || t > lastType {
 		return fmt.Sprintf("type %d", uint8(t))
@@ -117,7 +140,7 @@ func Decode(b []byte) (Frame, error) {
 	family := r.u8()
 	f.Seq, f.Epoch, f.Generation = r.u64(), r.u64(), r.u32()
 	f.Key = r.key(family)
-	if f.Type == 0 || f.Type > lastType && f.Type != Tokens && f.Type != ObjectName {
+	if !f.Type.known() {
 		r.fail(fmt.Errorf("unknown %s", f.Type))
 	}
 	if r.err != nil {

@@ -9,6 +9,10 @@ import (
 // ObjectName. Who says nothing is not sent any: it would end the link.
 const ReadsNames = 1
 
+// ReadsUploads is said there by who reads frames of type Uploads and records with the
+// flag Upload.
+const ReadsUploads = 4
+
 // Name says by which name a service has an object. Records hold hashes alone; a
 // site that lacks the object has to know what to ask its origin for. It is told once
 // for each object and link, so that it costs sessions nothing.

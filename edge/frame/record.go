@@ -36,8 +36,11 @@ const (
 	Idle
 	// Last: the connection ends behind this response, without a word under TLS.
 	Last
+	// Upload: the client sends an object, from RcvNxt on. The response has not begun,
+	// but for the word that it may send (status 100).
+	Upload
 
-	knownFlags = Head | Close | KeepAlive10 | Pinned | Idle | Last
+	knownFlags = Head | Close | KeepAlive10 | Pinned | Idle | Last | Upload
 )
 
 // Record is the soft state of one session. The wire bytes of the response in

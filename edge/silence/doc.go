@@ -13,10 +13,11 @@
 //
 // # Flow
 //
-// One nftables table; its rules take the FIN out of a segment and drop an RST. An element
-// lives 2 s, and all of them are renewed each 0.5 s in one batch. Whoever closes
-// a session itself takes its flow out first. When the process is gone and none
-// comes in its place, the elements end and the kernel speaks again: there is no
+// One nftables table; its rules take the FIN out of a segment and drop an RST, of a flow
+// in the set and while one more element is there, which lives 2 s and is renewed each
+// 0.5 s: so many flows cost no more than one. Whoever closes a session itself takes its flow
+// out first. When the process is gone and none comes in its place, that element ends and the
+// kernel speaks again, for all; the flows' own elements follow within a minute. There is no
 // permanent rule and nothing to clean up.
 //
 // A new process finds the flows that are left, keeps them quiet while it tries

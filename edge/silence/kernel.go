@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -24,6 +25,7 @@ type kernel struct {
 	conn   *nftables.Conn
 	table  *nftables.Table
 	v4, v6 *nftables.Set
+	alive  *nftables.Set // one element, while somebody renews it; the rules ask for it first
 }
 
 func openKernel() (*kernel, error) {
@@ -41,10 +43,13 @@ func (k *kernel) load() error {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	k.table = k.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
-	if k.v4, err = k.set("quiet4", nftables.TypeIPAddr); err != nil {
+	if k.v4, err = k.set("held4", keyOf(nftables.TypeIPAddr), held); err != nil {
 		return err
 	}
-	if k.v6, err = k.set("quiet6", nftables.TypeIP6Addr); err != nil {
+	if k.v6, err = k.set("held6", keyOf(nftables.TypeIP6Addr), held); err != nil {
+		return err
+	}
+	if k.alive, err = k.set("alive", nftables.TypeInetProto, Life); err != nil {
 		return err
 	}
 	out := k.conn.AddChain(&nftables.Chain{Table: k.table, Name: "output", Type: nftables.ChainTypeFilter,
@@ -65,9 +70,13 @@ func roomy[C interface{ SetWriteBuffer(int) error }](c C) error {
 	return nil
 }
 
-func (k *kernel) set(name string, addr nftables.SetDatatype) (*nftables.Set, error) {
-	s := &nftables.Set{Table: k.table, Name: name, HasTimeout: true, Timeout: Life,
-		KeyType: nftables.MustConcatSetType(addr, nftables.TypeInetService, addr, nftables.TypeInetService)}
+// keyOf is a flow's: address and port of both ends.
+func keyOf(addr nftables.SetDatatype) nftables.SetDatatype {
+	return nftables.MustConcatSetType(addr, nftables.TypeInetService, addr, nftables.TypeInetService)
+}
+
+func (k *kernel) set(name string, key nftables.SetDatatype, life time.Duration) (*nftables.Set, error) {
+	s := &nftables.Set{Table: k.table, Name: name, HasTimeout: true, Timeout: life, KeyType: key}
 	if err := k.conn.AddSet(s, nil); err != nil {
 		return nil, fmt.Errorf("add set %s: %w", name, err)
 	}
@@ -116,6 +125,8 @@ func (k *kernel) rule(c *nftables.Chain, set *nftables.Set, family byte, at, siz
 		&expr.Payload{DestRegister: reg, Base: transport, Offset: 13, Len: 1},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{flag}, Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0}},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Lookup{SourceRegister: reg, SetName: k.alive.Name, SetID: k.alive.ID},
 		&expr.Payload{DestRegister: reg, Base: network, Offset: at, Len: size},
 		&expr.Payload{DestRegister: reg + words, Base: transport, Offset: 0, Len: 2},
 		&expr.Payload{DestRegister: reg + words + 1, Base: network, Offset: at + size, Len: size},
@@ -152,17 +163,40 @@ func (k *kernel) queue(flows []Flow) error {
 	return nil
 }
 
-// renew makes the sets hold exactly these flows for the next Life. Adding what is
-// there does not renew it, so a batch empties the sets and fills them again; a
-// segment sees them before it or after it.
-func (k *kernel) renew(flows []Flow) error {
+// renew keeps all flows quiet for the next Life: of the many elements one counts. Adding
+// what is there does not renew it, so a batch empties the set and fills it again; a
+// segment sees it before that or after it.
+func (k *kernel) renew() error {
+	if err := k.breathe(); err != nil {
+		return err
+	}
+	if err := k.conn.Flush(); err != nil {
+		return fmt.Errorf("renew: %w", err)
+	}
+	return nil
+}
+
+// breathe queues what renews.
+func (k *kernel) breathe() error {
+	k.conn.FlushSet(k.alive)
+	if err := k.conn.SetAddElements(k.alive, []nftables.SetElement{{Key: []byte{unix.IPPROTO_TCP}}}); err != nil {
+		return fmt.Errorf("renew: %w", err)
+	}
+	return nil
+}
+
+// refill renews, and makes the sets hold exactly these flows.
+func (k *kernel) refill(flows []Flow) error {
+	if err := k.breathe(); err != nil {
+		return err
+	}
 	k.conn.FlushSet(k.v4)
 	k.conn.FlushSet(k.v6)
 	if err := k.queue(flows); err != nil {
 		return err
 	}
 	if err := k.conn.Flush(); err != nil {
-		return fmt.Errorf("renew %d flows: %w", len(flows), err)
+		return fmt.Errorf("enter %d flows: %w", len(flows), err)
 	}
 	return nil
 }
@@ -186,9 +220,13 @@ func (k *kernel) remove(f Flow) error {
 	return nil
 }
 
-// list reads the flows of both sets, in order.
+// list reads the flows that are quiet, in order: none if nobody has renewed them for a
+// Life.
 func (k *kernel) list() ([]Flow, error) {
 	found := map[Flow]bool{}
+	if breath, err := k.conn.GetSetElements(k.alive); err != nil || len(breath) == 0 {
+		return nil, err
+	}
 	for _, set := range []*nftables.Set{k.v4, k.v6} {
 		all, err := k.conn.GetSetElements(set)
 		if err != nil {

@@ -16,9 +16,14 @@ const (
 	// Life is how long a flow stays quiet unless renewed. It bounds how long
 	// a client waits for a process that does not come back.
 	Life = 2 * time.Second
-	// renewEvery leaves three chances before an element ends.
+	// renewEvery leaves three chances before the silence ends.
 	renewEvery = 500 * time.Millisecond
-	// enterEvery gathers new flows. A session that ends before costs nothing.
+	// held is how long an element stands, quiet or not; all are entered anew each
+	// refillEvery. So nothing is left for long by a process that is gone.
+	held        = time.Minute
+	refillEvery = 20 * time.Second
+	// enterEvery gathers new flows, which are entered when they have waited for one
+	// such time. A session that ends before costs nothing.
 	enterEvery = 100 * time.Millisecond
 )
 
@@ -38,8 +43,11 @@ type Silence struct {
 	mu   sync.Mutex
 	nft  *kernel // nil after the end
 	wish map[Flow]bool
+	due  map[Flow]bool // wished for at the last look already
 	// quiet are the flows the kernel was told of.
 	quiet map[Flow]bool
+	// filled is when the kernel was told all flows; zero if it may hold others.
+	filled time.Time
 	// impaired holds back the repetition of one complaint.
 	impaired bool
 }
@@ -51,15 +59,16 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, quiet: map[Flow]bool{}}
+	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, due: map[Flow]bool{}, quiet: map[Flow]bool{}}
 	left, err := k.list()
 	if err == nil {
-		err = k.renew(left)
+		err = k.refill(left)
 	}
 	if err != nil {
 		k.close()
 		return nil, nil, err
 	}
+	s.filled = time.Now()
 	for _, f := range left {
 		s.quiet[f] = true
 	}
@@ -70,7 +79,7 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 func (s *Silence) Add(f Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.quiet[f] {
+	if !s.quiet[f] && !s.due[f] {
 		s.wish[f] = true
 	}
 }
@@ -80,12 +89,16 @@ func (s *Silence) Remove(f Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.wish, f)
+	delete(s.due, f)
 	if !s.quiet[f] || s.nft == nil {
 		return
 	}
 	delete(s.quiet, f)
-	// What fails here is quiet for two seconds more.
-	s.complain(s.nft.remove(f))
+	err := s.nft.remove(f)
+	if err != nil {
+		s.filled = time.Time{} // what fails here is quiet until the next renewal
+	}
+	s.complain(err)
 }
 
 // Len counts the flows that the kernel keeps quiet.
@@ -124,42 +137,60 @@ func (s *Silence) End() error {
 	s.nft = nil
 	clear(s.quiet)
 	clear(s.wish)
+	clear(s.due)
 	return err
 }
 
 func (s *Silence) enter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.nft == nil || len(s.wish) == 0 {
+	if s.nft == nil {
 		return
 	}
-	flows := sorted(s.wish)
-	if err := s.nft.add(flows); err != nil {
-		s.complain(err)
-		return // the wishes stand; renewing repairs the table first
+	if len(s.due) > 0 {
+		flows := sorted(s.due)
+		if err := s.nft.add(flows); err != nil {
+			s.complain(err)
+			return // the wishes stand; renewing repairs the table first
+		}
+		for _, f := range flows {
+			s.quiet[f] = true
+		}
+		clear(s.due)
 	}
-	for _, f := range flows {
-		s.quiet[f] = true
-	}
-	clear(s.wish)
+	s.due, s.wish = s.wish, s.due
 }
 
-// renew tells the kernel all flows again. If that fails, somebody has removed the
-// table, as a firewall does that flushes the ruleset to load its own.
+// renew keeps the flows quiet. If that fails, somebody has removed the table, as a
+// firewall does that flushes the ruleset to load its own.
 func (s *Silence) renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nft == nil {
 		return
 	}
-	flows := sorted(s.quiet)
-	err := s.nft.renew(flows)
+	now := time.Now()
+	err := error(nil)
+	if now.Sub(s.filled) < refillEvery {
+		err = s.nft.renew()
+	} else {
+		err = s.refill(now)
+	}
 	if err != nil {
 		if err = s.nft.load(); err == nil {
-			err = s.nft.renew(flows)
+			err = s.refill(now)
 		}
 	}
 	s.complain(err)
+}
+
+// refill tells the kernel all flows. The caller holds mu.
+func (s *Silence) refill(now time.Time) error {
+	err := s.nft.refill(sorted(s.quiet))
+	if s.filled = now; err != nil {
+		s.filled = time.Time{}
+	}
+	return err
 }
 
 // complain logs the first of a row of errors.

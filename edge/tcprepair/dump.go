@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 // back. It is not safe for concurrent use.
 type Dumped struct {
 	State State
-	conn  *net.TCPConn
+	conn  handle
 	// rtoMax is the bound of its retransmission times as it was, in ms; 0 where
 	// the kernel has no such setting.
 	rtoMax uint32
@@ -23,7 +24,14 @@ type Dumped struct {
 // reads and writes. After an error c is as it was before.
 func Dump(c *net.TCPConn) (*Dumped, error) {
 	d := &Dumped{conn: c}
-	err := control(c, func(s sock) error {
+	if err := d.dump(); err != nil {
+		return nil, fmt.Errorf("tcprepair: dump %s: %w", c.RemoteAddr(), err)
+	}
+	return d, nil
+}
+
+func (d *Dumped) dump() error {
+	return control(d.conn, func(s sock) error {
 		var err error
 		d.rtoMax = patient(s)
 		if d.State, err = dump(s); err != nil {
@@ -31,10 +39,6 @@ func Dump(c *net.TCPConn) (*Dumped, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("tcprepair: dump %s: %w", c.RemoteAddr(), err)
-	}
-	return d, nil
 }
 
 // Abort puts the connection back to work where it is. A window probe goes
@@ -58,16 +62,20 @@ type Registration struct {
 	Options       Options
 }
 
-// Register reads a live connection without a packet. Call it only while
-// nothing written is unsent (right after accept, say): selecting the send
-// queue lets the kernel take unsent data for sent.
+// ErrUnsent: something that was written is not sent yet.
+var ErrUnsent = errors.New("bytes are not sent yet")
+
+// Register reads a live connection without a packet, and while nobody writes. What
+// is unsent is an error: selecting the send queue would let the kernel take that for
+// sent.
 func Register(c *net.TCPConn) (Registration, error) {
 	var g Registration
 	err := control(c, func(s sock) error {
 		if err := s.repair(unix.TCP_REPAIR_ON); err != nil {
 			return err
 		}
-		return errors.Join(g.read(s), s.queue(noQueue), s.repair(unix.TCP_REPAIR_OFF_NO_WP), s.reuse())
+		// Which queue is selected counts in repair mode only, and entering that selects none.
+		return errors.Join(g.read(s), s.repair(unix.TCP_REPAIR_OFF_NO_WP), s.reuse())
 	})
 	if err != nil {
 		return g, fmt.Errorf("tcprepair: register %s: %w", c.RemoteAddr(), err)
@@ -77,6 +85,13 @@ func Register(c *net.TCPConn) (Registration, error) {
 
 func (g *Registration) read(s sock) (err error) {
 	if g.RcvNxt, err = unreadSeq(s); err != nil {
+		return err
+	}
+	unsent, err := s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
+	if err == nil && unsent > 0 {
+		err = ErrUnsent
+	}
+	if err != nil {
 		return err
 	}
 	if g.Write, err = queueSeq(s, sendQueue); err != nil {
@@ -97,26 +112,29 @@ func (g *Registration) read(s sock) (err error) {
 
 // unreadSeq is the sequence number of the first byte that the application has not
 // read, from where it counts on. What the client sends between two system calls
-// would be counted once.
-func unreadSeq(s sock) (seq uint32, err error) {
-	before, err := s.ioctl(unix.SIOCINQ, "SIOCINQ")
+// would be counted once; where nothing waits behind it, nothing came before either.
+func unreadSeq(s sock) (uint32, error) {
+	if err := s.queue(recvQueue); err != nil {
+		return 0, err
+	}
+	seq, err := s.seq()
 	for range 16 {
+		var unread uint32
 		if err == nil {
-			seq, err = queueSeq(s, recvQueue)
+			unread, err = s.ioctl(unix.SIOCINQ, "SIOCINQ")
 		}
-		if err != nil {
-			return 0, err
+		if err != nil || unread == 0 {
+			return seq, err
 		}
-		var after uint32
-		if after, err = s.ioctl(unix.SIOCINQ, "SIOCINQ"); err == nil && after == before {
-			return seq - after, nil
+		before := seq
+		if seq, err = s.seq(); err == nil && seq == before {
+			return seq - unread, nil
 		}
-		before = after
 	}
 	return 0, errors.Join(err, errors.New("the client does not pause"))
 }
 
-func control(c *net.TCPConn, f func(sock) error) error {
+func control(c syscall.Conn, f func(sock) error) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,8 +35,10 @@ type Restored struct {
 	State   State
 	fd      sock
 	flight  []byte        // [SndUna, SndNxt)
+	queues  Queues        // beyond the flight; empty for our own servers' connections
 	elapsed time.Duration // since the dump, at made
 	made    time.Time
+	teacher *Wire // not nil: the kernel is told the round trip
 }
 
 // Restore prepares the connection of st in this namespace, without a packet.
@@ -43,38 +46,57 @@ type Restored struct {
 // the dump. st.Local must be an address of this host; a wildcard listener on
 // its port may stand.
 func Restore(st State, fill io.Reader, elapsed time.Duration) (*Restored, error) {
-	r := &Restored{State: st, flight: make([]byte, st.InFlight()), elapsed: max(elapsed, 0), made: time.Now()}
-	if len(r.flight) > 0 {
-		if _, err := io.ReadFull(fill, r.flight); err != nil {
-			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(r.flight), err)
+	flight := make([]byte, st.InFlight())
+	if len(flight) > 0 {
+		if _, err := io.ReadFull(fill, flight); err != nil {
+			return nil, fmt.Errorf("tcprepair: restore %s: %d bytes in flight: %w", st.Peer, len(flight), err)
 		}
 	}
+	return restore(st, flight, Queues{}, elapsed)
+}
+
+func restore(st State, flight []byte, q Queues, elapsed time.Duration) (*Restored, error) {
+	r := &Restored{State: st, flight: flight, queues: q, elapsed: max(elapsed, 0), made: time.Now()}
+	if err := r.open(); err != nil {
+		return nil, fmt.Errorf("tcprepair: restore %s: %w", st.Peer, err)
+	}
+	return r, nil
+}
+
+// open makes the socket, bound and positioned.
+func (r *Restored) open() error {
 	family := unix.AF_INET6
-	if st.Local.Addr().Is4() {
+	if r.State.Local.Addr().Is4() {
 		family = unix.AF_INET
 	}
 	// IPPROTO_TCP by name: an MPTCP socket has no repair mode.
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
-		return nil, fmt.Errorf("tcprepair: restore %s: socket: %w", st.Peer, err)
+		return fmt.Errorf("socket: %w", err)
 	}
 	r.fd = sock(fd)
 	if err := r.position(); err != nil {
-		return nil, errors.Join(fmt.Errorf("tcprepair: restore %s: %w", st.Peer, err), r.Close())
+		return errors.Join(err, r.Close())
 	}
-	return r, nil
+	return nil
 }
 
 // Close forgets the connection without a packet.
-func (r *Restored) Close() error { return unix.Close(int(r.fd)) }
+func (r *Restored) Close() error {
+	fd := r.fd
+	if r.fd = -1; fd < 0 {
+		return nil // it is closed
+	}
+	return unix.Close(int(fd))
+}
 
 // Activate establishes the connection, lets it speak and hands it to Go's
 // poller. The caller owns the result; r is spent, after an error too. An
 // error means that no packet was sent and none acknowledged, so the dumped
-// side may go on. Where the peer's packets were held back meanwhile, release
-// them now.
+// side may go on; unless it is ErrSpoken, and then the peer hears a reset. Where the
+// peer's packets were held back meanwhile, release them now.
 func (r *Restored) Activate() (*net.TCPConn, error) {
-	defer unix.Close(int(r.fd)) // silent before speak; then conn has a duplicate
+	defer func() { _ = r.Close() }() // silent before speak; then conn has a duplicate
 	if err := r.establish(); err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
@@ -84,6 +106,9 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	}
 	if err := r.speak(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err), c.Close())
+	}
+	if err := r.sendUnsent(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tcprepair: activate %s: %w: %w", r.State.Peer, ErrSpoken, err), disconnect(r.fd), c.Close())
 	}
 	return c, nil
 }
@@ -164,6 +189,24 @@ func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
 		return nil
 	})
 	return segments, acked, waiting, err
+}
+
+// Refused counts the segments which came to a connection and which its kernel threw
+// away. An acknowledgement of what was never sent is one; none of a peer that agrees with
+// this kernel about where both stand is, but a keepalive.
+func Refused(c *net.TCPConn) (n uint32, err error) {
+	err = control(c, func(s sock) error {
+		var counts [9]uint32 // SK_MEMINFO_VARS of linux/sock_diag.h, the last are the drops
+		size := uint32(unsafe.Sizeof(counts))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&counts)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 {
+			return fmt.Errorf("get SO_MEMINFO: %w", errno)
+		}
+		n = counts[len(counts)-1]
+		return nil
+	})
+	return n, err
 }
 
 // Timing tells of a connection after what time the kernel would repeat itself, and
@@ -253,12 +296,27 @@ func (r *Restored) establish() error {
 	}
 	// Older kernels refuse; there the first loss costs more.
 	_ = r.fd.setInt(unix.IPPROTO_TCP, tcpRTOMax, rtoMoved, "TCP_RTO_MAX_MS")
+	if err := r.lesson(); err != nil {
+		return err
+	}
 	if err := r.fill(); err != nil {
+		return err
+	}
+	if err := r.fillInput(); err != nil {
 		return err
 	}
 	// Without the windows the connection starts with a send window of zero
 	// and waits for its probe timer, seconds.
-	return r.fd.setWindow(r.State.Window)
+	if err := r.fd.setWindow(r.State.Window); err != nil {
+		return err
+	}
+	if r.teacher == nil {
+		return nil
+	}
+	if learned, err := r.learn(); learned || err != nil {
+		return err
+	}
+	return r.unlearn()
 }
 
 // position does all that is possible only before connect. Repair mode comes
@@ -277,7 +335,11 @@ func (r *Restored) position() error {
 	if err := r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_MAXSEG, uint32(st.Options.MSS), "TCP_MAXSEG"); err != nil {
 		return err
 	}
-	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt), r.fd.setSeq(sendQueue, st.SndUna))
+	una := st.SndUna
+	if r.teacher != nil {
+		una--
+	}
+	return errors.Join(r.fd.setSeq(recvQueue, st.RcvNxt-uint32(len(r.queues.Input))), r.fd.setSeq(sendQueue, una))
 }
 
 func (r *Restored) clock(elapsed time.Duration) error {
@@ -293,10 +355,10 @@ func (r *Restored) clock(elapsed time.Duration) error {
 // but ends below SndNxt is fatal: the peer's acknowledgements would be of
 // data "never sent" and be ignored.
 func (r *Restored) fill() error {
-	if len(r.flight) == 0 {
+	if len(r.flight)+len(r.queues.Output) == 0 {
 		return nil
 	}
-	if err := r.room(len(r.flight)); err != nil {
+	if err := r.room(len(r.flight) + len(r.queues.Output)); err != nil {
 		return err
 	}
 	if err := r.fd.queue(sendQueue); err != nil {
@@ -305,7 +367,6 @@ func (r *Restored) fill() error {
 	if err := writeAll(int(r.fd), r.flight); err != nil {
 		return fmt.Errorf("fill with %d bytes: %w", len(r.flight), err)
 	}
-	r.flight = nil
 	if err := r.fd.queue(noQueue); err != nil {
 		return err
 	}

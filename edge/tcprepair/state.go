@@ -48,7 +48,7 @@ type State struct {
 	TSVal       uint32 // last timestamp clock, milliseconds, bit 0 clear
 	Options     Options
 	Window      Window
-	RTT         time.Duration // smoothed, for the log: the kernel takes none back
+	RTT         time.Duration // smoothed; the kernel takes one back by Learn alone
 	Input       []byte        // received and acknowledged, not yet read
 }
 

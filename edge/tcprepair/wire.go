@@ -10,7 +10,10 @@ import (
 
 // Wire sends segments of connections that no socket here has, from any
 // address (CAP_NET_RAW). It only sends. Safe for concurrent use.
-type Wire struct{ v4, v6 int }
+type Wire struct {
+	v4, v6  int
+	lessons lessons // sent to this host itself
+}
 
 // OpenWire opens a raw socket of each family. A host without IPv6 has a Wire
 // for IPv4 alone.

@@ -110,6 +110,8 @@ type SiteEdge struct {
 	Prepared []placement.EdgePrepared `json:"prepared,omitempty"`
 	// Listeners are those of our own server.
 	Listeners []placement.EdgeListener `json:"listeners,omitempty"`
+	// Handoffs are the services of kind handoff, by node.
+	Handoffs []placement.EdgeHandoff `json:"handoffs,omitempty"`
 }
 
 // SiteIntent is the operator's word on a site.
@@ -256,6 +258,7 @@ func (e *SiteEdge) add(n *placement.EdgeStats) {
 	e.Relays = append(e.Relays, n.Relays...)
 	e.Prepared = append(e.Prepared, n.Prepared...)
 	e.Listeners = append(e.Listeners, n.Listeners...)
+	e.Handoffs = append(e.Handoffs, n.Handoffs...)
 }
 
 // routes lists the prefixes which the site may announce: what is wanted, and

@@ -211,6 +211,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		}
 		out.Identity = string(pem)
 	}
+	out.Nodes = d.edgeNodes(at, &s)
 	for _, c := range slices.Sorted(maps.Keys(s.Clusters)) {
 		out.Clusters = append(out.Clusters, d.cluster(at, c, s.Clusters[c]))
 	}
@@ -456,7 +457,8 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 	if e := s.Edge; e != nil {
 		out.Edge = &placement.Edge{Kind: e.Kind, Mode: e.Mode, VIPs: e.VIPs, Origin: e.Origin, Root: e.Root,
 			Revival: e.Revival, Freshness: e.Freshness,
-			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export, Events: e.Events.Path, EventsStrict: e.Events.Strict}
+			Cert: e.TLS.Cert, Key: e.TLS.Key, ExportSecrets: e.Export, Events: e.Events.Path, EventsStrict: e.Events.Strict,
+			Uploads: e.Uploads.Dir, UploadMB: e.Uploads.MaxMB}
 		d.checkEdge(append(at, "edge"), e)
 		if e.QUIC != nil {
 			out.Edge.QUIC = e.QUIC.Owner
@@ -464,6 +466,7 @@ func (b *builder) service(d *document, name string, s serviceFile) {
 		}
 		d.checkEdgeTLS(append(at, "edge"), e)
 		d.checkEvents(append(at, "edge", "events"), e)
+		d.checkUploads(append(at, "edge"), e)
 	}
 	b.out.Services = append(b.out.Services, out)
 }
@@ -473,14 +476,18 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 	switch {
 	case e.Kind == "proxy":
 		d.fail(append(at, "kind"), "proxy is not in this version; forward keeps sessions of any server alive")
-	case e.Kind != placement.Forward && e.Kind != placement.Content:
-		d.fail(append(at, "kind"), "%q: want forward or content", e.Kind)
+	case e.Kind != placement.Forward && e.Kind != placement.Handoff && e.Kind != placement.Content:
+		d.fail(append(at, "kind"), "%q: want forward, handoff or content", e.Kind)
+	case e.Kind == placement.Handoff && e.Root != "":
+		d.fail(append(at, "root"), "is for content: sessions of kind handoff are served by a server of your own")
+	case e.Kind == placement.Handoff && e.Origin != "":
+		d.fail(append(at, "origin"), "is for content: sessions of kind handoff are served by a server of your own")
 	case e.Kind == placement.Content && (e.Root == "") == (e.Origin == ""):
 		d.fail(at, "content needs exactly one of root and origin")
 	case e.Kind != placement.Content && e.Freshness != "":
 		d.fail(append(at, "freshness"), "is for content: records are kept of our own server's sessions only")
-	case e.Freshness != "" && e.Freshness != placement.FreshL0 && e.Freshness != placement.FreshL1:
-		d.fail(append(at, "freshness"), "%q: want L0 or L1", e.Freshness)
+	case e.Freshness != "" && e.Freshness != placement.FreshL0 && e.Freshness != placement.FreshL1 && e.Freshness != placement.FreshL2:
+		d.fail(append(at, "freshness"), "%q: want L0, L1 or, with uploads, L2", e.Freshness)
 	case e.Kind != placement.Content && e.Revival != "":
 		d.fail(append(at, "revival"), "is for content: sessions of other servers end with them")
 	case e.Revival != "" && e.Revival != placement.ReviveOff && e.Revival != placement.ReviveObserve && e.Revival != placement.ReviveAct:
@@ -495,8 +502,8 @@ func (d *document) checkEdge(at []string, e *edgeFile) {
 func (d *document) checkEdgeTLS(at []string, e *edgeFile) {
 	has := e.TLS.Cert != "" || e.TLS.Key != ""
 	switch {
-	case e.Kind == placement.Forward && (has || e.Export != ""):
-		d.fail(at, "kind forward ends no TLS: tls and export_secrets are for content")
+	case e.Kind != placement.Content && (has || e.Export != ""):
+		d.fail(at, "kind %s ends no TLS: tls and export_secrets are for content", e.Kind)
 	case (e.TLS.Cert == "") != (e.TLS.Key == ""):
 		d.fail(append(at, "tls"), "want cert and key, both")
 	case e.Export != "" && e.Export != placement.ExportNone && e.Export != placement.ExportSite && e.Export != placement.ExportGroup:

@@ -2,6 +2,8 @@ package config
 
 import (
 	"path"
+	"slices"
+	"strings"
 
 	"rhumb/placement"
 )
@@ -11,6 +13,27 @@ type NodeEdge struct {
 	// Tokens is a file with the secrets of resumption tokens, the same at all
 	// sites; empty: event streams are refused.
 	Tokens string `yaml:"tokens"`
+	// Handoff is about the socket of servers that give their sessions away.
+	Handoff NodeHandoff `yaml:"handoff"`
+}
+
+// NodeHandoff says who may connect to handoff.sock in the admin directory.
+type NodeHandoff struct {
+	// Group may, besides root and the user of rhumb-edge; empty: nobody else.
+	Group string `yaml:"group"`
+}
+
+// checkHandoff checks the name only: a node file is checked on other machines too.
+func (n *Node) checkHandoff(src *source) {
+	const name = "abcdefghijklmnopqrstuvwxyz0123456789_-"
+	at := []string{"edge", "handoff", "group"}
+	switch g := n.Edge.Handoff.Group; {
+	case g == "":
+	case len(g) > 32 || strings.Trim(g, name) != "" || strings.ContainsAny(g[:1], "-0123456789"):
+		src.fail(at, "%q is not the name of a group", g)
+	case !slices.Contains(n.Node.Roles, RoleEdge):
+		src.fail(at, "needs role edge, which has the socket")
+	}
 }
 
 // eventsFile says which paths of the origin are event streams.

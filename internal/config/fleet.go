@@ -82,6 +82,8 @@ type siteFile struct {
 	Relay    *int64                 `yaml:"relay_mbit"` // 0 is nothing, none the default
 	Identity string                 `yaml:"identity"`   // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
+	// Nodes stand in for Edge where a site has several edges.
+	Nodes map[string]edgeNodeFile `yaml:"nodes"`
 }
 
 // clusterFile is a set of servers with one capacity, in queries or requests a
@@ -147,6 +149,7 @@ type edgeFile struct {
 	TLS       edgeTLSFile         `yaml:"tls"`
 	Export    placement.Export    `yaml:"export_secrets"`
 	Events    eventsFile          `yaml:"events"`
+	Uploads   uploadsFile         `yaml:"uploads"`
 }
 
 // edgeTLSFile names two PEM files on each node of the service.

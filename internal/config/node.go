@@ -293,6 +293,7 @@ func (n *Node) check(src *source) {
 	n.checkDNS(src)
 	n.checkBGP(src)
 	n.checkVIP(src)
+	n.checkHandoff(src)
 	n.checkMachines(src)
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	"rhumb/placement"
 )
@@ -31,22 +32,31 @@ func (b *builder) referQUIC(d *document, at []string, s *placement.Service) {
 	}
 	at = append(slices.Clone(at), "edge", "quic", "owner")
 	owners, size := make(map[string]string), 0
-	for _, site := range b.out.Sites {
-		if !site.Edge.IsValid() {
-			continue // no role edge there
-		}
+	var members []placement.Member
+	for i := range b.out.Sites {
+		members = append(members, b.out.Sites[i].Members()...)
+	}
+	for _, site := range members {
 		id, err := hex.DecodeString(site.QUICID)
 		if size == 0 {
 			size = len(id)
 		}
 		switch other := owners[string(id)]; {
 		case err != nil || len(id) < 1 || len(id) > 15:
-			d.fail(at, "cid needs sites.%s.quic_id: 1 to 15 octets in hexadecimal digits, have %q", site.Name, site.QUICID)
+			d.fail(at, "cid needs %s: 1 to 15 octets in hexadecimal digits, have %q", quicIDKey(site), site.QUICID)
 		case len(id) != size:
-			d.fail(at, "quic_id of site %s has %d octets, those of others %d", site.Name, len(id), size)
+			d.fail(at, "quic_id of %s has %d octets, those of others %d", site.Name, len(id), size)
 		case other != "":
-			d.fail(at, "sites %s and %s have the same quic_id", other, site.Name)
+			d.fail(at, "%s and %s have the same quic_id", other, site.Name)
 		}
 		owners[string(id)] = site.Name
 	}
+}
+
+// quicIDKey is where the id of an edge stands.
+func quicIDKey(m placement.Member) string {
+	if node, ok := strings.CutPrefix(m.Name, m.Site+"/"); ok {
+		return "sites." + m.Site + ".nodes." + node + ".quic_id"
+	}
+	return "sites." + m.Name + ".quic_id"
 }

@@ -150,7 +150,7 @@ func (s *source) valueError(err error) error {
 	case strings.HasPrefix(out.Reason, "duration "):
 		keys = []string{"every", "timeout", "ttl", "hold", "slow", "warn", "alarm", "max_age"}
 	case strings.Contains(out.Reason, "port"): // of netip, which does not always quote
-		keys = []string{"top", "low", "addresses", "beat", "edge", "vips"}
+		keys = []string{"top", "low", "addresses", "beat", "edge", "beats", "vips"}
 		match = func(text string) bool { _, err := netip.ParseAddrPort(text); return err != nil }
 	}
 	if len(s.tree.Docs) == 0 {

@@ -3,6 +3,7 @@ package house
 import (
 	"go/ast"
 	"go/token"
+	"path"
 	"strings"
 	"testing"
 )
@@ -19,7 +20,7 @@ func TestPackageSentence(t *testing.T) {
 		}
 		want := "Package " + name + " "
 		if name == "main" {
-			want = "Command rhumb "
+			want = "Command " + path.Base(p.dir) + " "
 		}
 		if !strings.HasPrefix(p.doc, want) {
 			t.Errorf("%s: the package comment begins %q, want %q…", p.dir, strings.SplitN(p.doc, "\n", 2)[0], want)

@@ -1,0 +1,79 @@
+package edge
+
+import "rhumb/edge/frame"
+
+// outboxMost is when a batch is full; a frame is far smaller.
+const outboxMost = 48 << 10
+
+// outbox is the records that leave together, a batch for each link. It belongs to
+// replica.Run. Empty, it holds nothing.
+type outbox struct {
+	batches []batch
+	payload []byte // of one record
+	size    int    // of the largest batch of the last flush
+}
+
+// batch is what leaves by one link. While there is one, nothing else that is numbered
+// does: numbers leave in order.
+type batch struct {
+	link    *link
+	frames  []byte    // whole ones
+	pledges []*pledge // nil, or kept by the acknowledgement
+}
+
+// put adds a session's record, which keeps a pledge, if any, when it is acknowledged.
+func (o *outbox) put(l *link, rec *frame.Record, p *pledge) {
+	b := o.to(l)
+	o.payload = frame.AppendRecord(o.payload[:0], *rec)
+	frames, err := l.number(b.frames, frame.Frame{Type: frame.RecordSet, Key: rec.Key, Epoch: rec.Epoch,
+		Generation: rec.Generation, Payload: o.payload}, p)
+	clear(o.payload) // secrets, perhaps
+	if err != nil {
+		p.waive()
+		return
+	}
+	b.frames = frames
+	if p != nil {
+		b.pledges = append(b.pledges, p)
+	}
+}
+
+// to is the batch of a link that has room.
+func (o *outbox) to(l *link) *batch {
+	for i := range o.batches {
+		if b := &o.batches[i]; b.link == l {
+			if len(b.frames) <= outboxMost {
+				return b
+			}
+			o.flush()
+			break
+		}
+	}
+	l.order.Lock()
+	o.batches = append(o.batches, batch{link: l, frames: make([]byte, 0, o.size)})
+	return &o.batches[len(o.batches)-1]
+}
+
+// flush queues the batches. The responses that would wait for one begin without, if its
+// link is down: the sweep tells another.
+func (o *outbox) flush() {
+	if len(o.batches) == 0 {
+		return
+	}
+	o.size = 0
+	for _, b := range o.batches {
+		o.size = max(o.size, len(b.frames))
+		err := error(nil)
+		if len(b.frames) > 0 {
+			err = b.link.queue(b.frames)
+		}
+		b.link.order.Unlock()
+		if err != nil {
+			for _, p := range b.pledges {
+				p.keep()
+			}
+		}
+	}
+	clear(o.batches)
+	o.batches = o.batches[:0]
+}
