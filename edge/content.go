@@ -106,10 +106,11 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	a.run(ctx, s)
 }
 
-// shadow protects a new session. Where responses wait for a Backup it is enrolled now.
+// shadow protects a new session. Where that is to save it, it is enrolled now: later, under
+// a long response, an attempt may fail, and there is no other before the end of that.
 func (a *Agent) shadow(s *session) {
 	s.unknown.Store(true)
-	if s.svc.waits() {
+	if s.svc.waits() || s.svc.revives() {
 		g, err := tcprepair.Register(s.conn)
 		if err != nil {
 			a.log.Warn("session goes without a backup", "err", err)
