@@ -13,6 +13,7 @@ import (
 
 	"rhumb/edge/frame"
 	"rhumb/edge/seal"
+	"rhumb/edge/upload"
 )
 
 // template is the version of the response head below. Its bytes are part of
@@ -87,9 +88,9 @@ func answer(req request, f found, now time.Time) frame.Record {
 
 func conditions(rec *frame.Record, req request, tag string) {
 	switch {
-	case req.ifMatch != "" && !matches(req.ifMatch, tag, false):
+	case req.ifMatch != "" && !upload.Lists(req.ifMatch, tag, true, false):
 		rec.Status, rec.Length = http.StatusPreconditionFailed, 0
-	case req.ifNoneMatch != "" && matches(req.ifNoneMatch, tag, true):
+	case req.ifNoneMatch != "" && upload.Lists(req.ifNoneMatch, tag, true, true):
 		rec.Status, rec.Length = http.StatusNotModified, 0
 	case req.rangeSpec != "" && req.method == http.MethodGet && (req.ifRange == "" || tag != "" && req.ifRange == tag):
 		start, length, ok := parseRange(req.rangeSpec, int64(rec.Size))
@@ -100,24 +101,6 @@ func conditions(rec *frame.Record, req request, tag string) {
 			rec.Status, rec.Start, rec.Length = http.StatusPartialContent, uint64(start), uint64(length)
 		}
 	}
-}
-
-// matches looks for tag in a list of entity tags (RFC 9110 section 8.8.3); a
-// weak comparison disregards W/ on the client's side, ours are strong.
-func matches(list, tag string, weak bool) bool {
-	if strings.TrimSpace(list) == "*" {
-		return true
-	}
-	for t := range strings.SplitSeq(list, ",") {
-		t = strings.TrimSpace(t)
-		if weak {
-			t = strings.TrimPrefix(t, "W/")
-		}
-		if tag != "" && t == tag {
-			return true
-		}
-	}
-	return false
 }
 
 func etag(hash [32]byte) string { return `"` + hex.EncodeToString(hash[:]) + `"` }

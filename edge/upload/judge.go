@@ -59,7 +59,7 @@ func (s *Store) conditions(req Request, rel string, there bool) int {
 	}
 	// Only without If-Match is If-None-Match looked at first (section 13.2.2), and for
 	// what changes a state both must hold.
-	if req.IfMatch != "" && !lists(req.IfMatch, tag, there, false) || req.IfNoneMatch != "" && lists(req.IfNoneMatch, tag, there, true) {
+	if req.IfMatch != "" && !Lists(req.IfMatch, tag, there, false) || req.IfNoneMatch != "" && Lists(req.IfNoneMatch, tag, there, true) {
 		return http.StatusPreconditionFailed
 	}
 	return successOf(there)
@@ -67,9 +67,10 @@ func (s *Store) conditions(req Request, rel string, there bool) int {
 
 func needsTag(list string) bool { return list != "" && strings.TrimSpace(list) != "*" }
 
-// lists reports whether a list of entity tags names the object that is there. Ours are
-// strong; a weak comparison disregards W/ on the client's side.
-func lists(list, tag string, there, weak bool) bool {
+// Lists reports whether a list of entity tags (RFC 9110 section 8.8.3) names the object that
+// is there, whose tag is tag. Ours are strong; a weak comparison disregards W/ on the
+// client's side.
+func Lists(list, tag string, there, weak bool) bool {
 	if strings.TrimSpace(list) == "*" {
 		return there
 	}
