@@ -106,18 +106,16 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	a.run(ctx, s)
 }
 
-// shadow protects a new session. Where that is to save it, it is enrolled now: later, under
-// a long response, an attempt may fail, and there is no other before the end of that.
+// shadow protects a new session.
 func (a *Agent) shadow(s *session) {
-	s.unknown.Store(true)
-	if s.svc.waits() || s.svc.revives() {
-		g, err := tcprepair.Register(s.conn)
-		if err != nil {
-			a.log.Warn("session goes without a backup", "err", err)
-			return
-		}
-		s.known(g)
+	g, err := tcprepair.Register(s.conn)
+	if err != nil {
+		a.log.Warn("session goes without a backup", "err", err)
+		return
 	}
+	t := s.turn.Load()
+	s.reg, s.regAt = g, time.Now()
+	t.base, t.rcv = g.Write, g.RcvNxt
 	a.protect(s)
 }
 

@@ -101,9 +101,6 @@ func newReplica(a *Agent) *replica {
 // changed notes a new turn. It is called by the session's goroutine and does
 // not wait.
 func (r *replica) changed(s *session) {
-	if s.unknown.Load() {
-		return
-	}
 	if s.turn.Load().fresh == nil && !s.queued.CompareAndSwap(false, true) {
 		return // it is among those that are gathered
 	}
@@ -331,7 +328,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 	live := map[*session]bool{}
 	counts := map[string]int{}
 	for _, s := range r.a.tab.all() {
-		if s.changed == nil || s.unknown.Load() {
+		if s.changed == nil {
 			continue
 		}
 		live[s] = true

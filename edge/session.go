@@ -65,9 +65,8 @@ type session struct {
 
 // protection is what lets a session outlive its process and its site.
 type protection struct {
-	reg     tcprepair.Registration // what a record says of the connection; zero if not shadowed
-	regAt   time.Time              // when that was read
-	unknown atomic.Bool            // reg is not read yet: nobody has a record; see enroll
+	reg   tcprepair.Registration // what a record says of the connection; zero if not shadowed
+	regAt time.Time              // when that was read
 	// backup are who shadow it, by tier.
 	backup  [tierCount]atomic.Pointer[string]
 	heirOf  string         // whose session it was, if it was revived here
@@ -131,9 +130,6 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	for {
-		if err := s.enrollFor(s.turn.Load().wire); err != nil {
-			return err
-		}
 		if err := s.respond(); err != nil {
 			return err
 		}
@@ -210,7 +206,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 	if s.buf == nil {
 		s.buf = make([]byte, 4<<10)
 	}
-	until, enroll := time.Now().Add(s.svc.limits.Idle), enrolment{s: s}
+	until := time.Now().Add(s.svc.limits.Idle)
 	for begun := false; ; {
 		if req, n = parseRequest(s.input); n > 0 {
 			return req, n, nil
@@ -224,8 +220,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if err := ctx.Err(); err != nil {
 			return req, 0, err
 		}
-		next := enroll.next(until)
-		s.gate.deadline(func() { s.conn.SetReadDeadline(next) })
+		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}

@@ -126,9 +126,8 @@ func (g *registry) agrees(what string, k frame.Key) {
 	g.t.Errorf("%s: told %+v, the kernel says %+v, %v", what, rec, reg, err)
 }
 
-// TestEnrolled: whenever a connection is enrolled, its record tells where its kernel
-// stands.
-func TestEnrolled(t *testing.T) {
+// TestRegistered: whenever a connection rests, its record tells where its kernel stands.
+func TestRegistered(t *testing.T) {
 	g := newRegistry(t)
 	c, k := g.dial()
 	g.agrees("before a request", k)
