@@ -477,6 +477,7 @@ func TestMembersGoOver(t *testing.T) {
 		t.Fatalf("in a cluster in clear: %v", err)
 	}
 	w := startWriter(t, auto, "upgrade")
+	w.more(t) // so that the relays have seen some in clear
 	for i := range u.members {
 		u.restart(t, i, u.a.member(TLSAuto))
 		if err := errors.Join(answers(old, true), answers(auto, true)); err != nil {
