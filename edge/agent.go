@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 	"rhumb/edge/upload"
 )
@@ -26,7 +27,7 @@ type Agent struct {
 	moves  Moves
 	log    *slog.Logger
 	m      *metrics
-	cache  *blockCache
+	cache  *content.Cache
 	strays Strays
 	quiet  hush
 	exchange
@@ -100,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.strays == nil {
 		a.strays = noStrays{}
 	}
-	a.cache = newBlockCache(a.limits.Cache)
+	a.cache = content.NewCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
 	a.view.Store(&view{})
 	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots), patience: readyLimit,
@@ -193,9 +194,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits, uploads: a.uploads}
 	var err error
 	if s.Root != "" {
-		svc.source, err = newLibrary(s.Root, a.cache, a.log.With("service", s.Name))
+		svc.source, err = content.NewLibrary(s.Root, a.cache, upload.Hidden, a.log.With("service", s.Name))
 	} else {
-		svc.source, err = newOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
+		svc.source, err = content.NewOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
 	}
 	if err == nil && a.cfg.Met != nil {
 		svc.source = &metered{svc.source, func(ok bool) { a.cfg.Met(s.Name, ok) }}

@@ -17,6 +17,8 @@ const (
 	// After so long the client is given a new token, whether there is an event or not.
 	feedRenew = token.Life / 3
 	feedPiece = 16 << 10
+	// feedHeader is how long the origin has to answer.
+	feedHeader = 10 * time.Second
 )
 
 // feed is one connection of a stream. It is read by one goroutine, for which

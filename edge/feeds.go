@@ -50,7 +50,7 @@ func (a *Agent) newFeeds(svc *service) (*feeds, error) {
 		return nil, fmt.Errorf("edge: origin %q: %w", svc.Origin, err)
 	}
 	f := &feeds{Events: svc.Events, name: svc.Name, service: svc.id, base: u, limits: svc.limits, keepers: a.keepers, m: a.m.feeds,
-		rt:      &http.Transport{DisableCompression: true, ResponseHeaderTimeout: originHeader, MaxIdleConnsPerHost: 16, Proxy: nil},
+		rt:      &http.Transport{DisableCompression: true, ResponseHeaderTimeout: feedHeader, MaxIdleConnsPerHost: 16, Proxy: nil},
 		leaving: func() bool { return svc.Mode == ModeAct && a.pushing() }, met: func(bool) {}, log: a.log.With("service", svc.Name)}
 	if a.cfg.Met != nil {
 		f.met = func(ok bool) { a.cfg.Met(svc.Name, ok) }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"rhumb/edge/content"
 )
 
 // web serves a service's objects by net/http, HTTP/2 with it, over connections
@@ -81,12 +83,12 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.svc.feeds.ServeHTTP(rw, r)
 		return
 	}
-	req, e := webRequest(r), entry{}
+	req, e := webRequest(r), content.Entry{}
 	if req.status == 0 {
 		e = w.svc.lookup(r.Context(), req)
 	}
-	rec := answer(req, e.found, time.Now())
-	wire, err := newWire(rec, e.body)
+	rec := answer(req, e, time.Now())
+	wire, err := newWire(rec, e.Body)
 	if err == nil {
 		err = w.respond(rw, r, wire)
 	}

@@ -1,0 +1,168 @@
+package content
+
+import (
+	"container/list"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+)
+
+// BlockSize is the unit in which objects are hashed and checked, in octets. It is part
+// of an object's name: other blocks, another hash.
+const BlockSize = 1 << 20
+
+// ErrMismatch: the bytes on disk are no longer those of the object's hash.
+// Nothing of such a block may be sent.
+var ErrMismatch = errors.New("block does not have the object's hash")
+
+// Object is an immutable byte string, named by its hash: the SHA-256 over the list of
+// the SHA-256 of its blocks. Its file stays open for as long as something refers to the
+// object (os.File closes itself when collected), so a file replaced by rename is served
+// to its end to those who began with it. Overwritten in place it fails the check.
+// Safe for concurrent use.
+type Object struct {
+	hash   [32]byte
+	size   int64
+	blocks [][32]byte
+	file   io.ReaderAt
+	cache  *Cache
+}
+
+// NewObject reads all of r, size octets, and hashes it. r is kept, and read again block by
+// block through cache. An error says at which offset r could not be read.
+func NewObject(r io.ReaderAt, size int64, cache *Cache) (*Object, error) {
+	o := &Object{size: size, file: r, cache: cache}
+	buf := make([]byte, min(size, BlockSize))
+	for off := int64(0); off < size; off += BlockSize {
+		b := buf[:min(BlockSize, size-off)]
+		if _, err := r.ReadAt(b, off); err != nil && !(err == io.EOF && off+int64(len(b)) == size) {
+			return nil, fmt.Errorf("hash at %d of %d: %w", off, size, err)
+		}
+		o.blocks = append(o.blocks, sha256.Sum256(b))
+	}
+	h := sha256.New()
+	for i := range o.blocks {
+		h.Write(o.blocks[i][:])
+	}
+	o.hash = [32]byte(h.Sum(nil))
+	return o, nil
+}
+
+// Hash is the object's name.
+func (o *Object) Hash() [32]byte { return o.hash }
+
+// Size is its length in octets.
+func (o *Object) Size() int64 { return o.size }
+
+func (o *Object) entry() Entry { return Entry{Hash: o.hash, Size: o.size, Known: true, Body: o} }
+
+// At returns the rest of the block in which off lies, checked: at least one octet, read
+// only. An error is one of reading, or ErrMismatch.
+func (o *Object) At(off int64) ([]byte, error) {
+	if off < 0 || off >= o.size {
+		return nil, fmt.Errorf("offset %d of %d", off, o.size)
+	}
+	b, err := o.cache.get(o, off/BlockSize)
+	if err != nil {
+		return nil, err
+	}
+	return b[off%BlockSize:], nil
+}
+
+// load reads and checks one block.
+func (o *Object) load(i int64) ([]byte, error) {
+	b := make([]byte, min(BlockSize, o.size-i*BlockSize))
+	if _, err := o.file.ReadAt(b, i*BlockSize); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("read block %d: %w", i, err)
+	}
+	if sha256.Sum256(b) != o.blocks[i] {
+		return nil, fmt.Errorf("block %d: %w", i, ErrMismatch)
+	}
+	return b, nil
+}
+
+// Cache keeps checked blocks, the least recently used go first. A block in use outlives
+// its place here, so memory is bounded by room and by one block for each reader that is
+// slow with one. Safe for concurrent use; one load per block at a time.
+type Cache struct {
+	mu    sync.Mutex
+	room  int // blocks
+	order *list.List
+	by    map[blockKey]*list.Element
+}
+
+type blockKey struct {
+	hash  [32]byte
+	index int64
+}
+
+type blockEntry struct {
+	key  blockKey
+	load func() ([]byte, error) // once
+}
+
+// NewCache makes a cache with room for so many octets, in whole blocks: one at least.
+func NewCache(bytes int64) *Cache {
+	return &Cache{room: max(int(bytes/BlockSize), 1), order: list.New(), by: map[blockKey]*list.Element{}}
+}
+
+func (c *Cache) get(o *Object, i int64) ([]byte, error) {
+	key := blockKey{o.hash, i}
+	c.mu.Lock()
+	el, ok := c.by[key]
+	if ok {
+		c.order.MoveToFront(el)
+	} else {
+		el = c.order.PushFront(&blockEntry{key, sync.OnceValues(func() ([]byte, error) { return o.load(i) })})
+		c.by[key] = el
+		for c.order.Len() > c.room {
+			old := c.order.Remove(c.order.Back()).(*blockEntry)
+			delete(c.by, old.key)
+		}
+	}
+	c.mu.Unlock()
+	b, err := el.Value.(*blockEntry).load()
+	if err != nil {
+		c.forget(key, el) // the next one tries again
+	}
+	return b, err
+}
+
+func (c *Cache) forget(key blockKey, el *list.Element) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[key] == el {
+		c.order.Remove(el)
+		delete(c.by, key)
+	}
+}
+
+// Room is how many blocks are kept, one at least.
+func (c *Cache) Room() int { return c.room }
+
+// Blocks lists the numbers of the blocks of an object that are here or being read, rising.
+func (c *Cache) Blocks(hash [32]byte) []int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []int64
+	for k := range c.by {
+		if k.hash == hash {
+			out = append(out, k.index)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// openObject hashes an open file and takes it over.
+func openObject(f *os.File, cache *Cache) (*Object, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return NewObject(f, st.Size(), cache)
+}
