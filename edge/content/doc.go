@@ -23,7 +23,8 @@
 //	origin.go   name → GET → spool file → Object; If-None-Match (RFC 9110, section 13.1.2) later
 //	ahead.go    the same for nobody yet, and given up when nobody comes
 //	entry.go    what is found; waiting for the whole
-//	object.go   blocks and their hashes; the checked ones in memory, shared by all sources
+//	object.go   blocks and their hashes
+//	cache.go    checked blocks in memory, shared by all sources
 //	stamp.go    whether a file has changed
 //
 // It knows neither sessions nor requests: which part of an object is sent, with which
