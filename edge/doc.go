@@ -31,7 +31,7 @@
 //	session.go   request → answer (pure) → wire bytes, until the end or a claim
 //	response.go  what is answered, and its bytes
 //	content/     objects: blocks, each checked before it is sent; a directory, an origin
-//	link.go      frames to and from other sites, over mutual TLS
+//	link.go      frames to and from another site, over mutual TLS; links.go all sites
 //	handoff.go   A: claim → dump → offer ─▶ B: restore, silent → ready
 //	             A: moved → commit        ─▶ B: activate → active
 //	             A: close, silent; before commit either side may call it off
