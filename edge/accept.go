@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rhumb/edge/content"
+	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 	"rhumb/edge/upload"
@@ -25,7 +26,7 @@ type service struct {
 	source  source
 	limits  Limits
 	tls     *terminator   // nil: in clear
-	feeds   *feeds        // nil: no event streams
+	feeds   *feed.Server  // nil: no event streams
 	store   *upload.Store // nil: no uploads
 	uploads *uploads      // of the Agent
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rhumb/edge/content"
+	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/upload"
 )
@@ -63,7 +64,7 @@ type desk struct {
 	tab     *table
 	replica *replica
 	events  *events
-	keepers *keepers
+	keepers *feed.Keepers
 	guests  *guests
 	uploads *uploads
 }
@@ -108,7 +109,8 @@ func New(cfg Config) (*Agent, error) {
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)
-	if a.keepers, err = newKeepers(cfg, a.links, a.limits.Records, a.log); err != nil {
+	a.keepers, err = feed.NewKeepers(feed.KeepersConfig{Site: cfg.Site, Links: tokenLinks{a.links}, Secrets: cfg.Tokens, Since: time.Now(), Room: a.limits.Records})
+	if err != nil {
 		return nil, err
 	}
 	a.revival = newRevival(a)
@@ -141,12 +143,13 @@ func (a *Agent) SetPeers(peers []Peer) error {
 	defer a.mu.Unlock()
 	next := *a.view.Load()
 	next.peers, next.byName = slices.Clone(peers), map[string]Peer{}
-	for _, p := range peers {
-		next.byName[p.Name] = p
+	names := make([]string, len(peers))
+	for i, p := range peers {
+		next.byName[p.Name], names[i] = p, p.Name
 	}
 	a.publish(&next)
 	a.links.prune()
-	a.keepers.setPeers(peers)
+	a.keepers.SetSites(names)
 	return nil
 }
 
@@ -300,7 +303,7 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 	case frame.Uploads:
 		a.uploads.handle(l, f)
 	case frame.Tokens:
-		a.keepers.handle(l, f)
+		a.tokens(l, f)
 	case frame.Recall:
 		a.wg.Go(func() { a.recalledBy(l) })
 	case frame.Recalled:

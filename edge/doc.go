@@ -40,8 +40,8 @@
 //	guest.go     sessions of servers that are not ours: guest_phase.go (pure),
 //	             guest_give.go, guest_take.go; lobby.go has their socket (handsock)
 //	rest.go      the rest of an object that is on its way here; met.go tells how requests end
-//	feeds.go     event streams and WebSockets of the origin; ids become tokens
-//	             (feed.go, token), epochs are asked for at other sites (keepers.go)
+//	feeds.go     event streams and WebSockets of the origin (feed): ids become tokens,
+//	             epochs are asked for at other sites
 //	tls.go       handshake → crypto/tls goes on and the session stays (tls_web.go),
 //	             or its secrets → a record layer of our own (tls_cover.go, seal)
 //	prepare.go   suspicion → drill.go: needs.go (pure) → blocks read, objects fetched

@@ -79,7 +79,7 @@ func (c *watched) Close() error {
 // ServeHTTP answers as a session of ours does: the same decision, the same
 // fields, the same checked blocks.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if w.svc.feeds.owns(r.URL.Path) {
+	if w.svc.feeds.Owns(r.URL.Path) {
 		w.svc.feeds.ServeHTTP(rw, r)
 		return
 	}
