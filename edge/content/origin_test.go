@@ -2,6 +2,7 @@ package content
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -57,11 +58,18 @@ func TestCopyIsFollowed(t *testing.T) {
 	if b, err := e.Body.At(0); err != nil || !bytes.HasPrefix(film, b) || len(b) == 0 {
 		t.Errorf("the beginning: %d bytes, %v", len(b), err)
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := e.Whole(gone); got.Status != http.StatusServiceUnavailable || got.Body != nil {
+		t.Errorf("%+v for one who does not wait", got)
+	}
+	waits := make(chan Entry)
+	go func() { waits <- e.Whole(t.Context()) }()
 	close(rest)
 	if b, err := e.Body.At(BlockSize + 70); err != nil || !bytes.Equal(b, film[BlockSize+70:]) {
 		t.Errorf("the end: %x, %v", b, err)
 	}
-	whole := e.Whole(t.Context())
+	whole := <-waits
 	want, err := NewObject(bytes.NewReader(film), int64(len(film)), NewCache(1))
 	if err != nil || !whole.Known || whole.Hash != want.Hash() || whole.Coming() || o.Coming("/film.mp4") {
 		t.Fatalf("%+v, want the object %x; %v", whole, want.Hash(), err)
@@ -81,13 +89,14 @@ func TestCopyIsFollowed(t *testing.T) {
 // something else, the old object is still found by its hash.
 func TestCopyIsConfirmed(t *testing.T) {
 	var now atomic.Value
-	var asked atomic.Int32
+	var asked, confirmed atomic.Int32
 	now.Store("first")
 	o := far(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		text := now.Load().(string)
 		w.Header().Set("ETag", `"`+text+`"`)
 		if r.Header.Get("If-None-Match") == `"`+text+`"` {
+			confirmed.Add(1)
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
@@ -98,8 +107,8 @@ func TestCopyIsConfirmed(t *testing.T) {
 		t.Errorf("%+v after %d requests, want the same after one", again, asked.Load())
 	}
 	o.old("/a")
-	if again := o.Lookup(t.Context(), "/a"); again.Hash != first.Hash || !again.Known || asked.Load() != 2 {
-		t.Errorf("%+v after %d requests, want the same after two", again, asked.Load())
+	if again := o.Lookup(t.Context(), "/a"); again.Hash != first.Hash || !again.Known || asked.Load() != 2 || confirmed.Load() != 1 {
+		t.Errorf("%+v after %d requests, want the same after two, confirmed", again, asked.Load())
 	}
 	now.Store("second")
 	o.old("/a")
