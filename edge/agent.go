@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"rhumb/edge/content"
+	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/upload"
 )
@@ -26,7 +28,7 @@ type Agent struct {
 	moves  Moves
 	log    *slog.Logger
 	m      *metrics
-	cache  *blockCache
+	cache  *content.Cache
 	strays Strays
 	quiet  hush
 	exchange
@@ -62,7 +64,7 @@ type desk struct {
 	tab     *table
 	replica *replica
 	events  *events
-	keepers *keepers
+	keepers *feed.Keepers
 	guests  *guests
 	uploads *uploads
 }
@@ -100,14 +102,15 @@ func New(cfg Config) (*Agent, error) {
 	if a.strays == nil {
 		a.strays = noStrays{}
 	}
-	a.cache = newBlockCache(a.limits.Cache)
+	a.cache = content.NewCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
 	a.view.Store(&view{})
 	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots), patience: readyLimit,
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)
-	if a.keepers, err = newKeepers(cfg, a.links, a.limits.Records, a.log); err != nil {
+	a.keepers, err = feed.NewKeepers(feed.KeepersConfig{Site: cfg.Site, Links: tokenLinks{a.links}, Secrets: cfg.Tokens, Since: time.Now(), Room: a.limits.Records})
+	if err != nil {
 		return nil, err
 	}
 	a.revival = newRevival(a)
@@ -140,12 +143,13 @@ func (a *Agent) SetPeers(peers []Peer) error {
 	defer a.mu.Unlock()
 	next := *a.view.Load()
 	next.peers, next.byName = slices.Clone(peers), map[string]Peer{}
-	for _, p := range peers {
-		next.byName[p.Name] = p
+	names := make([]string, len(peers))
+	for i, p := range peers {
+		next.byName[p.Name], names[i] = p, p.Name
 	}
 	a.publish(&next)
 	a.links.prune()
-	a.keepers.setPeers(peers)
+	a.keepers.SetSites(names)
 	return nil
 }
 
@@ -193,9 +197,9 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits, uploads: a.uploads}
 	var err error
 	if s.Root != "" {
-		svc.source, err = newLibrary(s.Root, a.cache, a.log.With("service", s.Name))
+		svc.source, err = content.NewLibrary(s.Root, a.cache, upload.Hidden, a.log.With("service", s.Name))
 	} else {
-		svc.source, err = newOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
+		svc.source, err = content.NewOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
 	}
 	if err == nil && a.cfg.Met != nil {
 		svc.source = &metered{svc.source, func(ok bool) { a.cfg.Met(s.Name, ok) }}
@@ -299,7 +303,7 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 	case frame.Uploads:
 		a.uploads.handle(l, f)
 	case frame.Tokens:
-		a.keepers.handle(l, f)
+		a.tokens(l, f)
 	case frame.Recall:
 		a.wg.Go(func() { a.recalledBy(l) })
 	case frame.Recalled:

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/token"
 )
@@ -255,7 +255,7 @@ func (s Service) checkEvents() error {
 	switch p := s.Events.Path; {
 	case p == "":
 		return nil
-	case !strings.HasPrefix(p, "/") || !strings.HasSuffix(p, "/") || clean(p) != p:
+	case !feed.IsPath(p):
 		return fmt.Errorf("event streams at %q: want a path that begins and ends with a slash", p)
 	case s.Origin == "" || s.Cert == "" || s.Export != "" && s.Export != ExportNone:
 		return errors.New("event streams need an origin and TLS, and no export of secrets")

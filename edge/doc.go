@@ -9,8 +9,8 @@
 //
 //   - Session: one client's connection to a VIP, named by a frame.Key. It has
 //     one owner, the site whose kernel holds its socket.
-//   - Object: an immutable byte string, named by the SHA-256 over its list of
-//     block hashes. Two sites with one hash have one content.
+//   - Object: an immutable byte string, named by a hash (package edge/content).
+//     Two sites with one hash have one content.
 //   - Record: what of a session travels. A response's wire bytes are a pure
 //     function of record and object, so bytes in flight are never shipped.
 //   - Stray: a packet of a session owned elsewhere. Package edge/forward
@@ -27,11 +27,11 @@
 //
 // # Flow
 //
-//	content.go   accept → session
+//	accept.go    accept → session
 //	session.go   request → answer (pure) → wire bytes, until the end or a claim
 //	response.go  what is answered, and its bytes
-//	object.go    blocks, each checked before it is sent; library.go, origin.go
-//	link.go      frames to and from other sites, over mutual TLS
+//	content/     objects: blocks, each checked before it is sent; a directory, an origin
+//	link.go      frames to and from another site, over mutual TLS; links.go all sites
 //	handoff.go   A: claim → dump → offer ─▶ B: restore, silent → ready
 //	             A: moved → commit        ─▶ B: activate → active
 //	             A: close, silent; before commit either side may call it off
@@ -39,13 +39,13 @@
 //	replica.go   records to Backups
 //	guest.go     sessions of servers that are not ours: guest_phase.go (pure),
 //	             guest_give.go, guest_take.go; lobby.go has their socket (handsock)
-//	rest.go      the rest of an object that is on its way here
-//	feeds.go     event streams and WebSockets of the origin; ids become tokens
-//	             (feed.go, token), epochs are asked for at other sites (keepers.go)
+//	rest.go      the rest of an object that is on its way here; met.go tells how requests end
+//	feeds.go     event streams and WebSockets of the origin (feed): ids become tokens,
+//	             epochs are asked for at other sites
 //	tls.go       handshake → crypto/tls goes on and the session stays (tls_web.go),
 //	             or its secrets → a record layer of our own (tls_cover.go, seal)
 //	prepare.go   suspicion → drill.go: needs.go (pure) → blocks read, objects fetched
-//	             (ahead.go) by their names (names.go); cleared → given up
+//	             (content) by their names (names.go); cleared → given up
 //	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go
 //	recall.go    process died → silence → records back → the same
 //

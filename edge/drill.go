@@ -3,6 +3,8 @@ package edge
 import (
 	"context"
 	"time"
+
+	"rhumb/edge/content"
 )
 
 // drill makes ready what the sessions of one suspected site would need. Fields
@@ -18,6 +20,12 @@ type drill struct {
 	spooled  uint64 // bytes of the objects of copies
 	needs    needs  // as of gathered
 	gathered time.Time
+}
+
+// blockKey is one block of an object.
+type blockKey struct {
+	hash  [32]byte
+	index int64
 }
 
 // ahead is a copy of the origin's that the drill began.
@@ -159,12 +167,12 @@ func (d *drill) note(n *needs, ready int) Preparation {
 
 // prepare makes one object ready.
 func (d *drill) prepare(x *need) string {
-	obj, ok := x.svc.source.byHash(x.hash, "")
+	obj, ok := x.svc.source.ByHash(x.hash, "")
 	if !ok {
 		return d.fetch(x)
 	}
 	for _, b := range x.blocks {
-		if b*blockSize >= obj.size { // a record of another object under this hash: admit refuses it
+		if b*content.BlockSize >= obj.Size() { // a record of another object under this hash: admit refuses it
 			return prepareFailed
 		}
 		if result := d.load(obj, b); result != prepareReady {
@@ -176,8 +184,8 @@ func (d *drill) prepare(x *need) string {
 
 // load brings a block into the cache, as fast as the rate and as much as half of the
 // cache allows: sessions that live here are served from the rest.
-func (d *drill) load(obj *object, b int64) string {
-	key := blockKey{obj.hash, b}
+func (d *drill) load(obj *content.Object, b int64) string {
+	key := blockKey{obj.Hash(), b}
 	if d.read[key] {
 		return prepareReady
 	}
@@ -198,7 +206,7 @@ func (d *drill) load(obj *object, b int64) string {
 		case <-time.After(time.Second / prepareRate):
 		}
 	}
-	if _, err := obj.at(b * blockSize); err != nil {
+	if _, err := obj.At(b * content.BlockSize); err != nil {
 		d.p.a.log.Warn("prepare an object", "peer", d.seen.Site, "err", err)
 		return prepareFailed
 	}
@@ -215,12 +223,12 @@ func (d *drill) fetch(x *need) string {
 		return prepareBound
 	case c == nil:
 		c = &ahead{}
-		c.over, c.drop = x.svc.source.ahead(x.name)
+		c.over, c.drop = x.svc.source.Ahead(x.name)
 		d.copies[x.objectOf], d.spooled = c, d.spooled+x.size
 	}
 	select {
 	case <-c.over:
-		if _, ok := x.svc.source.byHash(x.hash, ""); !ok {
+		if _, ok := x.svc.source.ByHash(x.hash, ""); !ok {
 			return prepareMissing // the name has another content by now, or none
 		}
 	default:

@@ -46,7 +46,7 @@ func TestRefusals(t *testing.T) {
 		want       int
 		result     string
 	}{
-		{"stale epoch", used, http.StatusConflict, feedStale},
+		{"stale epoch", used, http.StatusConflict, "stale"},
 		{"expired", make(func(c *token.Claims) { c.Expires = time.Now().Add(-time.Second) }), http.StatusGone, "expired"},
 		{"other service", make(func(c *token.Claims) { c.Service++ }), http.StatusForbidden, "service"},
 		{"other object", make(func(c *token.Claims) { c.Object[0]++ }), http.StatusForbidden, "object"},
@@ -61,10 +61,10 @@ func TestRefusals(t *testing.T) {
 		{"no token", "n5", http.StatusBadRequest, "malformed"},
 	} {
 		for i, site := range g.sites {
-			before := tally(t, site.m.feeds.requests, c.result)
+			before := tally(t, site.m.feeds, c.result)
 			resp := g.get(i, "/live/a", c.text)
 			resp.Body.Close()
-			if n := tally(t, site.m.feeds.requests, c.result) - before; resp.StatusCode != c.want || n != 1 {
+			if n := tally(t, site.m.feeds, c.result) - before; resp.StatusCode != c.want || n != 1 {
 				t.Errorf("%s, site %d: status %d, counted %v times as %s, want %d, once", c.name, i, resp.StatusCode, n, c.result, c.want)
 			}
 		}

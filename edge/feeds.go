@@ -2,20 +2,10 @@ package edge
 
 import (
 	"context"
-	"crypto/sha256"
-	"errors"
-	"fmt"
-	"io"
-	"log/slog"
-	"mime"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
-	"path"
-	"strconv"
-	"strings"
 	"time"
 
+	"rhumb/edge/feed"
+	"rhumb/edge/frame"
 	"rhumb/edge/token"
 )
 
@@ -29,33 +19,15 @@ type Events struct {
 	Strict bool
 }
 
-// feeds serves the event streams of a service. Safe for concurrent use.
-type feeds struct {
-	Events
-	name    string
-	service uint32
-	base    *url.URL
-	limits  Limits
-	rt      *http.Transport
-	keepers *keepers
-	leaving func() bool // this site gives its sessions away
-	met     func(ok bool)
-	m       *feedMetrics
-	log     *slog.Logger
-}
-
-func (a *Agent) newFeeds(svc *service) (*feeds, error) {
-	u, err := url.Parse(svc.Origin)
-	if err != nil {
-		return nil, fmt.Errorf("edge: origin %q: %w", svc.Origin, err)
-	}
-	f := &feeds{Events: svc.Events, name: svc.Name, service: svc.id, base: u, limits: svc.limits, keepers: a.keepers, m: a.m.feeds,
-		rt:      &http.Transport{DisableCompression: true, ResponseHeaderTimeout: originHeader, MaxIdleConnsPerHost: 16, Proxy: nil},
-		leaving: func() bool { return svc.Mode == ModeAct && a.pushing() }, met: func(bool) {}, log: a.log.With("service", svc.Name)}
+// newFeeds makes what serves the event streams of a service.
+func (a *Agent) newFeeds(svc *service) (*feed.Server, error) {
+	c := feed.Config{Service: svc.Name, ID: svc.id, Origin: svc.Origin, Path: svc.Events.Path, Strict: svc.Events.Strict, Write: svc.limits.Write,
+		Keepers: a.keepers, Metrics: a.m.feeds, Log: a.log.With("service", svc.Name),
+		Leaving: func() bool { return svc.Mode == ModeAct && a.pushing() }}
 	if a.cfg.Met != nil {
-		f.met = func(ok bool) { a.cfg.Met(svc.Name, ok) }
+		c.Met = func(ok bool) { a.cfg.Met(svc.Name, ok) }
 	}
-	return f, nil
+	return feed.New(c)
 }
 
 // pushing tells whether this site drains, and its deadline is over.
@@ -64,214 +36,44 @@ func (a *Agent) pushing() bool {
 	return d != nil && time.Now().After(d.deadline)
 }
 
-// Run closes the connections to the origin which nobody uses.
-func (f *feeds) Run(ctx context.Context) error {
-	<-ctx.Done()
-	f.rt.CloseIdleConnections()
-	return nil
-}
+// SetTokens replaces the secrets of resumption tokens: the first seals, all open.
+// Without any, event streams are refused.
+func (a *Agent) SetTokens(secrets []token.Secret) error { return a.keepers.SetSecrets(secrets) }
 
-// clean is a path as it is compared and forwarded: never out of what it begins with.
-func clean(p string) string {
-	c := path.Clean("/" + p)
-	if strings.HasSuffix(p, "/") && c != "/" {
-		c += "/"
-	}
-	return c
-}
-
-// owns tells whether a path is an event stream.
-func (f *feeds) owns(p string) bool { return f != nil && strings.HasPrefix(clean(p), f.Path) }
-
-// What a request for a stream came to, as it is counted.
-const (
-	feedNew     = "new"
-	feedResumed = "resumed"
-	feedUnsure  = "unsure"    // resumed without a majority
-	feedAlone   = "no_answer" // refused without one: Strict
-	feedStale   = "stale"
-	feedNoKeys  = "no_secret"
-	feedBad     = "bad_request"
-)
-
-// denial is a request for a stream that is not served.
-type denial struct {
-	status int
-	result string
-}
-
-// denialOf says what a client is told of its token, and what is counted.
-func denialOf(err error) denial {
-	for _, r := range []struct {
-		err error
-		denial
-	}{
-		{token.ErrExpired, denial{http.StatusGone, "expired"}}, {token.ErrMalformed, denial{http.StatusBadRequest, "malformed"}},
-		{token.ErrKey, denial{http.StatusForbidden, "key"}}, {token.ErrForged, denial{http.StatusForbidden, "forged"}},
-		{token.ErrService, denial{http.StatusForbidden, "service"}}, {token.ErrObject, denial{http.StatusForbidden, "object"}},
-		{token.ErrClient, denial{http.StatusForbidden, "client"}},
-	} {
-		if errors.Is(err, r.err) {
-			return r.denial
-		}
-	}
-	return denial{http.StatusForbidden, "forged"}
-}
-
-// ServeHTTP serves one connection of a stream. What is wrong with a token is
-// answered and counted; the token itself is a secret and goes into no log.
-func (f *feeds) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if f.leaving() && !isSocket(r) {
-		rw.Header().Set("Connection", "close") // the next one is to be made elsewhere
-	}
-	s, no := f.admit(r)
-	if no != (denial{}) {
-		f.m.requests.WithLabelValues(f.name, no.result).Inc()
-		rw.Header().Set("Cache-Control", "no-store")
-		switch no.status {
-		case http.StatusMethodNotAllowed:
-			rw.Header().Set("Allow", http.MethodGet)
-		case http.StatusServiceUnavailable:
-			rw.Header().Set("Retry-After", "1")
-		}
-		http.Error(rw, http.StatusText(no.status), no.status)
+// tokens takes what another site says of epochs. It runs on the link's reader.
+func (a *Agent) tokens(l *link, f frame.Frame) {
+	answer, err := a.keepers.Handle(l.peer, f.Payload)
+	if err != nil {
+		a.log.Warn("epochs", "peer", l.peer, "err", err)
+		l.close()
 		return
 	}
-	defer s.stop()
-	f.m.requests.WithLabelValues(f.name, s.result).Inc()
-	f.proxy(s).ServeHTTP(&patient{ResponseWriter: rw, ctl: http.NewResponseController(rw), limit: max(f.limits.Write, 4*feedBeat)}, r)
+	if answer != nil {
+		_ = l.send(frame.Frame{Type: frame.Tokens, Payload: answer}) // a dead link has told who asked
+	}
 }
 
-// admit makes a stream of a request, or says why not.
-func (f *feeds) admit(r *http.Request) (*feed, denial) {
-	key, try, ok := clientOf(r.Header.Get("Rhumb-Client"))
-	keys := f.keepers.keys.Load()
-	switch {
-	case r.Method != http.MethodGet:
-		return nil, denial{http.StatusMethodNotAllowed, feedBad}
-	case !ok:
-		return nil, denial{http.StatusBadRequest, feedBad}
-	case keys == nil:
-		return nil, denial{http.StatusServiceUnavailable, feedNoKeys}
+// tokenLinks carry the words of keepers in frames.
+type tokenLinks struct{ links *links }
+
+// Ask sends over a link that is there, or made.
+func (t tokenLinks) Ask(ctx context.Context, site string, message []byte) (gone <-chan struct{}, err error) {
+	l, err := t.links.to(ctx, site)
+	if err == nil {
+		err = ctx.Err()
 	}
-	now := time.Now()
-	object, last, socket := clean(r.URL.Path)+"?"+r.URL.RawQuery, r.Header.Get("Last-Event-ID"), isSocket(r)
-	if socket {
-		if last, ok = shownIn(r); !ok {
-			return nil, denial{http.StatusBadRequest, feedBad}
-		}
-		object = "websocket " + object // its positions are others
+	if err == nil {
+		err = l.send(frame.Frame{Type: frame.Tokens, Payload: message})
 	}
-	want := token.Expect{Service: f.service, Object: sha256.Sum256([]byte(object)), Client: token.ClientOf(key)}
-	if last == "" {
-		return f.newFeed(token.Claims{Session: token.NewSession(), Epoch: 1, Service: want.Service, Object: want.Object, Client: want.Client,
-			Began: now.Truncate(time.Second)}, socket, feedNew, now), denial{}
-	}
-	c, err := keys.Open(last, now, want)
 	if err != nil {
-		return nil, denialOf(err)
+		return nil, err
 	}
-	return f.succeed(r.Context(), c, try, socket, now)
+	return l.done, nil
 }
 
-// succeed makes the stream that comes after a token, under the next epoch.
-func (f *feeds) succeed(ctx context.Context, c token.Claims, try uint64, socket bool, now time.Time) (*feed, denial) {
-	q := claimOf(c, try)
-	verdict := f.keepers.ask(ctx, q)
-	f.m.asked.Observe(time.Since(now).Seconds())
-	result := feedResumed
-	switch {
-	case verdict == token.Over:
-		f.keepers.release(q)
-		return nil, denial{http.StatusConflict, feedStale}
-	case verdict == token.Open && f.Strict:
-		f.keepers.release(q)
-		return nil, denial{http.StatusServiceUnavailable, feedAlone}
-	case verdict == token.Open:
-		result = feedUnsure
+// Tell sends over a link that is there.
+func (t tokenLinks) Tell(site string, message []byte) {
+	if l := t.links.have(site); l != nil {
+		_ = l.send(frame.Frame{Type: frame.Tokens, Payload: message}) // a dead one is none
 	}
-	c.Epoch = q.Epoch
-	s := f.newFeed(c, socket, result, now)
-	s.claim = q
-	return s, denial{}
-}
-
-// mostTries bounds how often a token is shown.
-const mostTries = 255
-
-// clientOf reads what a client says of itself: a key of its own, which binds its
-// tokens to it, and how often it has shown the present one. Browsers say nothing.
-func clientOf(field string) (key string, try uint64, ok bool) {
-	if field == "" {
-		return "", 1, true
-	}
-	key, n, found := strings.Cut(field, ";try=")
-	try, err := strconv.ParseUint(n, 10, 16)
-	return key, try, found && err == nil && try >= 1 && try <= mostTries && len(key) >= 16 && len(key) <= 128
-}
-
-// errNotStream: the origin's 200 or 101 is something else.
-var errNotStream = errors.New("origin's response is no stream with positions")
-
-// proxy forwards one request to the origin and its stream to the client.
-func (f *feeds) proxy(s *feed) http.Handler {
-	return &httputil.ReverseProxy{
-		Transport: f.rt, FlushInterval: -1, ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = f.base.Scheme, f.base.Host, ""
-			p.Out.URL.Path, p.Out.URL.RawPath = strings.TrimSuffix(f.base.Path, "/")+clean(p.In.URL.Path), ""
-			for _, name := range []string{"Rhumb-Client", "Last-Event-ID", "Accept-Encoding", "Range", "If-Range", "Sec-Websocket-Extensions"} {
-				p.Out.Header.Del(name)
-			}
-			if s.socket {
-				p.Out.Header.Set("Sec-Websocket-Protocol", token.SubProtocol)
-			} else {
-				p.Out.Header.Del("Connection")
-				p.Out.Header.Del("Upgrade")
-			}
-			if s.claims.Position != "" {
-				p.Out.Header.Set("Last-Event-ID", s.claims.Position)
-			}
-			p.SetXForwarded()
-		},
-		ModifyResponse: func(resp *http.Response) error { return f.begin(s, resp) },
-		ErrorHandler: func(rw http.ResponseWriter, r *http.Request, err error) {
-			s.giveBack()
-			if r.Context().Err() == nil {
-				f.met(false)
-				f.log.Warn("origin", "name", clean(r.URL.Path), "err", err)
-			}
-			rw.Header().Set("Cache-Control", "no-store")
-			http.Error(rw, http.StatusText(http.StatusBadGateway), http.StatusBadGateway)
-		},
-	}
-}
-
-// begin makes the stream of the origin's response.
-func (f *feeds) begin(s *feed, resp *http.Response) error {
-	switch resp.StatusCode {
-	case http.StatusSwitchingProtocols:
-		origin, ok := resp.Body.(io.ReadWriteCloser)
-		if !ok || !s.socket || !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") ||
-			resp.Header.Get("Sec-Websocket-Protocol") != token.SubProtocol || resp.Header.Get("Sec-Websocket-Extensions") != "" {
-			return errNotStream
-		}
-		resp.Body = &socket{ReadCloser: s.open(origin), Writer: origin}
-	case http.StatusOK:
-		kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-		if s.socket || kind != "text/event-stream" || resp.Header.Get("Content-Encoding") != "" {
-			return errNotStream
-		}
-		resp.Header.Set("Cache-Control", "no-store") // each copy holds a secret of its own
-		resp.Header.Del("Content-Length")
-		resp.Header.Del("ETag")
-		resp.ContentLength = -1
-		resp.Body = s.open(resp.Body)
-	default:
-		s.giveBack()
-		f.met(resp.StatusCode < http.StatusInternalServerError)
-		return nil
-	}
-	f.met(true)
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/token"
 )
@@ -72,16 +74,20 @@ func newGroup(t testing.TB, n int, dir, origin string, strict bool) *group {
 		}
 		m := &member{addr: front.Addr().String()}
 		a, err := New(Config{Site: name, Control: peers[i].Control, Log: slog.New(slog.DiscardHandler), Tokens: []token.Secret{{1, 2, 3}},
-			TLS:   &tls.Config{Certificates: []tls.Certificate{own[i]}, RootCAs: pool, ClientCAs: pool},
-			Peers: slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool { return p.Name == name }), Services: []Service{svc},
+			TLS: &tls.Config{Certificates: []tls.Certificate{own[i]}, RootCAs: pool, ClientCAs: pool},
 			Met: func(string, bool) { m.met.Add(1) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		// As if the group had been there for long.
-		a.keepers.ledger = token.NewLedger(time.Now().Add(-time.Hour), 1000)
-		// A site that is there answers, however busy the machine; one that is not refuses.
-		a.keepers.patience, a.links.patience = time.Minute, time.Minute
+		// As if the group had been there for long. A site that is there answers, however
+		// busy the machine; one that is not refuses.
+		a.keepers, err = feed.NewKeepers(feed.KeepersConfig{Site: name, Links: tokenLinks{a.links}, Secrets: a.cfg.Tokens,
+			Since: time.Now().Add(-time.Hour), Room: 1000, Patience: time.Minute})
+		a.links.patience = time.Minute
+		others := slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool { return p.Name == name })
+		if err := errors.Join(err, a.SetPeers(others), a.SetServices([]Service{svc})); err != nil {
+			t.Fatal(err)
+		}
 		m.Agent = a
 		m.run(t, doors[i], front)
 		g.sites = append(g.sites, m)
@@ -378,15 +384,15 @@ func TestNobodyAnswers(t *testing.T) {
 		g := newGroup(t, 2, t.TempDir(), s.URL, strict)
 		tok := g.first(g.get(0, "/live/a", ""))
 		g.sites[0].kill()
-		want, result := http.StatusOK, feedUnsure
+		want, result := http.StatusOK, "unsure"
 		if strict {
-			want, result = http.StatusServiceUnavailable, feedAlone
+			want, result = http.StatusServiceUnavailable, "no_answer"
 		}
 		resp := g.get(1, "/live/a", tok)
 		if resp.Body.Close(); resp.StatusCode != want {
 			t.Errorf("strict %v: status %d, want %d", strict, resp.StatusCode, want)
 		}
-		if n := tally(t, g.sites[1].m.feeds.requests, result); n != 1 {
+		if n := tally(t, g.sites[1].m.feeds, result); n != 1 {
 			t.Errorf("strict %v: %v requests counted as %s, want 1", strict, n, result)
 		}
 		if err := g.sites[1].SetTokens(nil); err != nil {
@@ -399,11 +405,11 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 }
 
-// tally is what a counter says of a result.
-func tally(t testing.TB, c prometheus.Collector, result string) (n float64) {
+// tally is how many requests for streams came to a result.
+func tally(t testing.TB, m *feed.Metrics, result string) (n float64) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(c)
+	reg.MustRegister(m.Collectors()...)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -441,14 +447,5 @@ func TestConfigEvents(t *testing.T) {
 		if err := s.check(); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-	f := &feeds{Events: Events{Path: "/live/"}}
-	for p, want := range map[string]bool{"/live/": true, "/live/a": true, "/live": false, "/x/../live/a": true, "/live/../a": false, "/lives/a": false, "": false} {
-		if f.owns(p) != want {
-			t.Errorf("%q is a stream: %v, want %v", p, !want, want)
-		}
-	}
-	if (*feeds)(nil).owns("/live/") {
-		t.Error("a service without streams has one")
 	}
 }

@@ -3,6 +3,8 @@ package edge
 import (
 	"context"
 	"net/http"
+
+	"rhumb/edge/content"
 )
 
 // metered tells how requests end which need an object: clients meet what no look at
@@ -12,12 +14,12 @@ type metered struct {
 	met func(ok bool)
 }
 
-// lookup finds an object. A status of the server's fault (RFC 9110, 15.6) is an
+// Lookup finds an object. A status of the server's fault (RFC 9110, 15.6) is an
 // error; that the client went away is nobody's.
-func (m *metered) lookup(ctx context.Context, name string) entry {
-	e := m.source.lookup(ctx, name)
+func (m *metered) Lookup(ctx context.Context, name string) content.Entry {
+	e := m.source.Lookup(ctx, name)
 	if ctx.Err() == nil {
-		m.met(e.status < http.StatusInternalServerError)
+		m.met(e.Status < http.StatusInternalServerError)
 	}
 	return e
 }

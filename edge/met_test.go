@@ -3,6 +3,8 @@ package edge
 import (
 	"context"
 	"testing"
+
+	"rhumb/edge/content"
 )
 
 // statusSource finds nothing, with a status.
@@ -11,8 +13,8 @@ type statusSource struct {
 	status int
 }
 
-func (s statusSource) lookup(context.Context, string) entry {
-	return entry{found: found{status: s.status}}
+func (s statusSource) Lookup(context.Context, string) content.Entry {
+	return content.Entry{Status: s.status}
 }
 
 // TestRequestsAreMet: what is the server's fault, and what is not.
@@ -29,7 +31,7 @@ func TestRequestsAreMet(t *testing.T) {
 	} {
 		told := ""
 		m := &metered{statusSource{status: c.status}, func(ok bool) { told = map[bool]string{true: "ok", false: "error"}[ok] }}
-		if e := m.lookup(c.ctx, "x"); e.status != c.status || told != c.told {
+		if e := m.Lookup(c.ctx, "x"); e.Status != c.status || told != c.told {
 			t.Errorf("status %d: told %q, want %q", c.status, told, c.told)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"rhumb/edge/feed"
 )
 
 // metrics counts what this part does. No label holds a client's address.
@@ -20,7 +22,7 @@ type metrics struct {
 	answers   *prometheus.CounterVec // result
 	questions *prometheus.CounterVec // result
 	tls       *tlsMetrics
-	feeds     *feedMetrics
+	feeds     *feed.Metrics
 	prepare   *prepareMetrics
 	guests    *guestMetrics
 	uploads   *uploadMetrics
@@ -62,11 +64,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		questions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_questions_total",
 			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
-	m.tls, m.feeds, m.prepare, m.guests, m.uploads = newTLSMetrics(self), newFeedMetrics(self), newPrepareMetrics(), newGuestMetrics(), newUploadMetrics()
+	m.tls, m.feeds, m.prepare, m.guests, m.uploads = newTLSMetrics(self), feed.NewMetrics(self), newPrepareMetrics(), newGuestMetrics(), newUploadMetrics()
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
+	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.Collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -94,7 +94,7 @@ func (v *revival) nameFor(o objectOf, now time.Time) string {
 // for as long as for the client.
 func (v *revival) coming(rec frame.Record) bool {
 	svc, name := v.a.view.Load().vips[rec.Key.VIP], v.a.replica.nameOf(objectOf{rec.Service, rec.Object})
-	return svc != nil && name != "" && svc.source.coming(name)
+	return svc != nil && name != "" && svc.source.Coming(name)
 }
 
 // forgetNames forgets those that were told long ago. The caller holds mu.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 )
 
@@ -93,8 +94,8 @@ func (st stored) blocks(at time.Time) []int64 {
 	// The response's head is short beside a block: it is not counted.
 	gone := st.pace * max(at.Sub(st.at).Seconds(), 0)
 	off := min(st.rec.Offset+uint64(gone), st.rec.Length-1)
-	here := int64((st.rec.Start + off) / blockSize)
-	first, last := int64(st.rec.Start/blockSize), int64((st.rec.Start+st.rec.Length-1)/blockSize)
+	here := int64((st.rec.Start + off) / content.BlockSize)
+	first, last := int64(st.rec.Start/content.BlockSize), int64((st.rec.Start+st.rec.Length-1)/content.BlockSize)
 	var out []int64
 	for b := max(here-blocksAround, first); b <= min(here+blocksAround, last); b++ {
 		out = append(out, b)

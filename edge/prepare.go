@@ -63,7 +63,7 @@ const (
 )
 
 func newPreparation(a *Agent) *preparation {
-	p := &preparation{a: a, woken: make(chan struct{}, 1), rate: newBucket(prepareRate), room: max(a.cache.room/2, 1),
+	p := &preparation{a: a, woken: make(chan struct{}, 1), rate: newBucket(prepareRate), room: max(a.cache.Room()/2, 1),
 		told: a.cfg.OnPrepare, drills: map[string]*drill{}}
 	p.suspects.Store(&[]Suspect{})
 	return p

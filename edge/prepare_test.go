@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 )
 
@@ -90,18 +91,14 @@ func (r *rehearsal) counted(name string) map[string]float64 {
 }
 
 // film is a file of so many blocks in a directory, and its object.
-func film(t *testing.T, dir string, blocks int) *object {
+func film(t *testing.T, dir string, blocks int) *content.Object {
 	t.Helper()
-	b := bytes.Repeat([]byte("a film of one line. "), blocks*blockSize/20+1)[:blocks*blockSize]
+	b := bytes.Repeat([]byte("a film of one line. "), blocks*content.BlockSize/20+1)[:blocks*content.BlockSize]
 	name := filepath.Join(dir, "film.mp4")
 	if err := os.WriteFile(name, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := openObject(f, newBlockCache(1))
+	o, err := content.NewObject(bytes.NewReader(b), int64(len(b)), content.NewCache(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,37 +106,32 @@ func film(t *testing.T, dir string, blocks int) *object {
 }
 
 // watches tells the agent of a session of site a that is at some block of an object.
-func (r *rehearsal) watches(i int, o *object, block uint64) frame.Record {
+func (r *rehearsal) watches(i int, o *content.Object, block uint64) frame.Record {
+	return r.watchesA(i, o.Hash(), uint64(o.Size()), block)
+}
+
+// watchesA is watches for an object that need not be anywhere.
+func (r *rehearsal) watchesA(i int, hash [32]byte, size, block uint64) frame.Record {
 	rec := frame.Record{Key: testKey(i), Epoch: 7, Generation: 1, Service: r.view.Load().services[0].id, Status: http.StatusOK, Template: template,
-		Object: o.hash, Size: uint64(o.size), Length: uint64(o.size), Offset: block*blockSize + 100}
+		Object: hash, Size: size, Length: size, Offset: block*content.BlockSize + 100}
 	told(r.t, r.Agent, testLink("a"), 1, rec)
 	return rec
 }
 
 // cached are the blocks of an object in an agent's cache.
-func (r *rehearsal) cached(o *object) (out []int64) {
-	r.cache.mu.Lock()
-	defer r.cache.mu.Unlock()
-	for k := range r.cache.by {
-		if k.hash == o.hash {
-			out = append(out, k.index)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
+func (r *rehearsal) cached(o *content.Object) []int64 { return r.cache.Blocks(o.Hash()) }
 
 // TestPrepare: at a suspicion the blocks next to where the clients are come into the
 // cache, and nothing else happens; when it clears nothing is left of it.
 func TestPrepare(t *testing.T) {
 	r := rehearse(t, nil)
 	o := film(t, r.view.Load().services[0].Root, 8)
-	r.view.Load().services[0].source.lookup(t.Context(), "/film.mp4") // as the look at the directory does
+	r.view.Load().services[0].source.Lookup(t.Context(), "/film.mp4") // as the look at the directory does
 	r.watches(1, o, 3)
 	r.watches(2, o, 3)
 	idle := frame.Record{Key: testKey(3), Epoch: 7, Service: r.view.Load().services[0].id, Flags: frame.Idle}
 	told(t, r.Agent, testLink("a"), 1, idle)
-	told(t, r.Agent, testLink("c"), 1, frame.Record{Key: testKey(4), Epoch: 7, Service: idle.Service, Object: o.hash, Size: uint64(o.size), Length: uint64(o.size)})
+	told(t, r.Agent, testLink("c"), 1, frame.Record{Key: testKey(4), Epoch: 7, Service: idle.Service, Object: o.Hash(), Size: uint64(o.Size()), Length: uint64(o.Size())})
 	if got := r.cached(o); len(got) != 0 {
 		t.Fatalf("blocks %v are cached before any suspicion", got)
 	}
@@ -176,7 +168,7 @@ func TestPrepare(t *testing.T) {
 func TestPrepareUntilVerdict(t *testing.T) {
 	r := rehearse(t, nil)
 	o := film(t, r.view.Load().services[0].Root, 2)
-	r.view.Load().services[0].source.lookup(t.Context(), "/film.mp4")
+	r.view.Load().services[0].source.Lookup(t.Context(), "/film.mp4")
 	r.watches(1, o, 0)
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	if got := r.next(); got.Ready != 1 || got.Result != "" {
@@ -203,7 +195,7 @@ func TestPrepareObserves(t *testing.T) {
 	} {
 		r := rehearse(t, change)
 		o := film(t, r.view.Load().services[0].Root, 2)
-		r.view.Load().services[0].source.lookup(t.Context(), "/film.mp4")
+		r.view.Load().services[0].source.Lookup(t.Context(), "/film.mp4")
 		r.watches(1, o, 0)
 		r.SetSuspects([]Suspect{{Site: "a"}})
 		if got := r.next(); got.Observed != 1 || got.Sessions != 0 || len(r.cached(o)) != 0 {
@@ -220,11 +212,11 @@ func TestPrepareObserves(t *testing.T) {
 func TestPrepareBounds(t *testing.T) {
 	r := rehearse(t, nil)
 	o := film(t, r.view.Load().services[0].Root, 12)
-	r.view.Load().services[0].source.lookup(t.Context(), "/film.mp4")
+	r.view.Load().services[0].source.Lookup(t.Context(), "/film.mp4")
 	r.prep.room = 4
 	r.watches(1, o, 1)
 	r.watches(2, o, 9)
-	r.watches(3, &object{hash: [32]byte{9}, size: 5}, 0)
+	r.watchesA(3, [32]byte{9}, 5, 0)
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	if got := r.next(); got.Sessions != 3 || got.Ready != 0 {
 		t.Errorf("told %+v, want three sessions, none of them ready", got)
@@ -250,8 +242,8 @@ func TestPrepareFromOrigin(t *testing.T) {
 		asked <- q.URL.Path
 		select {
 		case <-whole:
-			b, err := o.at(0)
-			c, more := o.at(blockSize)
+			b, err := o.At(0)
+			c, more := o.At(content.BlockSize)
 			if err != nil || more != nil {
 				t.Error(err, more)
 			}
@@ -262,10 +254,10 @@ func TestPrepareFromOrigin(t *testing.T) {
 	}))
 	defer srv.Close()
 	r := rehearse(t, func(s *Service) { s.Root, s.Origin, s.Spool = "", srv.URL, t.TempDir() })
-	origin := r.view.Load().services[0].source.(*origin)
+	origin := r.view.Load().services[0].source.(*content.Origin)
 	rec := r.watches(1, o, 1)
 	l := testLink("a")
-	r.replica.named(l, frame.Frame{Type: frame.ObjectName, Payload: frame.AppendName(nil, frame.Name{Service: rec.Service, Object: o.hash, Name: "/film.mp4"})})
+	r.replica.named(l, frame.Frame{Type: frame.ObjectName, Payload: frame.AppendName(nil, frame.Name{Service: rec.Service, Object: o.Hash(), Name: "/film.mp4"})})
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	if got := r.next(); got.Ready != 0 || got.Sessions != 1 {
 		t.Errorf("told %+v, want a session that is not ready yet", got)
@@ -282,22 +274,18 @@ func TestPrepareFromOrigin(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the copy goes on though nobody wants it")
 	}
-	r.await("end of the copy", func() bool {
-		origin.mu.Lock()
-		defer origin.mu.Unlock()
-		return len(origin.copies) == 0
-	})
+	r.await("end of the copy", func() bool { return !origin.Coming("/film.mp4") })
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	r.next()
 	<-asked
-	if !r.revival.coming(rec) || origin.coming("/other.mp4") {
+	if !r.revival.coming(rec) || origin.Coming("/other.mp4") {
 		t.Error("what is on its way, and only that, is to be waited for")
 	}
-	origin.copy("/film.mp4") // a client asks for it
+	origin.ByHash(o.Hash(), "/film.mp4") // a session that comes needs it
 	r.SetSuspects(nil)
 	r.next()
 	close(whole)
-	r.await("object", func() bool { _, ok := origin.byHash(o.hash, ""); return ok && !r.revival.coming(rec) })
+	r.await("object", func() bool { _, ok := origin.ByHash(o.Hash(), ""); return ok && !r.revival.coming(rec) })
 	r.SetSuspects([]Suspect{{Site: "a"}})
 	r.await("session that is ready", func() bool { p := r.Preparations(); return len(p) == 1 && p[0].Ready == 1 })
 	if got := r.cached(o); !slices.Equal(got, []int64{0, 1}) {
@@ -314,7 +302,7 @@ func TestPrepareFromOrigin(t *testing.T) {
 func TestNeedsOfAPlace(t *testing.T) {
 	now := time.Unix(1000, 0)
 	at := func(start, length, off uint64) stored {
-		return stored{rec: frame.Record{Base: 1, Size: 100 * blockSize, Start: start, Length: length, Offset: off}, at: now}
+		return stored{rec: frame.Record{Base: 1, Size: 100 * content.BlockSize, Start: start, Length: length, Offset: off}, at: now}
 	}
 	for name, tc := range map[string]struct {
 		st   stored
@@ -322,14 +310,14 @@ func TestNeedsOfAPlace(t *testing.T) {
 		age  time.Duration
 		want []int64
 	}{
-		"at the beginning":             {at(0, 100*blockSize, 0), 0, 0, []int64{0, 1}},
-		"in the middle":                {at(0, 100*blockSize, 50*blockSize), 0, 0, []int64{49, 50, 51}},
-		"at the end":                   {at(0, 100*blockSize, 100*blockSize), 0, 0, []int64{98, 99}},
-		"a part":                       {at(20*blockSize, 3, 2), 0, 0, []int64{20}},
-		"a part across two":            {at(21*blockSize-2, 4, 0), 0, 0, []int64{20, 21}},
-		"five seconds at one a second": {at(0, 100*blockSize, 10*blockSize), blockSize, 5 * time.Second, []int64{14, 15, 16}},
-		"never beyond the end":         {at(0, 100*blockSize, 10*blockSize), 1 << 40, time.Hour, []int64{98, 99}},
-		"told after the silence began": {at(0, 100*blockSize, 10*blockSize), blockSize, -5 * time.Second, []int64{9, 10, 11}},
+		"at the beginning":             {at(0, 100*content.BlockSize, 0), 0, 0, []int64{0, 1}},
+		"in the middle":                {at(0, 100*content.BlockSize, 50*content.BlockSize), 0, 0, []int64{49, 50, 51}},
+		"at the end":                   {at(0, 100*content.BlockSize, 100*content.BlockSize), 0, 0, []int64{98, 99}},
+		"a part":                       {at(20*content.BlockSize, 3, 2), 0, 0, []int64{20}},
+		"a part across two":            {at(21*content.BlockSize-2, 4, 0), 0, 0, []int64{20, 21}},
+		"five seconds at one a second": {at(0, 100*content.BlockSize, 10*content.BlockSize), content.BlockSize, 5 * time.Second, []int64{14, 15, 16}},
+		"never beyond the end":         {at(0, 100*content.BlockSize, 10*content.BlockSize), 1 << 40, time.Hour, []int64{98, 99}},
+		"told after the silence began": {at(0, 100*content.BlockSize, 10*content.BlockSize), content.BlockSize, -5 * time.Second, []int64{9, 10, 11}},
 	} {
 		tc.st.pace = tc.pace
 		if got := tc.st.blocks(now.Add(tc.age)); !slices.Equal(got, tc.want) {
@@ -357,7 +345,7 @@ func TestCrowded(t *testing.T) {
 	r := rehearse(t, nil)
 	r.limits.Sessions = 2
 	o := film(t, r.view.Load().services[0].Root, 1)
-	r.view.Load().services[0].source.lookup(t.Context(), "/film.mp4")
+	r.view.Load().services[0].source.Lookup(t.Context(), "/film.mp4")
 	r.watches(1, o, 0)
 	r.tab.add(&session{key: testKey(9)}, 2)
 	if r.prep.crowded() {
@@ -409,13 +397,16 @@ func TestNamesAreTold(t *testing.T) {
 }
 
 // shelf is a source of small objects in memory.
-type shelf map[[32]byte]*object
+type shelf map[[32]byte]*content.Object
 
-func (s shelf) lookup(context.Context, string) entry                { return entry{} }
-func (s shelf) ahead(string) (over <-chan struct{}, drop func())    { return isOver(), func() {} }
-func (s shelf) coming(string) bool                                  { return false }
-func (s shelf) Run(context.Context) error                           { return nil }
-func (s shelf) byHash(hash [32]byte, _ string) (o *object, ok bool) { o, ok = s[hash]; return o, ok }
+func (s shelf) Lookup(context.Context, string) content.Entry     { return content.Entry{} }
+func (s shelf) Ahead(string) (over <-chan struct{}, drop func()) { return nil, func() {} }
+func (s shelf) Coming(string) bool                               { return false }
+func (s shelf) Run(context.Context) error                        { return nil }
+func (s shelf) ByHash(hash [32]byte, _ string) (*content.Object, bool) {
+	o, ok := s[hash]
+	return o, ok
+}
 
 // TestPrepareIsPaced: blocks are read at prepareRate, so that what serves the sessions
 // that live here is not disturbed, and no more of them once the suspicion is over; what
@@ -438,11 +429,11 @@ func TestPrepareIsPaced(t *testing.T) {
 				r.prep.room = objects + 1
 				r.view.Load().services[0].source = s
 				put := func(i int) {
-					o, err := newObject(bytes.NewReader([]byte{byte(i), byte(i >> 8)}), 2, r.cache)
+					o, err := content.NewObject(bytes.NewReader([]byte{byte(i), byte(i >> 8)}), 2, r.cache)
 					if err != nil {
 						t.Fatal(err)
 					}
-					s[o.hash] = o
+					s[o.Hash()] = o
 					r.watches(i, o, 0)
 				}
 				for i := range objects {
@@ -470,9 +461,10 @@ func TestPrepareIsPaced(t *testing.T) {
 					t.Errorf("told %+v, want that it was cleared", got)
 				}
 				time.Sleep(time.Minute)
-				r.cache.mu.Lock()
-				read := len(r.cache.by)
-				r.cache.mu.Unlock()
+				read := 0
+				for hash := range s {
+					read += len(r.cache.Blocks(hash))
+				}
 				if read < tc.read*9/10 || read > tc.read*11/10 {
 					t.Errorf("%d blocks were read, want about %d", read, tc.read)
 				}

@@ -27,11 +27,11 @@ type request struct {
 	ifMatch     string
 	ifNoneMatch string
 	status      int // not 0: the answer is this error
-	content     content
+	content     putContent
 }
 
-// content is what a PUT says of what follows it.
-type content struct {
+// putContent is what a PUT says of what follows it.
+type putContent struct {
 	sized   bool
 	length  int64
 	chunked bool

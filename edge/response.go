@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 	"rhumb/edge/seal"
 	"rhumb/edge/upload"
@@ -45,18 +46,10 @@ func mediaOf(name string) uint16 {
 	return 0
 }
 
-// found is what a name stands for when a request arrives.
-type found struct {
-	hash   [32]byte
-	size   int64
-	known  bool // hash is: the response is a function of record and object
-	status int  // not 0: there is no object, this is why
-}
-
 // answer decides what a request gets: GET and HEAD with conditions and one
 // range (RFC 9110 sections 13 and 14). It is pure; the fields it sets in the
 // record are all that the bytes of the response depend on.
-func answer(req request, f found, now time.Time) frame.Record {
+func answer(req request, e content.Entry, now time.Time) frame.Record {
 	rec := frame.Record{Template: template, Date: uint32(now.Unix()), Media: mediaOf(req.name)}
 	if req.close {
 		rec.Flags |= frame.Close
@@ -70,15 +63,15 @@ func answer(req request, f found, now time.Time) frame.Record {
 	case req.status != 0:
 		rec.Status = uint16(req.status)
 		return rec
-	case f.status != 0:
-		rec.Status = uint16(f.status)
+	case e.Status != 0:
+		rec.Status = uint16(e.Status)
 		return rec
 	}
-	rec.Object, rec.Size = f.hash, uint64(f.size)
-	rec.Status, rec.Length = http.StatusOK, uint64(f.size)
+	rec.Object, rec.Size = e.Hash, uint64(e.Size)
+	rec.Status, rec.Length = http.StatusOK, uint64(e.Size)
 	tag := ""
-	if f.known {
-		tag = etag(f.hash)
+	if e.Known {
+		tag = etag(e.Hash)
 	} else {
 		rec.Flags |= frame.Pinned
 	}
@@ -172,22 +165,16 @@ func appendError(b []byte, rec frame.Record, text string) []byte {
 	return fmt.Appendf(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n", len(text))
 }
 
-// body yields an object's bytes. The slice starts at off, holds at least one
-// byte, is verified, and may be shared: read only.
-type body interface {
-	at(off int64) ([]byte, error)
-}
-
 // wire is one whole response as bytes, addressable at any offset.
 type wire struct {
 	head   []byte
-	body   body // nil if there is none
+	body   content.Body // nil if there is none
 	start  int64
 	length int64        // of the body part
 	sealed *seal.Stream // the same as TLS records; nil: in clear
 }
 
-func newWire(rec frame.Record, b body) (wire, error) {
+func newWire(rec frame.Record, b content.Body) (wire, error) {
 	h, err := head(rec)
 	w := wire{head: h}
 	if rec.Flags&frame.Head == 0 && (rec.Status == http.StatusOK || rec.Status == http.StatusPartialContent) {
@@ -218,7 +205,7 @@ func (w wire) at(off int64) ([]byte, error) {
 	case w.body == nil:
 		return nil, errors.New("no object")
 	}
-	b, err := w.body.at(w.start + off - int64(len(w.head)))
+	b, err := w.body.At(w.start + off - int64(len(w.head)))
 	if err != nil {
 		return nil, err
 	}

@@ -14,24 +14,25 @@ import (
 	"testing"
 	"time"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
+	"rhumb/edge/upload"
 )
 
 var discard = slog.New(slog.DiscardHandler)
 
 // lib makes a library with one file in a directory of its own.
-func lib(t *testing.T, name string, content []byte) (*library, string) {
+func lib(t *testing.T, name string, b []byte) *content.Library {
 	t.Helper()
 	dir := t.TempDir()
-	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLibrary(dir, newBlockCache(4<<20), discard)
+	l, err := content.NewLibrary(dir, content.NewCache(4<<20), upload.Hidden, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l, path
+	return l
 }
 
 func random(n int) []byte {
@@ -50,12 +51,12 @@ func parse(t *testing.T, raw string) request {
 	return req
 }
 
-func wireOf(t *testing.T, l *library, raw string, now time.Time) (wire, frame.Record) {
+func wireOf(t *testing.T, l *content.Library, raw string, now time.Time) (wire, frame.Record) {
 	t.Helper()
 	req := parse(t, raw)
-	e := l.lookup(t.Context(), req.name)
-	rec := answer(req, e.found, now)
-	w, err := newWire(rec, e.body)
+	e := l.Lookup(t.Context(), req.name)
+	rec := answer(req, e, now)
+	w, err := newWire(rec, e.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,12 +66,8 @@ func wireOf(t *testing.T, l *library, raw string, now time.Time) (wire, frame.Re
 // TestAnswer reads our bytes with the standard library's client side.
 func TestAnswer(t *testing.T) {
 	content := random(2<<20 + 77)
-	l, _ := lib(t, "a.mp4", content)
-	o, err := l.object("/a.mp4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tag := etag(o.hash)
+	l := lib(t, "a.mp4", content)
+	tag := etag(l.Lookup(t.Context(), "/a.mp4").Hash)
 	for _, tc := range []struct {
 		name, method, path, fields string
 		status                     int
@@ -119,9 +116,9 @@ func TestAnswer(t *testing.T) {
 // record as it travels, makes the same bytes at every offset.
 func TestWireElsewhere(t *testing.T) {
 	content := random(3<<20 + 5)
-	here, _ := lib(t, "a.mp4", content)
-	there, _ := lib(t, "renamed.mp4", content)
-	there.scan(t.Context())
+	here := lib(t, "a.mp4", content)
+	there := lib(t, "renamed.mp4", content)
+	there.Ahead("/renamed.mp4")
 	for _, fields := range []string{"", "Range: bytes=1000000-2200000\r\n", "Connection: close\r\n", "If-None-Match: *\r\n"} {
 		for _, method := range []string{"GET", "HEAD"} {
 			w, rec := wireOf(t, here, method+" /a.mp4 HTTP/1.1\r\nHost: x\r\n"+fields+"\r\n", time.Now())
@@ -130,7 +127,7 @@ func TestWireElsewhere(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			obj, ok := there.byHash(carried.Object, "/a.mp4")
+			obj, ok := there.ByHash(carried.Object, "/a.mp4")
 			if !ok {
 				t.Fatal("object not found by hash")
 			}
@@ -146,87 +143,6 @@ func TestWireElsewhere(t *testing.T) {
 					t.Fatalf("%s %q at %d: %d bytes, want %d, %v", method, fields, off, len(got), len(want)-int(off), err)
 				}
 			}
-		}
-	}
-}
-
-// TestMismatch: one byte that changed under its hash, and not one byte of its
-// block is sent.
-func TestMismatch(t *testing.T) {
-	content := random(2 << 20)
-	l, path := lib(t, "a.mp4", content)
-	o, err := l.object("/a.mp4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt([]byte{content[blockSize+10] ^ 1}, blockSize+10); err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	if b, err := o.at(0); err != nil || !bytes.Equal(b, content[:blockSize]) {
-		t.Errorf("the untouched block: %d bytes, %v", len(b), err)
-	}
-	if b, err := o.at(blockSize); !errors.Is(err, errMismatch) || b != nil {
-		t.Errorf("the changed block: %d bytes, %v", len(b), err)
-	}
-}
-
-// TestReplace: a file replaced by rename is served to its end to those who
-// began with it, and anew to the next.
-func TestReplace(t *testing.T) {
-	old, fresh := random(1<<20), bytes.Repeat([]byte("new"), 1000)
-	l, path := lib(t, "a.mp4", old)
-	before, err := l.object("/a.mp4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path+".tmp", fresh, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		t.Fatal(err)
-	}
-	after, err := l.object("/a.mp4")
-	if err != nil || after.hash == before.hash || after.size != int64(len(fresh)) {
-		t.Fatalf("after the rename: %+v, %v", after, err)
-	}
-	if b, err := before.at(0); err != nil || !bytes.Equal(b, old) {
-		t.Errorf("the old content: %d bytes, %v", len(b), err)
-	}
-	if got, ok := l.byHash(before.hash, "/a.mp4"); !ok || got != before {
-		t.Error("the old content is not found by its hash")
-	}
-	now := time.Now()
-	l.expire(now)
-	if _, ok := l.byHash(before.hash, "/a.mp4"); !ok {
-		t.Error("the old content was forgotten at once")
-	}
-	l.expire(now.Add(keepOld))
-	if _, ok := l.byHash(before.hash, "/a.mp4"); ok {
-		t.Error("the old content is kept for ever")
-	}
-	if _, ok := l.byHash(after.hash, "/a.mp4"); !ok {
-		t.Error("the present content was forgotten")
-	}
-}
-
-// TestOutside: symbolic links out of the directory lead nowhere.
-func TestOutside(t *testing.T) {
-	l, path := lib(t, "a", []byte("a"))
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte("s"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(secret, filepath.Join(filepath.Dir(path), "link")); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"/link", "/", "/nothing", "/a/b"} {
-		if e := l.lookup(t.Context(), name); e.status == 0 || e.body != nil {
-			t.Errorf("%s: %+v", name, e)
 		}
 	}
 }

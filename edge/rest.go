@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"rhumb/edge/content"
 )
 
 // restLimit is how long a client waits that wants the rest of an object which is on
@@ -14,21 +16,12 @@ const restLimit = 10 * time.Second
 // client has begun with is known when that is whole here: a client that comes from
 // another site, and is the first to want it at this one, would be told that it has
 // changed.
-func (s *service) lookup(ctx context.Context, req request) entry {
-	e := s.source.lookup(ctx, req.name)
-	f, coming := e.body.(*fetch)
-	if !coming || req.rangeSpec == "" || req.ifRange == "" || req.method != http.MethodGet {
+func (s *service) lookup(ctx context.Context, req request) content.Entry {
+	e := s.source.Lookup(ctx, req.name)
+	if !e.Coming() || req.rangeSpec == "" || req.ifRange == "" || req.method != http.MethodGet {
 		return e
 	}
-	late := time.NewTimer(restLimit)
-	defer late.Stop()
-	select {
-	case <-f.done:
-	case <-late.C:
-	case <-ctx.Done():
-	}
-	if obj := f.whole(); obj != nil {
-		return entry{found{hash: obj.hash, size: obj.size, known: true}, obj}
-	}
-	return entry{found: found{status: http.StatusServiceUnavailable}}
+	ctx, cancel := context.WithTimeout(ctx, restLimit)
+	defer cancel()
+	return e.Whole(ctx)
 }

@@ -250,7 +250,7 @@ func TestResumeAtAnotherSite(t *testing.T) {
 	counts := map[string]float64{}
 	b.ask("count", &counts)
 	// Of two keepers one is dead, so there is no majority.
-	if counts[feedUnsure] != 4 || len(counts) != 1 {
-		t.Errorf("the other site counts %v, want 4 %s", counts, feedUnsure)
+	if counts["unsure"] != 4 || len(counts) != 1 {
+		t.Errorf("the other site counts %v, want 4 unsure", counts)
 	}
 }

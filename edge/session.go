@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 )
@@ -240,16 +241,16 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 	if s.startUpload(ctx, &req, n) {
 		return nil
 	}
-	e := entry{}
+	e := content.Entry{}
 	if req.status == 0 {
 		e = s.svc.lookup(ctx, req)
 	}
-	rec := answer(req, e.found, time.Now())
+	rec := answer(req, e, time.Now())
 	rec.Service = s.svc.id
 	if s.cover.worn() {
 		rec.Flags |= frame.Close
 	}
-	next, err := newTurn(rec, req.name, e.body)
+	next, err := newTurn(rec, req.name, e.Body)
 	if err == nil {
 		err = s.cover.wrap(next)
 	}
@@ -293,7 +294,7 @@ func (s *session) secure(ctx context.Context, t *turn) {
 	}
 }
 
-func newTurn(rec frame.Record, name string, b body) (*turn, error) {
+func newTurn(rec frame.Record, name string, b content.Body) (*turn, error) {
 	w, err := newWire(rec, b)
 	return &turn{rec: rec, name: name, wire: w}, err
 }

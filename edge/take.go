@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 )
@@ -180,10 +181,10 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 // that is in flight.
 func turnOf(svc *service, o frame.Offer, c *cover) (*turn, error) {
 	rec := o.Record
-	var b body
+	var b content.Body
 	if rec.Object != ([32]byte{}) && rec.Length > 0 && rec.Flags&frame.Head == 0 {
-		obj, ok := svc.source.byHash(rec.Object, o.Name)
-		if !ok || uint64(obj.size) != rec.Size {
+		obj, ok := svc.source.ByHash(rec.Object, o.Name)
+		if !ok || uint64(obj.Size()) != rec.Size {
 			return nil, errObject
 		}
 		b = obj

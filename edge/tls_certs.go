@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"rhumb/edge/content"
 )
 
 // lookEvery is how often the files of a certificate are looked at.
@@ -28,7 +30,7 @@ type certificates struct {
 	m         *tlsMetrics
 	now       atomic.Pointer[tls.Certificate]
 	bad       atomic.Pointer[string] // why the files are not what is served; nil: they are
-	good      [2]stamp               // of the files that made now
+	good      [2]content.Stamp       // of the files that made now
 	fails     int
 }
 
@@ -108,7 +110,7 @@ func (c *certificates) settle() {
 
 // load makes the files the certificate in service. One that expired before now
 // is refused.
-func (c *certificates) load(stamps [2]stamp, now time.Time) error {
+func (c *certificates) load(stamps [2]content.Stamp, now time.Time) error {
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
 		return err
@@ -123,13 +125,13 @@ func (c *certificates) load(stamps [2]stamp, now time.Time) error {
 	return nil
 }
 
-func (c *certificates) stamps() (out [2]stamp, err error) {
+func (c *certificates) stamps() (out [2]content.Stamp, err error) {
 	for i, name := range [2]string{c.cert, c.key} {
 		st, err := os.Stat(name)
 		if err != nil {
 			return out, err
 		}
-		out[i] = stampOf(st)
+		out[i] = content.StampOf(st)
 	}
 	return out, nil
 }

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 	"rhumb/edge/seal"
 	"rhumb/edge/tcprepair"
@@ -118,7 +119,9 @@ func (s *tlsSite) other(t testing.TB, export string, files map[string][]byte) *A
 		put(t, filepath.Join(dir, "root", name), b)
 	}
 	b, _ := newTLSAgent(t, dir, export, netip.MustParseAddrPort(s.addr))
-	b.view.Load().services[0].source.(*library).scan(t.Context())
+	for name := range files {
+		b.view.Load().services[0].source.Ahead("/" + name)
+	}
 	return b
 }
 
@@ -424,7 +427,7 @@ func TestFlippedByte(t *testing.T) {
 		t.Fatalf("the old hash is known at b: %v", err)
 	}
 	// What a restore would put in flight comes from the same place.
-	if n, err := x.turn.Load().wire.reader(0).Read(make([]byte, 1)); n != 0 || !errors.Is(err, errMismatch) {
+	if n, err := x.turn.Load().wire.reader(0).Read(make([]byte, 1)); n != 0 || !errors.Is(err, content.ErrMismatch) {
 		t.Errorf("%d bytes to put in flight, %v", n, err)
 	}
 	got, err := io.ReadAll(serveHere(t, b, x))

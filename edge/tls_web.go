@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"rhumb/edge/content"
 )
 
 // web serves a service's objects by net/http, HTTP/2 with it, over connections
@@ -77,16 +79,16 @@ func (c *watched) Close() error {
 // ServeHTTP answers as a session of ours does: the same decision, the same
 // fields, the same checked blocks.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if w.svc.feeds.owns(r.URL.Path) {
+	if w.svc.feeds.Owns(r.URL.Path) {
 		w.svc.feeds.ServeHTTP(rw, r)
 		return
 	}
-	req, e := webRequest(r), entry{}
+	req, e := webRequest(r), content.Entry{}
 	if req.status == 0 {
 		e = w.svc.lookup(r.Context(), req)
 	}
-	rec := answer(req, e.found, time.Now())
-	wire, err := newWire(rec, e.body)
+	rec := answer(req, e, time.Now())
+	wire, err := newWire(rec, e.Body)
 	if err == nil {
 		err = w.respond(rw, r, wire)
 	}

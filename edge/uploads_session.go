@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"rhumb/edge/content"
 	"rhumb/edge/frame"
 	"rhumb/edge/hold"
 	"rhumb/edge/upload"
@@ -121,7 +122,7 @@ func (s *session) stage(ctx context.Context, req *request, n int) int {
 // turnToUpload makes the turn in which the client sends: all that is said to it is that
 // it may, if it has asked.
 func (s *session) turnToUpload(req *request, n int) error {
-	rec := answer(request{name: req.name, method: req.method, close: req.close, http10: req.http10, status: http.StatusOK}, found{}, time.Now())
+	rec := answer(request{name: req.name, method: req.method, close: req.close, http10: req.http10, status: http.StatusOK}, content.Entry{}, time.Now())
 	rec.Service = s.svc.id
 	rec.Flags |= frame.Upload
 	if !s.up.guarded {

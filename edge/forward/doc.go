@@ -17,8 +17,9 @@
 //
 // One nftables table for each family (rules.go) finds strays in the kernel:
 // neither a SYN, nor for a socket that is here. They are copied to the device
-// rhumb0, read (inject.go, pump.go), and looked up in the table of owners
-// (owner.go), a pure state machine. It asks, in this order:
+// rhumb0, read (inject.go, pump.go), and looked up in the table of owners, a
+// pure state machine: owner.go judges strays, word.go what sites say of them,
+// hold.go those of sessions that move. It asks, in this order:
 //
 //  1. its hints, what an owner said in the last 10 seconds;
 //  2. announcements, digests of its flows that a leaving site sent ahead
@@ -84,7 +85,7 @@
 //
 // # For those who move sessions
 //
-// Hold keeps a flow's packets here while its session is restored, Release
+// In moves.go: Hold keeps a flow's packets here while its session is restored, Release
 // gives them to the kernel, and Moved, at the site that gave the session away,
 // sends after it what still arrives. OnForeign tells that a flow owned
 // elsewhere arrives here.

@@ -2,40 +2,15 @@ package forward
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-
-	"rhumb/placement"
 )
-
-// Mode says what is done with the strays of a VIP.
-type Mode uint8
-
-const (
-	// Observe counts strays and names their owner; the kernel resets them
-	// as if the forwarder weren't there.
-	Observe Mode = iota
-	// Act tunnels strays to their owner.
-	Act
-)
-
-// String returns the word used in configuration.
-func (m Mode) String() string {
-	if m == Act {
-		return "act"
-	}
-	return "observe"
-}
 
 const (
 	// askRate bounds the searches for an owner, a second and at once: each
@@ -55,60 +30,9 @@ const (
 	sweepEvery = time.Second
 	// complainGap keeps an error that comes with each packet from filling
 	// the log.
-	complainGap = 10 * time.Second
-	// defaultMTU is that of Ethernet, and so of most paths between sites.
-	defaultMTU   = 1500
+	complainGap  = 10 * time.Second
 	largestInput = 64 << 10 // no IP packet and no datagram is larger
 )
-
-// Config is what New needs. Only Site and Local must be set.
-type Config struct {
-	// Site is this site's name, the same which its peers know it by.
-	Site string
-	// Local is where the tunnel listens: a unicast address of this site.
-	Local netip.AddrPort
-	Peers []Peer
-	// VIPs are the anycast addresses and ports whose servers run here, all
-	// with Mode; SetVIPs gives each its own.
-	VIPs []netip.AddrPort
-	Mode Mode
-
-	// QUICIdle is how long a QUIC flow whose client sends nothing is known: as
-	// long as the servers keep a connection, or longer. 0 means 90 s.
-	QUICIdle time.Duration
-	// PathMTU is that of the paths between sites; 0 means 1,500.
-	PathMTU int
-	// OnForeign is told while strays of a flow owned elsewhere arrive here,
-	// every 250 ms at most for each, with the time of the first. It is
-	// called by the goroutine that reads strays and must not block.
-	OnForeign func(f Flow, owner string, since time.Time)
-	// OnHeld is told of each packet of a claimed flow, whether it is kept or
-	// not. It must neither block nor keep the packet.
-	OnHeld func(f Flow, packet []byte)
-	// Shadowed tells whether the session of a flow could be revived here. Its
-	// packets then wait when no site answers for it: who does not may have
-	// been its owner. It must not block.
-	Shadowed func(f Flow) bool
-	// KeptFor names the site whose session of a flow would be revived here, or "".
-	// Sites that ask for the flow's owner are told. It must not block.
-	KeptFor func(f Flow) string
-	// Pair names the site which likely has this client's sessions, as the
-	// previous routing had it, or "". It must not block.
-	Pair func(client netip.Addr) string
-
-	// At is where this site stands; zero: not known.
-	At placement.Position
-	// RelayRate is what this site passes on for others round broken paths, octets a
-	// second; 0 means 100 Mbit/s, less than 0 nothing.
-	RelayRate int64
-	// OnRelay is told when what is for a peer goes another way. It must not block.
-	OnRelay func(RelayChange)
-
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
-	// Now is the clock; nil means time.Now.
-	Now func() time.Time
-}
 
 // Forwarder is this site's half of all tunnels. Its methods are safe for
 // concurrent use.
@@ -166,30 +90,7 @@ type ends struct {
 
 // New checks the configuration. Nothing is opened before Run.
 func New(c Config) (*Forwarder, error) {
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.PathMTU == 0 {
-		c.PathMTU = defaultMTU
-	}
-	if c.QUICIdle == 0 {
-		c.QUICIdle = quicIdle
-	}
-	if c.RelayRate == 0 {
-		c.RelayRate = relayRate
-	}
-	if c.Pair == nil {
-		c.Pair = func(netip.Addr) string { return "" }
-	}
-	if c.Shadowed == nil {
-		c.Shadowed = func(Flow) bool { return false }
-	}
-	if c.KeptFor == nil {
-		c.KeptFor = func(Flow) string { return "" }
-	}
+	c = c.withDefaults()
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -219,17 +120,6 @@ func (f *Forwarder) newTable(proto byte, pair func(netip.Addr) string, shadowed 
 	return newOwners(proto, hooks{peers: f.sites, neighbours: f.neighbours, pair: pair, shadowed: shadowed, count: f.countStrays,
 		announced: func(flow Flow) string { return f.announcedBy(session{proto, flow}) },
 		retire:    func(site string, flow Flow) { f.retire(site, session{proto, flow}) }}, askRate, leastWait)
-}
-
-// check refuses what can't work.
-func (c *Config) check() error {
-	if c.Site == "" || strings.ContainsRune(c.Site, 0) || !c.Local.IsValid() || c.Local.Port() == 0 {
-		return fmt.Errorf("forward: site %q at %s: a name, an address and a port are needed", c.Site, c.Local)
-	}
-	if c.PathMTU < smallMTU {
-		return fmt.Errorf("forward: path MTU %d: at least %d is needed", c.PathMTU, smallMTU)
-	}
-	return nil
 }
 
 // SetPeers replaces the list of peers. If it is wrong the old one stays.
@@ -406,75 +296,6 @@ func (f *Forwarder) tick(ctx context.Context) error {
 			f.run(now, table, steps)
 		}
 	}
-}
-
-// Hold keeps the packets of a flow, until Release or 15 s have passed: its
-// session is being restored here, or is about to leave. When it returns, none
-// that was judged before is still on its way to the kernel: a socket that is
-// silenced next has had it.
-func (f *Forwarder) Hold(flow Flow) {
-	f.passing.Lock()
-	defer f.passing.Unlock()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.owners.hold(f.now(), flow)
-}
-
-// Claim is Hold for a session that is revived here: its owner is lost. The other
-// sites are told that its packets belong here, and OnHeld sees each of them.
-func (f *Forwarder) Claim(flow Flow) {
-	f.mu.Lock()
-	f.owners.claim(f.now(), flow)
-	f.mu.Unlock()
-	body := appendSession(nil, session{proto: protoTCP, flow: flow})
-	set := f.peers.Load()
-	for _, site := range set.sites {
-		p := set.bySite[site]
-		if err := f.send(p, kindMine, body); err != nil && !errors.Is(err, net.ErrClosed) {
-			f.complain(fmt.Errorf("forward: tell %s of a claim: %w", p.Site, err))
-		}
-	}
-}
-
-// Lost is told that a site is down: what was believed of the flows there is
-// forgotten, so that whoever revives them is found.
-func (f *Forwarder) Lost(site string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.unlearn(site)
-	f.owners.lost(site)
-	f.owners.mourn(f.now().Add(reviveLife))
-	f.udp.lost(site)
-}
-
-// Release gives the packets of a held flow to the kernel, in the order they
-// came: to the session restored meanwhile, or to a reset.
-func (f *Forwarder) Release(flow Flow) {
-	f.mu.Lock()
-	steps := f.owners.release(flow, nil)
-	f.mu.Unlock()
-	f.run(f.now(), f.owners, steps)
-}
-
-// Moved records that this site gave a session to another: packets that still
-// arrive follow it, and those who ask are sent there. Call it before the
-// session's socket closes.
-func (f *Forwarder) Moved(flow Flow, to string) {
-	now := f.now()
-	f.mu.Lock()
-	steps := f.owners.move(now, flow, to, nil)
-	f.mu.Unlock()
-	f.run(now, f.owners, steps)
-}
-
-// Stayed records that a session which was held here did not come: its packets are those of
-// a site, until that says that it has no such session.
-func (f *Forwarder) Stayed(flow Flow, at string) {
-	now := f.now()
-	f.mu.Lock()
-	steps := f.owners.stay(now, flow, at, nil)
-	f.mu.Unlock()
-	f.run(now, f.owners, steps)
 }
 
 // sites lists whom to ask; for the table of owners.

@@ -1,4 +1,4 @@
-package edge
+package feed
 
 import (
 	"io"
@@ -14,19 +14,22 @@ import (
 )
 
 // soloFeed is a stream of a group of one site, its origin the test.
-func soloFeed(t *testing.T, strict bool, header ...string) (*feed, *io.PipeWriter) {
+func soloFeed(t *testing.T, strict bool, header ...string) (*stream, *io.PipeWriter) {
 	t.Helper()
 	h := http.Header{}
 	for i := 0; i+1 < len(header); i += 2 {
 		h.Set(header[i], header[i+1])
 	}
-	k, err := newKeepers(Config{Site: "a", Tokens: []token.Secret{{9}}}, nil, 10, slog.New(slog.DiscardHandler))
+	// As if it had been there for long.
+	k, err := NewKeepers(KeepersConfig{Site: "a", Secrets: []token.Secret{{9}}, Since: time.Now().Add(-time.Hour), Room: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.ledger = token.NewLedger(time.Now().Add(-time.Hour), 10) // as if it had been there for long
-	f := &feeds{Events: Events{Path: "/", Strict: strict}, name: "live", keepers: k, m: newFeedMetrics(nil), leaving: func() bool { return false },
-		met: func(bool) {}, log: slog.New(slog.DiscardHandler)}
+	f, err := New(Config{Service: "live", Path: "/", Strict: strict, Keepers: k, Metrics: NewMetrics(nil), Leaving: func() bool { return false },
+		Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, no := f.admit(&http.Request{Method: http.MethodGet, URL: mustURL(t, "/x"), Header: h, ProtoMajor: 1})
 	if s == nil {
 		t.Fatalf("%+v", no)
@@ -38,7 +41,7 @@ func soloFeed(t *testing.T, strict bool, header ...string) (*feed, *io.PipeWrite
 }
 
 // next reads once.
-func next(t *testing.T, s *feed) string {
+func next(t *testing.T, s *stream) string {
 	t.Helper()
 	b := make([]byte, 4096)
 	n, err := s.Read(b)
@@ -49,11 +52,11 @@ func next(t *testing.T, s *feed) string {
 }
 
 // claimsOf opens the token in a line of a stream.
-func claimsOf(t *testing.T, s *feed, text string) token.Claims {
+func claimsOf(t *testing.T, s *stream, text string) token.Claims {
 	t.Helper()
 	_, rest, _ := strings.Cut(text, "id: ")
 	tok, _, _ := strings.Cut(rest, "\n")
-	c, err := s.f.keepers.keys.Load().Open(tok, time.Now(), token.Expect{Object: s.claims.Object})
+	c, err := s.f.cfg.Keepers.keys.Load().Open(tok, time.Now(), token.Expect{Object: s.claims.Object})
 	if err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
@@ -76,14 +79,14 @@ func TestFeed(t *testing.T) {
 		beats := 0
 		for text := ""; !strings.HasPrefix(text, "id: "); beats++ {
 			if text = next(t, s); strings.HasPrefix(text, "id: ") {
-				if c := claimsOf(t, s, text); c.Position != "7" || c.Epoch != 1 || c.Expires.Sub(began) < token.Life+feedRenew {
+				if c := claimsOf(t, s, text); c.Position != "7" || c.Epoch != 1 || c.Expires.Sub(began) < token.Life+renewAfter {
 					t.Errorf("renewed token: %+v", c)
 				}
 			} else if text != ":\n\n" {
 				t.Fatalf("%q in a quiet stream", text)
 			}
 		}
-		if took := time.Since(began); took > feedRenew+2*feedBeat || beats < 10 {
+		if took := time.Since(began); took > renewAfter+2*beatEvery || beats < 10 {
 			t.Errorf("renewed after %s and %d beats", took, beats)
 		}
 		origin.Close()
@@ -92,6 +95,9 @@ func TestFeed(t *testing.T) {
 		}
 	})
 }
+
+// message is a short text frame of a server.
+func message(text string) string { return "\x81" + string(rune(len(text))) + text }
 
 // upgrade returns the fields of a WebSocket's handshake.
 func upgrade() []string {
@@ -116,7 +122,7 @@ func TestFeedSocket(t *testing.T) {
 				t.Fatalf("%q in a quiet connection", text)
 			}
 		}
-		if took := time.Since(began); took > feedRenew+2*feedBeat || beats < 10 {
+		if took := time.Since(began); took > renewAfter+2*beatEvery || beats < 10 {
 			t.Errorf("renewed after %s and %d beats", took, beats)
 		}
 		go io.WriteString(origin, "\xc1\x00")
@@ -127,6 +133,19 @@ func TestFeedSocket(t *testing.T) {
 			t.Error("it goes on after a malformed frame")
 		}
 	})
+}
+
+// TestOwns: which paths are streams.
+func TestOwns(t *testing.T) {
+	f := &Server{cfg: Config{Path: "/live/"}}
+	for p, want := range map[string]bool{"/live/": true, "/live/a": true, "/live": false, "/x/../live/a": true, "/live/../a": false, "/lives/a": false, "": false} {
+		if f.Owns(p) != want {
+			t.Errorf("%q is a stream: %v, want %v", p, !want, want)
+		}
+	}
+	if (*Server)(nil).Owns("/live/") {
+		t.Error("a service without streams has one")
+	}
 }
 
 // TestFieldValue: a position that cannot go back as it is becomes no token.
@@ -142,18 +161,18 @@ func TestFieldValue(t *testing.T) {
 // renewal, and one that is to leave at its next beat. A WebSocket is told why.
 func TestFeedSuperseded(t *testing.T) {
 	for name, c := range map[string]struct {
-		do    func(*feed)
+		do    func(*stream)
 		limit time.Duration
 		err   error
 		code  string // to a WebSocket
 	}{
-		"later epoch": {func(s *feed) {
+		"later epoch": {func(s *stream) {
 			q := touchOf(s.claims)
 			q.Epoch++
-			s.f.keepers.ledger.Vote(q, time.Now().Add(time.Hour))
-		}, feedRenew + 2*feedBeat, errOver, "\x11\x39"},
-		"drain":       {func(s *feed) { s.f.leaving = func() bool { return true } }, feedBeat, io.EOF, "\x03\xe9"},
-		"no majority": {func(s *feed) { s.f.keepers.ledger = token.NewLedger(time.Now().Add(time.Hour), 0) }, token.Life + 2*feedBeat, errOver, "\x11\x39"},
+			s.f.cfg.Keepers.ledger.Vote(q, time.Now().Add(time.Hour))
+		}, renewAfter + 2*beatEvery, errOver, "\x11\x39"},
+		"drain":       {func(s *stream) { s.f.cfg.Leaving = func() bool { return true } }, beatEvery, io.EOF, "\x03\xe9"},
+		"no majority": {func(s *stream) { s.f.cfg.Keepers.ledger = token.NewLedger(time.Now().Add(time.Hour), 0) }, token.Life + 2*beatEvery, errOver, "\x11\x39"},
 	} {
 		for _, header := range [][]string{nil, upgrade()} {
 			synctest.Test(t, func(t *testing.T) {

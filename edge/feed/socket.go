@@ -1,4 +1,4 @@
-package edge
+package feed
 
 import (
 	"bufio"

@@ -1,17 +1,18 @@
-package edge
+package feed
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// feedMetrics counts event streams and what their tokens came to.
-type feedMetrics struct {
+// Metrics counts event streams and what their tokens came to, for all services of a site.
+type Metrics struct {
 	requests   *prometheus.CounterVec // service, result
 	open       *prometheus.GaugeVec   // service
 	superseded *prometheus.CounterVec // service
 	asked      prometheus.Histogram
 }
 
-func newFeedMetrics(self prometheus.Labels) *feedMetrics {
-	return &feedMetrics{
+// NewMetrics makes them with the labels of the site. They are registered by who made them.
+func NewMetrics(self prometheus.Labels) *Metrics {
+	return &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_stream_requests_total",
 			Help: "Requests for event streams, by what they came to.", ConstLabels: self}, []string{"service", "result"}),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_edge_streams",
@@ -24,6 +25,7 @@ func newFeedMetrics(self prometheus.Labels) *feedMetrics {
 	}
 }
 
-func (m *feedMetrics) collectors() []prometheus.Collector {
+// Collectors are all of them.
+func (m *Metrics) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.open, m.superseded, m.asked}
 }

@@ -1,4 +1,4 @@
-package edge
+package content
 
 import (
 	"context"
@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"rhumb/edge/upload"
 )
 
 // Times of a library.
@@ -25,63 +23,41 @@ const (
 	keepOld = 10 * time.Minute
 )
 
-// entry is what a name stands for: an object, or bytes still on their way.
-type entry struct {
-	found
-	body body
-}
-
-// source finds objects by name, and by hash for a session that comes from
-// another site; the name then tells where to look.
-type source interface {
-	lookup(ctx context.Context, name string) entry
-	byHash(hash [32]byte, name string) (*object, bool)
-	// ahead begins to make an object of a name, for nobody yet. over is closed when it is
-	// one or will not be; drop gives up what nobody else has come to want meanwhile.
-	ahead(name string) (over <-chan struct{}, drop func())
-	// coming reports whether the object of a name is on its way here.
-	coming(name string) bool
-	Run(ctx context.Context) error
-}
-
-// library is a directory of objects. It never leaves the directory, not by
-// symbolic links either. Safe for concurrent use.
-type library struct {
-	root  *os.Root
-	cache *blockCache
-	log   *slog.Logger
+// Library is a directory of objects, a file each. It never leaves the directory, not
+// by symbolic links either. Safe for concurrent use.
+type Library struct {
+	root   *os.Root
+	cache  *Cache
+	hidden func(name string) bool
+	log    *slog.Logger
 
 	mu     sync.Mutex
 	names  map[string]*indexed
-	hashes map[[32]byte]*object
+	hashes map[[32]byte]*Object
 	unused map[[32]byte]time.Time // since when no name has the hash
-}
-
-// stamp tells one content of a file from the next.
-type stamp struct {
-	size         int64
-	mtime, ctime int64 // ns
-	inode        uint64
 }
 
 // indexed is a name's content. Its object is computed once, by whoever comes
 // first; others wait for the same.
 type indexed struct {
-	stamp stamp
-	load  func() (*object, error)
+	stamp Stamp
+	load  func() (*Object, error)
 }
 
-func newLibrary(dir string, cache *blockCache, log *slog.Logger) (*library, error) {
+// NewLibrary opens a directory. Its blocks are kept in cache, which several sources may
+// share. hidden says which files and directories are no content, by their path below dir
+// ("a/b"): they are neither indexed nor found. An error names dir.
+func NewLibrary(dir string, cache *Cache, hidden func(name string) bool, log *slog.Logger) (*Library, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("edge: root %s: %w", dir, err)
+		return nil, fmt.Errorf("content: root %s: %w", dir, err)
 	}
-	return &library{root: root, cache: cache, log: log, names: map[string]*indexed{}, hashes: map[[32]byte]*object{}, unused: map[[32]byte]time.Time{}}, nil
+	return &Library{root: root, cache: cache, hidden: hidden, log: log, names: map[string]*indexed{}, hashes: map[[32]byte]*Object{}, unused: map[[32]byte]time.Time{}}, nil
 }
 
 // Run indexes all files and goes on looking for changes, so that a session
-// which comes here finds its object by hash at once.
-func (l *library) Run(ctx context.Context) error {
+// which comes here finds its object by hash at once. It returns nil when ctx ends.
+func (l *Library) Run(ctx context.Context) error {
 	tick := time.NewTicker(scanEvery)
 	defer tick.Stop()
 	for {
@@ -95,9 +71,9 @@ func (l *library) Run(ctx context.Context) error {
 	}
 }
 
-func (l *library) scan(ctx context.Context) {
+func (l *Library) scan(ctx context.Context) {
 	err := fs.WalkDir(l.root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && d.Name() == upload.Staging {
+		if err == nil && d.IsDir() && l.hidden(name) {
 			return fs.SkipDir
 		}
 		if err == nil && d.Type().IsRegular() {
@@ -113,21 +89,25 @@ func (l *library) scan(ctx context.Context) {
 	}
 }
 
-func (l *library) lookup(_ context.Context, name string) entry {
+// Lookup finds what a name stands for now. It reads the whole file if that is new or has
+// changed. A file that cannot be read is an Entry with 403, 404 or 500.
+func (l *Library) Lookup(_ context.Context, name string) Entry {
 	o, err := l.object(name)
 	switch {
 	case err == nil:
-		return entry{found{hash: o.hash, size: o.size, known: true}, o}
+		return o.entry()
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoFile) || errors.Is(err, syscall.ENOTDIR):
-		return entry{found: found{status: http.StatusNotFound}}
+		return Entry{Status: http.StatusNotFound}
 	case errors.Is(err, fs.ErrPermission):
-		return entry{found: found{status: http.StatusForbidden}}
+		return Entry{Status: http.StatusForbidden}
 	}
 	l.log.Error("read object", "name", name, "err", err)
-	return entry{found: found{status: http.StatusInternalServerError}}
+	return Entry{Status: http.StatusInternalServerError}
 }
 
-func (l *library) byHash(hash [32]byte, name string) (*object, bool) {
+// ByHash finds an object that is here, or was replaced within the last keepOld, by its
+// hash. name says where to look if the index does not know it yet; "" for nowhere.
+func (l *Library) ByHash(hash [32]byte, name string) (*Object, bool) {
 	l.mu.Lock()
 	o := l.hashes[hash]
 	l.mu.Unlock()
@@ -144,9 +124,9 @@ var errNoFile = errors.New("not a regular file")
 
 // object returns the present content of a name, indexed anew if the file has
 // changed since.
-func (l *library) object(name string) (*object, error) {
+func (l *Library) object(name string) (*Object, error) {
 	rel := strings.TrimPrefix(name, "/")
-	if rel == "" || upload.Hidden(rel) {
+	if rel == "" || l.hidden(rel) {
 		return nil, errNoFile
 	}
 	st, err := l.root.Stat(rel)
@@ -156,11 +136,11 @@ func (l *library) object(name string) (*object, error) {
 	if !st.Mode().IsRegular() {
 		return nil, errNoFile
 	}
-	now := stampOf(st)
+	now := StampOf(st)
 	l.mu.Lock()
 	ix := l.names[name]
 	if ix == nil || ix.stamp != now {
-		ix = &indexed{now, sync.OnceValues(func() (*object, error) { return l.index(rel) })}
+		ix = &indexed{now, sync.OnceValues(func() (*Object, error) { return l.index(rel) })}
 		l.names[name] = ix
 	}
 	l.mu.Unlock()
@@ -171,7 +151,7 @@ func (l *library) object(name string) (*object, error) {
 	return o, err
 }
 
-func (l *library) index(rel string) (*object, error) {
+func (l *Library) index(rel string) (*Object, error) {
 	f, err := l.root.Open(rel)
 	if err != nil {
 		return nil, err
@@ -179,7 +159,7 @@ func (l *library) index(rel string) (*object, error) {
 	o, err := openObject(f, l.cache)
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("edge: index %s: %w", rel, err)
+		return nil, fmt.Errorf("content: index %s: %w", rel, err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,7 +171,7 @@ func (l *library) index(rel string) (*object, error) {
 
 // expire drops names whose file is gone, and hashes that no name has had for
 // keepOld.
-func (l *library) expire(now time.Time) {
+func (l *Library) expire(now time.Time) {
 	live := map[[32]byte]bool{}
 	for name, ix := range l.copyNames() {
 		if _, err := l.root.Stat(strings.TrimPrefix(name, "/")); err != nil {
@@ -215,25 +195,17 @@ func (l *library) expire(now time.Time) {
 	}
 }
 
-func (l *library) copyNames() map[string]*indexed {
+func (l *Library) copyNames() map[string]*indexed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.names)
 }
 
 // drop forgets a name unless it has new content by now.
-func (l *library) drop(name string, ix *indexed) {
+func (l *Library) drop(name string, ix *indexed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.names[name] == ix {
 		delete(l.names, name)
 	}
-}
-
-func stampOf(st fs.FileInfo) stamp {
-	s := stamp{size: st.Size(), mtime: st.ModTime().UnixNano()}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		s.inode, s.ctime = sys.Ino, sys.Ctim.Nano()
-	}
-	return s
 }

@@ -1,4 +1,4 @@
-package edge
+package content
 
 import "context"
 
@@ -6,12 +6,13 @@ import "context"
 type interest struct {
 	ctx    context.Context // of the copy: it outlives the request that began it
 	cancel context.CancelFunc
-	wanted bool // by a request or a session; guarded by origin.mu
+	wanted bool // by a request or a session; guarded by Origin.mu
 }
 
-// ahead begins the copy of a name that no request has asked for. It takes no other
-// copy's place.
-func (o *origin) ahead(name string) (over <-chan struct{}, drop func()) {
+// Ahead begins the copy of a name that no request has asked for. It takes no other
+// copy's place. over is closed when the copy is whole or will not be; drop gives it up
+// unless somebody has come to want it meanwhile.
+func (o *Origin) Ahead(name string) (over <-chan struct{}, drop func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.copies[name] == nil && len(o.copies) >= originKept {
@@ -23,7 +24,7 @@ func (o *origin) ahead(name string) (over <-chan struct{}, drop func()) {
 
 // drop ends a copy on its way that nobody has come to want. A complete one stays: it
 // is as good as any, and goes when its place is needed.
-func (o *origin) drop(name string, f *fetch) {
+func (o *Origin) drop(name string, f *fetch) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if f.wanted || f.whole() != nil || o.copies[name] != f {
@@ -33,8 +34,8 @@ func (o *origin) drop(name string, f *fetch) {
 	f.cancel()
 }
 
-// coming reports whether a copy of the name is on its way.
-func (o *origin) coming(name string) bool {
+// Coming reports whether a copy of the name is on its way.
+func (o *Origin) Coming(name string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f := o.copies[name]
@@ -49,12 +50,12 @@ func (o *origin) coming(name string) bool {
 	}
 }
 
-// coming: a file is here or it is not.
-func (l *library) coming(string) bool { return false }
+// Coming: a file is here or it is not.
+func (l *Library) Coming(string) bool { return false }
 
-// ahead indexes the file of a name now, if the next look at the directory has yet to
-// come.
-func (l *library) ahead(name string) (over <-chan struct{}, drop func()) {
+// Ahead indexes the file of a name now, if the next look at the directory has yet to
+// come. over is closed when it returns; drop does nothing.
+func (l *Library) Ahead(name string) (over <-chan struct{}, drop func()) {
 	// What is wrong with the file is told by the look.
 	_, _ = l.object(name)
 	return isOver(), func() {}

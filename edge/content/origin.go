@@ -1,4 +1,4 @@
-package edge
+package content
 
 import (
 	"context"
@@ -22,23 +22,23 @@ const (
 	spoolPiece   = 64 << 10
 )
 
-// origin is an HTTP server whose objects are copied here. While the first
+// Origin is an HTTP server whose objects are copied here. While the first
 // copy is on its way its readers follow it and their sessions are pinned;
 // once it is whole its block list is known, and it is an object like any
 // other. Spool files have no name, so nothing is left of them after a crash.
 // Safe for concurrent use.
-type origin struct {
+type Origin struct {
 	base   *url.URL
 	client *http.Client
 	dir    string
-	cache  *blockCache
+	cache  *Cache
 	log    *slog.Logger
 	ctx    context.Context // of the fetches: they outlive the request that began them
 	stop   context.CancelFunc
 
 	mu     sync.Mutex
 	copies map[string]*fetch
-	hashes map[[32]byte]*object
+	hashes map[[32]byte]*Object
 }
 
 // fetch is one copy of one name, on its way or complete.
@@ -54,56 +54,62 @@ type fetch struct {
 	more *sync.Cond
 	have int64
 	err  error
-	obj  *object       // once complete
+	obj  *Object       // once complete
 	done chan struct{} // closed then, or when it failed
 	interest
 }
 
-func newOrigin(base, dir string, cache *blockCache, log *slog.Logger) (*origin, error) {
+// NewOrigin makes a source of the HTTP server at base, an http or https URL to whose path
+// names are joined. Copies lie in dir, which is made if it is not there, and their blocks
+// are kept in cache. Nothing is asked before the first name.
+func NewOrigin(base, dir string, cache *Cache, log *slog.Logger) (*Origin, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("edge: origin %q is no http URL", base)
+		return nil, fmt.Errorf("content: origin %q is no http URL", base)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("edge: spool: %w", err)
+		return nil, fmt.Errorf("content: spool: %w", err)
 	}
 	// No compression: the object is what the origin has, not a form of it.
 	tr := &http.Transport{DisableCompression: true, ResponseHeaderTimeout: originHeader, MaxIdleConnsPerHost: 16, Proxy: nil}
-	o := &origin{base: u, dir: dir, cache: cache, log: log, copies: map[string]*fetch{}, hashes: map[[32]byte]*object{},
+	o := &Origin{base: u, dir: dir, cache: cache, log: log, copies: map[string]*fetch{}, hashes: map[[32]byte]*Object{},
 		client: &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	return o, nil
 }
 
-// Run ends all fetches with its context.
-func (o *origin) Run(ctx context.Context) error {
+// Run ends all fetches with its context, and returns nil.
+func (o *Origin) Run(ctx context.Context) error {
 	<-ctx.Done()
 	o.stop()
 	o.client.CloseIdleConnections()
 	return nil
 }
 
-func (o *origin) lookup(ctx context.Context, name string) entry {
+// Lookup finds what a name stands for. It waits for as long as the origin takes to
+// answer, not for the content: while that is on its way Body follows it. What the origin
+// refuses is an Entry with 403, 404, 410 or 502; 503 says that ctx ended.
+func (o *Origin) Lookup(ctx context.Context, name string) Entry {
 	f := o.copy(name)
 	select {
 	case <-f.begun:
 	case <-ctx.Done():
-		return entry{found: found{status: http.StatusServiceUnavailable}}
+		return Entry{Status: http.StatusServiceUnavailable}
 	}
 	if f.status != 0 {
-		return entry{found: found{status: f.status}}
+		return Entry{Status: f.status}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.obj != nil {
-		return entry{found{hash: f.obj.hash, size: f.obj.size, known: true}, f.obj}
+		return f.obj.entry()
 	}
-	return entry{found{size: f.size}, f}
+	return Entry{Size: f.size, Body: f}
 }
 
-// byHash finds an object that is whole here. If it is not, the name's copy is
+// ByHash finds an object that is whole here. If it is not, the name's copy is
 // begun, so that a later offer finds it.
-func (o *origin) byHash(hash [32]byte, name string) (*object, bool) {
+func (o *Origin) ByHash(hash [32]byte, name string) (*Object, bool) {
 	o.mu.Lock()
 	obj, ok := o.hashes[hash]
 	o.mu.Unlock()
@@ -115,7 +121,7 @@ func (o *origin) byHash(hash [32]byte, name string) (*object, bool) {
 
 // copy returns the fetch of a name, a new one if there is none or the last is
 // old and has changed.
-func (o *origin) copy(name string) *fetch {
+func (o *Origin) copy(name string) *fetch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f := o.begin(name)
@@ -124,7 +130,7 @@ func (o *origin) copy(name string) *fetch {
 }
 
 // begin is copy without anybody who wants it. The caller holds o.mu.
-func (o *origin) begin(name string) *fetch {
+func (o *Origin) begin(name string) *fetch {
 	old := o.copies[name]
 	if old != nil && time.Since(old.since) < originFresh {
 		return old
@@ -142,7 +148,7 @@ func (o *origin) begin(name string) *fetch {
 }
 
 // evict forgets the copy that is longest unconfirmed. The caller holds o.mu.
-func (o *origin) evict() {
+func (o *Origin) evict() {
 	oldest := ""
 	for name, f := range o.copies {
 		if oldest == "" || f.since.Before(o.copies[oldest].since) || f.since.Equal(o.copies[oldest].since) && name < oldest {
@@ -156,14 +162,14 @@ func (o *origin) evict() {
 }
 
 // run fetches, and makes an object of what came.
-func (o *origin) run(name string, f, old *fetch) {
+func (o *Origin) run(name string, f, old *fetch) {
 	defer close(f.done)
 	defer f.cancel()
 	err := o.fetch(name, f, old)
 	f.mu.Lock()
 	f.err = err
 	if err == nil && f.status == 0 && f.obj == nil {
-		f.obj, f.err = newObject(f.file, f.have, o.cache)
+		f.obj, f.err = NewObject(f.file, f.have, o.cache)
 	}
 	obj, err := f.obj, f.err
 	f.more.Broadcast()
@@ -183,7 +189,7 @@ func (o *origin) run(name string, f, old *fetch) {
 
 // fetch asks the origin, and opens f for its readers as soon as their
 // response's length is known.
-func (o *origin) fetch(name string, f, old *fetch) (err error) {
+func (o *Origin) fetch(name string, f, old *fetch) (err error) {
 	open := sync.OnceFunc(func() { close(f.begun) })
 	defer open()
 	f.status = http.StatusBadGateway // until we know better
@@ -219,7 +225,7 @@ func (o *origin) fetch(name string, f, old *fetch) (err error) {
 	return o.spool(f, resp, open)
 }
 
-func (o *origin) spool(f *fetch, resp *http.Response, open func()) error {
+func (o *Origin) spool(f *fetch, resp *http.Response, open func()) error {
 	file, err := os.CreateTemp(o.dir, "object-")
 	if err != nil {
 		return err
@@ -249,7 +255,7 @@ func (o *origin) spool(f *fetch, resp *http.Response, open func()) error {
 }
 
 // whole is the object, once the copy is complete.
-func (f *fetch) whole() *object {
+func (f *fetch) whole() *Object {
 	if f == nil {
 		return nil
 	}
@@ -268,8 +274,8 @@ func (f *fetch) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// at waits for the byte at off.
-func (f *fetch) at(off int64) ([]byte, error) {
+// At waits for the byte at off.
+func (f *fetch) At(off int64) ([]byte, error) {
 	f.mu.Lock()
 	for f.have <= off && f.err == nil && f.obj == nil {
 		f.more.Wait()

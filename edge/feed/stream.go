@@ -1,4 +1,4 @@
-package edge
+package feed
 
 import (
 	"context"
@@ -13,16 +13,18 @@ import (
 // Times of a stream.
 const (
 	// A comment each beat tells a client, and all between, that nobody has died.
-	feedBeat = 15 * time.Second
+	beatEvery = 15 * time.Second
 	// After so long the client is given a new token, whether there is an event or not.
-	feedRenew = token.Life / 3
-	feedPiece = 16 << 10
+	renewAfter = token.Life / 3
+	pieceSize  = 16 << 10
+	// headerLimit is how long the origin has to answer.
+	headerLimit = 10 * time.Second
 )
 
-// feed is one connection of a stream. It is read by one goroutine, for which
+// stream is one connection of a session. It is read by one goroutine, for which
 // another reads the origin.
-type feed struct {
-	f      *feeds
+type stream struct {
+	f      *Server
 	claims token.Claims // of its tokens, but for position and expiry
 	result string
 	claim  token.Question // by which it was resumed; zero: it is new
@@ -75,7 +77,7 @@ func newPump(origin io.ReadCloser) *pump {
 func (p *pump) run() {
 	defer close(p.ended)
 	for {
-		b := make([]byte, feedPiece)
+		b := make([]byte, pieceSize)
 		n, err := p.origin.Read(b)
 		if n > 0 {
 			select {
@@ -100,35 +102,35 @@ func (p *pump) Close() error {
 	return err
 }
 
-func (f *feeds) newFeed(c token.Claims, socket bool, result string, now time.Time) *feed {
-	return &feed{f: f, claims: c, socket: socket, result: result, lease: now}
+func (f *Server) newStream(c token.Claims, socket bool, result string, now time.Time) *stream {
+	return &stream{f: f, claims: c, socket: socket, result: result, lease: now}
 }
 
 // giveBack makes the token good again with which a stream was asked for that did
 // not begin.
-func (s *feed) giveBack() {
+func (s *stream) giveBack() {
 	if s.claim.Epoch != 0 {
-		s.f.keepers.release(s.claim)
+		s.f.cfg.Keepers.release(s.claim)
 		s.claim = token.Question{}
 	}
 }
 
 // open begins the stream. The first thing that a client gets is its token.
-func (s *feed) open(origin io.ReadCloser) io.ReadCloser {
+func (s *stream) open(origin io.ReadCloser) io.ReadCloser {
 	if s.socket {
 		s.carrier = token.NewMarks(s.claims.Position, s.seal)
 	} else {
 		s.carrier = token.NewRewriter(s.claims.Position, s.seal)
 	}
-	s.origin, s.tick, s.renewal.answer = newPump(origin), time.NewTicker(feedBeat), make(chan token.Verdict, 1)
-	s.f.m.open.WithLabelValues(s.f.name).Inc()
+	s.origin, s.tick, s.renewal.answer = newPump(origin), time.NewTicker(beatEvery), make(chan token.Verdict, 1)
+	s.f.cfg.Metrics.open.WithLabelValues(s.f.cfg.Service).Inc()
 	s.give()
 	return s
 }
 
 // Read waits for what the client is to get next. After an error the client comes
 // again, here or elsewhere.
-func (s *feed) Read(p []byte) (int, error) {
+func (s *stream) Read(p []byte) (int, error) {
 	for len(s.out) == 0 {
 		if s.over != nil {
 			return 0, s.over
@@ -153,26 +155,26 @@ func (s *feed) Read(p []byte) (int, error) {
 }
 
 // Close ends the stream. For a WebSocket it may be called while Read waits.
-func (s *feed) Close() error {
+func (s *stream) Close() error {
 	s.tick.Stop()
 	err := s.origin.Close()
-	s.f.m.open.WithLabelValues(s.f.name).Dec()
+	s.f.cfg.Metrics.open.WithLabelValues(s.f.cfg.Service).Dec()
 	return err
 }
 
 // stop gives a stream back that never began.
-func (s *feed) stop() {
+func (s *stream) stop() {
 	if s.origin == nil {
 		s.giveBack()
 	}
 }
 
 // take takes a piece of the origin's.
-func (s *feed) take(b []byte) {
+func (s *stream) take(b []byte) {
 	s.out = s.carrier.Append(s.out[:0], b)
 	if err := s.carrier.Err(); err != nil {
-		s.f.met(false)
-		s.f.log.Warn("origin", "err", err)
+		s.f.cfg.Met(false)
+		s.f.cfg.Log.Warn("origin", "err", err)
 		s.over = err
 		s.out = token.AppendClose(s.out, token.CloseFailed) // it passed whole frames alone
 	}
@@ -180,11 +182,11 @@ func (s *feed) take(b []byte) {
 
 // beat keeps the connection warm and the epoch known, and sends clients elsewhere
 // when this site gives its sessions away: each at its own time within one beat.
-func (s *feed) beat(now time.Time) {
+func (s *stream) beat(now time.Time) {
 	if !s.carrier.Between() {
 		return // there is an event on its way
 	}
-	if s.f.leaving() {
+	if s.f.cfg.Leaving() {
 		s.end(io.EOF, token.CloseAway)
 		return
 	}
@@ -193,22 +195,22 @@ func (s *feed) beat(now time.Time) {
 	} else {
 		s.out = append(s.out, ":\n\n"...)
 	}
-	if now.Sub(s.lease) >= feedRenew && s.renewal.asked.IsZero() {
+	if now.Sub(s.lease) >= renewAfter && s.renewal.asked.IsZero() {
 		s.renewal.asked = now
 		q := touchOf(s.claims)
-		go func() { s.renewal.answer <- s.f.keepers.ask(context.Background(), q) }() // for a second at most
+		go func() { s.renewal.answer <- s.f.cfg.Keepers.ask(context.Background(), q) }() // for a second at most
 	}
 }
 
 // confirm takes the keepers' answer.
-func (s *feed) confirm(v token.Verdict, now time.Time) {
+func (s *stream) confirm(v token.Verdict, now time.Time) {
 	asked := s.renewal.asked
 	s.renewal.asked = time.Time{}
 	switch {
 	case v == token.Over:
-		s.f.m.superseded.WithLabelValues(s.f.name).Inc()
+		s.f.cfg.Metrics.superseded.WithLabelValues(s.f.cfg.Service).Inc()
 		s.end(errOver, token.CloseStale)
-	case v == token.Primary, !s.f.Strict:
+	case v == token.Primary, !s.f.cfg.Strict:
 		s.lease, s.renewal.due = asked, true
 	case now.Sub(s.lease) >= token.Life:
 		s.end(errOver, token.CloseStale) // perhaps; nobody says no
@@ -216,14 +218,14 @@ func (s *feed) confirm(v token.Verdict, now time.Time) {
 }
 
 // end ends the stream, and says why where it can be said.
-func (s *feed) end(why error, code uint16) {
+func (s *stream) end(why error, code uint16) {
 	if s.over = why; s.socket && s.carrier.Between() {
 		s.out = token.AppendClose(s.out, code)
 	}
 }
 
 // give puts a token of the present position between two events.
-func (s *feed) give() {
+func (s *stream) give() {
 	s.renewal.due = false
 	text, ok := s.seal(s.carrier.Last())
 	switch {
@@ -237,8 +239,8 @@ func (s *feed) give() {
 
 // seal makes the token behind an event. Without one the client goes on from the
 // event before.
-func (s *feed) seal(position string) (string, bool) {
-	keys := s.f.keepers.keys.Load()
+func (s *stream) seal(position string) (string, bool) {
+	keys := s.f.cfg.Keepers.keys.Load()
 	if keys == nil || !fieldValue(position) {
 		return "", false
 	}

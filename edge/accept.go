@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rhumb/edge/content"
+	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 	"rhumb/edge/upload"
@@ -24,9 +26,22 @@ type service struct {
 	source  source
 	limits  Limits
 	tls     *terminator   // nil: in clear
-	feeds   *feeds        // nil: no event streams
+	feeds   *feed.Server  // nil: no event streams
 	store   *upload.Store // nil: no uploads
 	uploads *uploads      // of the Agent
+}
+
+// source finds objects by name, and by hash for a session that comes from
+// another site; the name then tells where to look.
+type source interface {
+	Lookup(ctx context.Context, name string) content.Entry
+	ByHash(hash [32]byte, name string) (*content.Object, bool)
+	// Ahead begins to make an object of a name, for nobody yet. over is closed when it is
+	// one or will not be; drop gives up what nobody else has come to want meanwhile.
+	Ahead(name string) (over <-chan struct{}, drop func())
+	// Coming reports whether the object of a name is on its way here.
+	Coming(name string) bool
+	Run(ctx context.Context) error
 }
 
 // port is where one listener stands: the wildcard of a family. A listener on
@@ -162,7 +177,7 @@ func (a *Agent) attend(ctx context.Context, s *session) error {
 }
 
 func (a *Agent) end(s *session, err error) {
-	if errors.Is(err, errMismatch) {
+	if errors.Is(err, content.ErrMismatch) {
 		a.m.mismatch.Inc()
 		a.log.Error("object changed under its hash", "err", err)
 	}

@@ -1,16 +1,15 @@
-package edge
+package feed
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"rhumb/edge/frame"
 	"rhumb/edge/token"
 )
 
@@ -20,12 +19,31 @@ const (
 	forgetEvery = time.Minute
 )
 
-// keepers asks which epoch of a session is the newest, and answers other sites.
+// Links carry messages to the keepers at other sites.
+type Links interface {
+	// Ask sends a message to a site by a link to it, which is made if there is none. gone
+	// is closed when that link has ended.
+	Ask(ctx context.Context, site string, message []byte) (gone <-chan struct{}, err error)
+	// Tell sends a message to a site if there is a link to it, behind what was sent before.
+	Tell(site string, message []byte)
+}
+
+// KeepersConfig is what NewKeepers needs.
+type KeepersConfig struct {
+	Site    string // this one
+	Links   Links
+	Secrets []token.Secret // see SetSecrets
+	Since   time.Time      // from when on this site remembers epochs: the start of its process
+	Room    int            // sessions whose epoch is remembered
+	// Patience is how long a question waits for answers; 0: one second.
+	Patience time.Duration
+}
+
+// Keepers asks which epoch of a session is the newest, and answers other sites.
 // Safe for concurrent use.
-type keepers struct {
+type Keepers struct {
 	site   string
-	links  *links
-	log    *slog.Logger
+	links  Links
 	ledger *token.Ledger
 	keys   atomic.Pointer[token.Keys] // nil: no tokens are sealed or opened
 	sites  atomic.Pointer[[]string]   // of the group, this one too, sorted
@@ -39,22 +57,22 @@ type keepers struct {
 
 // waiting is a question that was sent and not answered.
 type waiting struct {
-	peer string
+	site string
 	vote chan<- token.Vote // has room
 }
 
-func newKeepers(cfg Config, ls *links, room int, log *slog.Logger) (*keepers, error) {
-	k := &keepers{site: cfg.Site, links: ls, log: log, ledger: token.NewLedger(time.Now(), room),
-		patience: askLimit, waiting: map[uint64]waiting{}}
-	k.sites.Store(&[]string{cfg.Site})
-	return k, k.setSecrets(cfg.Tokens)
+// NewKeepers begins with a group of this site alone. An error says what is wrong with
+// the secrets.
+func NewKeepers(c KeepersConfig) (*Keepers, error) {
+	k := &Keepers{site: c.Site, links: c.Links, ledger: token.NewLedger(c.Since, c.Room),
+		patience: cmp.Or(c.Patience, askLimit), waiting: map[uint64]waiting{}}
+	k.sites.Store(&[]string{c.Site})
+	return k, k.SetSecrets(c.Secrets)
 }
 
-// SetTokens replaces the secrets of resumption tokens: the first seals, all open.
-// Without any, event streams are refused.
-func (a *Agent) SetTokens(secrets []token.Secret) error { return a.keepers.setSecrets(secrets) }
-
-func (k *keepers) setSecrets(secrets []token.Secret) error {
+// SetSecrets replaces the secrets of tokens: the first seals, all open. Without any,
+// streams are refused. After an error those before stay.
+func (k *Keepers) SetSecrets(secrets []token.Secret) error {
 	if len(secrets) == 0 {
 		k.keys.Store(nil)
 		return nil
@@ -66,21 +84,19 @@ func (k *keepers) setSecrets(secrets []token.Secret) error {
 	return err
 }
 
-// setPeers says who may be a keeper. A session whose keepers are others from now
-// on may have been claimed at those before.
-func (k *keepers) setPeers(peers []Peer) {
-	sites := []string{k.site}
-	for _, p := range peers {
-		sites = append(sites, p.Name)
-	}
+// SetSites says which other sites may be keepers. A session whose keepers are others from
+// now on may have been claimed at those before.
+func (k *Keepers) SetSites(others []string) {
+	sites := append([]string{k.site}, others...)
 	slices.Sort(sites)
 	if old := *k.sites.Swap(&sites); !slices.Equal(old, sites) && len(old) > 1 {
 		k.ledger.Doubt(time.Now())
 	}
 }
 
-// Run forgets what no token can be good for any more.
-func (k *keepers) Run(ctx context.Context) error {
+// Run forgets what no token can be good for any more, until its context ends. It returns
+// nil.
+func (k *Keepers) Run(ctx context.Context) error {
 	tick := time.NewTicker(forgetEvery)
 	defer tick.Stop()
 	for {
@@ -96,7 +112,7 @@ func (k *keepers) Run(ctx context.Context) error {
 // ask asks the keepers of a session, all at once, and returns as soon as the
 // answer cannot change: after one site-to-site round trip, and after askLimit at
 // the latest. The goroutines which it leaves behind end then, too.
-func (k *keepers) ask(ctx context.Context, q token.Question) token.Verdict {
+func (k *Keepers) ask(ctx context.Context, q token.Question) token.Verdict {
 	// Of its own time: when a majority is there, the others are still to be told.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.patience)
 	names := token.Keepers(q.Session, *k.sites.Load())
@@ -128,29 +144,26 @@ func (k *keepers) ask(ctx context.Context, q token.Question) token.Verdict {
 }
 
 // question asks one keeper. Who does not answer in time abstains.
-func (k *keepers) question(ctx context.Context, peer string, q token.Question) token.Vote {
-	l, err := k.links.to(ctx, peer)
-	if err != nil || ctx.Err() != nil {
-		return token.Abstained // that a site is away is told elsewhere
-	}
+func (k *Keepers) question(ctx context.Context, site string, q token.Question) token.Vote {
 	vote := make(chan token.Vote, 1)
 	k.mu.Lock()
 	k.last++
 	id := k.last
-	k.waiting[id] = waiting{peer, vote}
+	k.waiting[id] = waiting{site, vote}
 	k.mu.Unlock()
 	defer func() {
 		k.mu.Lock()
 		delete(k.waiting, id)
 		k.mu.Unlock()
 	}()
-	if err := l.send(tokenFrame(token.Message{Kind: token.Ask, ID: id, Question: q})); err != nil {
-		return token.Abstained
+	gone, err := k.links.Ask(ctx, site, token.Message{Kind: token.Ask, ID: id, Question: q}.Encode())
+	if err != nil {
+		return token.Abstained // that a site is away is told elsewhere
 	}
 	select {
 	case v := <-vote:
 		return v
-	case <-l.done:
+	case <-gone:
 	case <-ctx.Done():
 	}
 	return token.Abstained
@@ -158,32 +171,28 @@ func (k *keepers) question(ctx context.Context, peer string, q token.Question) t
 
 // release takes a claim back that came to nothing, where it arrived. The links keep
 // the order, so it comes after the claim.
-func (k *keepers) release(q token.Question) {
+func (k *Keepers) release(q token.Question) {
 	for _, name := range token.Keepers(q.Session, *k.sites.Load()) {
 		if name == k.site {
 			k.ledger.Release(q)
-		} else if l := k.links.have(name); l != nil {
-			_ = l.send(tokenFrame(token.Message{Kind: token.Release, Question: q})) // a dead link: the client has to begin anew
+		} else {
+			k.links.Tell(name, token.Message{Kind: token.Release, Question: q}.Encode()) // without a link the client has to begin anew
 		}
 	}
 }
 
-func tokenFrame(m token.Message) frame.Frame {
-	return frame.Frame{Type: frame.Tokens, Payload: m.Encode()}
-}
-
-// handle takes the word of another site. It runs on the link's reader.
-func (k *keepers) handle(l *link, f frame.Frame) {
-	m, err := token.Decode(f.Payload)
+// Handle takes the word of another site, and returns the answer to it, if there is one. An
+// error says that it is malformed; the link that it came by is to be closed. Words of one
+// site come in the order in which they were sent.
+func (k *Keepers) Handle(site string, message []byte) (answer []byte, err error) {
+	m, err := token.Decode(message)
 	if err != nil {
-		k.log.Warn("epochs", "peer", l.peer, "err", err)
-		l.close()
-		return
+		return nil, err
 	}
 	switch m.Kind {
 	case token.Ask:
 		m.Kind, m.Vote = token.Answer, k.ledger.Vote(m.Question, time.Now())
-		_ = l.send(tokenFrame(m)) // a dead link has told who asked
+		return m.Encode(), nil
 	case token.Release:
 		k.ledger.Release(m.Question)
 	case token.Answer:
@@ -191,10 +200,11 @@ func (k *keepers) handle(l *link, f frame.Frame) {
 		w, ok := k.waiting[m.ID]
 		delete(k.waiting, m.ID)
 		k.mu.Unlock()
-		if ok && w.peer == l.peer {
+		if ok && w.site == site {
 			w.vote <- m.Vote
 		}
 	}
+	return nil, nil
 }
 
 // errOver: another connection of the session has a later epoch.
