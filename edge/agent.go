@@ -46,6 +46,7 @@ type exchange struct {
 	patience time.Duration
 	bucket   *bucket
 	pulls    *pulls
+	growth   growth
 	// revival has the sessions of lost sites and processes that are being
 	// brought back.
 	revival *revival
@@ -76,6 +77,7 @@ type view struct {
 	guests   map[netip.AddrPort]*Service // of kind handoff
 	peers    []Peer
 	byName   map[string]Peer
+	own      Reserve
 }
 
 func (v *view) peer(name string) (Peer, bool) {
@@ -104,7 +106,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.cache = content.NewCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
-	a.view.Store(&view{})
+	a.view.Store(&view{own: cfg.Reserve})
 	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots), patience: readyLimit,
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)

@@ -68,7 +68,8 @@ type Peer struct {
 	// Of is the site whose certificate it has; empty: Name.
 	Of      string
 	Control netip.AddrPort // where its agent listens
-	Weight  int            // reserved capacity as a Backup, relative; 0 is none
+	Weight  int            // capacity as a Backup, relative; 0 is none
+	Domains []string       // failure domains of its site; none: it is its own
 }
 
 // Moves paces and bounds hand-offs. Zero values take the defaults named here.
@@ -116,6 +117,7 @@ type Config struct {
 	// Of is the site of which this edge is a node, Site is then the node's own name;
 	// empty: the edge is all of the site.
 	Of       string
+	Reserve  Reserve        // what it can take over; SetReserve replaces it
 	Control  netip.AddrPort // where other sites' agents reach this one
 	TLS      *tls.Config    // certificate of this site, CAs of the group
 	Peers    []Peer

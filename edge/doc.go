@@ -37,6 +37,7 @@
 //	             A: close, silent; before commit either side may call it off
 //	pull.go      strays for long enough → pull; drain.go  deadline → push
 //	replica.go   records to Backups
+//	aim.go       which Backup; book.go  whether it has room; reserve.go  for how many
 //	guest.go     sessions of servers that are not ours: guest_phase.go (pure),
 //	             guest_give.go, guest_take.go; lobby.go has their socket (handsock)
 //	rest.go      the rest of an object that is on its way here; met.go tells how requests end

@@ -37,6 +37,8 @@ type link struct {
 	// waits for them; reader's only. nil: none.
 	more func() bool
 	owed bool
+	// refusals are whole frames that leave before the next acknowledgement; reader's only.
+	refusals []byte
 	naming
 	// greeted is kept when the other side's Hello was read, which says what it takes.
 	greeted *pledge
@@ -103,7 +105,7 @@ func (l *link) number(b []byte, f frame.Frame, kept *pledge) ([]byte, error) {
 // same and more. Were the reader to wait, two sites that send much to each other could
 // wait for ever.
 func (l *link) ack(seq uint64) {
-	if l.owed = l.more != nil && l.more(); l.owed {
+	if l.owed = l.more != nil && l.more(); l.owed || !l.tellRefusals() {
 		return // one tells of all that came together
 	}
 	b, err := frame.Append(nil, frame.Frame{Type: frame.Ack, Seq: seq})

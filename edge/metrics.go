@@ -26,6 +26,7 @@ type metrics struct {
 	prepare   *prepareMetrics
 	guests    *guestMetrics
 	uploads   *uploadMetrics
+	reserve   *reserveMetrics
 }
 
 // Results of a transfer, as counted by its giver.
@@ -65,10 +66,11 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 			Help: "Questions to clients of moved sessions where they stand, by whether one spoke within the time that takes."}, []string{"result"}),
 	}
 	m.tls, m.feeds, m.prepare, m.guests, m.uploads = newTLSMetrics(self), feed.NewMetrics(self), newPrepareMetrics(), newGuestMetrics(), newUploadMetrics()
+	m.reserve = newReserveMetrics()
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.Collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
+	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.Collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors(), m.reserve.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -92,6 +92,9 @@ func (a *Agent) Foreign(k frame.Key, owner string, since time.Time) {
 		a.m.transfers.WithLabelValues(owner, a.cfg.Site, resultObserve).Inc()
 		return
 	}
+	if a.view.Load().vips[k.VIP] != nil && !a.mayPull(now) {
+		return // its packets go on to the owner
+	}
 	select {
 	case a.pulls.queue <- pull{k, owner, now.Add(pullQuiet)}:
 	default: // asked for again while strays come

@@ -1,48 +1,46 @@
 package edge
 
 import (
-	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
-	"math"
 	"slices"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/reserve"
 )
 
 // rendezvous orders peers for one session: weighted highest-random-weight
 // hashing. Every site computes the same order, and a change of one peer moves
 // only the sessions it had or gets. Peers without weight are left out.
 func rendezvous(k frame.Key, peers []Peer) []Peer {
-	type scored struct {
-		peer  Peer
-		score float64
-	}
-	all := make([]scored, 0, len(peers))
-	for _, p := range peers {
-		if p.Weight > 0 {
-			all = append(all, scored{p, score(k, p)})
-		}
-	}
-	slices.SortFunc(all, func(a, b scored) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.peer.Name, b.peer.Name))
-	})
-	out := make([]Peer, len(all))
-	for i := range all {
-		out[i] = all[i].peer
+	var c reserve.Chooser
+	order := c.Order(make([]int, 0, len(peers)), appendKey(nil, k), candidates(peers, nil))
+	out := make([]Peer, len(order))
+	for i, n := range order {
+		out[i] = peers[n]
 	}
 	return out
-}
-
-// score is -w / ln(h) with h uniform in (0, 1): a peer wins in proportion to
-// its weight.
-func score(k frame.Key, p Peer) float64 {
-	sum := sha256.Sum256([]byte(p.Name + "|" + k.String()))
-	h := (float64(binary.BigEndian.Uint64(sum[:])>>11) + 0.5) / (1 << 53)
-	return -float64(p.Weight) / math.Log(h)
 }
 
 // rank is a site's place in the order, from 0; -1 if it is not in it.
 func rank(k frame.Key, site string, peers []Peer) int {
 	return slices.IndexFunc(rendezvous(k, peers), func(p Peer) bool { return p.Name == site })
+}
+
+// appendKey is what the order of a session follows from: the text of its key.
+func appendKey(b []byte, k frame.Key) []byte {
+	return k.VIP.AppendTo(append(k.Client.AppendTo(b), '>'))
+}
+
+// candidates are peers as Backups of an owner that has its part in failure domains.
+func candidates(peers []Peer, domains []string) []reserve.Site {
+	out := make([]reserve.Site, len(peers))
+	for i := range peers {
+		p := &peers[i]
+		out[i] = reserve.Site{Name: p.Name, Weight: p.Weight, Shares: shares(p.Domains, domains)}
+	}
+	return out
+}
+
+// shares reports whether two lists of failure domains have one in common.
+func shares(a, b []string) bool {
+	return slices.ContainsFunc(a, func(d string) bool { return slices.Contains(b, d) })
 }

@@ -36,6 +36,8 @@ type replica struct {
 	gathered []*session
 	out      outbox
 	tiered
+	aims
+	book book
 	// dialled is when a link to a peer was last asked for.
 	dialled map[string]time.Time
 
@@ -50,39 +52,14 @@ type copyOf struct {
 	tier int
 }
 
-// noRoom is the word of a Backup that it has no room.
-type noRoom struct {
-	key  frame.Key
-	peer string
-}
-
 // shadow is what the Backup of a session was told last.
 type shadow struct {
-	peer  string
 	link  *link
 	turn  *turn
 	off   int64
 	at    time.Time
-	skips int // Backups of its order that were full
-	order     // as of the last word
-}
-
-// order is a session's Backups of one tier, and what it follows from.
-type order struct {
-	names []string
-	known
-}
-
-// of is the order by what is known now.
-func (o *order) of(k frame.Key, by *tiered, tier int) []string {
-	if o.known == by.known {
-		return o.names
-	}
-	o.known, o.names = by.known, o.names[:0]
-	for _, p := range rendezvous(k, by.peers[tier]) {
-		o.names = append(o.names, p.Name)
-	}
-	return o.names
+	bare  bool // no Backup has room
+	order      // as of the last word
 }
 
 // stored is a record of another site's session.
@@ -91,11 +68,13 @@ type stored struct {
 	from string
 	at   time.Time
 	pace float64 // bytes of the response a second, between the last two words of it
+	// reserved tells that it counts in the book.
+	reserved bool
 }
 
 func newReplica(a *Agent) *replica {
 	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
-		full: make(chan noRoom, dirtyQueue), linked: make(chan struct{}, 1), own: map[copyOf]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
+		full: make(chan noRoom, dirtyQueue), linked: make(chan struct{}, 1), own: map[copyOf]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}, book: newBook(a.limits.Sessions)}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
@@ -195,18 +174,6 @@ func (r *replica) told(s *session) bool {
 	return true
 }
 
-// next moves a session's record to the next Backup of its order.
-func (r *replica) next(ctx context.Context, no noRoom) {
-	s := r.a.tab.get(no.key)
-	for tier := range tierCount {
-		if sh := r.own[copyOf{s, tier}]; sh != nil && sh.peer == no.peer {
-			sh.skips++
-			sh.turn, sh.link = nil, nil
-			r.tell(ctx, s, time.Now())
-		}
-	}
-}
-
 // tell puts a session's record into the outbox for each of its Backups.
 func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
 	tiers := r.tiers(r.a)
@@ -238,19 +205,20 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 		r.own[copyOf{s, tier}] = sh
 	}
 	part := t.fresh.divide(tiers)[tier]
-	names := sh.of(s.key, &r.tiered, tier)
-	if sh.skips >= len(names) {
+	peer := r.aim(s.key, sh, tier, now)
+	if peer == "" {
+		r.without(s, sh, tier)
 		part.waive()
 		return
 	}
-	peer := names[sh.skips]
+	sh.bare = false
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
 		part.waive()           // a client's wait would help nobody
 		return
 	}
-	if sh.peer != peer && sh.link != nil {
+	if sh.Backup != peer && sh.link != nil {
 		r.out.flush()  // it is not to overtake what was told
 		sh.withdraw(s) // or two would revive it
 	}
@@ -261,11 +229,12 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
 	r.out.put(l, &rec, part)
-	if sh.peer != peer || s.backup[tier].Load() == nil {
+	if sh.Backup != peer || s.backup[tier].Load() == nil {
 		backup := peer
 		s.backup[tier].Store(&backup)
 	}
-	sh.peer, sh.link, sh.turn, sh.off, sh.at = peer, l, t, int64(rec.Offset), now
+	sh.Move(&r.spread[tier], peer)
+	sh.link, sh.turn, sh.off, sh.at = l, t, int64(rec.Offset), now
 	r.a.hush(s)
 }
 
@@ -311,6 +280,7 @@ func (r *replica) retract(s *session, tier int) {
 	}
 	r.out.flush() // it is not to overtake what was told
 	sh.withdraw(s)
+	sh.Move(&r.spread[tier], "")
 	delete(r.own, copyOf{s, tier})
 	s.backup[tier].Store(nil)
 }
@@ -325,8 +295,9 @@ func (sh *shadow) withdraw(s *session) {
 
 // sweep refreshes what is due, finds what the queues missed, and counts.
 func (r *replica) sweep(ctx context.Context, now time.Time) {
-	live := map[*session]bool{}
+	live, bare := map[*session]bool{}, map[*session]bool{}
 	counts := map[string]int{}
+	r.balance(now)
 	for _, s := range r.a.tab.all() {
 		if s.changed == nil {
 			continue
@@ -337,7 +308,9 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 				r.tellTier(ctx, s, tier, now)
 			}
 			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
-				counts[sh.peer]++
+				counts[sh.Backup]++
+			} else if sh != nil && sh.bare {
+				bare[s] = true
 			}
 		}
 	}
@@ -346,6 +319,8 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 			r.retire(c.s)
 		}
 	}
+	r.bare.Store(int64(len(bare)))
+	r.a.m.reserve.bare.Set(float64(len(bare)))
 	r.a.m.records.Reset()
 	for peer, n := range counts {
 		r.a.m.records.WithLabelValues(peer, "owner").Set(float64(n))
@@ -357,7 +332,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 
 // due reports whether the Backup's knowledge is too old.
 func (sh *shadow) due(s *session, down func(site string) bool, now time.Time) bool {
-	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || down(sh.peer) {
+	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || down(sh.Backup) {
 		return true
 	}
 	select {
@@ -393,10 +368,7 @@ func (r *replica) handle(l *link, f frame.Frame) {
 		}
 		return
 	case frame.Full:
-		select {
-		case r.full <- noRoom{f.Key, l.peer}:
-		default:
-		}
+		r.refusedBy(l, f)
 		return
 	}
 	if err := l.receipt.Take(f.Seq); err != nil {
@@ -434,29 +406,32 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	}
 	r.a.revival.spare(rec.Key, l.peer)
 	r.a.uploads.recorded(&rec)
-	if !r.enter(rec, l.peer) {
-		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
+	if reason := r.enter(rec, l.peer); reason != "" {
+		r.a.m.reserve.refused.WithLabelValues(l.peer, reason).Inc()
+		return l.refuse(refusalOf(&rec, f.Seq, reason))
 	}
 	return nil
 }
 
-// enter is false when there is no room. Nobody sends under the lock: who
+// enter says why there is no room, "" if there is. Nobody sends under the lock: who
 // forwards packets waits for it.
-func (r *replica) enter(rec frame.Record, from string) bool {
+func (r *replica) enter(rec frame.Record, from string) string {
+	load, counts := r.a.load(), r.a.counts(&rec)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, ok := r.store[rec.Key]
-	switch {
-	case ok && (rec.Epoch < old.rec.Epoch || rec.Epoch == old.rec.Epoch && rec.Generation < old.rec.Generation):
+	if ok && (rec.Epoch < old.rec.Epoch || rec.Epoch == old.rec.Epoch && rec.Generation < old.rec.Generation) {
 		r.a.m.refused.Inc()
-	case !ok && len(r.store) >= r.a.limits.Records:
-		return false
-	default:
-		st := stored{rec: rec, from: from, at: time.Now()}
-		st.pace = st.paceSince(old)
-		r.store[rec.Key] = st
+		return ""
 	}
-	return true
+	if why := r.refusal(old, from, counts, load); why != "" {
+		r.drop(rec.Key)
+		return why
+	}
+	st := stored{rec: rec, from: from, at: time.Now(), reserved: counts}
+	st.pace = st.paceSince(old)
+	r.put(st)
+	return ""
 }
 
 // forget drops a record at its owner's word, not at that of an earlier owner.
@@ -490,7 +465,7 @@ func (r *replica) putBack(st stored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.store[st.rec.Key]; !ok {
-		r.store[st.rec.Key] = st
+		r.put(st)
 	}
 }
 
@@ -530,6 +505,9 @@ func (r *replica) owner(k frame.Key) string {
 // drop overwrites a record where it stands, since it may hold secrets, and
 // forgets it. The caller holds mu.
 func (r *replica) drop(k frame.Key) {
+	if old := r.store[k]; old.reserved {
+		r.book.ledger.Add(old.from, -1)
+	}
 	r.store[k] = stored{}
 	delete(r.store, k)
 }

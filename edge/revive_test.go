@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/edge/frame"
+	"rhumb/edge/reserve"
 	"rhumb/edge/silence"
 )
 
@@ -167,7 +168,7 @@ func TestDownIsNoBackup(t *testing.T) {
 	s := &session{}
 	tn := &turn{}
 	s.turn.Store(tn)
-	sh := &shadow{peer: "a", link: testLink("a"), turn: tn, at: time.Now()}
+	sh := &shadow{order: order{Place: reserve.Place{Backup: "a"}}, link: testLink("a"), turn: tn, at: time.Now()}
 	if !sh.due(s, a.isDown, time.Now()) || sh.due(s, func(string) bool { return false }, time.Now()) {
 		t.Error("a record is due anew when its Backup is down, and only then")
 	}

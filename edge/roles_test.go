@@ -147,6 +147,9 @@ type agentArgs struct {
 	Export                         string        // of a service over TLS; empty: in clear
 	Socket                         string        // not empty: the service is another server's, which comes here
 	Nodes                          string        // which of the three are nodes of one site, s
+	Rest                           string        // further ones, Backups as the first
+	Capacity                       int           // sessions that it serves; 0: the default
+	Shed                           time.Duration // for how long more may be reserved; 0: the default
 	Uploads                        bool          // into the directory up-SITE
 	UploadMax                      int64
 	Die                            string // the point of an upload at which it kills itself,
@@ -189,7 +192,8 @@ func agentRole() error {
 		OnForeign: func(flow forward.Flow, owner string, since time.Time) { a.Foreign(frame.Key(flow), owner, since) },
 		OnHeld:    func(flow forward.Flow, packet []byte) { a.Heard(frame.Key(flow), packet) },
 		Shadowed:  func(flow forward.Flow) bool { return a.Shadowed(frame.Key(flow)) },
-		KeptFor:   func(flow forward.Flow) string { return a.KeptFor(frame.Key(flow)) }})
+		KeptFor:   func(flow forward.Flow) string { return a.KeptFor(frame.Key(flow)) },
+		First:     func(flow forward.Flow) []string { return a.First(frame.Key(flow)) }})
 	if err != nil {
 		return err
 	}
@@ -201,7 +205,7 @@ func agentRole() error {
 	if a, err = New(cfg); err != nil {
 		return err
 	}
-	a.patience = or(x.Patience, a.patience)
+	a.patience, a.replica.book.patience = or(x.Patience, a.patience), or(x.Shed, a.replica.book.patience)
 	if x.Die != "" {
 		a.uploads.at = func(point string) {
 			if point == x.Die {
@@ -272,7 +276,10 @@ func (x agentArgs) config() (Config, error) {
 			peers[1].Weight = 1
 		}
 	}
-	return Config{Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
+	for _, site := range strings.Fields(x.Rest) {
+		peers = append(peers, Peer{Name: x.name(site), Of: x.of(site), Control: netip.MustParseAddrPort(control(site)), Weight: 1})
+	}
+	return Config{Reserve: Reserve{Capacity: x.Capacity}, Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
 		Peers:    peers,
 		Services: []Service{svc}, Addresses: true, Handoff: handoff, Flows: established,
@@ -322,6 +329,8 @@ type report struct {
 	Safe      int64              // those of them that the Backup has
 	Uploads   map[string]float64 // ended, by status
 	Effects   uint64             // objects that uploads were published as
+	Reserved  Reserved
+	Refusals  map[string]float64 // of Backups, by site
 }
 
 func reportOf(a *Agent) report {
@@ -355,6 +364,7 @@ func reportOf(a *Agent) report {
 	}
 	a.uploads.mu.Unlock()
 	r.Drain, _ = a.DrainState()
+	r.Reserved = a.Reserved()
 	r.CPU = cpuSeconds()
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
@@ -413,6 +423,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Flows, _ = established([]netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")})
 			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()
+			r.Refusals = counted(reg, "rhumb_edge_backup_refusals_total")
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")
 			out.Encode(r)
@@ -446,6 +457,12 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			}
 			out.Encode("draining")
 		case "down":
+			a.SetDown(strings.Fields(arg))
+			out.Encode("told")
+		case "lost": // sites, as the program tells it
+			for _, site := range strings.Fields(arg) {
+				s.Lost(site)
+			}
 			a.SetDown(strings.Fields(arg))
 			out.Encode("told")
 		case "silent": // nodes of this site
@@ -485,7 +502,7 @@ func (x agentArgs) forwarder(c forward.Config) (*forward.Forwarder, error) {
 		return netip.AddrPortFrom(netip.MustParseAddrPort(control(site)).Addr(), 7947)
 	}
 	c.Site, c.Local, c.Mode = x.name(x.Site), tunnel(x.Site), forward.Act
-	for _, site := range strings.Fields(x.Other + " " + x.Third) {
+	for _, site := range strings.Fields(x.Other + " " + x.Third + " " + x.Rest) {
 		c.Peers = append(c.Peers, forward.Peer{Site: x.name(site), Near: x.of(site) != "" && x.of(x.Site) != "", Addr: tunnel(site), Key: [32]byte{1, 2, 3}})
 	}
 	c.VIPs = []netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")}
@@ -508,6 +525,7 @@ type loadArgs struct {
 	// all. So its session lasts for as long as a test needs it.
 	Hold int64
 	CA   string // file; not empty: TLS 1.3
+	From string // source address; empty: the kernel's choice
 
 	first, last chan struct{} // closed by "go" and "end"
 }
@@ -573,6 +591,9 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 			}
 		})
 	}}
+	if x.From != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(x.From)}
+	}
 	c, err := d.Dial("tcp", net.JoinHostPort(x.VIP, "8080"))
 	if err != nil {
 		return 0, err

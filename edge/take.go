@@ -49,7 +49,7 @@ func (a *Agent) take(ctx context.Context, l *link, f frame.Frame, box <-chan fra
 // that is about to be. If it is not to be they belong to the giver, who goes
 // on; the kernel here would answer them with a reset.
 func (a *Agent) takeBoxed(ctx context.Context, l *link, o frame.Offer, box <-chan frame.Frame, got time.Time) error {
-	if a.prep.crowded() {
+	if a.prep.crowded() || a.pulledTooMany(o.Record.Key, got) {
 		return errFull // it stays where it is; who is about to lose his site comes first
 	}
 	s, err := a.admit(o)

@@ -86,14 +86,15 @@ func (w *world) link(i int, n string) {
 
 // route points the VIPs at a site, for every packet from now on.
 func (w *world) route(to string) {
-	i := map[string]int{"a": 1, "b": 2, "d": 3}[to]
+	i := siteNumber(to)
 	w.in("r", fmt.Sprintf("ip route replace %s/32 via 198.51.100.%d", vip4, i*4+2))
 	w.in("r", fmt.Sprintf("ip -6 route replace %s/128 via 2001:db8:%d::2", vip6, i+1))
 }
 
-func control(site string) string {
-	return map[string]string{"a": "198.51.100.6:7946", "b": "198.51.100.10:7946", "d": "198.51.100.14:7946"}[site]
-}
+// siteNumber is that of a site's link.
+func siteNumber(site string) int { return map[string]int{"a": 1, "b": 2, "d": 3, "e": 4}[site] }
+
+func control(site string) string { return fmt.Sprintf("198.51.100.%d:7946", siteNumber(site)*4+2) }
 
 func (w *world) run(line string) string {
 	w.t.Helper()
@@ -113,7 +114,7 @@ func (w *world) in(n, line string) string {
 // certificates makes a CA and one certificate a site.
 func (w *world) certificates() {
 	ca, caKey := w.certificate("ca", nil, nil)
-	for _, site := range []string{"a", "b", "d", "s"} {
+	for _, site := range []string{"a", "b", "d", "e", "s"} {
 		w.certificate(site, ca, caKey)
 	}
 }

@@ -140,6 +140,19 @@ type EdgeStats struct {
 	Listeners []EdgeListener `json:"listeners,omitempty"`
 	// Handoffs are the services of kind handoff.
 	Handoffs []EdgeHandoff `json:"handoffs,omitempty"`
+	// Reserve is what is kept free for the sessions of others; nil: of a version that keeps
+	// nothing free.
+	Reserve *EdgeReserve `json:"reserve,omitempty"`
+}
+
+// EdgeReserve is how much of an edge's capacity is spoken for, in sessions of our own server.
+type EdgeReserve struct {
+	Capacity int    `json:"capacity"`
+	Limit    int    `json:"limit"`          // what is served at most after the loss of others
+	Most     int    `json:"most"`           // that one loss would bring here
+	Loss     string `json:"loss,omitempty"` // which: a site or a failure domain
+	// Bare are the edge's own sessions without a Backup, since nobody has room for them.
+	Bare int `json:"bare,omitempty"`
 }
 
 // EdgeHandoff is a service whose sessions another server gives away: how many such

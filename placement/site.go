@@ -44,6 +44,9 @@ type Site struct {
 	// Relay is what the site passes on for others round broken paths, octets a second;
 	// 0 means 100 Mbit/s, less nothing.
 	Relay int64 `json:"relay,omitempty"`
+	// Sessions is how many sessions of our own server it serves at most; 0 means
+	// DefaultSessions. Where there are Nodes it is not set.
+	Sessions int `json:"sessions,omitempty"`
 	// Identity is the site's certificate (PEM), signed by the offline group key;
 	// it carries the public key from which pair keys for beats and tunnel come.
 	Identity string    `json:"identity,omitempty"`
@@ -82,6 +85,19 @@ type EdgeNode struct {
 	// Weight is its capacity beside the other nodes'; 0 means 1.
 	Weight int    `json:"weight,omitempty"`
 	QUICID string `json:"quic_id,omitempty"` // as that of a site
+	// Sessions is as that of a site; where it is given, Weight is not.
+	Sessions int `json:"sessions,omitempty"`
+}
+
+// DefaultSessions is how many sessions an edge serves where nobody says it.
+const DefaultSessions = 100_000
+
+// Capacity is what an edge can take over from others, relative to what others can.
+func (m *Member) Capacity() int {
+	if m.Sessions > 0 {
+		return m.Sessions
+	}
+	return max(m.Weight, 1) * DefaultSessions
 }
 
 // Member is one edge of the fleet: a site, or a node of a site with several. Sessions are
@@ -94,7 +110,7 @@ type Member struct {
 // Members are the site's edges: itself, its nodes, or none.
 func (s *Site) Members() []Member {
 	if s.Edge.IsValid() {
-		return []Member{{EdgeNode{Name: s.Name, Edge: s.Edge, Weight: 1, QUICID: s.QUICID}, s.Name}}
+		return []Member{{EdgeNode{Name: s.Name, Edge: s.Edge, Weight: 1, QUICID: s.QUICID, Sessions: s.Sessions}, s.Name}}
 	}
 	var out []Member
 	for _, n := range s.Nodes {

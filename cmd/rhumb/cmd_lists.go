@@ -187,13 +187,13 @@ func (a *app) sessionsCommand() *cobra.Command {
 }
 
 func sessionTable(s style, items []api.Sessions) *table {
-	t := newTable(s, "SITE", "NODE", ">TOTAL", ">OWN", ">FOREIGN", ">FORWARDED", ">AWAY", ">OLDEST", ">MB/S", ">MOVING", ">MOVED OUT", ">MOVED IN", ">FAILED", "BACKUPS", ">EPOCH", "RELAYED", "HAND-OFF SERVERS")
+	t := newTable(s, "SITE", "NODE", ">TOTAL", ">OWN", ">FOREIGN", ">FORWARDED", ">AWAY", ">OLDEST", ">MB/S", ">MOVING", ">MOVED OUT", ">MOVED IN", ">FAILED", "BACKUPS", ">EPOCH", ">RESERVED", ">NO BACKUP", "RELAYED", "HAND-OFF SERVERS")
 	for _, r := range items {
 		failed := plain(count(r.Failed))
 		if r.Failed > 0 {
 			failed.color = red
 		}
-		t.add(r.Site, r.Node, count(r.Total), count(r.Own), count(r.Foreign), count(r.Forwarded), count(r.Away), since(r.AwaySince, time.Now()), fmt.Sprintf("%.1f", float64(r.AwayRate)/1e6), count(r.Moving), count(r.MovedOut), count(r.MovedIn), failed, strings.Join(r.Backups, " "), r.Epoch, relaysCell(r.Relays), handoffsCell(r.Handoffs))
+		t.add(r.Site, r.Node, count(r.Total), count(r.Own), count(r.Foreign), count(r.Forwarded), count(r.Away), since(r.AwaySince, time.Now()), fmt.Sprintf("%.1f", float64(r.AwayRate)/1e6), count(r.Moving), count(r.MovedOut), count(r.MovedIn), failed, strings.Join(r.Backups, " "), r.Epoch, reservedCell(r.Reserves), bareCell(r.Reserves), relaysCell(r.Relays), handoffsCell(r.Handoffs))
 	}
 	return t
 }

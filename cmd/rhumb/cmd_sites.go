@@ -141,6 +141,7 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 		r.Edge.Own, r.Edge.Foreign, r.Edge.Forwarded, r.Edge.Moving, r.Edge.MovedOut, r.Edge.MovedIn, r.Edge.Failed)
 	writeRelays(w, r, now)
 	writePrepared(w, r, now)
+	writeReserve(w, r.Edge.Reserves)
 	writeListeners(w, s, r.Edge.Listeners, now)
 	writeHandoffs(w, r.Edge.Handoffs)
 	fmt.Fprintf(w, "  bgp       %d of %d neighbours established\n", r.BGP.Established, r.BGP.Configured)

@@ -28,7 +28,7 @@ func TestEdges(t *testing.T) {
 	var names []string
 	for _, p := range edgePeers(inv, "ams1/n1") {
 		names = append(names, p.Name+" of "+p.Of+" at "+p.Control.String())
-		if want := map[string]int{"ams1/n2": 3, "nyc1": 1}[p.Name]; p.Weight != want {
+		if want := map[string]int{"ams1/n2": 3 * placement.DefaultSessions, "nyc1": placement.DefaultSessions}[p.Name]; p.Weight != want {
 			t.Errorf("%s has weight %d, want %d", p.Name, p.Weight, want)
 		}
 	}

@@ -102,6 +102,9 @@ func still(n *placement.Node) placement.Node {
 		for _, h := range n.Edge.Handoffs {
 			out.Edge.Handoffs = append(out.Edge.Handoffs, placement.EdgeHandoff{Service: h.Service, Servers: min(h.Servers, 1)})
 		}
+		if r := n.Edge.Reserve; r != nil {
+			out.Edge.Reserve = &placement.EdgeReserve{Capacity: r.Capacity, Bare: min(r.Bare, 1)}
+		}
 		for _, p := range n.Edge.Prepared {
 			out.Edge.Prepared = append(out.Edge.Prepared, placement.EdgePrepared{Site: p.Site, Since: p.Since})
 		}

@@ -107,7 +107,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	}
 	e.nodes.apply(snap)
 	fwd, err := forward.New(forward.Config{Site: e.self.Name, Local: e.self.Edge, Peers: e.tunnels(snap.Inventory),
-		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, KeptFor: e.keptFor, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
+		OnForeign: e.foreign, OnHeld: e.held, Shadowed: e.shadowed, KeptFor: e.keptFor, First: e.first, At: site.At, RelayRate: relayRate(site, u.cfg.Mode),
 		OnRelay: e.relayed, Logger: u.log, Registerer: u.metrics})
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if e.tokens, err = readTokens(u.cfg.Edge.Tokens); err != nil {
 		return err
 	}
-	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, e.self.Name),
+	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Reserve: ownReserve(e.self, site), Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, e.self.Name),
 		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Flows: establishedFlows,
 		Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
@@ -148,6 +148,7 @@ func (e *edgeRole) apply(s *placement.Snapshot) {
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
+	e.reserve(s)
 	e.nodes.apply(s)
 	e.revive(s)
 	e.drain(s)
@@ -239,6 +240,7 @@ func (e *edgeRole) report(n *placement.Node) {
 	e.handoffs(n, st)
 	e.relays(n, st)
 	e.prepares(st)
+	e.reserves(n, st)
 	n.Edge = st
 }
 
@@ -339,7 +341,7 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
 	var out []edge.Peer
 	for _, m := range edges(inv, own) {
-		out = append(out, edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Weight})
+		out = append(out, edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Capacity(), Domains: inv.Site(m.Site).Domains})
 	}
 	return out
 }

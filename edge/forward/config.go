@@ -62,6 +62,10 @@ type Config struct {
 	// KeptFor names the site whose session of a flow would be revived here, or "".
 	// Sites that ask for the flow's owner are told. It must not block.
 	KeptFor func(f Flow) string
+	// First names the sites that most likely have the record of a flow's session, the best
+	// first. After the loss of a site they are asked before the rest of the group. It must
+	// not block.
+	First func(f Flow) []string
 	// Pair names the site which likely has this client's sessions, as the
 	// previous routing had it, or "". It must not block.
 	Pair func(client netip.Addr) string

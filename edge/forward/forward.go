@@ -101,6 +101,7 @@ func New(c Config) (*Forwarder, error) {
 	f.log.Logger = c.Logger
 	f.quic.Store(&QUIC{})
 	f.owners, f.udp = f.newTable(protoTCP, c.Pair, c.Shadowed), f.newTable(protoUDP, c.Pair, func(Flow) bool { return false })
+	f.owners.first = c.First
 	vips := make(map[netip.AddrPort]Mode)
 	for _, vip := range c.VIPs {
 		vips[vip] = c.Mode

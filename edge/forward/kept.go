@@ -47,6 +47,15 @@ func (q *question) denied(site string) {
 	}
 }
 
+// keepers are the sites that likely have the record of a flow's session, while sessions of a
+// lost site may come back: asked first, they spare the group thousands of questions.
+func (o *owners) keepers(now time.Time, f Flow) []string {
+	if o.first == nil || !now.Before(o.mourning) {
+		return nil
+	}
+	return o.first(f)
+}
+
 // unanswered tells whether a question ends without an answer. Where the session could be
 // revived, here or elsewhere, silence does not mean that it is gone: its owner may be
 // dead, or merely late.

@@ -67,3 +67,22 @@ func TestMourning(t *testing.T) {
 		t.Errorf("%d counted as over the budget, want 4", b.counts[overBudget])
 	}
 }
+
+// TestFirstOfOrder: after the loss of a site those are asked first who likely have the record,
+// then the group; before and later all at once.
+func TestFirstOfOrder(t *testing.T) {
+	b, f := newBench("a", "b", "c", "d"), claimFlow()
+	b.first = func(Flow) []string { return []string{"d", "b", "z"} }
+	b.script(t, f, "packet one -> ask a, ask b, ask c, ask d", "not a", "not b", "not c", "not d -> back one", "wait 1s")
+	b.mourn(b.now.Add(reviveLife))
+	b.script(t, f, "packet two -> ask b, ask d", "not b", "not d -> ask a, ask c", "mine c -> foreign c, tunnel c two", "wait 1h")
+	b.mourn(b.now.Add(reviveLife))
+	b.near = map[netip.Prefix]near{}
+	b.script(t, f, "packet three -> ask b, ask d", "wait 60ms", "tick -> ask b, ask d, ask a, ask c", "not a", "not b", "not c", "not d -> back three", "wait 1s",
+		"packet four -> ask b, ask d", "mine d -> foreign d, tunnel d four", "wait 1h")
+	b.near = map[netip.Prefix]near{}
+	b.script(t, f, "packet five -> ask a, ask b, ask c, ask d")
+	if b.counts[byOrder] != 1 || b.counts[byGroup] != 1 || newMetrics().byResult[byOrder] == nil {
+		t.Errorf("counts %v, or there is no counter", b.counts)
+	}
+}

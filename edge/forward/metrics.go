@@ -33,7 +33,7 @@ func newMetrics() *metrics {
 		byResult:  make(map[result]prometheus.Counter),
 		relay:     newRelayMetrics(counter),
 	}
-	for _, r := range []result{byHint, byAnnounced, byPair, byGroup, byNeighbour, byCID, byNobody, overBudget, observed} {
+	for _, r := range []result{byHint, byAnnounced, byPair, byGroup, byNeighbour, byOrder, byCID, byNobody, overBudget, observed} {
 		m.byResult[r] = m.strays.WithLabelValues(string(r))
 	}
 	return m

@@ -59,6 +59,7 @@ const (
 	byPair      result = "pair"
 	byGroup     result = "group"
 	byNeighbour result = "neighbour" // another edge of this site has it
+	byOrder     result = "order"     // who likely has the record of a lost site's session was asked first
 	byCID       result = "cid"
 	byNobody    result = "nobody"
 	overBudget  result = "over_budget"
@@ -147,6 +148,7 @@ type hooks struct {
 	announced  func(Flow) string         // owner by announcement, or ""
 	pair       func(netip.Addr) string   // the client's previous site, or ""
 	shadowed   func(Flow) bool           // this site could revive its session
+	first      func(Flow) []string       // who likely has the record of its session, the best first; nil: nobody knows
 	count      func(how result, n int)   // n strays were decided so
 	retire     func(site string, f Flow) // site's announcement of f is stale
 }
@@ -240,15 +242,18 @@ func (o *owners) whom(now time.Time, f Flow, peers []string) question {
 		likely = n.site
 	}
 	q := question{how: byGroup}
-	adjacent := o.adjacent()
+	adjacent, first := o.adjacent(), o.keepers(now, f)
 	for _, site := range peers {
-		if site == likely || slices.Contains(adjacent, site) {
+		if site == likely || slices.Contains(adjacent, site) || slices.Contains(first, site) {
 			q.open = append(q.open, site)
 		} else {
 			q.later = append(q.later, site)
 		}
 	}
-	if slices.Contains(q.open, likely) {
+	switch {
+	case len(first) > 0:
+		q.how = byOrder
+	case slices.Contains(q.open, likely):
 		q.how = byPair
 	}
 	if len(q.open) == 0 {
@@ -323,7 +328,7 @@ func (o *owners) remember(now time.Time, f Flow, site string) {
 // countOne counts a stray by how its owner was found; in mode observe only
 // that it was.
 func (o *owners) countOne(r *record, how result) {
-	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup || how == byNeighbour || how == byCID) {
+	if r.watch && (how == byHint || how == byAnnounced || how == byPair || how == byGroup || how == byOrder || how == byNeighbour || how == byCID) {
 		how = observed
 	}
 	o.count(how, 1)

@@ -112,6 +112,8 @@ type SiteEdge struct {
 	Listeners []placement.EdgeListener `json:"listeners,omitempty"`
 	// Handoffs are the services of kind handoff, by node.
 	Handoffs []placement.EdgeHandoff `json:"handoffs,omitempty"`
+	// Reserves are what is kept free for the sessions of others, by node.
+	Reserves []placement.EdgeReserve `json:"reserves,omitempty"`
 }
 
 // SiteIntent is the operator's word on a site.
@@ -259,6 +261,9 @@ func (e *SiteEdge) add(n *placement.EdgeStats) {
 	e.Prepared = append(e.Prepared, n.Prepared...)
 	e.Listeners = append(e.Listeners, n.Listeners...)
 	e.Handoffs = append(e.Handoffs, n.Handoffs...)
+	if n.Reserve != nil {
+		e.Reserves = append(e.Reserves, *n.Reserve)
+	}
 }
 
 // routes lists the prefixes which the site may announce: what is wanted, and

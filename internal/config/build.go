@@ -191,7 +191,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}
 	out := placement.Site{Name: name, City: s.City, Region: or(s.Region, name), Number: s.Number,
-		Domains: s.Domains, Beat: s.Beat, SecondBeat: s.Second, Edge: s.Edge, QUICID: s.QUICID, Relay: d.relay(at, s.Relay)}
+		Domains: s.Domains, Beat: s.Beat, SecondBeat: s.Second, Edge: s.Edge, QUICID: s.QUICID, Relay: d.relay(at, s.Relay), Sessions: d.sessions(at, s.Sessions)}
 	if s.At == nil {
 		d.fail(at, "needs a position: at: [latitude, longitude]")
 	} else {

@@ -80,7 +80,8 @@ type siteFile struct {
 	Edge     netip.AddrPort         `yaml:"edge"`
 	QUICID   string                 `yaml:"quic_id"`
 	Relay    *int64                 `yaml:"relay_mbit"` // 0 is nothing, none the default
-	Identity string                 `yaml:"identity"`   // file with the site's certificate
+	Sessions *int                   `yaml:"sessions"`
+	Identity string                 `yaml:"identity"` // file with the site's certificate
 	Clusters map[string]clusterFile `yaml:"clusters"`
 	// Nodes stand in for Edge where a site has several edges.
 	Nodes map[string]edgeNodeFile `yaml:"nodes"`

@@ -14,6 +14,8 @@ type edgeNodeFile struct {
 	Beats  []netip.AddrPort `yaml:"beats"`
 	Weight *int             `yaml:"weight"`
 	QUICID string           `yaml:"quic_id"`
+	// Sessions stands in for Weight.
+	Sessions *int `yaml:"sessions"`
 }
 
 // maxNodeWeight is far beyond any difference between machines of one site.
@@ -29,6 +31,9 @@ func (d *document) edgeNodes(site []string, s *siteFile) (out []placement.EdgeNo
 	if len(s.Nodes) > 0 && s.QUICID != "" {
 		d.fail(append(slices.Clone(site), "quic_id"), "is that of a site with one edge; this one has nodes, each with its own")
 	}
+	if len(s.Nodes) > 0 && s.Sessions != nil {
+		d.fail(append(slices.Clone(site), "sessions"), "is that of a site with one edge; this one has nodes, each with its own")
+	}
 	taken := make(map[netip.AddrPort]bool)
 	for _, name := range slices.Sorted(maps.Keys(s.Nodes)) {
 		n, at := s.Nodes[name], append(slices.Clone(at), name)
@@ -42,10 +47,21 @@ func (d *document) edgeNodes(site []string, s *siteFile) (out []placement.EdgeNo
 		if w < 1 || w > maxNodeWeight {
 			d.fail(append(slices.Clone(at), "weight"), "%d: want 1 to %d", w, maxNodeWeight)
 		}
+		if n.Weight != nil && n.Sessions != nil {
+			d.fail(append(slices.Clone(at), "weight"), "stands beside sessions, which says the same: one of them is enough")
+		}
 		d.edgeNodeAddresses(at, n, taken)
-		out = append(out, placement.EdgeNode{Name: name, Edge: n.Edge, Beats: n.Beats, Weight: w, QUICID: n.QUICID})
+		out = append(out, placement.EdgeNode{Name: name, Edge: n.Edge, Beats: n.Beats, Weight: w, QUICID: n.QUICID, Sessions: d.sessions(at, n.Sessions)})
 	}
 	return out
+}
+
+// sessions reads how many sessions an edge serves at most, 0 where nobody says it.
+func (d *document) sessions(at []string, n *int) int {
+	if n != nil && (*n < 1 || *n > placement.DefaultSessions) {
+		d.fail(append(slices.Clone(at), "sessions"), "%d: want 1 to %d", *n, placement.DefaultSessions)
+	}
+	return deref(n, 0)
 }
 
 // edgeNodeAddresses checks the addresses of one node and notes them.
