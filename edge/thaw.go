@@ -112,18 +112,11 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 	if stuck {
 		a.question(s.conn, st)
 	}
-	pause, begun := lookPause(st.RTT), time.Now()
-	for time.Since(begun) < lookFor {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.done:
-			return
-		case <-time.After(pause):
-		}
+	pause, idle, begun := lookPause(st.RTT), false, time.Now()
+	for time.Since(begun) < lookFor && s.lives(ctx, pause) {
 		was := rest
 		if rest = s.rests(); rest != nil && rest == was && !d.last.waiting {
-			pause = min(2*pause, lookIdle)
+			pause, idle = min(2*pause, lookIdle), true
 			continue // nothing was sent since nothing waited
 		}
 		now, err := stand(s.conn)
@@ -151,9 +144,9 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 		case d.proven:
 			pause = lookMost
 		case !now.waiting: // most sessions rest, and all of a site's come at once
-			pause = min(2*pause, lookIdle)
-		case pause > lookMost:
-			pause = lookPause(st.RTT)
+			pause, idle = min(2*pause, lookIdle), true
+		case idle:
+			pause, idle = lookPause(st.RTT), false
 		}
 	}
 }
