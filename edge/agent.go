@@ -41,7 +41,7 @@ type exchange struct {
 	links  *links
 	giving *mailbox
 	taking *mailbox
-	slots  chan struct{}
+	lanes  *lanes
 	// patience is how long an offer may wait for Ready.
 	patience time.Duration
 	bucket   *bucket
@@ -107,7 +107,7 @@ func New(cfg Config) (*Agent, error) {
 	a.cache = content.NewCache(a.limits.Cache)
 	a.desk = desk{changed: make(chan struct{}, 1), drained: make(chan struct{}, 1), tab: newTable(), events: newEvents()}
 	a.view.Store(&view{own: cfg.Reserve})
-	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), slots: make(chan struct{}, giveSlots), patience: readyLimit,
+	a.exchange = exchange{giving: newMailbox(), taking: newMailbox(), lanes: newLanes(), patience: readyLimit,
 		bucket: newBucket(a.moves.RestoreRate), pulls: newPulls()}
 	a.links = newLinks(cfg, a.log, func(name string) (Peer, bool) { return a.view.Load().peer(name) }, nil)
 	a.replica = newReplica(a)

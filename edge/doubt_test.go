@@ -3,6 +3,8 @@ package edge
 import (
 	"testing"
 	"time"
+
+	"rhumb/edge/frame"
 )
 
 // TestDoubt: a client is asked while its session waits in silence, and until it
@@ -66,6 +68,25 @@ func TestLookPause(t *testing.T) {
 	} {
 		if got := lookPause(rtt); got != want {
 			t.Errorf("round trip %v: pause %v, want %v", rtt, got, want)
+		}
+	}
+}
+
+// TestRests: a session that has written all of its response is not looked at, until there is
+// another.
+func TestRests(t *testing.T) {
+	s := &session{}
+	whole := &turn{wire: wire{head: make([]byte, 10)}}
+	s.turn.Store(whole)
+	for _, tc := range []struct {
+		off   int64
+		flags frame.Flags
+		want  *turn
+	}{{0, 0, nil}, {9, 0, nil}, {10, 0, whole}, {10, frame.Upload, nil}} {
+		whole.off.Store(tc.off)
+		whole.rec.Flags = tc.flags
+		if got := s.rests(); got != tc.want {
+			t.Errorf("%d octets written, flags %d: rests %t", tc.off, tc.flags, got != nil)
 		}
 	}
 }

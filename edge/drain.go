@@ -106,14 +106,37 @@ func (a *Agent) drains(ctx context.Context) error {
 // order among the drain's targets.
 func (a *Agent) push(ctx context.Context, d *drain) {
 	targets := a.targets(d)
-	var wg sync.WaitGroup
+	loads := map[string][]*session{}
 	for _, s := range a.tab.all() {
 		order := rendezvous(s.key, targets)
 		if len(order) == 0 || s.svc.Mode != ModeAct || State(s.state.Load()) != Active || !d.tries.due(s.key, time.Now()) {
 			continue
 		}
+		loads[order[0].Name] = append(loads[order[0].Name], s)
+	}
+	var wg sync.WaitGroup
+	for to, load := range loads {
+		wg.Go(func() { a.pushTo(ctx, d, to, load) })
+	}
+	wg.Wait()
+}
+
+// pushTo gives some to one site, as long as the drain lasts. A session has a goroutine when
+// it has a slot: thousands would wait, each with a stack of its own.
+func (a *Agent) pushTo(ctx context.Context, d *drain, to string, load []*session) {
+	slots := a.lanes.of(to)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, s := range load {
+		if slots.take(ctx) != nil {
+			return
+		}
+		if a.drain.Load() != d {
+			slots.done(time.Now(), 0, "")
+			return
+		}
 		wg.Go(func() {
-			switch err := a.give(ctx, s, order[0].Name); {
+			switch err := a.giveNow(ctx, s, to, slots); {
 			case err == nil:
 				d.moved.Add(1)
 			case !errors.Is(err, errClaimed):
@@ -122,7 +145,6 @@ func (a *Agent) push(ctx context.Context, d *drain) {
 			}
 		})
 	}
-	wg.Wait()
 }
 
 // targets are the members a drain goes to. Named by the operator, a site

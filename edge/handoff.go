@@ -20,7 +20,6 @@ const (
 	offerLife   = 2 * time.Second
 	activeLimit = time.Second
 	commitTries = 4
-	giveSlots   = 64 // hand-offs under way at once, as giver
 )
 
 // mailbox takes the answers to the hand-offs under way. One box a key: only
@@ -87,19 +86,23 @@ func (e refusedError) Error() string { return "refused: " + e.reason }
 // brings it back, never the passing of time: two sites alive at once is what
 // the two phases exclude.
 func (a *Agent) give(ctx context.Context, s *session, to string) error {
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
+	slots := a.lanes.of(to)
+	if err := slots.take(ctx); err != nil {
+		return err
 	}
+	return a.giveNow(ctx, s, to, slots)
+}
+
+// giveNow is give of who has a slot, which it gives back.
+func (a *Agent) giveNow(ctx context.Context, s *session, to string, slots *slots) error {
+	begun, took, result := time.Now(), time.Duration(0), ""
+	defer func() { slots.done(begun.Add(took), took, result) }()
 	if !s.claim() {
 		return errClaimed
 	}
-	begun := time.Now()
 	err := a.transfer(ctx, s, to)
-	took := time.Since(begun)
-	result := resultOf(err)
+	took = time.Since(begun)
+	result = resultOf(err)
 	a.m.transfers.WithLabelValues(a.cfg.Site, to, result).Inc()
 	if result == resultOK {
 		s.lastMv.Store(int64(took))

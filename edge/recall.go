@@ -40,6 +40,13 @@ func (h *hush) remove(f silence.Flow) {
 	}
 }
 
+// leave is remove for a connection that another site has, and whose end here says nothing.
+func (h *hush) leave(f silence.Flow) {
+	if k := h.kernel.Load(); k != nil {
+		k.Leave(f)
+	}
+}
+
 func flowOf(k frame.Key) silence.Flow { return silence.Flow{Local: k.VIP, Peer: k.Client} }
 
 // openRevival opens what a revival needs of the kernel, once there is a service
@@ -85,7 +92,11 @@ func (a *Agent) protect(s *session) {
 	}
 	s.unquiet = sync.OnceFunc(func() {
 		s.closing.Store(true)
-		a.quiet.remove(flowOf(s.key))
+		if State(s.state.Load()) == Moving { // given away
+			a.quiet.leave(flowOf(s.key))
+		} else {
+			a.quiet.remove(flowOf(s.key))
+		}
 		// An orphan whose client's window is closed is given up once its probes
 		// are as far apart as they get: after a second and a half, hastened.
 		s.haste.end(s.conn)

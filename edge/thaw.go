@@ -5,13 +5,15 @@ import (
 	"net"
 	"time"
 
+	"rhumb/edge/frame"
 	"rhumb/edge/tcprepair"
 )
 
 // Pace of the questions to the client of a session that came.
 const (
 	lookLeast = 50 * time.Millisecond  // from a question to the look whether it was answered,
-	lookMost  = 250 * time.Millisecond // by the round trip that the old owner knew
+	lookMost  = 250 * time.Millisecond // by the round trip that the old owner knew,
+	lookIdle  = 500 * time.Millisecond // and at most, while nothing waits for the client
 	lookFor   = 3 * time.Second        // then the kernel's own timers have had their turn
 	// lookCalm is how much more than a round trip the kernel may wait before it
 	// repeats itself. Until it has measured one it waits a second. The first that it
@@ -101,6 +103,7 @@ func lookPause(rtt time.Duration) time.Duration {
 // no round trip yet, and by a segment which a client's kernel answers twice a
 // second only. The session is served meanwhile.
 func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stuck bool) {
+	rest := s.rests() // before the look: what is sent meanwhile is seen at the next
 	first, err := stand(s.conn)
 	if err != nil {
 		return // it has ended
@@ -109,14 +112,12 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 	if stuck {
 		a.question(s.conn, st)
 	}
-	pause, begun := lookPause(st.RTT), time.Now()
-	for time.Since(begun) < lookFor {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.done:
-			return
-		case <-time.After(pause):
+	pause, idle, begun := lookPause(st.RTT), false, time.Now()
+	for time.Since(begun) < lookFor && s.lives(ctx, pause) {
+		was := rest
+		if rest = s.rests(); rest != nil && rest == was && !d.last.waiting {
+			pause, idle = min(2*pause, lookIdle), true
+			continue // nothing was sent since nothing waited
 		}
 		now, err := stand(s.conn)
 		if err != nil {
@@ -139,18 +140,30 @@ func (a *Agent) confirm(ctx context.Context, s *session, st tcprepair.State, stu
 				return // the watch of who was revived goes on with it
 			}
 		}
-		if d.proven {
+		switch {
+		case d.proven:
 			pause = lookMost
+		case !now.waiting: // most sessions rest, and all of a site's come at once
+			pause, idle = min(2*pause, lookIdle), true
+		case idle:
+			pause, idle = lookPause(st.RTT), false
 		}
 	}
 }
 
-func stand(c *net.TCPConn) (now standing, err error) {
-	if now.heard, now.acked, now.waiting, err = tcprepair.Heard(c); err != nil {
-		return now, err
+// rests returns the turn of a session whose kernel has all of it: nothing is sent before
+// there is another. Nil of one that writes, or tells of what comes in.
+func (s *session) rests() *turn {
+	t := s.turn.Load()
+	if t.rec.Flags&frame.Upload != 0 || t.off.Load() < t.wire.size() {
+		return nil
 	}
-	now.rto, now.flying, err = tcprepair.Timing(c)
-	return now, err
+	return t
+}
+
+func stand(c *net.TCPConn) (standing, error) {
+	st, err := tcprepair.Stand(c)
+	return standing{heard: st.Segments, acked: st.Acked, waiting: st.Waiting, flying: st.Flying, rto: st.RTO}, err
 }
 
 // question asks a session's client where it stands; st is what the session was

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -148,15 +149,18 @@ func (k *kernel) add(flows []Flow) error {
 	return nil
 }
 
-func (k *kernel) queue(flows []Flow) error {
+func (k *kernel) queue(flows []Flow) error { return k.each(flows, k.conn.SetAddElements) }
+
+// each does something with the elements of flows, as many as a message takes at a time.
+func (k *kernel) each(flows []Flow, do func(*nftables.Set, []nftables.SetElement) error) error {
 	v4, v6 := elements(flows)
 	for _, part := range []struct {
 		set  *nftables.Set
 		list []nftables.SetElement
 	}{{k.v4, v4}, {k.v6, v6}} {
-		for list := part.list; len(list) > 0; list = list[min(chunk, len(list)):] {
-			if err := k.conn.SetAddElements(part.set, list[:min(chunk, len(list))]); err != nil {
-				return fmt.Errorf("add elements: %w", err)
+		for list := range slices.Chunk(part.list, chunk) {
+			if err := do(part.set, list); err != nil {
+				return fmt.Errorf("elements of %s: %w", part.set.Name, err)
 			}
 		}
 	}
@@ -201,21 +205,17 @@ func (k *kernel) refill(flows []Flow) error {
 	return nil
 }
 
-// remove takes one flow out. It is added in the same batch before: an element
-// whose time is over could not be deleted.
-func (k *kernel) remove(f Flow) error {
-	if err := k.queue([]Flow{f}); err != nil {
+// remove takes flows out. They are added in the same batch before: an element whose time
+// is over could not be deleted.
+func (k *kernel) remove(flows []Flow) error {
+	if err := k.queue(flows); err != nil {
 		return err
 	}
-	set := k.v4
-	if !f.Local.Addr().Is4() {
-		set = k.v6
-	}
-	if err := k.conn.SetDeleteElements(set, []nftables.SetElement{{Key: f.key()}}); err != nil {
-		return fmt.Errorf("delete element: %w", err)
+	if err := k.each(flows, k.conn.SetDeleteElements); err != nil {
+		return err
 	}
 	if err := k.conn.Flush(); err != nil {
-		return fmt.Errorf("remove a flow: %w", err)
+		return fmt.Errorf("remove %d flows: %w", len(flows), err)
 	}
 	return nil
 }

@@ -44,8 +44,9 @@ type Silence struct {
 	nft  *kernel // nil after the end
 	wish map[Flow]bool
 	due  map[Flow]bool // wished for at the last look already
-	// quiet are the flows the kernel was told of.
-	quiet map[Flow]bool
+	// quiet are the flows the kernel was told of; those of them that left are to be taken
+	// out of its set with the next that enter.
+	quiet, left map[Flow]bool
 	// filled is when the kernel was told all flows; zero if it may hold others.
 	filled time.Time
 	// impaired holds back the repetition of one complaint.
@@ -59,7 +60,7 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, due: map[Flow]bool{}, quiet: map[Flow]bool{}}
+	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, due: map[Flow]bool{}, quiet: map[Flow]bool{}, left: map[Flow]bool{}}
 	left, err := k.list()
 	if err == nil {
 		err = k.refill(left)
@@ -79,8 +80,21 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 func (s *Silence) Add(f Flow) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.left, f) // it came back
 	if !s.quiet[f] && !s.due[f] {
 		s.wish[f] = true
+	}
+}
+
+// Leave is Remove of a flow whose socket here ends without a packet, since another host has
+// the connection: nobody waits for it, and many that leave together cost one batch.
+func (s *Silence) Leave(f Flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.wish, f)
+	delete(s.due, f)
+	if s.quiet[f] {
+		s.left[f] = true
 	}
 }
 
@@ -90,11 +104,12 @@ func (s *Silence) Remove(f Flow) {
 	defer s.mu.Unlock()
 	delete(s.wish, f)
 	delete(s.due, f)
+	delete(s.left, f)
 	if !s.quiet[f] || s.nft == nil {
 		return
 	}
 	delete(s.quiet, f)
-	err := s.nft.remove(f)
+	err := s.nft.remove([]Flow{f})
 	if err != nil {
 		s.filled = time.Time{} // what fails here is quiet until the next renewal
 	}
@@ -138,6 +153,7 @@ func (s *Silence) End() error {
 	clear(s.quiet)
 	clear(s.wish)
 	clear(s.due)
+	clear(s.left)
 	return err
 }
 
@@ -147,6 +163,7 @@ func (s *Silence) enter() {
 	if s.nft == nil {
 		return
 	}
+	s.release()
 	if len(s.due) > 0 {
 		flows := sorted(s.due)
 		if err := s.nft.add(flows); err != nil {
@@ -159,6 +176,22 @@ func (s *Silence) enter() {
 		clear(s.due)
 	}
 	s.due, s.wish = s.wish, s.due
+}
+
+// release gives back to the kernel what has left. The caller holds mu.
+func (s *Silence) release() {
+	if len(s.left) == 0 {
+		return
+	}
+	flows := sorted(s.left)
+	clear(s.left)
+	for _, f := range flows {
+		delete(s.quiet, f)
+	}
+	if err := s.nft.remove(flows); err != nil {
+		s.filled = time.Time{} // the next renewal enters the others alone
+		s.complain(err)
+	}
 }
 
 // renew keeps the flows quiet. If that fails, somebody has removed the table, as a

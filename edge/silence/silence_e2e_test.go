@@ -134,3 +134,66 @@ func BenchmarkRenew(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLeave is what a flow costs whose session goes elsewhere, among 10,000: one by
+// one, and together with the others of a drain.
+func BenchmarkLeave(b *testing.B) {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		b.Fatal(err)
+	}
+	s, _, err := Open(slog.Default())
+	if err != nil {
+		b.Fatal(err)
+	}
+	all := manyFlows(10_000)
+	for _, together := range []bool{false, true} {
+		name := map[bool]string{false: "one by one", true: "together"}[together]
+		b.Run(name, func(b *testing.B) {
+			runtime.LockOSThread()
+			for i := 0; b.Loop(); i++ {
+				if i %= len(all); i == 0 {
+					b.StopTimer()
+					s.enters(all)
+					b.StartTimer()
+				}
+				if !together {
+					s.Remove(all[i])
+					continue
+				}
+				if s.Leave(all[i]); i%500 == 499 {
+					s.enter()
+				}
+			}
+			s.enter()
+		})
+	}
+}
+
+// TestLeave: what left together is not in the kernel's set at the next look, and what came
+// back meanwhile is.
+func TestLeave(t *testing.T) {
+	apart(t, func() {
+		s, _ := opened(t)
+		flows := append(testFlows(), manyFlows(1200)...)
+		s.enters(flows)
+		for _, f := range flows {
+			s.Leave(f)
+		}
+		s.Add(flows[1])
+		s.Add(flows[2])
+		s.Leave(flows[2])
+		s.Remove(flows[3])
+		if n := s.Len(); n != len(flows)-1 {
+			t.Errorf("%d quiet before the look, want %d", n, len(flows)-1)
+		}
+		s.enter()
+		all, err := s.nft.list()
+		if err != nil || len(all) != 1 || all[0] != flows[1] || s.Len() != 1 || len(s.left) != 0 {
+			t.Errorf("the kernel has %d flows, we %d and %d that left: %v", len(all), s.Len(), len(s.left), err)
+		}
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -102,21 +102,15 @@ func (r *Restored) learn() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	st := r.State
-	ack := Segment{Src: st.Peer, Dst: st.Local, Seq: st.RcvNxt, Ack: st.SndUna, Flags: ACK, Timestamps: true,
-		Window: uint16(min(st.Window.SndWnd>>st.Options.SndScale, 0xffff)),
-		// A clock of 0 is none: the peer's own goes on being unknown (RFC 7323 section 5.3).
-		TSVal: 0, TSEcr: now - uint32(max(st.RTT.Milliseconds(), 1))}
-	if err := r.fd.hearOnly(ack); err != nil {
-		return false, err
-	}
+	ack := r.ack()
+	ack.TSEcr = now - uint32(max(r.State.RTT.Milliseconds(), 1))
 	if err := r.teacher.Send(ack); err != nil {
 		return false, nil // as if it had been lost
 	}
 	for i := range lessonLooks {
-		t, err := unix.GetsockoptTCPInfo(int(r.fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return false, fmt.Errorf("get TCP_INFO: %w", err)
+		var t unix.TCPInfo
+		if err := r.fd.tcpInfo(&t); err != nil {
+			return false, err
 		}
 		if t.Bytes_acked > 0 {
 			r.teacher.lessons.heard.Store(true)
@@ -128,6 +122,24 @@ func (r *Restored) learn() (bool, error) {
 	}
 	r.teacher.lessons.missed.Add(1)
 	return false, nil
+}
+
+// ack is the segment that tells, but for its echo.
+func (r *Restored) ack() Segment {
+	st := r.State
+	return Segment{Src: st.Peer, Dst: st.Local, Seq: st.RcvNxt, Ack: st.SndUna, Flags: ACK, Timestamps: true,
+		Window: uint16(min(st.Window.SndWnd>>st.Options.SndScale, 0xffff)),
+		// A clock of 0 is none: the peer's own goes on being unknown (RFC 7323 section 5.3).
+		TSVal: 0}
+}
+
+// silence keeps from the connection what comes before it speaks, all but a lesson. The kernel
+// compiles each filter, so there is one for both.
+func (r *Restored) silence() error {
+	if r.teacher == nil {
+		return r.fd.deafen()
+	}
+	return r.fd.hearOnly(r.ack())
 }
 
 // unlearn begins anew without the byte: acknowledged by the peer itself, whose echo is
@@ -144,13 +156,14 @@ func (r *Restored) unlearn() error {
 }
 
 // hearOnly makes the kernel drop every packet for this socket but one like seg, which
-// has timestamps.
+// has timestamps; its echo may be any.
 func (s sock) hearOnly(seg Segment) error {
 	const load, jump, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	head := seg.Append(nil)
+	var buf [128]byte
+	head := seg.Append(buf[:0])
 	head = head[len(head)-tcpSize-timestampSize:] // what the filter sees begins there
-	var code []unix.SockFilter
-	at := []uint32{4, 8, tcpSize, tcpSize + 4, tcpSize + 8} // both numbers, and all of the option
+	at := [...]uint32{4, 8, tcpSize, tcpSize + 4} // both numbers, and the option up to its echo
+	code := make([]unix.SockFilter, 0, 2*len(at)+2)
 	for i, off := range at {
 		code = append(code, unix.SockFilter{Code: load, K: off},
 			unix.SockFilter{Code: jump, Jf: uint8(2*(len(at)-i) - 1), K: binary.BigEndian.Uint32(head[off:])})

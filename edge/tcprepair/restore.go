@@ -170,25 +170,36 @@ func Unacked(c *net.TCPConn) (int, error) {
 	return int(n), err
 }
 
-// Heard tells of a restored connection how many segments of its peer have come
-// since and how many bytes those acknowledged, and whether it waits for more. It
-// does, too, while nothing is in flight and a closed window keeps it from sending:
-// the peer's word that the window is open counts only with an acknowledgement of
-// what was sent.
-func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
+// Standing is how far a connection has come, by its own kernel.
+type Standing struct {
+	Segments uint64 // of the peer, that have come
+	Acked    uint64 // bytes that those acknowledged
+	Waiting  bool   // bytes are not acknowledged, or not sent
+	Flying   bool   // bytes were sent and are not acknowledged
+	RTO      time.Duration
+}
+
+// Stand reads it, in one call. A connection waits, too, while nothing is in flight and a
+// closed window keeps it from sending: the peer's word that the window is open counts
+// only with an acknowledgement of what was sent.
+func Stand(c *net.TCPConn) (st Standing, err error) {
 	err = control(c, func(s sock) error {
-		unacked, err := s.ioctl(unix.SIOCOUTQ, "SIOCOUTQ")
-		if err != nil {
+		var t unix.TCPInfo
+		if err := s.tcpInfo(&t); err != nil {
 			return err
 		}
-		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return fmt.Errorf("get TCP_INFO: %w", err)
-		}
-		segments, acked, waiting = uint64(t.Segs_in), t.Bytes_acked, unacked > 0
+		st = Standing{Segments: uint64(t.Segs_in), Acked: t.Bytes_acked, Flying: t.Unacked > 0,
+			Waiting: t.Unacked > 0 || t.Notsent_bytes > 0, RTO: time.Duration(t.Rto) * time.Microsecond}
 		return nil
 	})
-	return segments, acked, waiting, err
+	return st, err
+}
+
+// Heard tells of a restored connection how many segments of its peer have come
+// since and how many bytes those acknowledged, and whether it waits for more.
+func Heard(c *net.TCPConn) (segments, acked uint64, waiting bool, err error) {
+	st, err := Stand(c)
+	return st.Segments, st.Acked, st.Waiting, err
 }
 
 // Refused counts the segments which came to a connection and which its kernel threw
@@ -212,15 +223,8 @@ func Refused(c *net.TCPConn) (n uint32, err error) {
 // Timing tells of a connection after what time the kernel would repeat itself, and
 // whether something that was sent is not acknowledged.
 func Timing(c *net.TCPConn) (rto time.Duration, flying bool, err error) {
-	err = control(c, func(s sock) error {
-		t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return fmt.Errorf("get TCP_INFO: %w", err)
-		}
-		rto, flying = time.Duration(t.Rto)*time.Microsecond, t.Unacked > 0
-		return nil
-	})
-	return rto, flying, err
+	st, err := Stand(c)
+	return st.RTO, st.Flying, err
 }
 
 // Hasten bounds what is left of a connection whose process dies: the kernel then
@@ -282,7 +286,7 @@ func (r *Restored) conn() (*net.TCPConn, error) {
 // establish puts the connection into the kernel's table as it was. The filter
 // keeps packets from it until it speaks.
 func (r *Restored) establish() error {
-	if err := r.fd.deafen(); err != nil {
+	if err := r.silence(); err != nil {
 		return err
 	}
 	if err := unix.Connect(int(r.fd), toSockaddr(r.State.Peer)); err != nil {

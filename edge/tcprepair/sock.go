@@ -151,19 +151,30 @@ type info struct {
 }
 
 func (s sock) info() (info, error) {
-	t, err := unix.GetsockoptTCPInfo(int(s), unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return info{}, fmt.Errorf("get TCP_INFO: %w", err)
+	var t unix.TCPInfo
+	if err := s.tcpInfo(&t); err != nil {
+		return info{}, err
 	}
 	// The byte behind tcpi_options is a bit field which the Go struct leaves
 	// as padding: send scale in the low half, receive scale in the high.
-	scales := (*[8]byte)(unsafe.Pointer(t))[6]
+	scales := (*[8]byte)(unsafe.Pointer(&t))[6]
 	return info{state: t.State, rttUsec: t.Rtt, options: Options{
 		SndScale: scales & 15, RcvScale: scales >> 4,
 		Scaling:    t.Options&infoScaling != 0,
 		SACK:       t.Options&infoSACK != 0,
 		Timestamps: t.Options&infoTimestamps != 0,
 	}}, nil
+}
+
+// tcpInfo reads TCP_INFO into what is the caller's: thousands of sessions are looked at a second.
+func (s sock) tcpInfo(t *unix.TCPInfo) error {
+	n := uint32(unsafe.Sizeof(*t))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(t)), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return fmt.Errorf("get TCP_INFO: %w", errno)
+	}
+	return nil
 }
 
 // addrs reads both ends, unmapped: an IPv4 connection accepted by a
