@@ -102,6 +102,12 @@ func TestLowLevel(t *testing.T) {
 		{"all down: nodata", plan{out: allOut, allDown: placement.NoData}, low, usResolver, "www.cdn.demo.test. A", "", "NOERROR aa" + cdnSOA},
 		{"all down: servfail", plan{out: allOut, allDown: placement.ServFail}, low, usResolver, "www.cdn.demo.test. A", "203.0.113.0/24",
 			"SERVFAIL ar OPT0/1232 ecs=1:203.0.113.0/24/24 ede=0"},
+		{"all down: refuse", plan{out: allOut, allDown: placement.Refuse}, low, usResolver, "www.cdn.demo.test. A", "203.0.113.0/24",
+			"REFUSED ar OPT0/1232 ecs=1:203.0.113.0/24/24 ede=0"},
+		{"all down: static", plan{out: allOut, allDown: placement.Static}, low, usResolver, "www.cdn.demo.test. A", "",
+			"NOERROR aa | www.cdn.demo.test. 20 A 198.51.100.10, www.cdn.demo.test. 20 A 198.51.100.74"},
+		{"all down: static, as in the file", plan{out: allOut, allDown: placement.Static}, low, usResolver, "kept.cdn.demo.test. A", "203.0.113.0/24",
+			"NOERROR aa | kept.cdn.demo.test. 300 A 192.0.2.77 ar OPT0/1232 ecs=1:203.0.113.0/24/24"},
 		{"all down, no row says so: static set", plan{out: allOut}, low, usResolver, "www.cdn.demo.test. A", "",
 			"NOERROR aa | www.cdn.demo.test. 20 A 198.51.100.10, www.cdn.demo.test. 20 A 198.51.100.74"},
 	})

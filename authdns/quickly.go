@@ -166,7 +166,7 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 		}
 		t := svc.turns[family][site]
 		body += t.first + uint32(c.Rotation(client, t.count))
-	} else if d := svc.steered.allDown; d != placement.NoData && d != placement.ServFail {
+	} else if !svc.steered.allDown.Closed() {
 		why = reasonFailOpen
 	}
 	scope := uint8(0)

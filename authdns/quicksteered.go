@@ -231,10 +231,14 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 // to choose.
 func (c *compiler) quickBodies(svc *quickService, z *served, name string, family int, add func(msg []byte)) {
 	t := []uint16{dns.TypeA, dns.TypeAAAA}[family]
-	add(c.quickChoice(z, name, t, false, func(v *visit) {
-		v.out.decision = &decision{}
-		v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
-	}))
+	if svc.steered.allDown == placement.Static {
+		add(nil) // what the file has is of each name
+	} else {
+		add(c.quickChoice(z, name, t, false, func(v *visit) {
+			v.out.decision = &decision{}
+			v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
+		}))
+	}
 	for k, id := range svc.m.Clusters {
 		all := c.snap.Inventory.Addresses(id, family == 1)
 		for by := range svc.turns[family][k].count {

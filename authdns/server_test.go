@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"rhumb/authdns/zone"
 	"rhumb/placement"
@@ -122,6 +123,37 @@ func TestReplyFromAddressAsked(t *testing.T) {
 		to := netip.AddrPortFrom(netip.MustParseAddr(asked), s.Addrs()[i].Port())
 		if got := show(exchange(t, "udp", to, ask(t, "www.demo.test. A"))); got != "NOERROR aa | "+wwwA {
 			t.Errorf("%s: %s", asked, got)
+		}
+	}
+}
+
+// TestReplyFromOnlyAddress: a socket that is bound to one address replies from that one, which
+// is not the one that routing would choose here, and is told of none.
+func TestReplyFromOnlyAddress(t *testing.T) {
+	s := start(t, Config{Listeners: []Listener{loopback(top, "127.0.0.9:0"), loopback(top, "[::1]:0")}, Workers: 1})
+	s.SetZones(sources())
+	for i := range s.Addrs() {
+		if got := show(exchange(t, "udp", s.Addrs()[i], ask(t, "www.demo.test. A"))); got != "NOERROR aa | "+wwwA {
+			t.Errorf("%v: %s", s.Addrs()[i], got)
+		}
+	}
+	options := map[bool][2]int{true: {unix.IPPROTO_IP, unix.IP_PKTINFO}, false: {unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO}}
+	for _, k := range s.Sockets() {
+		u, ok := k.Conn.(*net.UDPConn)
+		if !ok {
+			continue
+		}
+		raw, err := u.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := options[addrPort(u.LocalAddr()).Addr().Is4()]
+		if err := raw.Control(func(fd uintptr) {
+			if told, err := unix.GetsockoptInt(int(fd), o[0], o[1]); told != 0 || err != nil {
+				t.Errorf("%s is told the address asked: %d, %v", k.Name, told, err)
+			}
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

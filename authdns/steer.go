@@ -72,6 +72,10 @@ func (v *visit) steer(name string, st *steered, res zone.Result) bool {
 		v.out.ecs = ecsUsed
 		v.reply.scope = q.edns.ecs.scope(c.Scope, used, st.ecs)
 	}
+	if c.Head < 0 && st.allDown == placement.Static && res.Kind == zone.Answer {
+		d.reason = reasonStatic
+		return false
+	}
 	v.chosen(name, st, &c, client)
 	return true
 }
@@ -103,6 +107,12 @@ func (v *visit) chosen(name string, st *steered, c *placement.Choice, client net
 	case placement.ServFail:
 		v.reply.rcode, v.reply.aa = dns.RcodeServerFailure, false
 		v.reply.ede = &extended{edeOther, "no cluster of " + st.service.Name + " is usable"}
+	case placement.Refuse:
+		v.reply.rcode, v.reply.aa = dns.RcodeRefused, false
+		v.reply.ede = &extended{edeOther, "no cluster of " + st.service.Name + " is usable"}
+	case placement.Static:
+		v.out.decision.reason = reasonStatic
+		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
 	default:
 		v.out.decision.reason = reasonFailOpen
 		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)

@@ -419,6 +419,9 @@ func TestTransferPeers(t *testing.T) {
 		if round%10 != 0 && round != rounds {
 			continue
 		}
+		if round%100 == 0 {
+			t.Logf("%d changes", round)
+		}
 		for _, p := range peers {
 			if got, want := p.copied(t, "out.test."), records(t, string(o.out)); !slices.Equal(got, want) {
 				t.Fatalf("round %d: %s holds\n%s\nwe gave\n%s", round, p.name, strings.Join(got, "\n"), strings.Join(want, "\n"))

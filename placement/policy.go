@@ -9,7 +9,15 @@ const (
 	FailOpen AllDown = "fail_open" // as if all were up
 	NoData   AllDown = "nodata"    // NOERROR without records
 	ServFail AllDown = "servfail"
+	Refuse   AllDown = "refuse" // resolvers then ask another name server, of whoever else serves the zone
+	Static   AllDown = "static" // the same set for everybody, as in mode observe
 )
+
+// AllDowns are the rules.
+func AllDowns() []AllDown { return []AllDown{FailOpen, NoData, ServFail, Refuse, Static} }
+
+// Closed tells whether nobody is taken for up who measures down.
+func (a AllDown) Closed() bool { return a != FailOpen && a != "" }
 
 // Policy says how to choose. It compiles to tiers of eligible clusters per class,
 // which are filled in order within capacity; nothing else chooses.

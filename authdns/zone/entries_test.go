@@ -46,7 +46,8 @@ func sameReading(t *testing.T, origin, text string) (read bool) {
 	}
 	if err != nil {
 		e, w := err.(*Error), wantErr.(*Error)
-		if e.Reason != w.Reason || w.Line > 0 && (e.Line != w.Line || e.Column != w.Column) {
+		generated := strings.Contains(strings.ToUpper(text), "$GENERATE") // the library counts lines of what that makes
+		if e.Reason != w.Reason || w.Line > 0 && !generated && (e.Line != w.Line || e.Column != w.Column) {
 			t.Fatalf("error %v, the library alone gives %v, of\n%s", e, w, text)
 		}
 		return false
@@ -189,6 +190,7 @@ func TestPlaces(t *testing.T) {
 		{"y TXT (\n\"a\"\n)\n\n", "  TXT \"\n", "f:10:"},
 		{"$GENERATE 1-3 g$ A 192.0.2.$\n", " 2147483648 A 192.0.2.1\n", "f:7:2:"},
 		{"z A 192.0.2.1\n; x\n", "\tCNAME x ; y\n", "f:8:2:"},
+		{"", "$GENERATE 1-3 g$ A 192.\x00$\n", "f:6:1:"},
 	} {
 		_, err := Parse("f", "demo.test.", strings.NewReader(head+c.before+c.entry+"q A 192.0.2.9\n"))
 		if err == nil || !strings.HasPrefix(err.Error(), c.place) {

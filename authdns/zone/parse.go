@@ -236,8 +236,8 @@ func (l *loader) syntax(err error, in *lineReader) error {
 			if token, err := strconv.Unquote(m[2]); err == nil && len(token) <= p.column {
 				p.column -= max(len(token)-1, 0)
 			}
-			if in.ended && p.line >= in.line {
-				p = in.entry // it lacks what was looked for behind it
+			if in.ended && p.line >= in.line || p.line < in.entry.line {
+				p = in.entry // it lacks what was looked for behind it, or is wrong in what it generates
 			}
 		}
 	}

@@ -281,8 +281,8 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 	if out.Pick < 1 || out.Pick > 8 {
 		d.fail(append(at, "pick"), "%d addresses: want 1 to 8", out.Pick)
 	}
-	if !slices.Contains([]placement.AllDown{placement.FailOpen, placement.NoData, placement.ServFail}, out.AllDown) {
-		d.fail(append(at, "all_down"), "%q: want fail_open, nodata or servfail", out.AllDown)
+	if !slices.Contains(placement.AllDowns(), out.AllDown) {
+		d.fail(append(at, "all_down"), "%q: want fail_open, nodata, servfail, refuse or static", out.AllDown)
 	}
 	if p.Choose != nil {
 		out.Choose = b.branch(d, append(at, "choose"), *p.Choose)

@@ -82,7 +82,7 @@ func dead(v *placement.Verdict, p *placement.Policy) bool {
 }
 
 func failsClosed(p *placement.Policy) bool {
-	return p.AllDown == placement.NoData || p.AllDown == placement.ServFail
+	return p.AllDown.Closed()
 }
 
 // fallbacks are the statuses to try, one after another, for a class none of
