@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,8 +22,10 @@ type revival struct {
 	ready atomic.Bool
 	// opened tells that the kernel was asked once; it is Agent.Run's, then Run's.
 	opened bool
-	woken  chan struct{} // down was replaced, or the services were
-	down   atomic.Pointer[[]string]
+	// seen is shown each session that went on, by its round; nil: to nobody.
+	seen  func(*session, *round)
+	woken chan struct{} // down was replaced, or the services were
+	down  atomic.Pointer[[]string]
 
 	mu     sync.Mutex
 	rounds map[frame.Key]*round
@@ -167,8 +168,9 @@ func (v *revival) lost(ctx context.Context, site string) {
 		if rd == nil {
 			continue
 		}
-		wait := spread*time.Duration(i)/time.Duration(len(claimed)) + rand.N(retryEvery)
-		a.wg.Go(func() { v.run(ctx, rd, wait) })
+		// By the verdict, not by when this one was claimed: that takes its time, too.
+		due := now.Add(spread * time.Duration(i) / time.Duration(len(claimed)))
+		a.wg.Go(func() { v.run(ctx, rd, time.Until(due)) })
 	}
 }
 

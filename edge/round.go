@@ -20,7 +20,7 @@ const (
 	// site every answer is lost, and routing takes seconds.
 	probeSlow   = time.Second
 	reviveLife  = 14 * time.Second // after the verdict; held packets wait 15 s
-	settleFor   = 10 * time.Millisecond
+	settleFor   = 5 * time.Millisecond
 	staleAfter  = 3 * time.Second // a client's retransmission comes sooner
 	objectLimit = 3 * time.Second // for the object to be found here
 	retryEvery  = 20 * time.Millisecond
@@ -43,6 +43,13 @@ const (
 	reviveNoRecords = "no_record"    // left by an earlier process, known to no Backup: reset
 )
 
+// Steps of a revival, as timed.
+const (
+	stepAsk     = "ask"     // from the verdict to the first probe,
+	stepAnswer  = "answer"  // to the client's word where it stands,
+	stepRestore = "restore" // to its socket
+)
+
 // round is one session being revived.
 type round struct {
 	stored                        // the claimed record, its epoch not yet risen
@@ -51,12 +58,29 @@ type round struct {
 	until  time.Time              // no answer after this
 	own    bool                   // of an earlier process of this site
 	nth    int                    // restore of this session, from 0
-	took   time.Duration          // from the first probe to the answer; 0: it spoke by itself
+	trail                         // how far it came, and when
 	state  tcprepair.State        // what the session was restored from
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	over   chan struct{}          // closed by end
 	done   chan struct{}          // closed when it has ended
 	end    func()                 // the owner lives
+}
+
+// trail is when a round came to each of its steps; a zero time: not yet. It is the
+// round's own goroutine's, like the rest.
+type trail struct {
+	asked    time.Time // the first probe left
+	probes   int
+	told     time.Time // its client said where it stands
+	restored time.Time // its socket spoke
+}
+
+// took is from the first probe to the answer; 0: the client spoke by itself.
+func (t *trail) took() time.Duration {
+	if t.asked.IsZero() || t.told.IsZero() || t.told.Before(t.asked) {
+		return 0
+	}
+	return t.told.Sub(t.asked)
 }
 
 // begin enters a round and claims its flow, unless there is one.
@@ -66,11 +90,15 @@ func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Durati
 		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{}), done: make(chan struct{})}
 	rd.end = sync.OnceFunc(func() { close(rd.over) })
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.rounds[st.rec.Key] != nil {
+	there := v.rounds[st.rec.Key] != nil
+	if !there {
+		v.rounds[st.rec.Key] = rd
+	}
+	v.mu.Unlock()
+	if there {
 		return nil
 	}
-	v.rounds[st.rec.Key] = rd
+	// Not under the lock: it tells other sites, and each packet that is heard takes it.
 	v.a.strays.Claim(st.rec.Key)
 	return rd
 }
@@ -97,7 +125,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		a.events.revived()
 		v.tellOwner(rd)
 		v.tellKeepers(rd)
-		a.m.stall.Observe(time.Since(rd.begun).Seconds())
+		v.went(s, rd)
 		a.wg.Go(func() { v.watch(ctx, s, rd) })
 		return
 	case reviveLost:
@@ -110,6 +138,22 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 	// The kernel has no such session and says so to the client.
 	a.quiet.remove(flowOf(k))
 	a.strays.Release(k)
+}
+
+// went counts how long a session's silence was, and how much of it each step.
+func (v *revival) went(s *session, rd *round) {
+	m := v.a.m
+	m.stall.Observe(rd.restored.Sub(rd.begun).Seconds())
+	first := rd.told // it may speak unasked
+	if !rd.asked.IsZero() && rd.asked.Before(first) {
+		first = rd.asked
+	}
+	for step, took := range map[string]time.Duration{stepAsk: first.Sub(rd.begun), stepAnswer: rd.told.Sub(first), stepRestore: rd.restored.Sub(rd.told)} {
+		m.steps.WithLabelValues(step).Observe(took.Seconds())
+	}
+	if v.seen != nil {
+		v.seen(s, rd)
+	}
 }
 
 // tellOwner tells the old owner, if it can be reached after all, that it has the
@@ -132,8 +176,8 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 		}
 	}
 	var seen sight
-	var aheadAt, asked time.Time
-	probes, next := 0, time.NewTimer(wait)
+	var aheadAt time.Time
+	next := time.NewTimer(wait)
 	defer next.Stop()
 	for {
 		select {
@@ -148,9 +192,7 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 			case seen.gone:
 				return nil, reviveGone, nil
 			case seen.ready && !was.ready:
-				if probes > 0 { // else it spoke by itself
-					rd.took = time.Since(asked)
-				}
+				rd.told = time.Now()
 				next.Reset(settleFor) // what is on its way is newer
 			case seen.ahead && !was.ahead:
 				aheadAt = time.Now()
@@ -175,10 +217,10 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 		if err := v.wire.Send(probeOf(rd.rec, now)); err != nil {
 			v.a.log.Debug("probe", "err", err)
 		}
-		if probes++; probes == 1 {
-			asked = now
+		if rd.probes++; rd.probes == 1 {
+			rd.asked = now
 		}
-		next.Reset(probePause(probes))
+		next.Reset(probePause(rd.probes))
 	}
 }
 
@@ -227,7 +269,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		}
 		return nil, result, err
 	}
-	o.RTT = rd.took
+	o.RTT = rd.took()
 	rd.state = stateOf(o)
 	r, err := tcprepair.Restore(rd.state, nil, 0)
 	if err != nil {
@@ -244,6 +286,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		a.tab.untake(s.key)
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
+	rd.restored = time.Now()
 	limitUnsent(s.conn)
 	time.AfterFunc(settleAfter, func() { _ = tcprepair.Calm(s.conn) }) // it may have ended
 	s.heirOf = rd.from
