@@ -16,6 +16,7 @@ type metrics struct {
 	bytes     prometheus.Counter
 	records   *prometheus.GaugeVec // site, role
 	stall     prometheus.Histogram
+	steps     *prometheus.HistogramVec // step
 	refused   prometheus.Counter
 	mismatch  prometheus.Counter
 	revivals  *prometheus.CounterVec // result
@@ -54,6 +55,8 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 			Help: "Session records by the site they concern: role owner, ours there; role backup, theirs here."}, []string{"site", "role"}),
 		stall: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_edge_stall_seconds",
 			Help: "Silence of a session that came, at its new owner: receipt of the offer, or the verdict against its site, to activation.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
+		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "rhumb_edge_revival_step_seconds",
+			Help: "Of sessions revived here, what each step took: ask, from the verdict to the first probe; answer, to the client's word; restore, to its socket.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}, []string{"step"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_refused_epoch_total",
 			Help: "Offers, commits and records refused because a newer epoch or generation is known."}),
 		mismatch: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_mismatch_total",
@@ -70,7 +73,7 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.Collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors(), m.reserve.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
+	for _, c := range append(slices.Concat(m.tls.collectors(), m.feeds.Collectors(), m.prepare.collectors(), m.guests.collectors(), m.uploads.collectors(), m.reserve.collectors()), m.sessions, m.transfers, m.duration, m.bytes, m.records, m.stall, m.steps, m.refused, m.mismatch, m.revivals, m.answers, m.questions) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -102,21 +102,29 @@ func quantile(d []time.Duration, q float64) time.Duration {
 // finish waits for the load, fails on any wrong byte, and returns the gaps.
 func (w *world) finish(load *process, n int) []time.Duration {
 	w.t.Helper()
+	var gaps []time.Duration
+	for _, r := range w.clients(load, n) {
+		gaps = append(gaps, r.Gap)
+	}
+	return gaps
+}
+
+// clients are the results of a load's clients, who must all have ended well.
+func (w *world) clients(load *process, n int) []result {
+	w.t.Helper()
 	var rs []result
 	load.next(&rs)
 	bad := map[string]int{}
-	var gaps []time.Duration
 	for _, r := range rs {
 		if r.Err != "" {
 			kind := r.Err[strings.LastIndex(r.Err, ": ")+1:] // without offsets and ports
 			bad[kind]++
 		}
-		gaps = append(gaps, r.Gap)
 	}
 	if len(rs) != n || len(bad) > 0 {
 		w.t.Errorf("%d clients, want %d; failed: %v", len(rs), n, bad)
 	}
-	return gaps
+	return rs
 }
 
 var e2eFamilies = []struct{ name, vip string }{{"IPv4", vip4}, {"IPv6", vip6}}

@@ -85,7 +85,7 @@ func (v *revival) watch(ctx context.Context, s *session, rd *round) {
 	}
 	p := progress{last: first}
 	for range watchMost {
-		if !s.lives(ctx, watchPause(rd.took, rd.nth)) || v.doubts(ctx, s, rd, &p) {
+		if !s.lives(ctx, watchPause(rd.took(), rd.nth)) || v.doubts(ctx, s, rd, &p) {
 			return
 		}
 	}
@@ -108,7 +108,7 @@ func (v *revival) doubts(ctx context.Context, s *session, rd *round, p *progress
 		if p.odd == 0 {
 			return false
 		}
-		if !s.lives(ctx, lookPause(rd.took)) { // half a proof
+		if !s.lives(ctx, lookPause(rd.took())) { // half a proof
 			return true
 		}
 	}

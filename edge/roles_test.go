@@ -206,6 +206,8 @@ func agentRole() error {
 		return err
 	}
 	a.patience, a.replica.book.patience = or(x.Patience, a.patience), or(x.Shed, a.replica.book.patience)
+	var followed trails
+	a.revival.seen = followed.follow
 	if x.Die != "" {
 		a.uploads.at = func(point string) {
 			if point == x.Die {
@@ -231,7 +233,7 @@ func agentRole() error {
 			ended <- err
 		}()
 	}
-	err = commands(in, a, reg, &requests, wrapped)
+	err = commands(in, a, reg, &requests, wrapped, &followed)
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
@@ -331,10 +333,15 @@ type report struct {
 	Effects   uint64             // objects that uploads were published as
 	Reserved  Reserved
 	Refusals  map[string]float64 // of Backups, by site
+	Turns     map[string]uint32  // by client: where its next request begins, of sessions here,
+	Told      map[string]uint32  // and as the records of others' sessions have it
 }
 
 func reportOf(a *Agent) report {
-	r := report{States: map[string]int{}, Results: map[string]int{}, Errors: map[string]int{}}
+	r := report{States: map[string]int{}, Results: map[string]int{}, Errors: map[string]int{}, Turns: map[string]uint32{}, Told: map[string]uint32{}}
+	for _, s := range a.tab.all() {
+		r.Turns[s.key.Client.String()] = s.turn.Load().rcv
+	}
 	for _, s := range a.Sessions() {
 		r.Sessions++
 		r.States[s.State.String()]++
@@ -352,6 +359,9 @@ func reportOf(a *Agent) report {
 	}
 	a.replica.mu.Lock()
 	r.Records = len(a.replica.store)
+	for k, st := range a.replica.store {
+		r.Told[k.Client.String()] = st.rec.RcvNxt
+	}
 	a.replica.mu.Unlock()
 	a.uploads.mu.Lock()
 	for _, w := range a.uploads.wards {
@@ -408,7 +418,7 @@ func counted(reg *prometheus.Registry, name string) map[string]float64 {
 	return out
 }
 
-func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, s strays) error {
+func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *atomic.Int64, s strays, followed *trails) error {
 	out := json.NewEncoder(os.Stdout)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
@@ -438,6 +448,10 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			out.Encode(count(a, verb == "census"))
 		case "cpu":
 			out.Encode(cpuSeconds())
+		case "revived":
+			followed.mu.Lock()
+			out.Encode(followed.all)
+			followed.mu.Unlock()
 		case "profile": // of as many seconds as it takes until the next one
 			if arg != "" {
 				f, err := os.Create(arg)
@@ -528,9 +542,12 @@ type loadArgs struct {
 	Hold int64
 	CA   string // file; not empty: TLS 1.3
 	From string // source address; empty: the kernel's choice
+	// Reads has each client tell of all its reads.
+	Reads bool
 
 	first, last chan struct{} // closed by "go" and "end"
 	phase       time.Duration // of one client of many that ask each Pace
+	seen        *result       // of this client
 }
 
 // gates are what clients wait at, by the word that opens each.
@@ -554,6 +571,10 @@ type result struct {
 	Err   string
 	Gap   time.Duration // the longest between two reads, or of an answer to its request
 	Ended time.Time
+	// Of those that tell of their reads: who it was, and the segments that its kernel sent again.
+	Client netip.AddrPort
+	Reads  []read
+	Again  int
 }
 
 // loadRole runs the clients: one line when each has its first byte, one with
@@ -573,6 +594,8 @@ func loadRole() error {
 		x.phase = x.Pace * time.Duration(i) / time.Duration(x.N)
 		ended.Go(func() {
 			defer first()
+			x := x
+			x.seen = &results[i]
 			gap, err := x.client(first)
 			results[i].Gap, results[i].Ended = gap, time.Now()
 			if err != nil {
@@ -604,6 +627,7 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(85 * time.Second))
+	defer x.tell(c)
 	if x.CA != "" {
 		if c, err = clientTLS(c, x.CA); err != nil {
 			return 0, err
@@ -639,6 +663,18 @@ func (x loadArgs) client(first func()) (gap time.Duration, err error) {
 	return gap, nil
 }
 
+// tell notes who a client was and what its kernel did, before its connection is closed.
+func (x loadArgs) tell(c net.Conn) {
+	x.seen.Client = plain(c.LocalAddr())
+	if raw, err := c.(syscall.Conn).SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				x.seen.Again = int(info.Total_retrans)
+			}
+		})
+	}
+}
+
 // response reads one response and returns the longest gap between reads.
 func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func()) (gap time.Duration, err error) {
 	length := int64(-1)
@@ -663,7 +699,10 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 		n, err := r.Read(buf[:min(want, int64(len(buf)))])
 		h.Write(buf[:n])
 		want -= int64(n)
-		gap = max(gap, time.Since(last))
+		now := time.Now()
+		if gap = max(gap, now.Sub(last)); x.Reads && n > 0 {
+			x.seen.Reads = append(x.seen.Reads, read{now, now.Sub(last)})
+		}
 		if err != nil {
 			return gap, fmt.Errorf("%d bytes short: %w", want, err)
 		}

@@ -376,6 +376,21 @@ type site struct {
 	agent    *agent
 }
 
+// addVIPs puts the VIPs on the loopback device.
+func (s *site) addVIPs(t *testing.T) {
+	t.Helper()
+	s.must(t, func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := addAddress(lo, vip4+"/32"); err != nil {
+			return err
+		}
+		return addAddress(lo, vip6+"/128")
+	})
+}
+
 // lab is the whole topology.
 type lab struct {
 	dir            string
@@ -447,16 +462,7 @@ func buildLab(t *testing.T, l *lab, prepare func()) *lab {
 	for _, s := range []*site{l.a, l.b} {
 		s.tunnelAt = netip.AddrPortFrom(netip.MustParseAddr(s.via4), 4790)
 		s.sysctl(t, "ipv4/conf/all/rp_filter", "1") // the strictest a host may have
-		s.must(t, func() error {
-			lo, err := netlink.LinkByName("lo")
-			if err != nil {
-				return err
-			}
-			if err := addAddress(lo, vip4+"/32"); err != nil {
-				return err
-			}
-			return addAddress(lo, vip6+"/128")
-		})
+		s.addVIPs(t)
 		l.startNginx(t, s)
 	}
 	for _, s := range []*site{l.b, l.a} {

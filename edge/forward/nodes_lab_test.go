@@ -24,16 +24,7 @@ func (l *lab) addNode(t *testing.T, letter, via4, gw4, via6, gw6 string) *site {
 			t.Fatal(err)
 		}
 	}
-	s.must(t, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		if err := addAddress(lo, vip4+"/32"); err != nil {
-			return err
-		}
-		return addAddress(lo, vip6+"/128")
-	})
+	s.addVIPs(t)
 	l.startNginx(t, s)
 	return s
 }

@@ -1,0 +1,234 @@
+//go:build e2e
+
+package edge
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestSiteLossFar: clients 40 ms away, without and with loss, whose site dies. The long
+// form has 1,000 of them and judges how long they waited, beside the same load without
+// a crash.
+func TestSiteLossFar(t *testing.T) {
+	losses, n := []int{0}, 40
+	if soak() {
+		losses, n = []int{0, 10}, 1000
+	}
+	for _, loss := range losses {
+		for _, f := range families(0) {
+			t.Run(fmt.Sprintf("%s, %d in a thousand lost", f.name, loss), func(t *testing.T) {
+				lossFar(t, f.vip, n, loss)
+			})
+		}
+	}
+}
+
+// Of TestSiteLossFar.
+const (
+	farDelay  = 20 * time.Millisecond // each way
+	farDetect = 100 * time.Millisecond
+	farMore   = 60 * time.Millisecond // beyond detection and two round trips
+	farPace   = 250 * time.Millisecond
+	// farSpan is how long after a crash the silences are those of the crash.
+	farSpan = time.Second
+	// crashMost bounds what the death of a process costs its clients.
+	crashMost = 150 * time.Millisecond
+	farTold   = 12 // of the slowest clients, whose silence is told step by step
+)
+
+func lossFar(t *testing.T, vip string, n, loss int) {
+	w := newWorld(t)
+	x := w.object("film.mp4", 160<<10)
+	x.N, x.VIP, x.Pace, x.Buffer, x.Reads = n, vip, farPace, 8<<10, true
+	a, b := w.sites(func(x *agentArgs) { x.Backups = true })
+	w.through(pathArgs{Delay: farDelay, Loss: loss})
+	var gaps [2][]time.Duration
+	var detect time.Duration
+	var was, r report
+	for i, crash := range []bool{false, true} {
+		load := w.start("c", "load", x)
+		var word string
+		load.next(&word)
+		w.backed(a, x.N)
+		b.ask("state", &was)
+		begun := time.Now()
+		if crash {
+			w.lose("a", a)
+			time.Sleep(farDetect - time.Since(begun))
+			b.ask("down a", &word)
+			detect = time.Since(begun)
+		}
+		clients := w.clients(load, x.N)
+		for _, c := range clients {
+			gaps[i] = append(gaps[i], c.silence(begun).Gap)
+		}
+		if crash {
+			var all []revived
+			b.ask("revived", &all)
+			slowest(t, begun, clients, all)
+		}
+	}
+	b.ask("state", &r)
+	for i, name := range []string{"baseline", "crash"} {
+		t.Logf("%s: silence p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))
+	}
+	t.Logf("detection %v; revivals %v, answers %v; %.2f s of CPU at b", detect, r.Revivals, r.Answers, r.CPU-was.CPU)
+	if stall, most := quantile(gaps[1], .99)-quantile(gaps[0], .99), detect+4*farDelay+farMore; soak() && stall > most {
+		t.Errorf("p99 waited %v more than without a crash, want at most %v", stall, most)
+	}
+	if r.Revivals[reviveOK] < float64(n) {
+		t.Errorf("revived %v of %d sessions", r.Revivals, n)
+	}
+	w.noResets()
+}
+
+// TestAgentCrashOfMany: the process dies under 1,000 sessions and another is started; what
+// the clients of a host near by see of it.
+func TestAgentCrashOfMany(t *testing.T) {
+	if !long(t) {
+		return
+	}
+	for _, f := range e2eFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			x := w.object("film.mp4", 160<<10)
+			x.N, x.VIP, x.Pace, x.Buffer, x.Reads = 1000, f.vip, farPace, 8<<10, true
+			a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
+			load := w.start("c", "load", x)
+			var word string
+			load.next(&word)
+			w.backed(a, x.N)
+			killed := time.Now()
+			a.kill()
+			next := w.agent("a", "b", func(x *agentArgs) { x.Backups = true })
+			clients := w.clients(load, x.N)
+			var r report
+			var all []revived
+			next.ask("revived", &all)
+			slowest(t, killed, clients, all)
+			var stalls []time.Duration
+			for _, c := range clients {
+				stalls = append(stalls, c.silence(killed).Gap-x.Pace)
+			}
+			next.ask("state", &r)
+			t.Logf("stall p50 %v p99 %v max %v beyond the clients' own pauses; revivals %v, answers %v, %.2f s of CPU", quantile(stalls, .5), quantile(stalls, .99), quantile(stalls, 1), r.Revivals, r.Answers, r.CPU)
+			if p99 := quantile(stalls, .99); p99 > crashMost {
+				t.Errorf("p99 of the stalls is %v, want at most %v", p99, crashMost)
+			}
+			if r.Revivals[reviveOK] < float64(x.N) {
+				t.Errorf("revived %v of %d sessions", r.Revivals, x.N)
+			}
+			w.noResets()
+		})
+	}
+}
+
+// read is one of a client that brought something.
+type read struct {
+	End time.Time
+	Gap time.Duration // since the one before
+}
+
+// silence is the longest of a client near a moment.
+func (r result) silence(from time.Time) (most read) {
+	for _, x := range r.Reads {
+		if x.End.After(from) && x.End.Add(-x.Gap).Before(from.Add(farSpan)) && x.Gap > most.Gap {
+			most = x
+		}
+	}
+	return most
+}
+
+// revived is what became of a session at the site that revived it.
+type revived struct {
+	Client                       netip.AddrPort
+	Begun, Asked, Told, Restored time.Time
+	Probes                       int
+	// First is when something that was sent here was known to be acknowledged, Again
+	// how many segments were sent again before.
+	First time.Time
+	Again int
+	RTO   time.Duration // at the restore
+}
+
+// trails notes what becomes of revived sessions.
+type trails struct {
+	mu  sync.Mutex
+	all []revived
+}
+
+// follow is called for each.
+func (f *trails) follow(s *session, rd *round) {
+	r := revived{Client: s.key.Client, Begun: rd.begun, Asked: rd.asked, Told: rd.told, Restored: rd.restored, Probes: rd.probes}
+	go func() {
+		for end := time.Now().Add(farSpan); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			var info *unix.TCPInfo
+			raw, err := s.conn.SyscallConn()
+			if err == nil {
+				err = raw.Control(func(fd uintptr) { info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+			}
+			if err != nil || info == nil {
+				break
+			}
+			if r.RTO == 0 {
+				r.RTO = time.Duration(info.Rto) * time.Microsecond
+			}
+			r.Again = int(info.Total_retrans)
+			if info.Bytes_acked > 1 {
+				r.First = time.Now()
+				break
+			}
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.all = append(f.all, r)
+	}()
+}
+
+// slowest tells of the clients that waited longest where their time went, in
+// milliseconds since the crash.
+func slowest(t *testing.T, crash time.Time, clients []result, all []revived) {
+	t.Helper()
+	at := map[netip.AddrPort]revived{}
+	for _, r := range all {
+		at[r.Client] = r
+	}
+	ms := func(x time.Time) string {
+		if x.IsZero() {
+			return "-"
+		}
+		return fmt.Sprintf("%.1f", x.Sub(crash).Seconds()*1000)
+	}
+	clients = slices.Clone(clients)
+	slices.SortFunc(clients, func(a, b result) int { return cmp.Compare(b.silence(crash).Gap, a.silence(crash).Gap) })
+	for _, c := range clients[:min(farTold, len(clients))] {
+		s, r := c.silence(crash), at[c.Client]
+		t.Logf("%s: silent for %.0f ms from %s to %s; verdict %s, asked %s (%d probes), told %s, restored %s (RTO %v), acknowledged %s, %d sent again here, %d there",
+			c.Client, s.Gap.Seconds()*1000, ms(s.End.Add(-s.Gap)), ms(s.End), ms(r.Begun), ms(r.Asked), r.Probes, ms(r.Told), ms(r.Restored), r.RTO, ms(r.First), r.Again, c.Again)
+	}
+	for _, step := range []struct {
+		name string
+		took func(revived) time.Duration
+	}{
+		{"crash to verdict", func(r revived) time.Duration { return r.Begun.Sub(crash) }},
+		{"verdict to probe", func(r revived) time.Duration { return r.Asked.Sub(r.Begun) }},
+		{"probe to answer", func(r revived) time.Duration { return r.Told.Sub(r.Asked) }},
+		{"answer to restore", func(r revived) time.Duration { return r.Restored.Sub(r.Told) }},
+		{"restore to first acknowledgement", func(r revived) time.Duration { return r.First.Sub(r.Restored) }},
+		{"crash to first acknowledgement", func(r revived) time.Duration { return r.First.Sub(crash) }},
+	} {
+		var list []time.Duration
+		for _, r := range all {
+			list = append(list, step.took(r))
+		}
+		t.Logf("%-32s p50 %v p99 %v max %v", step.name, quantile(list, .5), quantile(list, .99), quantile(list, 1))
+	}
+}
