@@ -16,24 +16,23 @@ const (
 	sweepEvery   = time.Second
 	recordLife   = 6 * refreshTime // of a record that is not refreshed
 	dirtyQueue   = 8192
-	// gatherFor is how long the records that nobody waits for are gathered. A session that
-	// has ended by then, or has another turn, costs none, or one for both.
-	gatherFor = 5 * time.Millisecond
+	// gatherFor is how long the records that nobody waits for are gathered, half of it at
+	// least. A session that has ended by then, or has another turn, costs none, or one for
+	// both.
+	gatherFor = 10 * time.Millisecond
 )
 
 // replica sends the records of this site's sessions to their Backups and
 // keeps those of other sites' sessions. The own side belongs to Run.
 type replica struct {
 	a     *Agent
-	dirty chan *session // has a new turn; what does not fit the sweep finds
-	gone  chan *session
+	dirty chan *session // has a turn that a response waits for; what does not fit the sweep finds
+	lot   lot           // nobody waits for what it has
 	full  chan noRoom
 	// linked tells that a Backup was reached which sessions wait for.
 	linked chan struct{}
 	own    map[copyOf]*shadow
-	// gathered are the sessions whose records leave when the gathering is over; Run's.
-	gathered []*session
-	out      outbox
+	out    outbox
 	tiered
 	// dialled is when a link to a peer was last asked for.
 	dialled map[string]time.Time
@@ -44,31 +43,29 @@ type replica struct {
 }
 
 func newReplica(a *Agent) *replica {
-	return &replica{a: a, dirty: make(chan *session, dirtyQueue), gone: make(chan *session, dirtyQueue),
+	return &replica{a: a, dirty: make(chan *session, dirtyQueue), lot: newLot(),
 		full: make(chan noRoom, dirtyQueue), linked: make(chan struct{}, 1), own: map[copyOf]*shadow{}, dialled: map[string]time.Time{}, store: map[frame.Key]stored{}, names: map[objectOf]called{}}
 }
 
 // changed notes a new turn. It is called by the session's goroutine and does
 // not wait.
 func (r *replica) changed(s *session) {
-	if s.turn.Load().fresh == nil && !s.queued.CompareAndSwap(false, true) {
-		return // it is among those that are gathered
+	if s.turn.Load().fresh == nil {
+		if s.queued.CompareAndSwap(false, true) { // else it is among those that are gathered
+			r.lot.told(s)
+		}
+		return
 	}
 	select {
 	case r.dirty <- s:
 	default:
-		s.queued.Store(false)
 	}
 }
 
 // ended notes the end of a session that a Backup may know.
 func (r *replica) ended(s *session) {
-	if !s.kept() {
-		return // what is being told at this moment the sweep finds
-	}
-	select {
-	case r.gone <- s:
-	default: // the sweep finds it missing
+	if s.kept() { // what is being told at this moment the sweep finds
+		r.lot.over(s)
 	}
 }
 
@@ -82,14 +79,13 @@ func (r *replica) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case s := <-r.dirty:
-			if r.gather(ctx, s) {
-				over.Reset(gatherFor)
-			}
-			continue
+			r.hurry(ctx, s)
+		case <-r.lot.begun:
+			over.Reset(gatherFor / 2)
 		case <-over.C:
-			r.leave(ctx)
-		case s := <-r.gone:
-			r.retire(s)
+			if r.leave(ctx) {
+				over.Reset(gatherFor / 2)
+			}
 		case no := <-r.full:
 			r.next(ctx, no)
 		case <-r.linked:
@@ -101,37 +97,34 @@ func (r *replica) Run(ctx context.Context) error {
 	}
 }
 
-// gather takes the sessions that have a new turn. Records that responses wait for leave
-// at once, together. It reports whether the gathering of the others begins.
-func (r *replica) gather(ctx context.Context, s *session) bool {
-	before := len(r.gathered)
+// hurry sends the records that responses wait for, together.
+func (r *replica) hurry(ctx context.Context, s *session) {
 	for {
-		if s.turn.Load().fresh != nil {
-			r.tell(ctx, s, time.Now())
-		} else {
-			r.gathered = append(r.gathered, s)
-		}
+		r.tell(ctx, s, time.Now())
 		select {
 		case s = <-r.dirty:
-			continue
 		default:
+			return
 		}
-		r.out.flush()
-		return before == 0 && len(r.gathered) > 0
 	}
 }
 
-// leave sends the records that were gathered.
-func (r *replica) leave(ctx context.Context) {
+// leave sends what was gathered: the records of those that go on, the end of the others. It
+// reports whether there is more to come.
+func (r *replica) leave(ctx context.Context) bool {
 	now := time.Now()
-	for _, s := range r.gathered {
+	fresh, ended, more := r.lot.take()
+	for _, s := range fresh {
 		s.queued.Store(false) // a turn from here on is another one's
 		if !r.told(s) {
 			r.tell(ctx, s, now)
 		}
 	}
-	clear(r.gathered)
-	r.gathered = r.gathered[:0]
+	for _, s := range ended {
+		r.retire(s)
+	}
+	r.lot.done(fresh, ended)
+	return more
 }
 
 // told reports whether the Backups have heard of a session's turn since it was gathered.

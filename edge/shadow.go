@@ -104,8 +104,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 		return
 	}
 	if sh.peer != peer && sh.link != nil {
-		r.out.flush()  // it is not to overtake what was told
-		sh.withdraw(s) // or two would revive it
+		r.withdraw(s, sh) // or two would revive it
 	}
 	if t.rec.Flags&frame.Upload != 0 && !l.uploads.Load() {
 		part.waive() // it would end the link
@@ -162,17 +161,16 @@ func (r *replica) retract(s *session, tier int) {
 	if sh == nil {
 		return
 	}
-	r.out.flush() // it is not to overtake what was told
-	sh.withdraw(s)
+	r.withdraw(s, sh)
 	delete(r.own, copyOf{s, tier})
 	s.backup[tier].Store(nil)
 }
 
 // withdraw lets a Backup forget what it was told, if it was.
-func (sh *shadow) withdraw(s *session) {
+func (r *replica) withdraw(s *session, sh *shadow) {
 	if sh.link != nil {
 		// If the link is gone the Backup lets the record expire.
-		_ = sh.link.sendNumbered(frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}, nil)
+		r.out.retire(sh.link, s)
 	}
 }
 
