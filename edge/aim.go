@@ -70,8 +70,7 @@ func (r *replica) aim(k frame.Key, sh *shadow, tier int, now time.Time) string {
 // without lets a session go on without a Backup in a tier, since nobody has room.
 func (r *replica) without(s *session, sh *shadow, tier int) {
 	if sh.link != nil { // its Backup has gone from the order
-		r.out.flush()
-		sh.withdraw(s)
+		r.withdraw(s, sh)
 	}
 	sh.Move(&r.spread[tier], "")
 	sh.bare, sh.link, sh.turn = len(sh.Order) > 0, nil, nil

@@ -36,7 +36,8 @@
 //	             A: moved → commit        ─▶ B: activate → active
 //	             A: close, silent; before commit either side may call it off
 //	pull.go      strays for long enough → pull; drain.go  deadline → push
-//	replica.go   records to Backups
+//	replica.go   records to Backups: what those know of ours (shadow.go), and what
+//	             we keep for others (stored.go)
 //	aim.go       which Backup; book.go  whether it has room; reserve.go  for how many
 //	guest.go     sessions of servers that are not ours: guest_phase.go (pure),
 //	             guest_give.go, guest_take.go; lobby.go has their socket (handsock)

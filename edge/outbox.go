@@ -5,7 +5,7 @@ import "rhumb/edge/frame"
 // outboxMost is when a batch is full; a frame is far smaller.
 const outboxMost = 48 << 10
 
-// outbox is the records that leave together, a batch for each link. It belongs to
+// outbox is the records, and the ends of sessions, that leave together, a batch for each link. It belongs to
 // replica.Run. Empty, it holds nothing.
 type outbox struct {
 	batches []batch
@@ -23,11 +23,20 @@ type batch struct {
 
 // put adds a session's record, which keeps a pledge, if any, when it is acknowledged.
 func (o *outbox) put(l *link, rec *frame.Record, p *pledge) {
-	b := o.to(l)
 	o.payload = frame.AppendRecord(o.payload[:0], *rec)
-	frames, err := l.number(b.frames, frame.Frame{Type: frame.RecordSet, Key: rec.Key, Epoch: rec.Epoch,
-		Generation: rec.Generation, Payload: o.payload}, p)
+	o.add(l, frame.Frame{Type: frame.RecordSet, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation, Payload: o.payload}, p)
 	clear(o.payload) // secrets, perhaps
+}
+
+// retire adds the word that a session has no record any more.
+func (o *outbox) retire(l *link, s *session) {
+	o.add(l, frame.Frame{Type: frame.Retire, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}, nil)
+}
+
+// add numbers a frame. What was added before by the same link leaves before.
+func (o *outbox) add(l *link, f frame.Frame, p *pledge) {
+	b := o.to(l)
+	frames, err := l.number(b.frames, f, p)
 	if err != nil {
 		p.waive()
 		return

@@ -21,8 +21,8 @@ func BenchmarkRecord(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		all[i%n].setTurn(turns[i/n%2])
 		if i%n == n-1 {
-			a.replica.gather(b.Context(), <-a.replica.dirty)
-			a.replica.leave(b.Context())
+			for a.replica.leave(b.Context()) {
+			}
 			a.replica.out.flush()
 			<-l.out
 		}

@@ -247,24 +247,29 @@ func TestGathered(t *testing.T) {
 		}
 		all = append(all, s)
 	}
-	if n := len(a.replica.dirty); n != 5 {
-		t.Fatalf("%d words of 5 sessions", n)
-	}
-	a.replica.gather(t.Context(), <-a.replica.dirty)
-	if n := len(l.out); n != 0 {
-		t.Fatalf("%d buffers before the time is over", n)
+	if n := len(a.replica.lot.young); n != 5 || len(a.replica.lot.begun) != 1 || len(a.replica.dirty) != 0 {
+		t.Fatalf("%d of 5 sessions gathered, %d words of that, %d in a hurry", n, len(a.replica.lot.begun), len(a.replica.dirty))
 	}
 	fresh := idleTurn(all[0].svc.id)
 	fresh.fresh = newPledge()
 	all[0].setTurn(fresh)
-	if a.replica.gather(t.Context(), <-a.replica.dirty); len(l.out) != 1 {
+	a.replica.hurry(t.Context(), <-a.replica.dirty)
+	if a.replica.out.flush(); len(l.out) != 1 {
 		t.Fatalf("%d buffers, want that of the response that waits", len(l.out))
 	}
 	if got := l.sent(t); len(got) != 1 || got[0].Key != all[0].key || got[0].Seq != 1 {
 		t.Errorf("told %+v", got)
 	}
+	if !a.replica.leave(t.Context()) {
+		t.Error("nothing more, though all came since the last time")
+	}
+	if a.replica.out.flush(); len(l.out) != 0 {
+		t.Fatalf("%d buffers of what has just come", len(l.out))
+	}
 	a.tab.remove(all[1]) // it ends too soon
-	a.replica.leave(t.Context())
+	if a.replica.leave(t.Context()) {
+		t.Error("more, though nothing has come")
+	}
 	a.replica.out.flush()
 	if len(l.out) != 1 {
 		t.Fatalf("%d buffers, want one with all", len(l.out))
@@ -283,8 +288,58 @@ func TestGathered(t *testing.T) {
 		t.Error(err)
 	}
 	all[2].setTurn(idleTurn(all[2].svc.id))
-	if len(a.replica.dirty) != 1 {
+	if len(a.replica.lot.young) != 1 || len(a.replica.lot.begun) != 1 {
 		t.Error("a turn after the record is not noted")
+	}
+}
+
+// TestEndsAreGathered: what is told of sessions that end leaves together, with the records of
+// those that go on, and nothing of those whose record nobody has.
+func TestEndsAreGathered(t *testing.T) {
+	a, l := testAgent(t), testLink("c")
+	a.SetDown([]string{"a"})
+	a.links.byOf["c"] = []*link{l}
+	var all []*session
+	leave := func() {
+		for a.replica.leave(t.Context()) {
+		}
+		a.replica.out.flush()
+	}
+	for i := range 4 {
+		s := &session{key: testKey(i), epoch: 7, svc: a.view.Load().services[0]}
+		s.turn.Store(idleTurn(s.svc.id))
+		s.changed = a.replica.changed
+		a.tab.add(s, 10)
+		if all = append(all, s); i < 3 {
+			s.changed(s)
+		}
+	}
+	leave()
+	<-l.out
+	for _, s := range all[1:] { // one of them was never told
+		a.tab.remove(s)
+		a.replica.ended(s)
+	}
+	if n := len(a.replica.lot.ends); n != 2 {
+		t.Fatalf("%d ends gathered, want those of the two whose records are kept", n)
+	}
+	all[0].setTurn(idleTurn(all[0].svc.id))
+	if leave(); len(l.out) != 1 {
+		t.Fatalf("%d buffers, want one with all", len(l.out))
+	}
+	r := bytes.NewReader(<-l.out)
+	for i, want := range []frame.Type{frame.Retire, frame.Retire, frame.RecordSet} {
+		of := all[(i+1)%3].key
+		if f, err := frame.Read(r); err != nil || f.Type != want || f.Key != of || f.Epoch != 7 || f.Seq != uint64(4+i) {
+			t.Errorf("frame %d: %+v %v, want %v of %v", i, f, err, want, of)
+		}
+	}
+	if r.Len() > 0 || all[1].kept() || len(a.replica.own) != 1 {
+		t.Errorf("%d octets behind, kept %t, %d shadows", r.Len(), all[1].kept(), len(a.replica.own))
+	}
+	leave()
+	if len(l.out) != 0 {
+		t.Error("the same is told again")
 	}
 }
 

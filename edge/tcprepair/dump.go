@@ -87,8 +87,8 @@ func (g *Registration) read(s sock) (err error) {
 	if g.RcvNxt, err = unreadSeq(s); err != nil {
 		return err
 	}
-	unsent, err := s.ioctl(unix.SIOCOUTQNSD, "SIOCOUTQNSD")
-	if err == nil && unsent > 0 {
+	inf, err := s.info()
+	if err == nil && inf.unsent > 0 {
 		err = ErrUnsent
 	}
 	if err != nil {
@@ -99,10 +99,6 @@ func (g *Registration) read(s sock) (err error) {
 	}
 	st := State{}
 	if err := dumpRest(s, &st); err != nil {
-		return err
-	}
-	inf, err := s.info()
-	if err != nil {
 		return err
 	}
 	g.Options, g.TSVal = inf.options, st.TSVal

@@ -37,27 +37,33 @@ const tcpEstablished = 1
 // owns nothing; whoever made the descriptor closes it.
 type sock int
 
+// The calls below take the kernel a fraction of a microsecond and wait for nothing, and a
+// new connection needs a dozen of them: the scheduler is not told of each.
+
 func (s sock) setInt(level, opt int, v uint32, name string) error {
-	if err := unix.SetsockoptInt(int(s), level, opt, int(int32(v))); err != nil {
-		return fmt.Errorf("set %s to %d: %w", name, int32(v), err)
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(s), uintptr(level), uintptr(opt), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	if errno != 0 {
+		return fmt.Errorf("set %s to %d: %w", name, int32(v), errno)
 	}
 	return nil
 }
 
 func (s sock) int(opt int, name string) (uint32, error) {
-	v, err := unix.GetsockoptInt(int(s), unix.IPPROTO_TCP, opt)
-	if err != nil {
-		return 0, fmt.Errorf("get %s: %w", name, err)
+	var v uint32
+	n := uint32(unsafe.Sizeof(v))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.IPPROTO_TCP, uintptr(opt), uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("get %s: %w", name, errno)
 	}
-	return uint32(v), nil
+	return v, nil
 }
 
 func (s sock) ioctl(req uint, name string) (uint32, error) {
-	v, err := unix.IoctlGetInt(int(s), req)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+	var v uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(s), uintptr(req), uintptr(unsafe.Pointer(&v))); errno != 0 {
+		return 0, fmt.Errorf("%s: %w", name, errno)
 	}
-	return uint32(v), nil
+	return v, nil
 }
 
 func (s sock) repair(mode int) error {
@@ -148,6 +154,7 @@ type info struct {
 	options Options
 	state   uint8
 	rttUsec uint32
+	unsent  uint32 // octets that were written and not sent
 }
 
 func (s sock) info() (info, error) {
@@ -158,7 +165,7 @@ func (s sock) info() (info, error) {
 	// The byte behind tcpi_options is a bit field which the Go struct leaves
 	// as padding: send scale in the low half, receive scale in the high.
 	scales := (*[8]byte)(unsafe.Pointer(&t))[6]
-	return info{state: t.State, rttUsec: t.Rtt, options: Options{
+	return info{state: t.State, rttUsec: t.Rtt, unsent: t.Notsent_bytes, options: Options{
 		SndScale: scales & 15, RcvScale: scales >> 4,
 		Scaling:    t.Options&infoScaling != 0,
 		SACK:       t.Options&infoSACK != 0,
@@ -169,7 +176,7 @@ func (s sock) info() (info, error) {
 // tcpInfo reads TCP_INFO into what is the caller's: thousands of sessions are looked at a second.
 func (s sock) tcpInfo(t *unix.TCPInfo) error {
 	n := uint32(unsafe.Sizeof(*t))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.IPPROTO_TCP, unix.TCP_INFO,
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(t)), uintptr(unsafe.Pointer(&n)), 0)
 	if errno != 0 {
 		return fmt.Errorf("get TCP_INFO: %w", errno)

@@ -1,0 +1,191 @@
+package edge
+
+import (
+	"context"
+	"time"
+
+	"rhumb/edge/frame"
+)
+
+// copyOf is a session's record at the Backup of one tier.
+type copyOf struct {
+	s    *session
+	tier int
+}
+
+// shadow is what the Backup of a session was told last.
+type shadow struct {
+	link  *link
+	turn  *turn
+	off   int64
+	at    time.Time
+	bare  bool // no Backup has room
+	order      // as of the last word
+}
+
+// tell puts a session's record into the outbox for each of its Backups.
+func (r *replica) tell(ctx context.Context, s *session, now time.Time) {
+	tiers := r.tiers(r.a)
+	if len(tiers[tierNear])+len(tiers[tierFar]) == 0 {
+		s.turn.Load().waive()
+	}
+	for tier := range tiers {
+		r.tellTier(ctx, s, tier, now)
+	}
+}
+
+// tellTier does so for one of them, if there is a link to it.
+func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.Time) {
+	if r.a.tab.get(s.key) != s {
+		return // ended meanwhile, or was never entered
+	}
+	if State(s.state.Load()) == Moving {
+		return // it is the taker's: our word of it, coming late, would replace the taker's
+	}
+	t := s.turn.Load()
+	tiers := t.wanted(r.tiers(r.a))
+	if len(tiers[tier]) == 0 {
+		r.retract(s, tier) // what it says of the session is over
+		return
+	}
+	sh := r.own[copyOf{s, tier}]
+	if sh == nil {
+		sh = &shadow{}
+		r.own[copyOf{s, tier}] = sh
+	}
+	part := t.fresh.divide(tiers)[tier]
+	peer := r.aim(s.key, sh, tier, now)
+	if peer == "" {
+		r.without(s, sh, tier)
+		part.waive()
+		return
+	}
+	sh.bare = false
+	l := r.a.links.have(peer)
+	if l == nil {
+		r.dial(ctx, peer, now) // the sweep sends then
+		part.waive()           // a client's wait would help nobody
+		return
+	}
+	if sh.Backup != peer && sh.link != nil {
+		r.withdraw(s, sh) // or two would revive it
+	}
+	if t.rec.Flags&frame.Upload != 0 && !l.uploads.Load() {
+		part.waive() // it would end the link
+		return
+	}
+	rec := s.record(t)
+	l.tellName(rec, t.name, now)
+	r.out.put(l, &rec, part)
+	if sh.Backup != peer || s.backup[tier].Load() == nil {
+		backup := peer
+		s.backup[tier].Store(&backup)
+	}
+	sh.Move(&r.spread[tier], peer)
+	sh.link, sh.turn, sh.off, sh.at = l, t, int64(rec.Offset), now
+	r.a.hush(s)
+}
+
+// dial asks for a link to a Backup, at most once a sweep.
+func (r *replica) dial(ctx context.Context, peer string, now time.Time) {
+	if now.Sub(r.dialled[peer]) < sweepEvery {
+		return
+	}
+	r.dialled[peer] = now
+	r.a.wg.Go(func() {
+		if _, err := r.a.links.to(ctx, peer); err != nil {
+			return // what is wrong shows in the records' count
+		}
+		select {
+		case r.linked <- struct{}{}:
+		default:
+		}
+	})
+}
+
+// record is the session's soft state at this moment.
+func (s *session) record(t *turn) frame.Record {
+	rec := t.rec
+	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
+	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
+	describe(&rec, s.reg.Options, s.reg.TSVal, s.regAt)
+	s.cover.describe(&rec, t)
+	return rec
+}
+
+// retire tells the Backup that a session ended here.
+func (r *replica) retire(s *session) {
+	for tier := range tierCount {
+		r.retract(s, tier)
+	}
+}
+
+// retract does so at the Backup of one tier.
+func (r *replica) retract(s *session, tier int) {
+	sh := r.own[copyOf{s, tier}]
+	if sh == nil {
+		return
+	}
+	r.withdraw(s, sh)
+	delete(r.own, copyOf{s, tier})
+	sh.Move(&r.spread[tier], "")
+	s.backup[tier].Store(nil)
+}
+
+// withdraw lets a Backup forget what it was told, if it was.
+func (r *replica) withdraw(s *session, sh *shadow) {
+	if sh.link != nil {
+		// If the link is gone the Backup lets the record expire.
+		r.out.retire(sh.link, s)
+	}
+}
+
+// sweep refreshes what is due, finds what the queues missed, and counts.
+func (r *replica) sweep(ctx context.Context, now time.Time) {
+	live, bare := map[*session]bool{}, map[*session]bool{}
+	counts := map[string]int{}
+	r.balance(now)
+	for _, s := range r.a.tab.all() {
+		if s.changed == nil {
+			continue
+		}
+		live[s] = true
+		for tier := range tierCount {
+			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
+				r.tellTier(ctx, s, tier, now)
+			}
+			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
+				counts[sh.Backup]++
+			} else if sh != nil && sh.bare {
+				bare[s] = true
+			}
+		}
+	}
+	for c := range r.own {
+		if !live[c.s] {
+			r.retire(c.s)
+		}
+	}
+	r.bare.Store(int64(len(bare)))
+	r.a.m.reserve.bare.Set(float64(len(bare)))
+	r.a.m.records.Reset()
+	for peer, n := range counts {
+		r.a.m.records.WithLabelValues(peer, "owner").Set(float64(n))
+	}
+	for peer, n := range r.expire(now) {
+		r.a.m.records.WithLabelValues(peer, "backup").Set(float64(n))
+	}
+}
+
+// due reports whether the Backup's knowledge is too old.
+func (sh *shadow) due(s *session, down func(site string) bool, now time.Time) bool {
+	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || down(sh.Backup) {
+		return true
+	}
+	select {
+	case <-sh.link.done:
+		return true // what it had not acknowledged is lost: tell anew
+	default:
+	}
+	return now.Sub(sh.at) >= refreshTime || s.turn.Load().off.Load()-sh.off >= refreshBytes
+}

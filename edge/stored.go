@@ -1,0 +1,187 @@
+package edge
+
+import (
+	"slices"
+	"time"
+
+	"rhumb/edge/frame"
+)
+
+// stored is a record of another site's session.
+type stored struct {
+	rec  frame.Record
+	from string
+	at   time.Time
+	pace float64 // bytes of the response a second, between the last two words of it
+	// reserved tells that it counts in the book.
+	reserved bool
+}
+
+// handle takes the frames of replication. It runs on the link's reader.
+func (r *replica) handle(l *link, f frame.Frame) {
+	switch f.Type {
+	case frame.Ack:
+		if err := l.acked(f.Seq); err != nil {
+			r.broken(l, err)
+		}
+		return
+	case frame.Full:
+		r.refusedBy(l, f)
+		return
+	}
+	if err := l.receipt.Take(f.Seq); err != nil {
+		r.broken(l, err)
+		return
+	}
+	if f.Type == frame.Retire {
+		r.forget(l.peer, f)
+		r.a.uploads.retired(f.Key, f.Epoch)
+	} else if err := r.keep(l, f); err != nil {
+		r.broken(l, err)
+		return
+	}
+	l.ack(l.receipt.Last())
+}
+
+// broken ends a link whose other side does not speak as it should.
+func (r *replica) broken(l *link, err error) {
+	r.a.log.Warn("replication", "peer", l.peer, "err", err)
+	l.close()
+}
+
+// keep stores a record unless a newer one is there or there is no room.
+func (r *replica) keep(l *link, f frame.Frame) error {
+	rec, err := frame.DecodeRecord(f.Payload)
+	clear(f.Payload) // secrets, perhaps
+	if err != nil {
+		return err
+	}
+	// The session was taken over here: its old owner is not dead after all, or
+	// speaks of it too late.
+	if s := r.a.tab.get(rec.Key); s != nil && s.epoch > rec.Epoch {
+		r.a.m.refused.Inc()
+		return l.send(frame.Frame{Type: frame.Claimed, Key: rec.Key, Epoch: s.epoch, Generation: s.gen.Load()})
+	}
+	r.a.revival.spare(rec.Key, l.peer)
+	r.a.uploads.recorded(&rec)
+	if reason := r.enter(rec, l.peer); reason != "" {
+		r.a.m.reserve.refused.WithLabelValues(l.peer, reason).Inc()
+		return l.refuse(refusalOf(&rec, f.Seq, reason))
+	}
+	return nil
+}
+
+// enter says why there is no room, "" if there is. Nobody sends under the lock: who
+// forwards packets waits for it.
+func (r *replica) enter(rec frame.Record, from string) string {
+	load, counts := r.a.load(), r.a.counts(&rec)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, ok := r.store[rec.Key]
+	if ok && (rec.Epoch < old.rec.Epoch || rec.Epoch == old.rec.Epoch && rec.Generation < old.rec.Generation) {
+		r.a.m.refused.Inc()
+		return ""
+	}
+	if why := r.refusal(old, from, counts, load); why != "" {
+		r.drop(rec.Key)
+		return why
+	}
+	st := stored{rec: rec, from: from, at: time.Now(), reserved: counts}
+	st.pace = st.paceSince(old)
+	r.put(st)
+	return ""
+}
+
+// forget drops a record at its owner's word, not at that of an earlier owner.
+func (r *replica) forget(peer string, f frame.Frame) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, ok := r.store[f.Key]; ok && old.from == peer && old.rec.Epoch <= f.Epoch {
+		r.drop(f.Key)
+	}
+}
+
+// expire drops records nobody refreshed, and counts the rest by site.
+func (r *replica) expire(now time.Time) map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	counts := map[string]int{}
+	for k, st := range r.store {
+		if now.Sub(st.at) > recordLife {
+			r.drop(k)
+			continue
+		}
+		counts[st.from]++
+	}
+	r.forgetNames(now)
+	return counts
+}
+
+// take removes the records of a site's sessions which may be revived, and
+// returns them in the order of their keys. Who has a record from here has it
+// alone: this is the claim.
+func (r *replica) take(site string, may func(frame.Record) bool) []stored {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []stored
+	for k, st := range r.store {
+		if st.from == site && may(st.rec) {
+			out = append(out, st)
+			r.drop(k)
+		}
+	}
+	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
+	return out
+}
+
+// putBack ends a claim that came to nothing, unless the owner has told since.
+func (r *replica) putBack(st stored) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.store[st.rec.Key]; !ok {
+		r.put(st)
+	}
+}
+
+// recall returns the records of a site's sessions for its new process, each under
+// its next epoch. They stay here, too: the process may die again.
+func (r *replica) recall(site string) []frame.Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []frame.Record
+	for k, st := range r.store {
+		if st.from == site {
+			st.rec.Epoch++
+			st.at = time.Now()
+			r.store[k] = st
+			out = append(out, st.rec)
+		}
+	}
+	slices.SortFunc(out, func(a, b frame.Record) int { return a.Key.Compare(b.Key) })
+	return out
+}
+
+// has reports whether there is a record of a session that could be revived.
+func (r *replica) has(k frame.Key) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.store[k]
+	return ok
+}
+
+// owner is whose session a record is of, "" without one.
+func (r *replica) owner(k frame.Key) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.store[k].from
+}
+
+// drop overwrites a record where it stands, since it may hold secrets, and
+// forgets it. The caller holds mu.
+func (r *replica) drop(k frame.Key) {
+	if old := r.store[k]; old.reserved {
+		r.book.ledger.Add(old.from, -1)
+	}
+	r.store[k] = stored{}
+	delete(r.store, k)
+}
