@@ -241,6 +241,7 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 		return nil
 	}
 	e := entry{}
+	req.puts = s.svc.store != nil
 	if req.status == 0 {
 		e = s.svc.lookup(ctx, req)
 	}
