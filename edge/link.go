@@ -48,6 +48,7 @@ type link struct {
 	greeted *pledge
 	guests  atomic.Bool
 	uploads atomic.Bool
+	pieces  atomic.Bool
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -363,7 +364,7 @@ func greeting(c net.Conn, patience time.Duration) (*bufio.Reader, frame.Frame, e
 // it was read.
 func (ls *links) start(c *tls.Conn, peer string, in *bufio.Reader, heard *frame.Frame) (*link, error) {
 	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{}), greeted: newPledge()}
-	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests | frame.ReadsUploads, Payload: []byte(ls.site)}); err != nil {
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests | frame.ReadsUploads | frame.ReadsPieces, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -412,6 +413,7 @@ func (l *link) met(hello frame.Frame) {
 	l.reads.Store(hello.Generation&frame.ReadsNames != 0)
 	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
 	l.uploads.Store(hello.Generation&frame.ReadsUploads != 0)
+	l.pieces.Store(hello.Generation&frame.ReadsPieces != 0)
 	l.greeted.keep()
 }
 

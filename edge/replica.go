@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"sync"
@@ -17,6 +18,9 @@ const (
 	sweepEvery   = time.Second
 	recordLife   = 6 * refreshTime // of a record that is not refreshed
 	dirtyQueue   = 8192
+	// piecesMost bounds what is kept here of requests that come in pieces. Beyond it a
+	// session is kept without, and reset after a crash.
+	piecesMost = 64 << 20
 	// gatherFor is how long the records that nobody waits for are gathered. A session that
 	// has ended by then, or has another turn, costs none, or one for both.
 	gatherFor = 5 * time.Millisecond
@@ -41,6 +45,7 @@ type replica struct {
 
 	mu    sync.Mutex
 	store map[frame.Key]stored
+	held  int                 // octets of pieces
 	names map[objectOf]called // of the objects of records, where they were told
 }
 
@@ -91,6 +96,8 @@ type stored struct {
 	from string
 	at   time.Time
 	pace float64 // bytes of the response a second, between the last two words of it
+	// piece is what came of the next request, from rec.RcvNxt on.
+	piece []byte
 }
 
 func newReplica(a *Agent) *replica {
@@ -260,7 +267,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
-	r.out.put(l, &rec, part)
+	r.out.put(l, &rec, t.piece, part)
 	if sh.peer != peer || s.backup[tier].Load() == nil {
 		backup := peer
 		s.backup[tier].Store(&backup)
@@ -421,7 +428,7 @@ func (r *replica) broken(l *link, err error) {
 
 // keep stores a record unless a newer one is there or there is no room.
 func (r *replica) keep(l *link, f frame.Frame) error {
-	rec, err := frame.DecodeRecord(f.Payload)
+	rec, piece, err := frame.DecodePiece(f.Payload)
 	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		return err
@@ -434,7 +441,11 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	}
 	r.a.revival.spare(rec.Key, l.peer)
 	r.a.uploads.recorded(&rec)
-	if !r.enter(rec, l.peer) {
+	kept := r.enter(rec, piece, l.peer)
+	if rec.Flags&frame.Idle == 0 {
+		r.a.uploads.at(pointKept)
+	}
+	if !kept {
 		return l.send(frame.Frame{Type: frame.Full, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation})
 	}
 	return nil
@@ -442,7 +453,7 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 
 // enter is false when there is no room. Nobody sends under the lock: who
 // forwards packets waits for it.
-func (r *replica) enter(rec frame.Record, from string) bool {
+func (r *replica) enter(rec frame.Record, piece []byte, from string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, ok := r.store[rec.Key]
@@ -454,6 +465,10 @@ func (r *replica) enter(rec frame.Record, from string) bool {
 	default:
 		st := stored{rec: rec, from: from, at: time.Now()}
 		st.pace = st.paceSince(old)
+		clear(old.piece)
+		if r.held -= len(old.piece); r.held+len(piece) <= piecesMost {
+			st.piece, r.held = piece, r.held+len(piece)
+		}
 		r.store[rec.Key] = st
 	}
 	return true
@@ -478,7 +493,7 @@ func (r *replica) take(site string, may func(frame.Record) bool) []stored {
 	for k, st := range r.store {
 		if st.from == site && may(st.rec) {
 			out = append(out, st)
-			r.drop(k)
+			r.release(k)
 		}
 	}
 	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
@@ -490,25 +505,27 @@ func (r *replica) putBack(st stored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.store[st.rec.Key]; !ok {
+		r.held += len(st.piece)
 		r.store[st.rec.Key] = st
 	}
 }
 
 // recall returns the records of a site's sessions for its new process, each under
 // its next epoch. They stay here, too: the process may die again.
-func (r *replica) recall(site string) []frame.Record {
+func (r *replica) recall(site string) []stored {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []frame.Record
+	var out []stored
 	for k, st := range r.store {
 		if st.from == site {
 			st.rec.Epoch++
 			st.at = time.Now()
 			r.store[k] = st
-			out = append(out, st.rec)
+			st.piece = bytes.Clone(st.piece) // it may be forgotten here meanwhile
+			out = append(out, st)
 		}
 	}
-	slices.SortFunc(out, func(a, b frame.Record) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
 	return out
 }
 
@@ -530,6 +547,13 @@ func (r *replica) owner(k frame.Key) string {
 // drop overwrites a record where it stands, since it may hold secrets, and
 // forgets it. The caller holds mu.
 func (r *replica) drop(k frame.Key) {
+	clear(r.store[k].piece)
+	r.release(k)
+}
+
+// release forgets a record that somebody else has. The caller holds mu.
+func (r *replica) release(k frame.Key) {
+	r.held -= len(r.store[k].piece)
 	r.store[k] = stored{}
 	delete(r.store, k)
 }

@@ -63,6 +63,8 @@ func TestMain(m *testing.M) {
 		err = originRole()
 	case "stream":
 		err = streamRole()
+	case "talk":
+		err = talkRole()
 	default:
 		os.Exit(m.Run())
 	}
@@ -151,6 +153,9 @@ type agentArgs struct {
 	UploadMax                      int64
 	Die                            string // the point of an upload at which it kills itself,
 	Cut                            bool   // and its link before
+	Nth                            int    // of the passages of that point; 0: the first
+	Lives                          bool   // it is only cut off, and goes on
+	Victim                         string // not empty: the network namespace of the other site, which dies instead
 }
 
 // name is that of an edge: its site's, or that of a node.
@@ -203,15 +208,10 @@ func agentRole() error {
 	}
 	a.patience = or(x.Patience, a.patience)
 	if x.Die != "" {
-		a.uploads.at = func(point string) {
-			if point == x.Die {
-				if x.Cut {
-					_ = exec.Command("ip", "link", "set", "e0", "down").Run()
-				}
-				syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
-			}
-		}
+		a.uploads.at = x.deadly()
+	}
+	if err := os.WriteFile(x.pidFile(x.Site), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
 	if x.Standby && !in.Scan() {
@@ -231,6 +231,50 @@ func agentRole() error {
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
+
+func (x agentArgs) pidFile(site string) string { return filepath.Join(x.Dir, site+".pid") }
+
+// deadly is what happens at the point of Die.
+func (x agentArgs) deadly() func(point string) {
+	var passed atomic.Int64
+	return func(point string) {
+		if point != x.Die || passed.Add(1) != int64(max(x.Nth, 1)) {
+			return
+		}
+		pid, in := os.Getpid(), []string{}
+		if x.Victim != "" {
+			b, err := os.ReadFile(x.pidFile(x.Other))
+			if err == nil {
+				pid, err = strconv.Atoi(string(b))
+			}
+			if err != nil {
+				panic(err)
+			}
+			in = []string{"ip", "netns", "exec", x.Victim}
+		}
+		if x.Lives {
+			if out, err := exec.Command("nft", partition).CombinedOutput(); err != nil {
+				panic(string(out))
+			}
+			return
+		}
+		if x.Cut {
+			in = append(in, "ip", "link", "set", "e0", "down")
+			_ = exec.Command(in[0], in[1:]...).Run()
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		if x.Victim == "" {
+			select {}
+		}
+	}
+}
+
+// partition cuts a host off from everybody; its own processes and addresses stay.
+const partition = `add table inet cut
+add chain inet cut in { type filter hook prerouting priority -500 ; }
+add rule inet cut in iifname "e0" drop
+add chain inet cut out { type filter hook postrouting priority 500 ; }
+add rule inet cut out oifname "e0" drop`
 
 func (x agentArgs) config() (Config, error) {
 	pair := filepath.Join(x.Dir, or(x.of(x.Site), x.Site))
@@ -322,6 +366,7 @@ type report struct {
 	Safe      int64              // those of them that the Backup has
 	Uploads   map[string]float64 // ended, by status
 	Effects   uint64             // objects that uploads were published as
+	Heard     uint32             // where clients of records stand: changes with each request
 }
 
 func reportOf(a *Agent) report {
@@ -343,6 +388,9 @@ func reportOf(a *Agent) report {
 	}
 	a.replica.mu.Lock()
 	r.Records = len(a.replica.store)
+	for _, st := range a.replica.store {
+		r.Heard += st.rec.RcvNxt + uint32(len(st.piece))
+	}
 	a.replica.mu.Unlock()
 	a.uploads.mu.Lock()
 	for _, w := range a.uploads.wards {
