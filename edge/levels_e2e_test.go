@@ -200,9 +200,10 @@ func (d *dialogue) run() {
 	}
 	left := d.upTo(known)
 	d.lose()
-	if d.piece {
+	if d.piece { // while it leads to the lost site: the client has to send all again
 		d.give(left)
 	}
+	d.w.route("b")
 	var word string
 	d.b.ask("down a", &word)
 	if !d.piece {
@@ -263,7 +264,6 @@ func (d *dialogue) lose() {
 		d.w.in("r", "ip link set a0 down")
 		d.a.kill()
 	}
-	d.w.route("b")
 }
 
 // nft runs one line at the lost site.

@@ -241,6 +241,9 @@ func (x agentArgs) deadly() func(point string) {
 		if point != x.Die || passed.Add(1) != int64(max(x.Nth, 1)) {
 			return
 		}
+		if point == pointPiece || point == pointHead {
+			time.Sleep(3 * ackDelay) // an acknowledgement that nobody holds leaves meanwhile
+		}
 		pid, in := os.Getpid(), []string{}
 		if x.Victim != "" {
 			b, err := os.ReadFile(x.pidFile(x.Other))
@@ -268,6 +271,9 @@ func (x agentArgs) deadly() func(point string) {
 		}
 	}
 }
+
+// ackDelay is for how long the kernel delays an acknowledgement by itself.
+const ackDelay = 40 * time.Millisecond
 
 // partition cuts a host off from everybody; its own processes and addresses stay.
 const partition = `add table inet cut
