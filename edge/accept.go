@@ -117,6 +117,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 		a.shadow(s)
 	}
 	a.uploads.admit(s)
+	s.passes(pointAccepted)
 	s.state.Store(int32(s.resting()))
 	a.run(ctx, s)
 }

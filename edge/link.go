@@ -44,6 +44,7 @@ type link struct {
 	greeted *pledge
 	guests  atomic.Bool
 	uploads atomic.Bool
+	pieces  atomic.Bool
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -145,6 +146,7 @@ func (l *link) met(hello frame.Frame) {
 	l.reads.Store(hello.Generation&frame.ReadsNames != 0)
 	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
 	l.uploads.Store(hello.Generation&frame.ReadsUploads != 0)
+	l.pieces.Store(hello.Generation&frame.ReadsPieces != 0)
 	l.greeted.keep()
 }
 

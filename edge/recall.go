@@ -200,7 +200,7 @@ func (v *revival) recallFrom(ctx context.Context, peer string) {
 // recalled takes a record back and begins the revival of its session, if the
 // earlier process was silenced in time.
 func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
-	rec, err := frame.DecodeRecord(f.Payload)
+	rec, piece, err := frame.DecodePiece(f.Payload)
 	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		v.a.replica.broken(l, err)
@@ -220,7 +220,7 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 		return
 	}
 	now := time.Now()
-	if rd := v.begin(stored{rec: rec, from: v.a.cfg.Site, at: now}, rec.Epoch, now, recallLimit); rd != nil {
+	if rd := v.begin(stored{rec: rec, piece: piece, from: v.a.cfg.Site, at: now}, rec.Epoch, now, recallLimit); rd != nil {
 		v.a.wg.Go(func() { v.run(ctx, rd, 0) })
 	}
 }
@@ -233,9 +233,12 @@ func (a *Agent) recalledBy(l *link) {
 	if len(all) > 0 {
 		a.log.Info("another process of the site asks for its records", "peer", l.peer, "records", len(all))
 	}
-	for _, rec := range all {
-		if l.send(frame.Frame{Type: frame.Recalled, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation,
-			Payload: frame.AppendRecord(nil, rec)}) != nil {
+	for _, st := range all {
+		rec, payload := st.rec, frame.AppendRecord(nil, st.rec)
+		if l.pieces.Load() {
+			payload = append(payload, st.piece...)
+		}
+		if l.send(frame.Frame{Type: frame.Recalled, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation, Payload: payload}) != nil {
 			return // it asks again by another link
 		}
 	}

@@ -16,6 +16,9 @@ const (
 	sweepEvery   = time.Second
 	recordLife   = 6 * refreshTime // of a record that is not refreshed
 	dirtyQueue   = 8192
+	// piecesMost bounds what is kept here of requests that come in pieces. Beyond it a
+	// session is kept without, and reset after a crash.
+	piecesMost = 64 << 20
 	// gatherFor is how long the records that nobody waits for are gathered, half of it at
 	// least. A session that has ended by then, or has another turn, costs none, or one for
 	// both.
@@ -41,6 +44,7 @@ type replica struct {
 
 	mu    sync.Mutex
 	store map[frame.Key]stored
+	held  int                 // octets of pieces
 	names map[objectOf]called // of the objects of records, where they were told
 }
 

@@ -26,7 +26,8 @@ type request struct {
 	ifRange     string
 	ifMatch     string
 	ifNoneMatch string
-	status      int // not 0: the answer is this error
+	status      int  // not 0: the answer is this error
+	puts        bool // the service takes uploads
 	content     putContent
 }
 

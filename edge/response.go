@@ -23,6 +23,15 @@ import (
 // with a version it does not know.
 const template = 1
 
+// templatePuts is the version of one head: that of status 405 from a service which takes
+// uploads, and says so (RFC 9110 section 10.2.1).
+const templatePuts = 2
+
+// heads tells whether the head of a record is known here.
+func heads(rec *frame.Record) bool {
+	return rec.Template == template || rec.Template == templatePuts && rec.Status == http.StatusMethodNotAllowed
+}
+
 // media maps a name's extension to the content types of template 1. Only
 // append: a record carries the index.
 var media = [...]struct{ ext, typ string }{
@@ -61,7 +70,9 @@ func answer(req request, e content.Entry, now time.Time) frame.Record {
 	}
 	switch {
 	case req.status != 0:
-		rec.Status = uint16(req.status)
+		if rec.Status = uint16(req.status); req.puts && req.status == http.StatusMethodNotAllowed {
+			rec.Template = templatePuts
+		}
 		return rec
 	case e.Status != 0:
 		rec.Status = uint16(e.Status)
@@ -104,7 +115,7 @@ var errTemplate = errors.New("unknown response template")
 // head is the response up to the object's bytes; of an error response it is
 // the whole. A pure function: no clock, no configuration, no host.
 func head(rec frame.Record) ([]byte, error) {
-	if rec.Template != template || int(rec.Media) >= len(media) || http.StatusText(int(rec.Status)) == "" {
+	if !heads(&rec) || int(rec.Media) >= len(media) || http.StatusText(int(rec.Status)) == "" {
 		return nil, fmt.Errorf("template %d, status %d, media %d: %w", rec.Template, rec.Status, rec.Media, errTemplate)
 	}
 	switch {
@@ -158,7 +169,10 @@ func appendTag(b []byte, rec frame.Record) []byte {
 func appendError(b []byte, rec frame.Record, text string) []byte {
 	switch rec.Status {
 	case http.StatusMethodNotAllowed:
-		b = append(b, "Allow: GET, HEAD\r\n"...)
+		if b = append(b, "Allow: GET, HEAD"...); rec.Template == templatePuts {
+			b = append(b, ", PUT"...)
+		}
+		b = append(b, "\r\n"...)
 	case http.StatusRequestedRangeNotSatisfiable:
 		b = append(append(b, "Content-Range: bytes */"...), strconv.FormatUint(rec.Size, 10)+"\r\n"...)
 	}

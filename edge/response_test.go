@@ -148,7 +148,7 @@ func TestWireElsewhere(t *testing.T) {
 }
 
 func TestHeadRefuses(t *testing.T) {
-	for _, rec := range []frame.Record{{Template: template + 1, Status: 200}, {Template: template, Status: 200, Media: 999}, {Template: template, Status: 999}} {
+	for _, rec := range []frame.Record{{Template: template + 1, Status: 200}, {Template: templatePuts, Status: 404}, {Template: template, Status: 200, Media: 999}, {Template: template, Status: 999}} {
 		if _, err := head(rec); !errors.Is(err, errTemplate) {
 			t.Errorf("%+v: %v", rec, err)
 		}
@@ -163,5 +163,14 @@ func TestTemplate(t *testing.T) {
 		"Accept-Ranges: bytes\r\nContent-Range: bytes 10-14/100\r\nETag: \"" + strings.Repeat("0", 64) + "\"\r\nConnection: close\r\n\r\n"
 	if err != nil || string(got) != want {
 		t.Errorf("%q, %v", got, err)
+	}
+	for version, allow := range map[uint8]string{1: "GET, HEAD", 2: "GET, HEAD, PUT"} {
+		rec := frame.Record{Template: version, Status: 405, Date: 1700000000, Flags: frame.Close | frame.Head}
+		got, err := head(rec)
+		want := "HTTP/1.1 405 Method Not Allowed\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nAllow: " + allow +
+			"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
+		if err != nil || string(got) != want {
+			t.Errorf("%q, %v", got, err)
+		}
 	}
 }

@@ -110,8 +110,8 @@ func TestOneClaim(t *testing.T) {
 	told(t, a, testLink("c"), 1, frame.Record{Key: testKey(9), Epoch: 7})
 	for want := range uint64(2) {
 		got := a.replica.recall("a")
-		if len(got) != 3 || got[0].Epoch != 8+want {
-			t.Fatalf("recall %d: %d records of epoch %d, want 3 of %d", want, len(got), got[0].Epoch, 8+want)
+		if len(got) != 3 || got[0].rec.Epoch != 8+want {
+			t.Fatalf("recall %d: %d records of epoch %d, want 3 of %d", want, len(got), got[0].rec.Epoch, 8+want)
 		}
 	}
 	first := a.replica.take("a", func(r frame.Record) bool { return r.Key != testKey(1) })

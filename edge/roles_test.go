@@ -63,6 +63,8 @@ func TestMain(m *testing.M) {
 		err = originRole()
 	case "stream":
 		err = streamRole()
+	case "talk":
+		err = talkRole()
 	default:
 		os.Exit(m.Run())
 	}
@@ -154,6 +156,9 @@ type agentArgs struct {
 	UploadMax                      int64
 	Die                            string // the point of an upload at which it kills itself,
 	Cut                            bool   // and its link before
+	Nth                            int    // of the passages of that point; 0: the first
+	Lives                          bool   // it is only cut off, and goes on
+	Victim                         string // not empty: the network namespace of the other site, which dies instead
 }
 
 // name is that of an edge: its site's, or that of a node.
@@ -209,15 +214,10 @@ func agentRole() error {
 	var followed trails
 	a.revival.seen = followed.follow
 	if x.Die != "" {
-		a.uploads.at = func(point string) {
-			if point == x.Die {
-				if x.Cut {
-					_ = exec.Command("ip", "link", "set", "e0", "down").Run()
-				}
-				syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
-			}
-		}
+		a.uploads.at = x.deadly()
+	}
+	if err := os.WriteFile(x.pidFile(x.Site), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
 	if x.Standby && !in.Scan() {
@@ -237,6 +237,56 @@ func agentRole() error {
 	cancel()
 	return errors.Join(err, <-ended, <-ended)
 }
+
+func (x agentArgs) pidFile(site string) string { return filepath.Join(x.Dir, site+".pid") }
+
+// deadly is what happens at the point of Die.
+func (x agentArgs) deadly() func(point string) {
+	var passed atomic.Int64
+	return func(point string) {
+		if point != x.Die || passed.Add(1) != int64(max(x.Nth, 1)) {
+			return
+		}
+		if point == pointPiece || point == pointHead {
+			time.Sleep(3 * ackDelay) // an acknowledgement that nobody holds leaves meanwhile
+		}
+		pid, in := os.Getpid(), []string{}
+		if x.Victim != "" {
+			b, err := os.ReadFile(x.pidFile(x.Other))
+			if err == nil {
+				pid, err = strconv.Atoi(string(b))
+			}
+			if err != nil {
+				panic(err)
+			}
+			in = []string{"ip", "netns", "exec", x.Victim}
+		}
+		if x.Lives {
+			if out, err := exec.Command("nft", partition).CombinedOutput(); err != nil {
+				panic(string(out))
+			}
+			return
+		}
+		if x.Cut {
+			in = append(in, "ip", "link", "set", "e0", "down")
+			_ = exec.Command(in[0], in[1:]...).Run()
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		if x.Victim == "" {
+			select {}
+		}
+	}
+}
+
+// ackDelay is for how long the kernel delays an acknowledgement by itself.
+const ackDelay = 40 * time.Millisecond
+
+// partition cuts a host off from everybody; its own processes and addresses stay.
+const partition = `add table inet cut
+add chain inet cut in { type filter hook prerouting priority -500 ; }
+add rule inet cut in iifname "e0" drop
+add chain inet cut out { type filter hook postrouting priority 500 ; }
+add rule inet cut out oifname "e0" drop`
 
 func (x agentArgs) config() (Config, error) {
 	pair := filepath.Join(x.Dir, or(x.of(x.Site), x.Site))
@@ -328,6 +378,7 @@ type report struct {
 	Flows     []frame.Key        // established here
 	Staged    int64              // octets of uploads of other sites
 	Mine      int64              // octets of uploads of this site's clients, and
+	Heard     uint32             // where clients of records stand: changes with each request
 	Safe      int64              // those of them that the Backup has
 	Uploads   map[string]float64 // ended, by status
 	Effects   uint64             // objects that uploads were published as
@@ -348,6 +399,9 @@ func reportOf(a *Agent) report {
 		if s.Backup != "" {
 			r.Backed++
 		}
+	}
+	for _, st := range a.replica.store {
+		r.Heard += st.rec.RcvNxt + uint32(len(st.piece))
 	}
 	for _, m := range a.Moves() {
 		r.Results[m.Result]++

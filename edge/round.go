@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,7 @@ func (t *trail) took() time.Duration {
 // begin enters a round and claims its flow, unless there is one.
 func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Duration) *round {
 	v.a.uploads.position(&st.rec)
+	st.rec.RcvNxt += uint32(len(st.piece)) // the client stands behind it
 	rd := &round{stored: st, epoch: epoch, begun: now, until: now.Add(life), own: st.from == v.a.cfg.Site,
 		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{}), done: make(chan struct{})}
 	rd.end = sync.OnceFunc(func() { close(rd.over) })
@@ -130,6 +132,7 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		return
 	case reviveLost:
 		if rd.from != a.cfg.Site {
+			rd.rec.RcvNxt -= uint32(len(rd.piece))
 			a.replica.putBack(rd.stored)
 			a.strays.Stayed(k, rd.from) // what waits belongs there
 			return
@@ -175,7 +178,7 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 			return nil, reviveFailed, err
 		}
 	}
-	var seen sight
+	seen := sight{piece: uint32(len(rd.piece))}
 	var aheadAt time.Time
 	next := time.NewTimer(wait)
 	defer next.Stop()
@@ -261,6 +264,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, "", nil
 	}
 	o := seen.offer(rec, now)
+	o.Record.RcvNxt, o.Input = rec.RcvNxt-uint32(len(rd.piece)), bytes.Clone(rd.piece)
 	o.Name = v.nameFor(objectOf{rec.Service, rec.Object}, now)
 	s, err := a.admit(o)
 	if result, final := refusal(err, now.Sub(rd.begun)); err != nil {
@@ -282,8 +286,10 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveLost, errors.Join(errStale, r.Close())
 	}
 	a.uploads.adopt(s, mine, r)
+	a.uploads.readmit(s, r)
 	if s.conn, err = r.Activate(); err != nil {
 		a.tab.untake(s.key)
+		a.uploads.dismiss(s)
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	rd.restored = time.Now()

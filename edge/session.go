@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ type session struct {
 	cover   *cover       // TLS of our own record layer; nil without
 	protection
 	receiving
+	leash
 }
 
 // protection is what lets a session outlive its process and its site.
@@ -90,6 +92,14 @@ type turn struct {
 	off  atomic.Int64 // bytes of wire the kernel has taken
 	// fresh is kept when the Backup has this turn's record; nil with L0.
 	fresh *pledge
+	piece []byte // what came of the next request, as far as the Backup is told; immutable
+}
+
+// with is the turn with more of the next request.
+func (t *turn) with(piece []byte) *turn {
+	next := &turn{rec: t.rec, name: t.name, wire: t.wire, base: t.base, rcv: t.rcv, seat: t.seat, fresh: newPledge(), piece: piece}
+	next.off.Store(t.off.Load())
+	return next
 }
 
 // waive lets the response begin without a Backup.
@@ -148,6 +158,7 @@ func (s *session) serve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		s.passes(pointHead)
 		if err := s.begin(ctx, req, n); err != nil {
 			return err
 		}
@@ -155,18 +166,23 @@ func (s *session) serve(ctx context.Context) error {
 		// moves the session finds a request either in input or in the turn.
 		s.input = s.input[:copy(s.input, s.input[n:])]
 		s.secure(ctx, s.turn.Load())
+		s.passes(pointSecured)
 	}
 }
 
 // respond writes what is left of the response.
 func (s *session) respond() error {
 	t := s.turn.Load()
+	if t.off.Load() < t.wire.size() {
+		s.loosen(t)
+	}
 	for {
 		if !s.gate.pass() {
 			return errGone
 		}
 		b, err := t.wire.at(t.off.Load())
 		if err == io.EOF {
+			s.tighten(t)
 			return nil
 		}
 		if err != nil {
@@ -208,6 +224,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		s.buf = make([]byte, 4<<10)
 	}
 	until := time.Now().Add(s.svc.limits.Idle)
+	pieces := pieces{told: len(s.turn.Load().piece)}
 	for begun := false; ; {
 		if req, n = parseRequest(s.input); n > 0 {
 			return req, n, nil
@@ -215,19 +232,29 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if !begun && len(s.input) > 0 {
 			begun, until = true, time.Now().Add(s.svc.limits.Header)
 		}
+		wake := until
+		if begun {
+			s.passes(pointPiece)
+		}
+		if begun && s.inPieces() {
+			if wake = pieces.next(len(s.input), time.Now(), until); wake.IsZero() {
+				s.tellPiece(ctx)
+				wake = until
+			}
+		}
 		if !s.gate.pass() {
 			return req, 0, errGone
 		}
 		if err := ctx.Err(); err != nil {
 			return req, 0, err
 		}
-		s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
+		s.gate.deadline(func() { s.conn.SetReadDeadline(wake) })
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
 		_, err := s.read(s.buf)
 		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
-		case err == nil, late && time.Now().Before(until): // a stop's deadline
+		case err == nil, late && time.Now().Before(until): // a stop's deadline, or a piece's
 		case late && begun:
 			return request{status: http.StatusRequestTimeout, close: true}, len(s.input), nil
 		default:
@@ -242,6 +269,7 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 		return nil
 	}
 	e := content.Entry{}
+	req.puts = s.svc.store != nil
 	if req.status == 0 {
 		e = s.svc.lookup(ctx, req)
 	}
@@ -264,6 +292,9 @@ func (s *session) begin(ctx context.Context, req request, n int) error {
 	next.base, next.rcv = last.base+uint32(last.wire.size()), last.rcv+uint32(n)
 	if s.awaitsBackup() {
 		next.fresh = newPledge()
+	}
+	if s.inPieces() {
+		next.piece = bytes.Clone(s.input[n:])
 	}
 	s.setTurn(next)
 	return nil

@@ -76,7 +76,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
-	r.out.put(l, &rec, part)
+	r.out.put(l, &rec, t.piece, part)
 	if sh.Backup != peer || s.backup[tier].Load() == nil {
 		backup := peer
 		s.backup[tier].Store(&backup)

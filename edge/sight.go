@@ -13,6 +13,9 @@ type sight struct {
 	ready bool // the session can go on at best
 	ahead bool // the client has sent what the record does not know
 	gone  bool // the client has reset the connection, or opened a new one
+	// piece counts the octets before the record's number that are here of a request. Perhaps
+	// their acknowledgement never left, and the client sends them again.
+	piece uint32
 	best  tcprepair.Segment
 }
 
@@ -41,7 +44,7 @@ func (s sight) fold(rec frame.Record, seg tcprepair.Segment) (sight, string) {
 		}
 		s.gone = true
 		return s, answerReset
-	case seg.Flags&tcprepair.ACK == 0 || ahead < 0 && rec.Flags&frame.Upload == 0 || seg.Timestamps != (rec.Options&recTimestamps != 0):
+	case seg.Flags&tcprepair.ACK == 0 || ahead < 0 && rec.Flags&frame.Upload == 0 && !s.repeats(seg, ahead) || seg.Timestamps != (rec.Options&recTimestamps != 0):
 		return s, answerOld
 	case ahead != 0 && rec.Flags&frame.Upload != 0:
 		// What it has sent beyond was never acknowledged and comes again.
@@ -55,6 +58,12 @@ func (s sight) fold(rec frame.Record, seg tcprepair.Segment) (sight, string) {
 	}
 	s.ready = true
 	return s, answerExact
+}
+
+// repeats reports whether a segment begins in what is here of a request: whoever sends that
+// again has heard of no acknowledgement beyond it.
+func (s sight) repeats(seg tcprepair.Segment, ahead int32) bool {
+	return seg.Data > 0 && uint32(-ahead) <= s.piece
 }
 
 // clockStep is how far a revived session's timestamps run ahead of the last one

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -15,6 +16,8 @@ type stored struct {
 	pace float64 // bytes of the response a second, between the last two words of it
 	// reserved tells that it counts in the book.
 	reserved bool
+	// piece is what came of the next request, from rec.RcvNxt on.
+	piece []byte
 }
 
 // handle takes the frames of replication. It runs on the link's reader.
@@ -51,7 +54,7 @@ func (r *replica) broken(l *link, err error) {
 
 // keep stores a record unless a newer one is there or there is no room.
 func (r *replica) keep(l *link, f frame.Frame) error {
-	rec, err := frame.DecodeRecord(f.Payload)
+	rec, piece, err := frame.DecodePiece(f.Payload)
 	clear(f.Payload) // secrets, perhaps
 	if err != nil {
 		return err
@@ -64,7 +67,11 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	}
 	r.a.revival.spare(rec.Key, l.peer)
 	r.a.uploads.recorded(&rec)
-	if reason := r.enter(rec, l.peer); reason != "" {
+	reason := r.enter(rec, piece, l.peer)
+	if rec.Flags&frame.Idle == 0 {
+		r.a.uploads.at(pointKept)
+	}
+	if reason != "" {
 		r.a.m.reserve.refused.WithLabelValues(l.peer, reason).Inc()
 		return l.refuse(refusalOf(&rec, f.Seq, reason))
 	}
@@ -73,7 +80,7 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 
 // enter says why there is no room, "" if there is. Nobody sends under the lock: who
 // forwards packets waits for it.
-func (r *replica) enter(rec frame.Record, from string) string {
+func (r *replica) enter(rec frame.Record, piece []byte, from string) string {
 	load, counts := r.a.load(), r.a.counts(&rec)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,6 +95,10 @@ func (r *replica) enter(rec frame.Record, from string) string {
 	}
 	st := stored{rec: rec, from: from, at: time.Now(), reserved: counts}
 	st.pace = st.paceSince(old)
+	clear(old.piece)
+	if r.held -= len(old.piece); r.held+len(piece) <= piecesMost {
+		st.piece, r.held = piece, r.held+len(piece)
+	}
 	r.put(st)
 	return ""
 }
@@ -127,7 +138,7 @@ func (r *replica) take(site string, may func(frame.Record) bool) []stored {
 	for k, st := range r.store {
 		if st.from == site && may(st.rec) {
 			out = append(out, st)
-			r.drop(k)
+			r.release(k)
 		}
 	}
 	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
@@ -139,25 +150,27 @@ func (r *replica) putBack(st stored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.store[st.rec.Key]; !ok {
+		r.held += len(st.piece)
 		r.put(st)
 	}
 }
 
 // recall returns the records of a site's sessions for its new process, each under
 // its next epoch. They stay here, too: the process may die again.
-func (r *replica) recall(site string) []frame.Record {
+func (r *replica) recall(site string) []stored {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []frame.Record
+	var out []stored
 	for k, st := range r.store {
 		if st.from == site {
 			st.rec.Epoch++
 			st.at = time.Now()
 			r.store[k] = st
-			out = append(out, st.rec)
+			st.piece = bytes.Clone(st.piece) // it may be forgotten here meanwhile
+			out = append(out, st)
 		}
 	}
-	slices.SortFunc(out, func(a, b frame.Record) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(out, func(a, b stored) int { return a.rec.Key.Compare(b.rec.Key) })
 	return out
 }
 
@@ -179,9 +192,17 @@ func (r *replica) owner(k frame.Key) string {
 // drop overwrites a record where it stands, since it may hold secrets, and
 // forgets it. The caller holds mu.
 func (r *replica) drop(k frame.Key) {
-	if old := r.store[k]; old.reserved {
+	clear(r.store[k].piece)
+	r.release(k)
+}
+
+// release forgets a record that somebody else has. The caller holds mu.
+func (r *replica) release(k frame.Key) {
+	old := r.store[k]
+	if old.reserved {
 		r.book.ledger.Add(old.from, -1)
 	}
+	r.held -= len(old.piece)
 	r.store[k] = stored{}
 	delete(r.store, k)
 }

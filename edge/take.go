@@ -91,8 +91,10 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 	if !a.committed(box, s) {
 		return errors.Join(errUnknown, r.Close())
 	}
+	a.uploads.readmit(s, r)
 	if s.conn, err = r.Activate(); err != nil {
 		a.tab.untake(s.key)
+		a.uploads.dismiss(s)
 		return err
 	}
 	limitUnsent(s.conn)

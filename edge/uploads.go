@@ -56,10 +56,9 @@ func (s Service) checkUploads() error {
 	return nil
 }
 
-// held reports whether acknowledgements to the clients of a service wait.
-func (s *service) held() bool {
-	return s != nil && s.store != nil && s.Freshness == FreshL2 && s.revives()
-}
+// held reports whether acknowledgements to the clients of a service wait. Over TLS nothing
+// would be won: a session that is revived takes no further request.
+func (s *service) held() bool { return s != nil && s.tls == nil && s.waits() && s.revives() }
 
 // uploads has what of objects is on its way here: from clients of this site, and, as
 // their Backup, from those of others. Safe for concurrent use.
@@ -112,7 +111,7 @@ func (u *uploads) watched() (out []netip.AddrPort) {
 }
 
 // open begins to hold acknowledgements once there is a service that wants it. Where
-// that fails such a service takes no uploads: what it promises could not be kept.
+// that fails one with freshness L2 takes no uploads: what it promises could not be kept.
 func (u *uploads) open(ctx context.Context, g *errgroup.Group) {
 	vips := u.watched()
 	h := u.hold.Load()
@@ -121,9 +120,9 @@ func (u *uploads) open(ctx context.Context, g *errgroup.Group) {
 	}
 	if h == nil {
 		var err error
-		if h, err = hold.Open(u.a.log); err != nil {
+		if h, err = hold.Open(u.a.log, u.a.m.uploads.waited); err != nil {
 			if !u.failed {
-				u.a.log.Warn("uploads are refused: acknowledgements cannot be held", "err", err)
+				u.a.log.Warn("acknowledgements cannot be held: uploads with freshness L2 are refused, and with L1 a crash may cost requests", "err", err)
 			}
 			u.failed = true
 			return
@@ -178,7 +177,8 @@ func (u *uploads) sweep(now time.Time) {
 		n, b := s.store.Len()
 		count, octets = count+n, octets+b
 	}
-	u.a.m.uploads.count(count, octets, u.hold.Load())
+	u.a.m.uploads.count(count, octets)
+	u.a.m.uploads.watch(u.hold.Load(), len(u.watched()))
 }
 
 // drop gives up what was staged.

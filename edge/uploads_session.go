@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -36,12 +37,14 @@ func (s *session) sent() {
 const discardMost = 64 << 20
 
 // guarded reports whether what a client sends is at the Backup before it hears of that.
-func (s *session) guarded(h *hold.Hold) bool { return h != nil && s.svc.held() && s.changed != nil }
+func (s *session) guarded(h *hold.Hold) bool {
+	return h != nil && s.svc.Freshness == FreshL2 && s.svc.held() && s.changed != nil
+}
 
 // allow lets the client hear that its request has come, once the Backup has its record.
 func (s *session) allow(t *turn) {
 	if s.hold != nil {
-		s.hold.Allow(heldFlow(s.key), t.rcv)
+		s.hold.Allow(heldFlow(s.key), t.rcv+uint32(len(t.piece)))
 	}
 }
 
@@ -157,6 +160,10 @@ func (s *session) receive(ctx context.Context) error {
 		s.space = make([]byte, upload.MaxData)
 	}
 	s.up.u.at(pointBegun)
+	if !s.up.guarded && s.hold != nil && !s.loose { // nothing of what it sends is safe before the end
+		s.loose = s.mark(hold.Exempt)
+		s.allow(s.turn.Load())
+	}
 	err := s.takeAll(ctx)
 	if errors.Is(err, errGone) || ctx.Err() != nil {
 		return err
@@ -401,7 +408,7 @@ func (s *session) answerUpload(ctx context.Context, status int) error {
 	}
 	next.base, next.rcv = last.base+uint32(last.wire.size()), rec.RcvNxt
 	if s.awaitsBackup() {
-		next.fresh = newPledge()
+		next.fresh, next.piece = newPledge(), bytes.Clone(s.input)
 	}
 	up.u.at(pointAnswer)
 	s.svc.ended(status)

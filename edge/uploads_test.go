@@ -138,6 +138,28 @@ func TestUploadAnswers(t *testing.T) {
 	}
 }
 
+// TestAllow: who may not do something is told what may be done: PUT where uploads are taken.
+func TestAllow(t *testing.T) {
+	x := newTaking(t, "")
+	without := x.a.view.Load().services[0].Service
+	without.Uploads = Uploads{}
+	for _, want := range []string{"GET, HEAD, PUT", "GET, HEAD"} {
+		conn, r := x.dial()
+		io.WriteString(conn, "DELETE /o HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("Allow"); resp.StatusCode != 405 || got != want {
+			t.Errorf("status %d, allowed %q, want %q", resp.StatusCode, got, want)
+		}
+		if err := x.a.SetServices([]Service{without}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // clean checks that the directory has these objects, and nothing is staged.
 func (x *taking) clean(want ...string) {
 	x.t.Helper()
@@ -407,7 +429,7 @@ func TestUploadModel(t *testing.T) {
 				p.deliver(p.la, p.lb, p.b)
 			}
 			rec := frame.Record{Key: p.key, Epoch: 5, Flags: frame.Upload, Template: template, Status: 200, Service: svc.id, Base: 9, RcvNxt: p.up.first}
-			p.b.replica.enter(rec, "a")
+			p.b.replica.enter(rec, nil, "a")
 			for i := range 400 {
 				p.b.uploads.recorded(&rec)
 				if p.step(); i > 20 && p.claimed.IsZero() && p.r.IntN(40) == 0 {

@@ -52,6 +52,33 @@ func TestRecordRoundTrip(t *testing.T) {
 	}
 }
 
+// TestPieceRoundTrip: what has come of a request follows a record in clear, bounded.
+func TestPieceRoundTrip(t *testing.T) {
+	for _, piece := range []string{"", "G", "GET / HTTP/1.1\r\n"} {
+		b := append(AppendRecord(nil, record(key6)), piece...)
+		rec, got, err := DecodePiece(b)
+		if err != nil || rec != record(key6) || string(got) != piece {
+			t.Errorf("%q: %+v, %q, %v", piece, rec, got, err)
+		}
+		clear(b)
+		if string(got) != piece {
+			t.Errorf("%q shares memory", piece)
+		}
+	}
+	upload := record(key4)
+	upload.Flags = Upload
+	for name, b := range map[string][]byte{
+		"cut":              AppendRecord(nil, record(key4))[:127],
+		"too long":         append(AppendRecord(nil, record(key4)), make([]byte, MaxInput+1)...),
+		"behind an upload": append(AppendRecord(nil, upload), 'x'),
+		"over TLS":         append(AppendRecord(nil, covered(key4, 1)), 'x'),
+	} {
+		if _, _, err := DecodePiece(b); err == nil {
+			t.Errorf("%s: decodes", name)
+		}
+	}
+}
+
 func TestRecordRefused(t *testing.T) {
 	for name, change := range map[string]func([]byte){
 		"layout":        func(b []byte) { b[0] = 9 },
@@ -192,6 +219,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if rec, err := DecodeRecord(fr.Payload); err == nil && !bytes.Equal(AppendRecord(nil, rec), fr.Payload) {
 			t.Fatalf("record %+v does not encode to %x", rec, fr.Payload)
+		}
+		if rec, piece, err := DecodePiece(fr.Payload); err == nil && !bytes.Equal(append(AppendRecord(nil, rec), piece...), fr.Payload) {
+			t.Fatalf("record %+v and %q do not encode to %x", rec, piece, fr.Payload)
 		}
 	})
 }

@@ -103,6 +103,28 @@ func AppendRecord(b []byte, rec Record) []byte {
 	return appendCover(b, &rec.Cover)
 }
 
+// ReadsPieces is said by the Generation of a Hello: the sender reads records that have,
+// behind them, what has come of the next request. Who says nothing gets records alone.
+const ReadsPieces = 8
+
+// DecodePiece reads what AppendRecord wrote and what follows it: the beginning of the
+// next request, received from RcvNxt on and not answered. The piece shares no memory with b.
+func DecodePiece(b []byte) (Record, []byte, error) {
+	r := reader{b: b}
+	rec := r.record()
+	piece := append([]byte(nil), r.bytes(r.count(len(r.b), MaxInput))...)
+	switch {
+	case len(piece) > 0 && rec.Cover.Suite != suiteNone:
+		r.fail(fmt.Errorf("piece of a request over TLS"))
+	case len(piece) > 0 && rec.Flags&Upload != 0:
+		r.fail(fmt.Errorf("piece of a request behind an upload"))
+	}
+	if err := r.end(); err != nil {
+		return Record{}, nil, fmt.Errorf("frame: record of %d bytes: %w", len(b), err)
+	}
+	return rec, piece, nil
+}
+
 // DecodeRecord reads what AppendRecord wrote, and nothing else.
 func DecodeRecord(b []byte) (Record, error) {
 	r := reader{b: b}

@@ -20,7 +20,7 @@ func TestLanes(t *testing.T) {
 	now := time.Now()
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		ls, start := lanes{}, uint32(1<<32-5000)
+		ls, start := newLanes(), uint32(1<<32-5000)
 		ls.enter(flow, start)
 		upto, acks, left := int64(0), map[uint32]int64{}, map[uint32]bool{}
 		for id := range uint32(200) {
@@ -34,8 +34,8 @@ func TestLanes(t *testing.T) {
 			} else {
 				at := r.Int64N(10000)
 				upto = max(upto, at)
-				for _, id := range ls.allow(flow, start+uint32(at)) {
-					left[id] = true
+				for _, w := range ls.allow(flow, start+uint32(at)) {
+					left[w.id] = true
 				}
 			}
 		}
@@ -51,7 +51,7 @@ func TestLanes(t *testing.T) {
 // given up; entered in time, it leaves as allowed.
 func TestStrangers(t *testing.T) {
 	now := time.Now()
-	ls := lanes{}
+	ls := newLanes()
 	for i, f := range []Flow{flow, flow, other} {
 		if leaves, gone := ls.came(f, waiting{uint32(i), uint32(10 * i), now}); leaves || len(gone) > 0 {
 			t.Fatalf("segment %d: leaves %v, given up %v", i, leaves, gone)
@@ -60,23 +60,23 @@ func TestStrangers(t *testing.T) {
 	if got := ls.allow(flow, 100); len(got) > 0 {
 		t.Errorf("%v leave: nobody has entered the connection", got)
 	}
-	if got := ls.enter(flow, 5); !slices.Equal(got, []uint32{0}) {
+	if got := ls.enter(flow, 5); !slices.Equal(idsOf(got), []uint32{0}) {
 		t.Errorf("%v leave, want the first", got)
 	}
-	if got := ls.expire(now.Add(waitToKnow + 1)); !slices.Equal(got, []uint32{2}) || ls[other] != nil {
+	if got := ls.expire(now.Add(waitToKnow + 1)); !slices.Equal(got, []uint32{2}) || ls.of[other] != nil {
 		t.Errorf("%v are given up, want the other connection's", got)
 	}
 	if got := ls.expire(now.Add(waitLong + 1)); !slices.Equal(got, []uint32{1}) {
 		t.Errorf("%v are given up, want what waits for long", got)
 	}
-	if got := ls.leave(flow); len(got) > 0 || len(ls) > 0 {
-		t.Errorf("%v wait, %d lanes", got, len(ls))
+	if got := ls.leave(flow); len(got) > 0 || len(ls.of)+len(ls.busy)+ls.strange > 0 {
+		t.Errorf("%v wait, %d lanes", got, len(ls.of))
 	}
 }
 
 // TestBoundedWait: of too many segments the oldest are given up.
 func TestBoundedWait(t *testing.T) {
-	ls := lanes{}
+	ls := newLanes()
 	ls.enter(flow, 0)
 	for id := range uint32(waitMost + 3) {
 		_, gone := ls.came(flow, waiting{id, 1 + id, time.Now()})

@@ -29,10 +29,11 @@ const (
 // Hold is the hold of this host. One process has it. Safe for concurrent use.
 type Hold struct {
 	log   *slog.Logger
+	held  func(time.Duration) // told how long each segment has waited; under mu
 	mu    sync.Mutex
 	queue *queue
 	nft   *kernel // nil after the end
-	lanes lanes
+	lanes *lanes
 	vips  []netip.AddrPort
 	// impaired holds back the repetition of one complaint.
 	impaired bool
@@ -45,8 +46,9 @@ type Counts struct {
 	Dropped uint64 // waited in vain
 }
 
-// Open binds the queue and loads the rules; nothing is watched yet.
-func Open(log *slog.Logger) (*Hold, error) {
+// Open binds the queue and loads the rules; nothing is watched yet. held is told of each
+// segment that left how long it had waited; it must not block.
+func Open(log *slog.Logger, held func(time.Duration)) (*Hold, error) {
 	q, err := bind(number)
 	if err != nil {
 		return nil, fmt.Errorf("hold: %w", err)
@@ -55,7 +57,7 @@ func Open(log *slog.Logger) (*Hold, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("hold: %w", err), q.close())
 	}
-	return &Hold{log: log, queue: q, nft: k, lanes: lanes{}}, nil
+	return &Hold{log: log, held: held, queue: q, nft: k, lanes: newLanes()}, nil
 }
 
 // Apply makes a socket one whose acknowledgements are held, where its address is
@@ -114,7 +116,7 @@ func (h *Hold) Leave(f Flow) {
 func (h *Hold) Discard(f Flow) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.give(h.lanes.leave(f))
+	h.give(idsOf(h.lanes.leave(f)))
 }
 
 // Works reports whether the kernel took the last word. A nil Hold does not work.
@@ -134,11 +136,31 @@ func (h *Hold) Counts() Counts {
 	return h.counts
 }
 
-// release lets segments leave. The caller holds mu.
-func (h *Hold) release(ids []uint32) {
-	if h.nft != nil && len(ids) > 0 {
+// release lets segments leave that waited. The caller holds mu.
+func (h *Hold) release(ws []waiting) {
+	if len(ws) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, w := range ws {
+		h.held(now.Sub(w.since))
+	}
+	h.pass(idsOf(ws)...)
+}
+
+// pass lets segments leave. The caller holds mu.
+func (h *Hold) pass(ids ...uint32) {
+	if h.nft != nil {
 		h.complain(h.queue.decide(accept, ids...))
 	}
+}
+
+func idsOf(ws []waiting) []uint32 {
+	ids := make([]uint32, len(ws))
+	for i, w := range ws {
+		ids[i] = w.id
+	}
+	return ids
 }
 
 func (h *Hold) give(ids []uint32) {
@@ -172,13 +194,13 @@ func (h *Hold) take(id uint32, packet []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !ok {
-		h.release([]uint32{id})
+		h.pass(id)
 		return
 	}
 	leaves, gone := h.lanes.came(f, waiting{id, ack, time.Now()})
 	h.give(gone)
 	if leaves {
-		h.release([]uint32{id})
+		h.pass(id)
 	} else {
 		h.counts.Held++
 	}
@@ -212,6 +234,6 @@ func (h *Hold) end() error {
 	defer h.mu.Unlock()
 	err := errors.Join(h.nft.destroy(), h.queue.close())
 	h.nft = nil
-	clear(h.lanes)
+	h.lanes = newLanes()
 	return err
 }

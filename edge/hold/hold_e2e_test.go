@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -83,7 +84,8 @@ func TestHold(t *testing.T) {
 		t.Run(addr, func(t *testing.T) {
 			alone(t)
 			at := netip.AddrPortFrom(netip.MustParseAddr(addr), 8080)
-			h, err := Open(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+			var waited atomic.Int64
+			h, err := Open(slog.New(slog.NewTextHandler(os.Stderr, nil)), func(time.Duration) { waited.Add(1) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,6 +145,9 @@ func TestHold(t *testing.T) {
 			}
 			h.Leave(flow)
 			await(t, "acknowledgement of a connection that is not held any more", func() bool { return unacked(t, c) == 0 })
+			if waited.Load() < 2 {
+				t.Errorf("%d segments were told of that waited and left, want those of two waits", waited.Load())
+			}
 			cancel()
 			if err := <-ended; err != nil {
 				t.Error(err)
