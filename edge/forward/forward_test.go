@@ -284,6 +284,30 @@ func TestMovedSession(t *testing.T) {
 	}
 }
 
+// TestMovedSessionIsFollowed: a packet that was on its way to the old owner when the session
+// moved follows it, to the site that it came from, and no more of them than are bounded.
+func TestMovedSessionIsFollowed(t *testing.T) {
+	eachFamily(t, func(t *testing.T, ip string) {
+		p := newPair(t, ip, nil)
+		p.stray(t, p.flow, "found")
+		if next(t, p.owner.inner, patience) == nil {
+			t.Fatal("the owner was not found")
+		}
+		p.owner.Moved(p.flow, "in")
+		want := p.stray(t, p.flow, "under way")
+		if got := next(t, p.ingress.inner, patience); !bytes.Equal(got, want) {
+			t.Errorf("the new owner got %q, want %q", got, want)
+		}
+		p.owner.mu.Lock()
+		defer p.owner.mu.Unlock()
+		for i := range 2 * passedMost {
+			if got, want := p.owner.owners.passes(p.flow), i < passedMost-1; got != want {
+				t.Fatalf("packet %d follows: %v", i+2, got)
+			}
+		}
+	})
+}
+
 // TestStrangersAreRefused sends datagrams that no peer made, and replays one
 // that a peer did.
 func TestStrangersAreRefused(t *testing.T) {

@@ -115,7 +115,7 @@ func (o *owners) move(now time.Time, f Flow, to string, steps []step) []step {
 		o.asking = without(o.asking, f)
 	}
 	r.is, r.owner, r.moved, r.until, r.waiting = foreign, to, true, now.Add(movedLife), question{}
-	r.claimed = false
+	r.claimed, r.passed = false, 0
 	for _, p := range o.drain(r) {
 		steps = append(steps, step{do: doTunnel, flow: f, site: to, packet: p})
 	}
@@ -137,4 +137,20 @@ func (o *owners) wentTo(now time.Time, f Flow) string {
 		return r.owner
 	}
 	return ""
+}
+
+// passedMost is how many packets that come by tunnel follow a session that was given away:
+// more than are on their way when it moves. Where two sites take each other for its new
+// owner, that is what they send each other.
+const passedMost = 128
+
+// passes tells whether one more packet that came by tunnel follows the session that this site
+// gave away, and counts it. Its client would send it again, but only after a time-out.
+func (o *owners) passes(f Flow) bool {
+	r := o.flows[f]
+	if r == nil || !r.moved || r.passed == passedMost {
+		return false
+	}
+	r.passed++
+	return true
 }

@@ -103,6 +103,7 @@ type record struct {
 	waiting question
 	packets [][]byte
 	early   int // so many of packets came by tunnel
+	passed  int // of those that came by tunnel since it moved, sent on
 }
 
 // question is one being asked: who hasn't answered, whom to ask next.

@@ -250,6 +250,7 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 	_, table, ours := r.treat(s.session)
 	r.mu.Lock()
 	held, to, claimed := false, table.wentTo(now, s.flow), false
+	follows := to != "" && table.passes(s.flow)
 	if !s.quoted {
 		held, claimed = table.holds(s.flow, s.packet), table.claims(s.flow)
 	}
@@ -261,9 +262,11 @@ func (r *receiver) deliver(now time.Time, p *peer, packet []byte) error {
 		}
 	case held: // until its session has been restored here
 	case to != "":
-		// The sender shall turn to the new owner itself; this packet
-		// is sent again by its client.
+		// The sender shall turn to the new owner itself, which may be the sender.
 		r.say(p, kindMoved, s.session, to)
+		if follows {
+			r.tunnel(now, to, s.packet)
+		}
 	// A peer may reach VIPs only, not this host's other services.
 	case r.has(now, p, s, ours):
 		r.arrived(now, p, s)
