@@ -5,6 +5,7 @@ package edge
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -143,7 +144,13 @@ func (w *world) through(x pathArgs) *process {
 	p := w.start("r", "path", x)
 	var word string
 	p.next(&word)
-	w.in("r", "ip link set path0 up")
+	// A burst of a thousand sessions is the path's to carry: what it loses is what it is told to.
+	w.in("r", "ip link set path0 up txqueuelen 20000")
+	for i, site := range []string{"a", "b"} {
+		// A site knows its router before clients come, as it does where it speaks BGP with it:
+		// the kernel drops what exceeds a few hundred packets for a neighbour that it looks for.
+		w.in(site, fmt.Sprintf("bash -c echo>/dev/udp/2001:db8:%d::1/9", i+2))
+	}
 	w.in("r", "sysctl -qw net.ipv4.conf.path0.rp_filter=0 net.ipv4.conf.all.rp_filter=0")
 	for _, family := range []string{"-4", "-6"} {
 		w.in("r", "ip "+family+" route add default dev path0 table 100")
