@@ -37,6 +37,7 @@ func nodesFleet(t *testing.T) (etc, identity string) {
 		nodes += fmt.Sprintf("      n%d: {edge: \"10.0.%d.2:5381\", beats: [\"10.0.%d.2:5382\"]}\n", i, i, i)
 	}
 	edit(t, filepath.Join(etc, "sites", "ams1.yaml"), "    edge: 198.51.100.9:5381\n", nodes)
+	edit(t, filepath.Join(etc, "sites", "ams1.yaml"), "    sessions: 50000\n", "") // of a site with one edge
 	write(t, filepath.Join(etc, "services", "vod.yaml"), `services:
   vod:
     names: [vod.cdn.demo.test]
