@@ -375,7 +375,7 @@ func TestApplyLooksThenActsOnWhatItSaw(t *testing.T) {
 func TestApplyToAFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
 	code, out, errs := cli(t.Context(), "apply", "../../etc/fleet.yaml", "--store", file)
-	if code != exitOK || !strings.Contains(out, "applied as revision") || !strings.Contains(out, "3 sites, 6 services, 2 prefixes, 2 zones, mode observe") {
+	if code != exitOK || !strings.Contains(out, "applied as revision") || !strings.Contains(out, "3 sites, 5 services, 2 prefixes, 2 zones, mode observe") {
 		t.Fatalf("exit %d %s %s", code, out, errs)
 	}
 	if !exists(file) {
