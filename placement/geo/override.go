@@ -24,8 +24,11 @@ type Override struct {
 // specific. Among overrides the longest prefix wins, of equal prefixes the last.
 // A prefix beats an AS, and one of an AS needs a table grouped by routes. Known
 // Locations keep their class ids, new ones are appended in the order given.
-// The embedded table takes about 0.1 s.
+// The embedded table takes about 0.1 s; without overrides it is the same table.
 func (t *Table) With(overrides []Override) (*Table, error) {
+	if len(overrides) == 0 {
+		return t, nil
+	}
 	ids := make(map[class]uint16, len(t.classes))
 	for i, c := range t.classes {
 		ids[c] = uint16(i)

@@ -94,7 +94,7 @@ func sortedCopy(entries []Entry) []Entry {
 
 // newSpace makes the search structure of one family from its sorted entries.
 func newSpace(entries []Entry, v4 bool) space {
-	s := space{v4: v4, ranges: makeColumn(len(entries) + 1)}
+	s := space{v4: v4, ranges: makeColumn(len(entries)+1, v4)}
 	s.ranges.push(key{}, 0)
 	sw := sweep{space: &s}
 	var last item
@@ -113,7 +113,7 @@ func newSpace(entries []Entry, v4 bool) space {
 	}
 	slices.SortFunc(s.broken, compareItems) // they were left inside out
 	s.ranges.fit()
-	s.index = newIndex(&s.ranges, v4)
+	s.index = newIndex(&s.ranges)
 	return s
 }
 
@@ -172,15 +172,11 @@ func (s *sweep) close() {
 // asked for, so nothing is lost.
 func (s *sweep) note(k key, word uint32) {
 	last := s.ranges.len() - 1
-	if s.ranges.at(last) == k {
-		if last > 0 && s.ranges.word[last-1] == word {
-			s.ranges.pop()
-			return
-		}
-		s.ranges.word[last] = word
-		return
+	if s.ranges.tail() == k {
+		s.ranges.pop()
+		last--
 	}
-	if s.ranges.word[last] != word {
+	if last < 0 || s.ranges.word(last) != word {
 		s.ranges.push(k, word)
 	}
 }
