@@ -25,7 +25,8 @@ type Blocks struct {
 // runs have different ones.
 type runs struct {
 	starts ranks    // the ranges with which a run starts
-	hi, lo []uint64 // run → key of its start; no lo where all are zero
+	short  []uint32 // run → key of its start, in its upper 32 bits; IPv4
+	hi, lo []uint64 // run → key of its start; IPv6, and no lo where all are zero
 	label  []uint32 // run → label
 }
 
@@ -62,26 +63,41 @@ func (c *column) fold(lut []uint32) runs {
 		r.starts.bits[at] = mask
 	}
 	n := r.starts.count()
-	r.hi, r.label = make([]uint64, n), make([]uint32, n)
-	run, deep, cur := 0, false, cursor{column: c}
-	for i := range r.starts.all() {
-		k := cur.to(i)
-		r.hi[run], r.label[run] = k.hi, lut[c.words[i].value()]
-		deep = deep || k.lo != 0
-		run++
+	r.label = make([]uint32, 0, n)
+	if c.v4 {
+		r.short = make([]uint32, 0, n)
+	} else {
+		r.hi = make([]uint64, 0, n)
 	}
-	if deep {
+	if len(c.deep) > 0 {
 		r.lo = make([]uint64, 0, n)
-		for i := range r.starts.all() {
-			r.lo = append(r.lo, c.further(i))
-		}
+	}
+	cur := cursor{column: c}
+	for i := range r.starts.all() {
+		r.push(cur.to(i), lut[c.words[i].value()])
 	}
 	return r
 }
 
+// push appends a run, to the lists that there are.
+func (r *runs) push(k key, label uint32) {
+	r.label = append(r.label, label)
+	if r.short != nil {
+		r.short = append(r.short, uint32(k.hi>>32))
+		return
+	}
+	r.hi = append(r.hi, k.hi)
+	if r.lo != nil {
+		r.lo = append(r.lo, k.lo)
+	}
+}
+
 // at is the key with which a run starts.
 func (r *runs) at(run int) key {
-	if r.lo == nil {
+	switch {
+	case r.short != nil:
+		return key{hi: uint64(r.short[run]) << 32}
+	case r.lo == nil:
 		return key{hi: r.hi[run]}
 	}
 	return key{r.hi[run], r.lo[run]}
@@ -131,7 +147,7 @@ func (r *runs) length(run int, k key) int {
 	if run > 0 {
 		n = k.common(r.at(run).prev()) + 1
 	}
-	if run+1 < len(r.hi) {
+	if run+1 < len(r.label) {
 		n = max(n, k.common(r.at(run+1))+1)
 	}
 	return n

@@ -30,7 +30,7 @@ const (
 	none = ^uint32(0)
 
 	leastRoots4 = 16 // bits: what shares fewer is of several pages
-	mostRoots4  = 20 // 4 MB
+	mostRoots4  = 19 // 2 MB
 	// pageScan is how many ranges of a page are searched without a table, and how
 	// many there are to each place of a table.
 	pageScan = 16
