@@ -50,11 +50,8 @@ func (s *Snapshot) Choose(service string, client netip.Addr, tr *Trace) (c Choic
 	}
 	client = client.Unmap()
 	c.Map, c.Head = m, -1
-	c.Class, c.Match = s.Classes.Class(client)
+	c.place(s.Classes, client)
 	c.Row = m.row(c.Class)
-	if m.Blocks != nil && client.IsValid() {
-		c.Scope = m.Blocks.Block(client)
-	}
 	hash := 0
 	if n := len(c.Row.Shares); n == 1 {
 		c.Head = int(c.Row.Shares[0].Candidate)
@@ -66,6 +63,19 @@ func (s *Snapshot) Choose(service string, client netip.Addr, tr *Trace) (c Choic
 		tr.record(s, &c, hash)
 	}
 	return c, true
+}
+
+// place fills in where the client is. The blocks are those of the class table, so one
+// search does for both.
+func (c *Choice) place(classes *ClassTable, client netip.Addr) {
+	if c.Map.Blocks == nil {
+		c.Class, c.Match = classes.Class(client)
+		return
+	}
+	var known bool
+	if c.Class, c.Match, c.Scope, known = c.Map.Blocks.Lookup(client); !known {
+		c.Class = NoClass
+	}
 }
 
 // row returns the decision for a class. The last row is for NoClass, and for

@@ -90,7 +90,8 @@ type ServiceMap struct {
 	Clusters []ClusterID
 	// Rows by class id; the last one is for NoClass.
 	Rows []*Row
-	// Blocks gives the largest aligned client block with one answer (ECS scope).
+	// Blocks gives the largest aligned client block with one answer (ECS scope). They
+	// are folded from the snapshot's class table.
 	Blocks *lpm.Blocks
 }
 

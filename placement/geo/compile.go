@@ -1,6 +1,7 @@
 package geo
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"net/netip"
@@ -20,83 +21,174 @@ const maxClasses = 65_535
 // not the order of arrival; more than 65,535 different Locations are an error.
 func Compile(info Info, sources ...iter.Seq2[netip.Prefix, Location]) (*Table, error) {
 	c := compiler{ids: map[Location]uint16{}}
-	for _, networks := range sources {
-		c.begin()
-		for p, l := range networks {
-			if err := c.add(p, l); err != nil {
+	prefixes, err := c.compile(sources)
+	if err = cmp.Or(c.err, err); err != nil {
+		return nil, fmt.Errorf("geo: compile: %w", err)
+	}
+	classes, final := c.renumber()
+	return newTable(info, prefixes.Table(final), classes), nil
+}
+
+// compiler turns networks into entries as they come: a city database has millions,
+// and is never held as a list. Ids are provisional until renumber.
+type compiler struct {
+	ids     map[Location]uint16
+	classes []class
+	err     error // what ended a source early
+}
+
+// compile brings the entries of all sources into one order.
+func (c *compiler) compile(sources []iter.Seq2[netip.Prefix, Location]) (*lpm.Builder, error) {
+	b := lpm.NewBuilder()
+	if len(sources) == 1 { // for which no coroutine is needed
+		for e := range c.entries(sources[0]) {
+			if err := b.Add(e); err != nil {
 				return nil, err
 			}
 		}
+		return b, nil
 	}
-	return newTable(info, c.entries, c.renumber())
-}
-
-// compiler gathers entries; ids are provisional until renumber.
-type compiler struct {
-	entries []lpm.Entry
-	ids     map[Location]uint16
-	classes []class
-	start   int          // first entry of the present source
-	last    netip.Prefix // as it came from the present source
-}
-
-// begin starts a source: its order is its own, and nothing of it merges with the
-// end of the one before.
-func (c *compiler) begin() { c.start, c.last = len(c.entries), netip.Prefix{} }
-
-// add takes the next network of the present source and its class, which gets an id
-// when it is new.
-func (c *compiler) add(p netip.Prefix, l Location) error {
-	if !p.IsValid() || c.last.IsValid() && comparePrefixes(c.last, p) >= 0 {
-		return fmt.Errorf("geo: compile: %s after %s: not in address order", p, c.last)
+	heads := make([]head, len(sources))
+	for i, networks := range sources {
+		var stop func()
+		heads[i].next, stop = iter.Pull(c.entries(networks))
+		defer stop()
+		heads[i].pull()
 	}
-	c.last = p
-	id, known := c.ids[l]
-	if !known {
-		if len(c.classes) == maxClasses {
-			return fmt.Errorf("geo: compile: more than %d locations", maxClasses)
+	for h := first(heads); h != nil; h = first(heads) {
+		if err := b.Add(h.entry); err != nil {
+			return nil, err
 		}
-		id = uint16(len(c.classes))
-		c.ids[l], c.classes = id, append(c.classes, classOf(l))
+		h.pull()
 	}
-	c.entries = append(c.entries, lpm.Entry{Prefix: p, Value: id})
-	for c.mergeLast() {
-	}
-	return nil
+	return b, nil
 }
 
-// mergeLast joins the last two entries when they are the halves of one block and
-// of one class. What lies inside the lower half would stand between the two, and
-// what lies inside the upper one comes later and is longer, so no match changes.
-func (c *compiler) mergeLast() bool {
-	n := len(c.entries)
-	if n < c.start+2 {
-		return false
-	}
-	low, high := c.entries[n-2], c.entries[n-1]
-	bits := low.Prefix.Bits()
-	if low.Value != high.Value || bits != high.Prefix.Bits() || bits == 0 {
-		return false
-	}
-	both := netip.PrefixFrom(low.Prefix.Addr(), bits-1)
-	if both.Masked() != both || !both.Contains(high.Prefix.Addr()) {
-		return false
-	}
-	c.entries = c.entries[:n-1]
-	c.entries[n-2].Prefix = both
-	return true
+// head is the next entry of a source.
+type head struct {
+	entry lpm.Entry
+	more  bool
+	next  func() (lpm.Entry, bool)
 }
 
-// renumber sorts the classes by content and gives the entries their final ids.
-func (c *compiler) renumber() []class {
-	sorted := slices.SortedFunc(slices.Values(c.classes), compareClasses)
-	final := make([]uint16, len(sorted))
+func (h *head) pull() { h.entry, h.more = h.next() }
+
+// first is the head whose turn it is: of equal prefixes that of the earliest source,
+// since the Builder keeps what comes last. It is nil when all have ended.
+func first(heads []head) (f *head) {
+	for i := range heads {
+		if h := &heads[i]; h.more && (f == nil || comparePrefixes(h.entry.Prefix, f.entry.Prefix) < 0) {
+			f = h
+		}
+	}
+	return f
+}
+
+// entries yields the networks of a source with their classes, neighbours of one class
+// joined to the block that they make up.
+func (c *compiler) entries(networks iter.Seq2[netip.Prefix, Location]) iter.Seq[lpm.Entry] {
+	return func(yield func(lpm.Entry) bool) {
+		var last netip.Prefix // as it came
+		var j joiner
+		for p, l := range networks {
+			if !p.IsValid() || last.IsValid() && comparePrefixes(last, p) >= 0 {
+				c.err = fmt.Errorf("%s after %s: not in address order", p, last)
+				return
+			}
+			last = p
+			id, err := c.class(l)
+			if err != nil {
+				c.err = err
+				return
+			}
+			if !j.add(lpm.Entry{Prefix: p, Value: id}, yield) {
+				return
+			}
+		}
+		j.flush(yield)
+	}
+}
+
+// class is the id of a class, which gets one when it is new.
+func (c *compiler) class(l Location) (uint16, error) {
+	if id, known := c.ids[l]; known {
+		return id, nil
+	}
+	if len(c.classes) == maxClasses {
+		return 0, fmt.Errorf("more than %d locations", maxClasses)
+	}
+	id := uint16(len(c.classes))
+	c.ids[l], c.classes = id, append(c.classes, classOf(l))
+	return id, nil
+}
+
+// renumber sorts the classes by content; final are the ids by the provisional ones.
+func (c *compiler) renumber() (sorted []class, final []uint16) {
+	sorted = slices.SortedFunc(slices.Values(c.classes), compareClasses)
+	final = make([]uint16, len(sorted))
 	for i, cl := range c.classes {
 		at, _ := slices.BinarySearchFunc(sorted, cl, compareClasses)
 		final[i] = uint16(at)
 	}
-	for i := range c.entries {
-		c.entries[i].Value = final[c.entries[i].Value]
+	return sorted, final
+}
+
+// joiner joins the halves of a block that are of one class. It holds lower halves back
+// until their upper one is complete or cannot be any more. Each that is held lies in
+// the upper half of the one before, so they are at most as many as an address has bits.
+//
+// What lies inside the lower half would stand between the two, and what lies inside
+// the upper one comes later and is longer, so no match changes.
+type joiner struct{ held []lpm.Entry }
+
+// add takes the next entry and yields those that stay as they are.
+func (j *joiner) add(e lpm.Entry, yield func(lpm.Entry) bool) bool {
+	done := len(j.held) // what is before one that stays as it is stays as well
+	for done > 0 && inside(e.Prefix, upperHalf(j.held[done-1].Prefix)) {
+		done--
 	}
-	return sorted
+	for _, stays := range j.held[:done] {
+		if !yield(stays) {
+			return false
+		}
+	}
+	j.held = append(slices.Delete(j.held, 0, done), e)
+	for j.join() {
+	}
+	return true
+}
+
+// flush yields the rest.
+func (j *joiner) flush(yield func(lpm.Entry) bool) {
+	for _, e := range j.held {
+		if !yield(e) {
+			return
+		}
+	}
+}
+
+// join joins the last two entries if they are such halves.
+func (j *joiner) join() bool {
+	n := len(j.held)
+	if n < 2 {
+		return false
+	}
+	low, high := j.held[n-2], j.held[n-1]
+	if low.Value != high.Value || upperHalf(low.Prefix) != high.Prefix {
+		return false
+	}
+	j.held = j.held[:n-1]
+	j.held[n-2].Prefix = netip.PrefixFrom(low.Prefix.Addr(), low.Prefix.Bits()-1)
+	return true
+}
+
+// upperHalf is the other half of the block whose lower half is p; the zero Prefix if p
+// is none.
+func upperHalf(p netip.Prefix) netip.Prefix {
+	n := p.Bits()
+	if n == 0 || netip.PrefixFrom(p.Addr(), n-1).Masked().Addr() != p.Addr() {
+		return netip.Prefix{}
+	}
+	at, bit := pointOf(p.Addr()), hostMask(n).next()
+	return point{at.hi | bit.hi, at.lo | bit.lo}.prefix(n, p.Addr().Is4())
 }

@@ -140,10 +140,11 @@ func Decode(r io.Reader) (*Table, error) {
 	if d.err != nil {
 		return nil, fmt.Errorf("geo: decode: %w", d.err)
 	}
-	t, err := newTable(info, entries, classes)
+	prefixes, err := lpm.Build(entries)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("geo: decode: %w", err)
 	}
+	t := newTable(info, prefixes, classes)
 	if t.digest != hex.EncodeToString(sum) {
 		return nil, errors.New("geo: decode: content and digest differ")
 	}

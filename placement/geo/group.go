@@ -22,10 +22,11 @@ func (t *Table) Grouped(r *Routes) (*Table, error) {
 	g := grouping{routes: r}
 	g.places = placesOf(t)
 	g.decide()
-	out, err := newTable(t.info, g.entries(), t.classes)
+	prefixes, err := gather(g.entries, nil)
 	if err != nil {
 		return nil, err
 	}
+	out := newTable(t.info, prefixes, t.classes)
 	out.attach(r)
 	return out, nil
 }
@@ -202,15 +203,15 @@ func (w *walker) leave() {
 	}
 }
 
-// entries writes the outcome: what was decided, else what the table said. Equal
+// entries yields the outcome: what was decided, else what the table said. Equal
 // neighbours are joined before they are cut into prefixes.
-func (g *grouping) entries() []lpm.Entry {
-	var out []lpm.Entry
+func (g *grouping) entries(yield func(lpm.Entry) bool) {
 	var held piece
+	more := true
 	flush := func() {
 		if held.place != 0 {
 			blocks(held.first, held.last, held.v4, func(p netip.Prefix) {
-				out = append(out, lpm.Entry{Prefix: p, Value: uint16(held.place - 1)})
+				more = more && yield(lpm.Entry{Prefix: p, Value: uint16(held.place - 1)})
 			})
 		}
 	}
@@ -226,5 +227,4 @@ func (g *grouping) entries() []lpm.Entry {
 		held = p
 	})
 	flush()
-	return out
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -24,8 +25,11 @@ type Override struct {
 // specific. Among overrides the longest prefix wins, of equal prefixes the last.
 // A prefix beats an AS, and one of an AS needs a table grouped by routes. Known
 // Locations keep their class ids, new ones are appended in the order given.
-// The embedded table takes about 0.1 s.
+// The embedded table takes about 0.1 s; without overrides it is the same table.
 func (t *Table) With(overrides []Override) (*Table, error) {
+	if len(overrides) == 0 {
+		return t, nil
+	}
 	ids := make(map[class]uint16, len(t.classes))
 	for i, c := range t.classes {
 		ids[c] = uint16(i)
@@ -56,18 +60,22 @@ func (t *Table) With(overrides []Override) (*Table, error) {
 		return nil, errors.New("geo: an override by AS needs routes (geo.routes of the node file)")
 	}
 	slices.SortStableFunc(forced, func(a, b lpm.Entry) int { return comparePrefixes(a.Prefix, b.Prefix) })
-	base := t
+	base := t.prefixes
 	if len(byAS) > 0 {
 		var err error
-		if base, err = newTable(t.info, overlay(t, t.routes.announced(byAS)), classes); err != nil {
+		if base, err = gather(overlay(base, t.routes.announced(byAS)), nil); err != nil {
 			return nil, err
 		}
 	}
-	out, err := newTable(t.info, overlay(base, forced), classes)
-	if err == nil && t.routes != nil {
+	prefixes, err := gather(overlay(base, forced), nil)
+	if err != nil {
+		return nil, err
+	}
+	out := newTable(t.info, prefixes, classes)
+	if t.routes != nil {
 		out.attach(t.routes)
 	}
-	return out, err
+	return out, nil
 }
 
 // announced are the addresses whose longest route an AS of the map announces, as
@@ -109,22 +117,29 @@ func (o Override) name() string {
 	return o.Prefix.String()
 }
 
-// overlay merges the sorted overrides into the entries of t, so that the result
-// is in order and needs no sorting, and drops entries inside an override.
-func overlay(t *Table, forced []lpm.Entry) []lpm.Entry {
-	merged := make([]lpm.Entry, 0, t.Len()+len(forced))
-	next := 0
-	var cover netip.Prefix // outermost override begun last; others cannot reach further
-	for p, id := range t.Entries() {
-		for ; next < len(forced) && comparePrefixes(forced[next].Prefix, p) <= 0; next++ {
-			cover = outer(cover, forced[next].Prefix)
-			merged = append(merged, forced[next])
+// overlay yields the entries of a table with the sorted overrides among them, in
+// order, and without those inside an override.
+func overlay(t *lpm.Table, forced []lpm.Entry) iter.Seq[lpm.Entry] {
+	return func(yield func(lpm.Entry) bool) {
+		next := 0
+		var cover netip.Prefix // outermost override begun last; others cannot reach further
+		for p, id := range t.All() {
+			for ; next < len(forced) && comparePrefixes(forced[next].Prefix, p) <= 0; next++ {
+				cover = outer(cover, forced[next].Prefix)
+				if !yield(forced[next]) {
+					return
+				}
+			}
+			if !inside(p, cover) && !yield(lpm.Entry{Prefix: p, Value: id}) {
+				return
+			}
 		}
-		if !inside(p, cover) {
-			merged = append(merged, lpm.Entry{Prefix: p, Value: id})
+		for _, e := range forced[next:] {
+			if !yield(e) {
+				return
+			}
 		}
 	}
-	return append(merged, forced[next:]...)
 }
 
 // outer keeps the cover while p lies in it. In address order p cannot contain the

@@ -31,15 +31,22 @@ type Info struct {
 	Attribution string    // the line that the licence wants shown, if any
 }
 
-// newTable compiles sorted or unsorted entries whose values index classes.
-func newTable(info Info, entries []lpm.Entry, classes []class) (*Table, error) {
-	prefixes, err := lpm.Build(entries)
-	if err != nil {
-		return nil, err
-	}
+// newTable makes a table of prefixes whose values index classes.
+func newTable(info Info, prefixes *lpm.Table, classes []class) *Table {
 	t := &Table{prefixes: prefixes, classes: classes, info: info}
 	t.digest = t.sum()
-	return t, nil
+	return t
+}
+
+// gather makes the prefixes of a table of entries in address order.
+func gather(entries iter.Seq[lpm.Entry], rename []uint16) (*lpm.Table, error) {
+	b := lpm.NewBuilder()
+	for e := range entries {
+		if err := b.Add(e); err != nil {
+			return nil, err
+		}
+	}
+	return b.Table(rename), nil
 }
 
 // Class returns the class of an address and the prefix that decided. ok is false

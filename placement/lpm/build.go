@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sort"
 )
 
 // Entry is one prefix of a table and what its addresses are worth.
@@ -26,8 +25,7 @@ type item struct {
 
 // Build makes a table of the entries, which it neither keeps nor changes. Of
 // entries with equal prefixes the last one wins. An invalid prefix is an error.
-// Entries already in address order (shorter before longer) are not sorted again,
-// and need no memory beside the table's.
+// Entries already in address order (shorter before longer) are not sorted again.
 func Build(entries []Entry) (*Table, error) {
 	sorted, last := true, item{v4: true}
 	for i, e := range entries {
@@ -41,8 +39,63 @@ func Build(entries []Entry) (*Table, error) {
 	if !sorted {
 		entries = sortedCopy(entries)
 	}
-	split := sort.Search(len(entries), func(i int) bool { it, _ := newItem(entries[i]); return !it.v4 })
-	return &Table{v4: newSpace(entries[:split], true), v6: newSpace(entries[split:], false)}, nil
+	b := NewBuilder()
+	for _, e := range entries {
+		if err := b.Add(e); err != nil {
+			return nil, err
+		}
+	}
+	return b.Table(nil), nil
+}
+
+// Builder makes a table of entries as they come, in address order (IPv4 first, and
+// of prefixes with one address the shorter first), in little more memory than the
+// table's. It belongs to one goroutine, and ends with Table.
+type Builder struct {
+	v4, v6 sweep
+	last   item // what came last waits, since an equal one would replace it
+	any    bool
+}
+
+// NewBuilder makes an empty Builder.
+func NewBuilder() *Builder {
+	return &Builder{v4: newSweep(true), v6: newSweep(false)}
+}
+
+// Add takes the next entry. Of entries with equal prefixes the last one wins. One that
+// is invalid or out of order is an error.
+func (b *Builder) Add(e Entry) error {
+	it, ok := newItem(e)
+	if !ok {
+		return fmt.Errorf("lpm: build: invalid prefix %q", e.Prefix)
+	}
+	if b.any {
+		switch order := compareItems(b.last, it); {
+		case order > 0:
+			return fmt.Errorf("lpm: build: %s is not in address order", e.Prefix)
+		case order < 0:
+			b.flush()
+		}
+	}
+	b.last, b.any = it, true
+	return nil
+}
+
+func (b *Builder) flush() {
+	if b.last.v4 {
+		b.v4.open(b.last)
+		return
+	}
+	b.v6.open(b.last)
+}
+
+// Table ends the Builder. A rename, if any, gives the values that the table has in
+// place of those that were added, each another one.
+func (b *Builder) Table(rename []uint16) *Table {
+	if b.any {
+		b.flush()
+	}
+	return &Table{v4: b.v4.end(rename), v6: b.v6.end(rename)}
 }
 
 func newItem(e Entry) (item, bool) {
@@ -92,37 +145,44 @@ func sortedCopy(entries []Entry) []Entry {
 	return list
 }
 
-// newSpace makes the search structure of one family from its sorted entries.
-func newSpace(entries []Entry, v4 bool) space {
-	s := space{v4: v4, ranges: makeColumn(len(entries) + 1)}
-	s.ranges.push(key{}, 0)
-	sw := sweep{space: &s}
-	var last item
-	for i, e := range entries {
-		it, _ := newItem(e)
-		if i > 0 && compareItems(last, it) != 0 { // of equal ones the last wins
-			sw.open(last)
-		}
-		last = it
-	}
-	if len(entries) > 0 {
-		sw.open(last)
-	}
-	for len(sw.stack) > 0 {
-		sw.close()
-	}
-	slices.SortFunc(s.broken, compareItems) // they were left inside out
-	s.ranges.fit()
-	s.index = newIndex(&s.ranges, v4)
-	return s
-}
-
 // sweep walks over sorted prefixes, keeps those it stands in on a stack (at most
 // 129 deep, since each one is longer than the one below it), and notes where
 // the longest match changes.
 type sweep struct {
-	*space
+	space
 	stack []open
+}
+
+func newSweep(v4 bool) sweep {
+	s := sweep{space: space{v4: v4, ranges: column{v4: v4}}}
+	s.ranges.push(key{}, 0)
+	return s
+}
+
+// end leaves all that is open, and makes the search structure.
+func (s *sweep) end(rename []uint16) space {
+	for len(s.stack) > 0 {
+		s.close()
+	}
+	slices.SortFunc(s.broken, compareItems) // they were left inside out
+	if rename != nil {
+		s.rename(rename)
+	}
+	s.ranges.fit()
+	s.index = newIndex(&s.ranges)
+	return s.space
+}
+
+func (s *sweep) rename(to []uint16) {
+	for i := range s.broken {
+		n, value := unpack(s.broken[i].word)
+		s.broken[i].word = pack(n, to[value])
+	}
+	for i, w := range s.ranges.words {
+		if w[2] != noLength {
+			s.ranges.words[i] = narrowed(pack(w[2], to[w.value()]))
+		}
+	}
 }
 
 // open is a prefix that the sweep stands in.
@@ -172,15 +232,11 @@ func (s *sweep) close() {
 // asked for, so nothing is lost.
 func (s *sweep) note(k key, word uint32) {
 	last := s.ranges.len() - 1
-	if s.ranges.at(last) == k {
-		if last > 0 && s.ranges.word[last-1] == word {
-			s.ranges.pop()
-			return
-		}
-		s.ranges.word[last] = word
-		return
+	if s.ranges.tail() == k {
+		s.ranges.pop()
+		last--
 	}
-	if s.ranges.word[last] != word {
+	if last < 0 || s.ranges.word(last) != word {
 		s.ranges.push(k, word)
 	}
 }

@@ -1,157 +1,155 @@
 package lpm
 
 import (
-	"encoding/binary"
-	"math/bits"
-	"net/netip"
 	"slices"
+	"sort"
 )
 
-// key is an address as a number of 128 bits. IPv4 stands in the uppermost 32 of
-// them, so that both families are searched by the same code.
-type key struct{ hi, lo uint64 }
-
-// keyOf returns the key of a and whether a is IPv4; an IPv4-mapped IPv6 address
-// is IPv4 (RFC 4291 section 2.5.5.2). a must be valid.
-func keyOf(a netip.Addr) (k key, v4 bool) {
-	if a.Is4() || a.Is4In6() {
-		b := a.As4()
-		return key{hi: uint64(binary.BigEndian.Uint32(b[:])) << 32}, true
-	}
-	b := a.As16()
-	return key{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}, false
-}
-
-// addr is the inverse of keyOf.
-func (k key) addr(v4 bool) netip.Addr {
-	if v4 {
-		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], uint32(k.hi>>32))
-		return netip.AddrFrom4(b)
-	}
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], k.hi)
-	binary.BigEndian.PutUint64(b[8:], k.lo)
-	return netip.AddrFrom16(b)
-}
-
-// block is the prefix of length n around k. (Addr.Prefix would do the same work
-// on the address, at a third of the cost of a whole look-up.)
-func (k key) block(v4 bool, n uint8) netip.Prefix {
-	if n <= 64 {
-		k = key{hi: k.hi &^ (^uint64(0) >> n)}
-	} else {
-		k.lo &^= ^uint64(0) >> (n - 64)
-	}
-	return netip.PrefixFrom(k.addr(v4), int(n))
-}
-
-// less orders keys as addresses are ordered.
-func (k key) less(o key) bool {
-	return k.hi < o.hi || k.hi == o.hi && k.lo < o.lo
-}
-
-// prev is the key before k; the key before zero does not exist and must not be
-// asked for.
-func (k key) prev() key {
-	lo, borrow := bits.Sub64(k.lo, 1, 0)
-	hi, _ := bits.Sub64(k.hi, 0, borrow)
-	return key{hi, lo}
-}
-
-// after is the first key behind the block of k with length n. ok is false when
-// the block ends the space.
-func (k key) after(n uint8) (next key, ok bool) {
-	if n == 0 {
-		return key{}, false
-	}
-	var step key
-	if n > 64 {
-		step.lo = 1 << (128 - n)
-	} else {
-		step.hi = 1 << (64 - n)
-	}
-	lo, carry := bits.Add64(k.lo, step.lo, 0)
-	hi, over := bits.Add64(k.hi, step.hi, carry)
-	return key{hi, lo}, over == 0
-}
-
-// roundUp is the first key at or after k where a block of length n starts; past
-// the end of the space it wraps around to zero.
-func (k key) roundUp(n uint8) key {
-	down := k
-	if n <= 64 {
-		down = key{hi: k.hi &^ (^uint64(0) >> n)}
-	} else {
-		down.lo &^= ^uint64(0) >> (n - 64)
-	}
-	if down == k {
-		return k
-	}
-	next, _ := down.after(n)
-	return next
-}
-
-// common counts the leading bits which k and o share.
-func (k key) common(o key) int {
-	if x := k.hi ^ o.hi; x != 0 {
-		return bits.LeadingZeros64(x)
-	}
-	return 64 + bits.LeadingZeros64(k.lo^o.lo)
-}
-
-// inside reports whether k lies in the block of length n which starts at first.
-func (k key) inside(first key, n uint8) bool { return k.common(first) >= int(n) }
-
-// column is a growing list of keys with a word beside each. The lower halves of
-// the keys exist only from the first one that is not zero on: IPv4 never has
-// any and IPv6 tables that stop at /64 have none either, which halves them.
+// column is the ranges of one family in address order: where each starts, and its
+// word. A city database has millions of ranges, so they are kept in five bytes each
+// for IPv4 and seven for IPv6: ranges whose keys have the upper half in common (of
+// 32 bits, or of 64) are a page, which has it once, and beside a range stands the
+// lower half only.
+//
+// IPv6 ranges that start inside a /64 are deep: they have 64 bits more, in a list of
+// their own, since there are few of them.
 type column struct {
-	hi, lo []uint64
-	word   []uint32
+	v4    bool
+	upper []uint32 // page → upper half of its keys; rising
+	first []uint32 // page → its first range; after fit, one more: the number of ranges
+	low16 []uint16 // range → lower half of its key; IPv4
+	low32 []uint32 // and IPv6
+	deep  []uint32 // ranges with further bits, rising
+	lo    []uint64 // and these, beside
+	words []narrow
 }
 
-func makeColumn(n int) column {
-	return column{hi: make([]uint64, 0, n), word: make([]uint32, 0, n)}
-}
+// narrow is a word in three bytes: the value, and the prefix length or noLength.
+type narrow [3]byte
 
-func (c *column) len() int { return len(c.hi) }
+const noLength = 255 // of "no match"
 
-func (c *column) at(i int) key {
-	if c.lo == nil {
-		return key{hi: c.hi[i]}
+func makeColumn(n int, v4 bool) column {
+	c := column{v4: v4, words: make([]narrow, 0, n)}
+	if v4 {
+		c.low16 = make([]uint16, 0, n)
+	} else {
+		c.low32 = make([]uint32, 0, n)
 	}
-	return key{c.hi[i], c.lo[i]}
+	return c
 }
 
-// push appends; the first lower half that is not zero makes room for all.
+// halves are the two halves of a key's upper 32 or 64 bits.
+func (k key) halves(v4 bool) (upper, lower uint32) {
+	if v4 {
+		return uint32(k.hi >> 48), uint32(k.hi>>32) & 0xffff
+	}
+	return uint32(k.hi >> 32), uint32(k.hi)
+}
+
+func (c *column) len() int { return len(c.words) }
+
+// word is that of range i, 0 for no match.
+func (c *column) word(i int) uint32 {
+	w := c.words[i]
+	if w[2] == noLength {
+		return 0
+	}
+	return pack(w[2], uint16(w[0])|uint16(w[1])<<8)
+}
+
+// value is that of a range, or noMatch, without a branch.
+func (w narrow) value() uint32 {
+	return uint32(w[0]) | uint32(w[1])<<8 | (uint32(w[2])+1)>>8<<16
+}
+
+func narrowed(word uint32) narrow {
+	if word == 0 {
+		return narrow{2: noLength}
+	}
+	return narrow{byte(word), byte(word >> 8), byte(word >> 16)}
+}
+
+// push appends a range behind all others.
 func (c *column) push(k key, word uint32) {
-	if k.lo != 0 && c.lo == nil {
-		c.lo = make([]uint64, len(c.hi), cap(c.hi))
+	upper, lower := k.halves(c.v4)
+	if n := len(c.upper); n == 0 || c.upper[n-1] != upper {
+		c.upper, c.first = append(c.upper, upper), append(c.first, uint32(c.len()))
 	}
-	c.hi, c.word = append(c.hi, k.hi), append(c.word, word)
-	if c.lo != nil {
-		c.lo = append(c.lo, k.lo)
+	if k.lo != 0 {
+		c.deep, c.lo = append(c.deep, uint32(c.len())), append(c.lo, k.lo)
 	}
+	if c.v4 {
+		c.low16 = append(c.low16, uint16(lower))
+	} else {
+		c.low32 = append(c.low32, lower)
+	}
+	c.words = append(c.words, narrowed(word))
 }
 
-// A word packs a prefix length and a value; bit 31 tells it from "no match".
-const matched = 1 << 31
-
-func pack(n uint8, value uint16) uint32 { return matched | uint32(n)<<16 | uint32(value) }
-
-func unpack(word uint32) (n uint8, value uint16) { return uint8(word >> 16), uint16(word) }
-
-// fit gives back what growing has reserved ahead, a fifth on the average.
-func (c *column) fit() {
-	c.hi, c.lo, c.word = slices.Clone(c.hi), slices.Clone(c.lo), slices.Clone(c.word)
-}
-
-// pop takes the last key back.
+// pop takes the last range back.
 func (c *column) pop() {
-	last := len(c.hi) - 1
-	c.hi, c.word = c.hi[:last], c.word[:last]
-	if c.lo != nil {
-		c.lo = c.lo[:last]
+	last := c.len() - 1
+	if p := len(c.first) - 1; c.first[p] == uint32(last) {
+		c.upper, c.first = c.upper[:p], c.first[:p]
 	}
+	if d := len(c.deep) - 1; d >= 0 && c.deep[d] == uint32(last) {
+		c.deep, c.lo = c.deep[:d], c.lo[:d]
+	}
+	if c.v4 {
+		c.low16 = c.low16[:last]
+	} else {
+		c.low32 = c.low32[:last]
+	}
+	c.words = c.words[:last]
+}
+
+// fit ends growing: it gives back what was reserved ahead, and ends the last page.
+func (c *column) fit() {
+	c.first = append(c.first, uint32(c.len()))
+	c.upper, c.first = slices.Clone(c.upper), slices.Clone(c.first)
+	c.low16, c.low32 = slices.Clone(c.low16), slices.Clone(c.low32)
+	c.deep, c.lo = slices.Clone(c.deep), slices.Clone(c.lo)
+	c.words = slices.Clone(c.words)
+}
+
+// key joins the halves of range i in page p.
+func (c *column) key(i, p int) key {
+	if c.v4 {
+		return key{hi: uint64(c.upper[p])<<48 | uint64(c.low16[i])<<32}
+	}
+	return key{uint64(c.upper[p])<<32 | uint64(c.low32[i]), c.further(i)}
+}
+
+// further is what a range's key has behind its upper 64 bits.
+func (c *column) further(i int) uint64 {
+	if len(c.deep) == 0 {
+		return 0
+	}
+	if d, ok := slices.BinarySearch(c.deep, uint32(i)); ok {
+		return c.lo[d]
+	}
+	return 0
+}
+
+// at is the key of range i. It searches; whoever goes over all has a cursor.
+func (c *column) at(i int) key {
+	return c.key(i, sort.Search(len(c.upper), func(p int) bool { return c.first[p] > uint32(i) })-1)
+}
+
+// tail is the key of the last range, also before fit.
+func (c *column) tail() key { return c.key(c.len()-1, len(c.upper)-1) }
+
+// cursor goes over a column that is fit, forward.
+type cursor struct {
+	*column
+	page int
+}
+
+// to is the key of range i, which must not be before the last one asked for.
+func (c *cursor) to(i int) key {
+	for c.first[c.page+1] <= uint32(i) {
+		c.page++
+	}
+	return c.key(i, c.page)
 }

@@ -1,96 +1,118 @@
 package lpm
 
 import (
-	"math/big"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
-func (k key) big() *big.Int {
-	b := new(big.Int).SetUint64(k.hi)
-	return b.Lsh(b, 64).Or(b, new(big.Int).SetUint64(k.lo))
-}
-
-// someKey has long runs of equal bits, so that carries and borrows travel far.
-func someKey(r *rand.Rand) key {
-	half := func() uint64 {
-		return []uint64{0, 1, 1 << 63, ^uint64(0), ^uint64(0) << r.IntN(64), r.Uint64()}[r.IntN(6)]
+// A column says of its ranges what was pushed and not taken back, whether pages or
+// lower halves begin and end there or not.
+func TestColumnTellsWhatWasPushed(t *testing.T) {
+	for _, v4 := range []bool{true, false} {
+		r := rand.New(rand.NewPCG(3, 4))
+		c := makeColumn(1, v4)
+		var keys []key
+		var words []uint32
+		for k := (key{}); len(keys) < 3000; {
+			word := uint32(0)
+			if r.IntN(4) > 0 {
+				word = pack(uint8(r.IntN(129)), uint16(r.Uint32()))
+			}
+			c.push(k, word)
+			keys, words = append(keys, k), append(words, word)
+			if c.tail() != k {
+				t.Fatalf("v4 %v: tail = %x, want %x", v4, c.tail(), k)
+			}
+			if r.IntN(3) == 0 && len(keys) > 1 {
+				c.pop()
+				keys, words = keys[:len(keys)-1], words[:len(words)-1]
+			}
+			step := []uint8{16, 24, 32}
+			if !v4 {
+				step = []uint8{16, 31, 32, 48, 64, 65, 128}
+			}
+			next, ok := k.after(step[r.IntN(len(step))])
+			if !ok {
+				break
+			}
+			k = next
+		}
+		c.fit()
+		cur := cursor{column: &c}
+		for i, k := range keys {
+			if c.at(i) != k || cur.to(i) != k || c.word(i) != words[i] {
+				t.Fatalf("v4 %v: range %d: at %x, cursor %x, word %x; want %x %x", v4, i, c.at(i), cur.to(i), c.word(i), k, words[i])
+			}
+			want := uint32(noMatch)
+			if words[i] != 0 {
+				want = words[i] & 0xffff
+			}
+			if got := c.words[i].value(); got != want {
+				t.Fatalf("v4 %v: range %d: value %d, want %d", v4, i, got, want)
+			}
+		}
+		if c.len() != len(keys) || c.len() < 500 {
+			t.Errorf("v4 %v: len = %d, want %d, and many", v4, c.len(), len(keys))
+		}
 	}
-	return key{half(), half()}
 }
 
-// The arithmetic on halves agrees with numbers of any size.
-func TestKeyArithmetic(t *testing.T) {
+// upTo counts as a walk does, for every list length up to two lines of a cache.
+func TestUpTo(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for n := range 70 {
+		list := make([]uint16, n)
+		for i := range list {
+			list[i] = uint16(r.IntN(40))
+		}
+		slices.Sort(list)
+		for x := range uint16(41) {
+			want := 0
+			for _, v := range list {
+				if v <= x {
+					want++
+				}
+			}
+			if got := upTo(list, x); got != want {
+				t.Fatalf("upTo(%v, %d) = %d, want %d", list, x, got, want)
+			}
+		}
+	}
+}
+
+// A set of ranks counts its members as a walk does.
+func TestRanks(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	one, space := big.NewInt(1), new(big.Int).Lsh(big.NewInt(1), 128)
-	for range 20_000 {
-		k, o, n := someKey(r), someKey(r), uint8(r.IntN(129))
-		size := new(big.Int).Lsh(one, uint(128-n))
-		sum := new(big.Int).Add(k.big(), size)
-		next, ok := k.after(n)
-		if n > 0 && (ok != (sum.Cmp(space) < 0) || next.big().Cmp(sum.Mod(sum, space)) != 0) {
-			t.Fatalf("%x.after(%d) = %x %v", k, n, next, ok)
+	for _, n := range []int{1, 63, 64, 65, 1000} {
+		set, have, members := makeRanks(n), make([]bool, n), []int(nil)
+		for i := range have {
+			if have[i] = r.IntN(3) == 0; have[i] {
+				set.bits[i>>6] |= 1 << (i & 63)
+				members = append(members, i)
+			}
 		}
-		if k != (key{}) && k.prev().big().Cmp(new(big.Int).Sub(k.big(), one)) != 0 {
-			t.Fatalf("%x.prev() = %x", k, k.prev())
+		if got := set.count(); got != len(members) {
+			t.Errorf("%d: count = %d, want %d", n, got, len(members))
 		}
-		if k.less(o) != (k.big().Cmp(o.big()) < 0) {
-			t.Fatalf("%x.less(%x) = %v", k, o, k.less(o))
+		if got := slices.Collect(set.all()); !slices.Equal(got, members) {
+			t.Errorf("%d: all = %v, want %v", n, got, members)
 		}
-		diff := new(big.Int).Xor(k.big(), o.big())
-		if k.common(o) != 128-diff.BitLen() {
-			t.Fatalf("%x.common(%x) = %d", k, o, k.common(o))
+		count := 0
+		for i := range have {
+			if have[i] {
+				count++
+			}
+			if got := set.upTo(i); got != count {
+				t.Fatalf("%d: upTo(%d) = %d, want %d", n, i, got, count)
+			}
 		}
-		up := new(big.Int).Add(k.big(), new(big.Int).Sub(size, one))
-		up.Sub(up, new(big.Int).Mod(up, size)).Mod(up, space)
-		if k.roundUp(n).big().Cmp(up) != 0 {
-			t.Fatalf("%x.roundUp(%d) = %x, want %x", k, n, k.roundUp(n), up)
-		}
-	}
-}
-
-func TestKeyBlock(t *testing.T) {
-	for _, want := range []string{
-		"0.0.0.0/0", "192.0.2.0/24", "255.255.255.255/32", "::/0", "2001:db8::/32",
-		"2001:db8:0:1::/64", "2001:db8:0:1:8000::/65", "2001:db8::1/128",
-	} {
-		p := netip.MustParsePrefix(want)
-		k, v4 := keyOf(lastOf(p))
-		if got := k.block(v4, uint8(p.Bits())); got != p {
-			t.Errorf("block of the last address of %s = %s", want, got)
-		}
-		first, _ := keyOf(p.Addr())
-		if !k.inside(first, uint8(p.Bits())) {
-			t.Errorf("the last address of %s is not inside", want)
-		}
-	}
-}
-
-// A column without lower halves grows them when the first one comes, and keeps
-// what it had.
-func TestColumnGrowsLowerHalves(t *testing.T) {
-	c := makeColumn(1)
-	c.push(key{1, 0}, 1)
-	c.push(key{2, 0}, 2)
-	if c.lo != nil {
-		t.Fatal("lower halves before any was needed")
-	}
-	c.push(key{2, 5}, 3)
-	c.push(key{3, 0}, 4)
-	c.pop()
-	for i, want := range []key{{1, 0}, {2, 0}, {2, 5}} {
-		if c.at(i) != want || c.word[i] != uint32(i+1) {
-			t.Errorf("at(%d) = %x %d, want %x", i, c.at(i), c.word[i], want)
-		}
-	}
-	if c.len() != 3 {
-		t.Errorf("len = %d, want 3", c.len())
 	}
 }
 
 // Every depth of the index is reached: a chain of prefixes down to one address,
-// with crowds of neighbours that need nodes of their own.
+// with crowds of neighbours.
 func TestIndexToTheLastBit(t *testing.T) {
 	var entries []Entry
 	deep := netip.MustParseAddr("2001:db8:1234:5678:9abc:def0:1122:3344")
@@ -98,7 +120,7 @@ func TestIndexToTheLastBit(t *testing.T) {
 		p, _ := deep.Prefix(n)
 		entries = append(entries, Entry{p, uint16(n)})
 	}
-	for i := range 200 { // more than are scanned, in the last eight bits
+	for i := range 200 { // in the last eight bits
 		b := deep.As16()
 		b[15] = byte(i)
 		entries = append(entries, Entry{netip.PrefixFrom(netip.AddrFrom16(b), 128), uint16(1000 + i)})

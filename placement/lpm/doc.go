@@ -18,12 +18,10 @@
 //
 // # Flow
 //
-// Build sorts the entries, sweeps over them once to get the ranges, and lays an
-// index over the ranges: 2^16 roots by the first two bytes, below them nodes of
-// 256 slots by one byte each, only where more than a handful of ranges meet.
-// Slots with equal content share one word, found by counting bits. An IPv4 or
-// IPv6 look-up is therefore one walk of the same code, mostly of two or three
-// cache lines, and memory follows the number of ranges, not the address space.
+// Build sorts the entries, a Builder takes them as they come in order; it sweeps over
+// them once to get the ranges. They are kept as columns, five bytes a range for IPv4
+// and seven for IPv6, with tables by leading bits over them that leave a few ranges
+// to be halved. Memory follows the number of ranges, not the address space.
 //
 // Fold colours the ranges with labels and merges neighbours into runs, one pass
 // over flat arrays. That is cheap enough to happen at every change of health.

@@ -1,9 +1,6 @@
 package lpm
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // SplitBase is the least label of a split class: a label at or above it marks
 // addresses whose clients are divided among several answers by a hash of their
@@ -27,9 +24,10 @@ type Blocks struct {
 // runs are stretches of neighbouring ranges with equal labels; neighbouring
 // runs have different ones.
 type runs struct {
-	of    []uint32 // range → run
-	last  []uint32 // run → its last range
-	label []uint32 // run → label
+	starts ranks    // the ranges with which a run starts
+	short  []uint32 // run → key of its start, in its upper 32 bits; IPv4
+	hi, lo []uint64 // run → key of its start; IPv6, and no lo where all are zero
+	label  []uint32 // run → label
 }
 
 // Fold colours the address space: label[value] is the label of clients with
@@ -47,25 +45,73 @@ func (t *Table) Fold(label []uint32, none uint32) *Blocks {
 // noMatch is the place of the label of "no match", behind those of all values.
 const noMatch = 1 << 16
 
-// fold has no branch that depends on the data, since whether neighbours differ is
-// what no processor can predict: a run is written again until it has ended.
+// fold looks for the starts first, with no branch that depends on the data, since
+// whether neighbours differ is what no processor can predict; and then at the starts.
 func (c *column) fold(lut []uint32) runs {
-	n := c.len()
-	r := runs{make([]uint32, n), make([]uint32, n), make([]uint32, n)}
-	run, before := uint32(0), lut[valueOf(c.word[0])]
-	for i, word := range c.word {
-		l := lut[valueOf(word)]
-		d := l ^ before
-		run += (d | -d) >> 31 // 1 if they differ
-		r.of[i], r.last[run], r.label[run] = run, uint32(i), l
-		before = l
+	r := runs{starts: makeRanks(c.len())}
+	before := ^lut[c.words[0].value()]
+	for at, words := 0, c.words; len(words) > 0; at++ {
+		some := words[:min(64, len(words))]
+		words = words[len(some):]
+		mask := uint64(0)
+		for i, w := range some {
+			l := lut[w.value()]
+			d := l ^ before
+			mask |= uint64((d|-d)>>31) << (i & 63) // 1 if they differ
+			before = l
+		}
+		r.starts.bits[at] = mask
 	}
-	r.last, r.label = slices.Clone(r.last[:run+1]), slices.Clone(r.label[:run+1])
+	n := r.starts.count()
+	r.label = make([]uint32, 0, n)
+	if c.v4 {
+		r.short = make([]uint32, 0, n)
+	} else {
+		r.hi = make([]uint64, 0, n)
+	}
+	if len(c.deep) > 0 {
+		r.lo = make([]uint64, 0, n)
+	}
+	cur := cursor{column: c}
+	for i := range r.starts.all() {
+		r.push(cur.to(i), lut[c.words[i].value()])
+	}
 	return r
 }
 
-// valueOf is the value of a word, or noMatch.
-func valueOf(word uint32) uint32 { return word&0xffff | (word>>31^1)<<16 }
+// push appends a run, to the lists that there are.
+func (r *runs) push(k key, label uint32) {
+	r.label = append(r.label, label)
+	if r.short != nil {
+		r.short = append(r.short, uint32(k.hi>>32))
+		return
+	}
+	r.hi = append(r.hi, k.hi)
+	if r.lo != nil {
+		r.lo = append(r.lo, k.lo)
+	}
+}
+
+// at is the key with which a run starts.
+func (r *runs) at(run int) key {
+	switch {
+	case r.short != nil:
+		return key{hi: uint64(r.short[run]) << 32}
+	case r.lo == nil:
+		return key{hi: r.hi[run]}
+	}
+	return key{r.hi[run], r.lo[run]}
+}
+
+// Lookup is Table.Lookup and Block in one search.
+func (b *Blocks) Lookup(a netip.Addr) (value uint16, match, block netip.Prefix, ok bool) {
+	if !a.IsValid() {
+		return 0, netip.Prefix{}, netip.Prefix{}, false
+	}
+	s, k, at := b.table.find(a)
+	value, match, ok = s.match(k, at)
+	return value, match, b.around(s, k, at), ok
+}
 
 // Block returns the largest aligned block around a in which every address has
 // the same label; for a split label it is no larger than a /20 (IPv4) or /40
@@ -77,12 +123,17 @@ func (b *Blocks) Block(a netip.Addr) netip.Prefix {
 		return netip.Prefix{}
 	}
 	s, k, at := b.table.find(a)
+	return b.around(s, k, at)
+}
+
+// around is the block around k, which lies in range at.
+func (b *Blocks) around(s *space, k key, at int) netip.Prefix {
 	r, split := &b.v6, splitBits6
 	if s.v4 {
 		r, split = &b.v4, splitBits4
 	}
-	run := r.of[at]
-	n := r.length(&s.ranges, run, k)
+	run := r.starts.upTo(at) - 1
+	n := r.length(run, k)
 	if r.label[run] >= SplitBase {
 		n = max(n, split)
 	}
@@ -91,13 +142,13 @@ func (b *Blocks) Block(a netip.Addr) netip.Prefix {
 
 // length is that of the largest aligned block around k inside the run: one bit
 // more than k shares with the nearer of the keys just outside.
-func (r *runs) length(ranges *column, run uint32, k key) int {
+func (r *runs) length(run int, k key) int {
 	n := 0
 	if run > 0 {
-		n = k.common(ranges.at(int(r.last[run-1])+1).prev()) + 1
+		n = k.common(r.at(run).prev()) + 1
 	}
-	if int(run)+1 < len(r.last) {
-		n = max(n, k.common(ranges.at(int(r.last[run])+1))+1)
+	if run+1 < len(r.label) {
+		n = max(n, k.common(r.at(run+1))+1)
 	}
 	return n
 }

@@ -5,192 +5,150 @@ import (
 	"slices"
 )
 
-// A slot says where the search goes on: it holds a number and, in the two top
-// bits, what the number is.
+// index finds the range which holds a key: directly by the leading bits of the key,
+// and what those leave open by halving (DXR: M. Zec, L. Rizzo, M. Mikuc, "DXR:
+// Towards a Billion Routing Lookups per Second in Software", ACM CCR 42(5), 2012).
+//
+// IPv4 has one table over the ranges. IPv6 is sparse: the upper 16 bits lead to a
+// table over the pages that share them, and a page with many ranges has a table over
+// those. How many bits a table takes follows how many it divides.
+type index struct {
+	v4    guide
+	roots []guide // by the upper 16 bits, over pages; IPv6
+	pages []guide // by page, over ranges; IPv6
+	begin []uint32
+}
+
+// guide is a table in index.begin. It says for each value of a number's leading bits
+// what is the first that has it or a greater one, and behind them how many there are.
+type guide struct {
+	base  uint32 // of the table, or none
+	shift uint8  // behind the leading bits
+}
+
 const (
-	slotRange = 0       // this range, nothing to search
-	slotScan  = 1 << 30 // this range or one of the few behind it
-	slotNode  = 1 << 31 // this node
-	slotMask  = slotScan - 1
+	none = ^uint32(0)
+
+	leastRoots4 = 16 // bits: what shares fewer is of several pages
+	mostRoots4  = 19 // 2 MB
+	// pageScan is how many ranges of a page are searched without a table, and how
+	// many there are to each place of a table.
+	pageScan = 16
 )
 
-// maxScan is the number of ranges in a slot up to which they are tried one by
-// one: eight upper halves of keys are one cache line, a node more than one.
-const maxScan = 8
-
-// node divides a block by the next eight bits. Only slots that differ from the
-// slot before them are stored; start marks those, rank counts the marks in the
-// words before, base is where the node's slots begin in index.slots.
-type node struct {
-	start [4]uint64
-	base  uint32
-	rank  [4]uint8
-}
-
-// index finds the range which holds a key: roots by the first 16 bits, below
-// them nodes by eight bits each.
-type index struct {
-	roots []uint32 // 1<<16 slots
-	nodes []node
-	slots []uint32
-}
-
-func newIndex(ranges *column, v4 bool) index {
-	x := index{roots: make([]uint32, 1<<16)}
-	b := indexer{index: &x, ranges: ranges}
-	if v4 {
-		b.scanFrom = 24 // one node decides nearly all of IPv4, no mispredicted scan
+func newIndex(c *column) index {
+	x := index{}
+	if c.v4 {
+		width := min(max(bits.Len(uint(c.len())), leastRoots4), mostRoots4)
+		cur := cursor{column: c}
+		x.v4 = x.guide(32, width, 0, c.len(), func(i int) uint32 { return uint32(cur.to(i).hi >> 32) })
+		return x
 	}
 	at := 0
-	for i := 0; i < len(x.roots); {
-		first := key{hi: uint64(i) << 48}
-		at = b.advance(at, first)
-		next := len(x.roots)
-		if at+1 < ranges.len() {
-			next = int(ranges.hi[at+1] >> 48)
+	for root := range uint32(1 << 16) {
+		first := at
+		for at < len(c.upper) && c.upper[at]>>16 == root {
+			at++
 		}
-		if next == i {
-			x.roots[i], at = b.slot(first, 16, at)
-			i++
+		if first == at && root > 0 && x.begin[len(x.begin)-2] == uint32(at) {
+			x.roots = append(x.roots, guide{uint32(len(x.begin) - 2), 16}) // as the one before: nothing starts here
 			continue
 		}
-		for ; i < next; i++ {
-			x.roots[i] = slotRange | uint32(at)
-		}
+		x.roots = append(x.roots, x.guide(16, bits.Len(uint(at-first)), first, at, func(p int) uint32 { return c.upper[p] & 0xffff }))
 	}
-	x.nodes, x.slots = slices.Clone(x.nodes), slices.Clone(x.slots) // without the room to grow
+	for p := range c.upper {
+		first, end := int(c.first[p]), int(c.first[p+1])
+		if end-first <= pageScan {
+			x.pages = append(x.pages, guide{none, 0})
+			continue
+		}
+		x.pages = append(x.pages, x.guide(32, bits.Len(uint((end-first)/pageScan)), first, end, func(i int) uint32 { return c.low32[i] }))
+	}
+	x.begin = slices.Clone(x.begin) // without the room to grow
 	return x
 }
 
-// indexer fills an index from the ranges, in address order and depth first.
-type indexer struct {
-	*index
-	ranges   *column
-	scanFrom uint8 // least block length whose ranges may be scanned
+// guide makes a table by the given number of leading bits of numbers with that size
+// in bits, which rise from the first to the end.
+func (x *index) guide(size, width, first, end int, number func(int) uint32) guide {
+	g := guide{uint32(len(x.begin)), uint8(size - min(width, size))}
+	for i := first; i < end; i++ {
+		x.reach(g, number(i)>>g.shift, i)
+	}
+	x.reach(g, 1<<(size-int(g.shift)), end)
+	return g
 }
 
-// slot makes the slot of the block of length n at first. at is a range that
-// starts at or before first and reaches into the block; the range that reaches
-// into the block behind this one is returned beside the slot.
-func (b *indexer) slot(first key, n uint8, at int) (slot uint32, next int) {
-	at = b.advance(at, first)
-	end, last := at, true
-	if behind, ok := first.after(n); ok {
-		limit := min(at+maxScan, b.ranges.len()-1)
-		for end < limit && b.ranges.at(end+1).less(behind) {
-			end++
+// reach notes that all places up to this one, which have nothing of their own, begin
+// with number n.
+func (x *index) reach(g guide, place uint32, n int) {
+	for uint32(len(x.begin)) <= g.base+place {
+		x.begin = append(x.begin, uint32(n))
+	}
+}
+
+// span is what shares the leading bits of a number: from begin up to end.
+func (x *index) span(g guide, number uint32) (begin, end uint32) {
+	at := g.base + number>>g.shift
+	return x.begin[at], x.begin[at+1]
+}
+
+// find4 returns the number of the range which holds the IPv4 address a.
+func (x *index) find4(c *column, a uint32) int {
+	begin, end := x.span(x.v4, a)
+	return int(begin) + upTo(c.low16[begin:end], uint16(a)) - 1
+}
+
+// find6 returns the number of the range which holds an IPv6 address.
+func (x *index) find6(c *column, k key) int {
+	upper, lower := k.halves(false)
+	begin, end := x.span(x.roots[upper>>16], upper&0xffff)
+	page := int(begin) + upTo(c.upper[begin:end], upper) - 1
+	if c.upper[page] != upper {
+		return int(c.first[page+1]) - 1
+	}
+	begin, end = c.first[page], c.first[page+1]
+	if g := x.pages[page]; g.base != none {
+		begin, end = x.span(g, lower)
+	}
+	i := int(begin) + upTo(c.low32[begin:end], lower) - 1
+	if len(c.deep) > 0 && i >= int(c.first[page]) && c.low32[i] == lower {
+		return c.within(i, int(c.first[page]), k)
+	}
+	return i
+}
+
+// within goes back from range i, the last one that starts in the /64 of k, to the one
+// which holds k. first is where the page begins.
+func (c *column) within(i, first int, k key) int {
+	d, deep := slices.BinarySearch(c.deep, uint32(i))
+	if !deep {
+		return i // it begins with the /64
+	}
+	start := first
+	if lower := uint32(k.hi); lower > 0 {
+		start += upTo(c.low32[first:i], lower-1)
+	}
+	// All in the /64 but the first one are deep, and that may be.
+	if at := d - (i - start); at < 0 || c.deep[at] != uint32(start) {
+		start++
+	}
+	return start + upTo(c.lo[d-(i-start):d+1], k.lo) - 1
+}
+
+// upTo counts the elements of a rising list that are at most x. The loop has no
+// branch that depends on the data.
+func upTo[T uint16 | uint32 | uint64](list []T, x T) int {
+	at, n := 0, len(list)
+	for n > 1 {
+		half := n / 2
+		if list[at+half-1] <= x {
+			at += half
 		}
-		last = end == b.ranges.len()-1 || !b.ranges.at(end+1).less(behind)
-	} else {
-		end = b.ranges.len() - 1
-		last = end-at < maxScan
+		n -= half
 	}
-	switch {
-	case at == end:
-		return slotRange | uint32(at), at
-	case last && end-at < maxScan && n >= b.scanFrom:
-		return slotScan | uint32(at), end
-	}
-	return b.node(first, n, at)
-}
-
-// advance moves from range at to the range which holds k.
-func (b *indexer) advance(at int, k key) int {
-	for at+1 < b.ranges.len() && !k.less(b.ranges.at(at+1)) {
+	if n == 1 && list[at] <= x {
 		at++
 	}
 	return at
-}
-
-// node makes a node for the block of length n at first, and all below it. It
-// goes from one start of a range to the next, since most slots hold none.
-func (b *indexer) node(first key, n uint8, at int) (slot uint32, last int) {
-	var nd node
-	list := make([]uint32, 0, 256)
-	for i := 0; i < 256; {
-		child := first.child(n, uint8(i))
-		at = b.advance(at, child)
-		s, next := slotRange|uint32(at), b.nextStart(first, n, at)
-		if next == i {
-			s, at = b.slot(child, n+8, at)
-			next++
-		}
-		if len(list) == 0 || list[len(list)-1] != s {
-			nd.start[i>>6] |= 1 << (i & 63)
-			list = append(list, s)
-		}
-		i = next
-	}
-	for w := 1; w < 4; w++ {
-		nd.rank[w] = nd.rank[w-1] + uint8(bits.OnesCount64(nd.start[w-1]))
-	}
-	nd.base = uint32(len(b.slots))
-	b.slots = append(b.slots, list...)
-	b.nodes = append(b.nodes, nd)
-	return slotNode | uint32(len(b.nodes)-1), at
-}
-
-// nextStart is the slot, in the block of length n at first, in which the range
-// behind at starts; 256 if it starts behind the block.
-func (b *indexer) nextStart(first key, n uint8, at int) int {
-	if at+1 == b.ranges.len() {
-		return 256
-	}
-	k := b.ranges.at(at + 1)
-	switch {
-	case !k.inside(first, n):
-		return 256
-	case n >= 64:
-		return int(uint8(k.lo >> (120 - n)))
-	}
-	return int(uint8(k.hi >> (56 - n)))
-}
-
-// child is the first key of the i-th of 256 parts of the block of length n.
-func (k key) child(n uint8, i uint8) key {
-	if n >= 64 {
-		k.lo |= uint64(i) << (120 - n)
-	} else {
-		k.hi |= uint64(i) << (56 - n)
-	}
-	return k
-}
-
-// find returns the number of the range which holds k.
-func (x *index) find(ranges *column, k key) int {
-	slot := x.roots[k.hi>>48]
-	hi, lo := k.hi<<16|k.lo>>48, k.lo<<16
-	for slot&slotNode != 0 {
-		slot = x.slots[x.nodes[slot&slotMask].slot(hi>>56)]
-		hi, lo = hi<<8|lo>>56, lo<<8
-	}
-	i := int(slot & slotMask)
-	if slot&slotScan == 0 {
-		return i
-	}
-	for i++; i < ranges.len() && !k.less(ranges.at(i)); i++ {
-	}
-	return i - 1
-}
-
-// find4 is find for a space whose keys have their upper 32 bits only.
-func (x *index) find4(ranges *column, hi uint64) int {
-	slot := x.roots[hi>>48]
-	for rest := hi << 16; slot&slotNode != 0; rest <<= 8 {
-		slot = x.slots[x.nodes[slot&slotMask].slot(rest>>56)]
-	}
-	i := int(slot & slotMask)
-	if slot&slotScan == 0 {
-		return i
-	}
-	for i++; i < len(ranges.hi) && ranges.hi[i] <= hi; i++ {
-	}
-	return i - 1
-}
-
-// slot is where in index.slots the b-th of the node's 256 slots is kept.
-func (n *node) slot(b uint64) uint32 {
-	w := b >> 6 & 3
-	below := n.start[w] & (2<<(b&63) - 1)
-	return n.base + uint32(n.rank[w]) + uint32(bits.OnesCount64(below)) - 1
 }

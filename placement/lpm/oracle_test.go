@@ -91,7 +91,7 @@ func randomEntries(r *rand.Rand, n int) []Entry {
 
 // randomAddr draws each byte from a small set that holds both ends of the range.
 func randomAddr(r *rand.Rand) netip.Addr {
-	set := []byte{0, 1, 0x7f, 0x80, 0xfe, 0xff}
+	set := []byte{0, 1, 0x20, 0x3f, 0x7f, 0x80, 0xff}
 	b := make([]byte, 4)
 	if r.IntN(2) == 0 {
 		b = make([]byte, 16)
@@ -187,6 +187,10 @@ func TestBlockAgainstNaive(t *testing.T) {
 			got, want := blocks.Block(a), naive(entries).block(a, edges, label, none)
 			if got != want {
 				t.Fatalf("round %d: Block(%s) = %s, want %s; entries %v labels %x none %x", round, a, got, want, entries, label, none)
+			}
+			v, p, ok := table.Lookup(a)
+			if bv, bp, block, bok := blocks.Lookup(a); bv != v || bp != p || bok != ok || block != got {
+				t.Fatalf("round %d: Lookup(%s) = %d %s %s %v, want %d %s %s %v", round, a, bv, bp, block, bok, v, p, got, ok)
 			}
 			seen = append(seen, got)
 		}

@@ -32,9 +32,9 @@ type space struct {
 func (t *Table) find(a netip.Addr) (s *space, k key, at int) {
 	k, v4 := keyOf(a)
 	if v4 {
-		return &t.v4, k, t.v4.index.find4(&t.v4.ranges, k.hi)
+		return &t.v4, k, t.v4.index.find4(&t.v4.ranges, uint32(k.hi>>32))
 	}
-	return &t.v6, k, t.v6.index.find(&t.v6.ranges, k)
+	return &t.v6, k, t.v6.index.find6(&t.v6.ranges, k)
 }
 
 // Lookup returns the value and the prefix of the longest match for a. An
@@ -46,7 +46,12 @@ func (t *Table) Lookup(a netip.Addr) (value uint16, match netip.Prefix, ok bool)
 		return 0, netip.Prefix{}, false
 	}
 	s, k, at := t.find(a)
-	word := s.ranges.word[at]
+	return s.match(k, at)
+}
+
+// match is what range at says of k, which lies in it.
+func (s *space) match(k key, at int) (value uint16, match netip.Prefix, ok bool) {
+	word := s.ranges.word(at)
 	if word == 0 {
 		return 0, netip.Prefix{}, false
 	}
@@ -73,12 +78,17 @@ func (t *Table) All() iter.Seq2[netip.Prefix, uint16] {
 // whether yield wanted all.
 func (s *space) each(yield func(item) bool) bool {
 	broken := s.broken
-	for i, word := range s.ranges.word {
+	cur := cursor{column: &s.ranges}
+	for i := range s.ranges.len() {
+		word := s.ranges.word(i)
 		if word == 0 {
 			continue
 		}
-		it := item{s.ranges.at(i).roundUp(uint8(word >> 16)), word, s.v4}
-		for more := s.whole(it, i); more; more = s.whole(it, i) {
+		from, behind, last := cur.to(i), key{}, i+1 == s.ranges.len()
+		if !last {
+			behind = cur.to(i + 1)
+		}
+		for it := (item{from.roundUp(uint8(word >> 16)), word, s.v4}); it.whole(from, behind, last); {
 			for ; len(broken) > 0 && compareItems(broken[0], it) < 0; broken = broken[1:] {
 				if !yield(broken[0]) {
 					return false
@@ -102,18 +112,18 @@ func (s *space) each(yield func(item) bool) bool {
 	return true
 }
 
-// whole reports whether the block of it, which starts in range i or behind it,
-// lies in that range from end to end. One that does not is what is left of a
-// broken entry.
-func (s *space) whole(it item, i int) bool {
-	if it.first.less(s.ranges.at(i)) {
+// whole reports whether the block of it lies from end to end in the range between
+// from and behind, or between from and the end of the space. One that does not is
+// what is left of a broken entry.
+func (it item) whole(from, behind key, last bool) bool {
+	if it.first.less(from) {
 		return false // rounding up went past the end of the space
 	}
-	if i+1 == s.ranges.len() {
+	if last {
 		return true
 	}
 	next, ok := it.first.after(uint8(it.word >> 16))
-	return ok && !s.ranges.at(i+1).less(next)
+	return ok && !behind.less(next)
 }
 
 // Digest names the content of the table: the SHA-256 of its entries in address
