@@ -59,8 +59,14 @@ func portOf(v netip.AddrPort) port {
 	return port{"tcp6", v.Port()}
 }
 
+// listen opens a port. What is the same for all of its connections is set here, and they
+// inherit it.
 func listen(ctx context.Context, p port) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+		limitUnsent(c)
+		_ = tcprepair.Ready(c) // without it to register a connection takes longer
+		return nil
+	}}
 	lc.SetMultipathTCP(false) // an MPTCP socket has no repair mode
 	ln, err := lc.Listen(ctx, p.network, fmt.Sprintf(":%d", p.number))
 	if err != nil {
@@ -104,7 +110,6 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	// it cannot be reached from another site.
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	s.done = make(chan struct{})
-	limitUnsent(c)
 	if !svc.held() {
 		a.uploads.exempt(c, key)
 	}
@@ -124,7 +129,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 
 // shadow protects a new session.
 func (a *Agent) shadow(s *session) {
-	g, err := tcprepair.Register(s.conn)
+	g, err := tcprepair.RegisterAccepted(s.conn)
 	if err != nil {
 		a.log.Warn("session goes without a backup", "err", err)
 		return
@@ -142,11 +147,16 @@ func (a *Agent) shadow(s *session) {
 const unsentMost = 128 << 10
 
 // limitUnsent sets the bound; without it all works, but for such sessions.
-func limitUnsent(c *net.TCPConn) {
+func limitUnsent(c syscall.RawConn) {
+	_ = c.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+	})
+}
+
+// limitUnsentOf does so for a connection that no listener of ours accepted.
+func limitUnsentOf(c *net.TCPConn) {
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
-		})
+		limitUnsent(raw)
 	}
 }
 
