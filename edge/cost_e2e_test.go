@@ -49,7 +49,7 @@ func costSize(n int) string {
 // costCases are by size: a connection for each request, and connections that are kept.
 // The short form has few requests and judges that each answer is right. For who looks
 // for what costs: EDGE_CASE is another case, as "size connections times", and
-// EDGE_PROFILE a directory for profiles of the first round.
+// EDGE_PROFILE a directory for profiles of the first round, EDGE_ROUNDS a number of rounds.
 func costCases() [][]costCase {
 	if os.Getenv("EDGE_CASE") != "" {
 		var c costCase
@@ -133,6 +133,7 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 	rounds := 1
 	if soak() {
 		rounds = costRounds
+		fmt.Sscan(os.Getenv("EDGE_ROUNDS"), &rounds)
 	}
 	for i, s := range servers {
 		if s == nil {
@@ -146,7 +147,7 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 		for i := range servers {
 			i = (i + r) % len(servers) // none is always the first
 			s := servers[i]
-			if s == nil || i > costL0 && r >= costShown {
+			if s == nil || i > costL0 && r >= costShown && os.Getenv("EDGE_WAS") == "" {
 				continue
 			}
 			was, wasEnd, begun := s.cpu(), s.backup(), time.Now()
