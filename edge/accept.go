@@ -29,6 +29,7 @@ type service struct {
 	feeds   *feed.Server  // nil: no event streams
 	store   *upload.Store // nil: no uploads
 	uploads *uploads      // of the Agent
+	buffers *buffers      // of the Agent
 }
 
 // source finds objects by name, and by hash for a session that comes from
@@ -59,11 +60,8 @@ func portOf(v netip.AddrPort) port {
 	return port{"tcp6", v.Port()}
 }
 
-// listen opens a port. What is the same for all of its connections is set here, and they
-// inherit it.
 func listen(ctx context.Context, p port) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
-		limitUnsent(c)
 		_ = tcprepair.Ready(c) // without it to register a connection takes longer
 		return nil
 	}}
@@ -77,6 +75,7 @@ func listen(ctx context.Context, p port) (net.Listener, error) {
 
 // accept serves a listener until it is closed.
 func (a *Agent) accept(ctx context.Context, ln net.Listener) {
+	limitUnsent(ln.(*net.TCPListener)) // its connections inherit it
 	for {
 		c, err := ln.Accept()
 		switch {
@@ -147,16 +146,11 @@ func (a *Agent) shadow(s *session) {
 const unsentMost = 128 << 10
 
 // limitUnsent sets the bound; without it all works, but for such sessions.
-func limitUnsent(c syscall.RawConn) {
-	_ = c.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
-	})
-}
-
-// limitUnsentOf does so for a connection that no listener of ours accepted.
-func limitUnsentOf(c *net.TCPConn) {
+func limitUnsent(c syscall.Conn) {
 	if raw, err := c.SyscallConn(); err == nil {
-		limitUnsent(raw)
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+		})
 	}
 }
 
@@ -172,19 +166,44 @@ func (a *Agent) run(ctx context.Context, s *session) {
 	if s.changed != nil {
 		s.changed(s)
 	}
-	a.wg.Go(func() { a.end(s, a.attend(ctx, s)) })
+	a.wg.Go(func() {
+		deepen(0)
+		a.end(s, a.attend(ctx, s))
+	})
 }
 
-// attend serves a session until its connection or the context ends.
+// stackOf is what the stack of a session is made to hold: a little more than an answer needs.
+const stackOf = 5 << 10
+
+// deepen has the caller's stack grow at once, while little stands on it. In the middle of
+// an answer it would be copied twice, frame by frame.
+//
+//go:noinline
+func deepen(i int) byte {
+	var room [stackOf]byte
+	room[i] = 1
+	return room[i/2]
+}
+
+// attend serves a session, which is entered, until its connection or the context ends.
 func (a *Agent) attend(ctx context.Context, s *session) error {
-	stop := context.AfterFunc(ctx, func() {
-		if s.unquiet != nil {
-			s.unquiet()
-		}
-		s.conn.Close()
-	})
-	defer stop()
+	if ctx.Err() != nil { // endAll may have come before
+		s.hangUp()
+	}
 	return s.serve(ctx)
+}
+
+// hangUp closes the connection of a session, whoever serves it.
+func (s *session) hangUp() {
+	s.unquiet()
+	s.conn.Close()
+}
+
+// endAll ends all sessions.
+func (a *Agent) endAll() {
+	for _, s := range a.tab.all() {
+		s.hangUp()
+	}
 }
 
 func (a *Agent) end(s *session, err error) {
@@ -192,10 +211,9 @@ func (a *Agent) end(s *session, err error) {
 		a.m.mismatch.Inc()
 		a.log.Error("object changed under its hash", "err", err)
 	}
-	if s.unquiet != nil {
-		s.unquiet()
-	}
+	s.unquiet()
 	s.endReceiving(err)
+	s.putBuffer()
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)

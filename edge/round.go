@@ -293,7 +293,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	rd.restored = time.Now()
-	limitUnsentOf(s.conn)
+	limitUnsent(s.conn)
 	time.AfterFunc(settleAfter, func() { _ = tcprepair.Calm(s.conn) }) // it may have ended
 	s.heirOf = rd.from
 	a.run(ctx, s)

@@ -97,7 +97,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 		a.uploads.dismiss(s)
 		return err
 	}
-	limitUnsentOf(s.conn)
+	limitUnsent(s.conn)
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
