@@ -70,9 +70,10 @@ func costCases() [][]costCase {
 }
 
 // Rounds of the long form. Those that are judged against each other need more of them
-// than those that are shown.
+// than those that are shown, and those of small responses, which are over soon, most.
 const (
-	costRounds, costShown = 9, 3
+	costRounds, costRoundsOfSmall, costShown = 9, 21, 5
+	costSmall                                = 10 << 10
 	// costSettle is how long a server is left after a round with what it put off, so that
 	// it is counted.
 	costSettle = 30 * time.Millisecond
@@ -132,7 +133,9 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 	row := &costRow{costCase: c, names: make([]string, len(servers)), cpu: make([][]float64, len(servers)), wall: make([][]float64, len(servers)), backup: make([]float64, len(servers))}
 	rounds := 1
 	if soak() {
-		rounds = costRounds
+		if rounds = costRounds; c.size <= costSmall {
+			rounds = costRoundsOfSmall
+		}
 		fmt.Sscan(os.Getenv("EDGE_ROUNDS"), &rounds)
 	}
 	for i, s := range servers {
