@@ -103,12 +103,12 @@ func (s *session) unquiet() {
 		s.closing.Store(true)
 		// An orphan whose client's window is closed is given up once its probes
 		// are as far apart as they get: after a second and a half, hastened.
-		if !s.haste.end(s.conn) {
-			return
-		}
-		if State(s.state.Load()) == Moving { // given away
+		begun := s.haste.end(s.conn)
+		switch {
+		case !begun && !s.came: // nobody has silenced it
+		case State(s.state.Load()) == Moving: // given away
 			s.quiet.leave(flowOf(s.key))
-		} else {
+		default:
 			s.quiet.remove(flowOf(s.key))
 		}
 	})

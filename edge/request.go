@@ -103,7 +103,7 @@ func (r *request) requestLine(line string) {
 
 // pathOf is the path of a request target, decoded. Most are what they stand for.
 func pathOf(target string) (string, bool) {
-	if strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "//") && strings.Trim(target, pathChars) == "" {
+	if strings.HasPrefix(target, "/") && strings.Trim(target, pathChars) == "" {
 		return target, true
 	}
 	u, err := url.ParseRequestURI(target)

@@ -76,6 +76,7 @@ type protection struct {
 	heirOf  string         // whose session it was, if it was revived here
 	changed func(*session) // called after each new turn; nil if not shadowed
 	quiet   *hush          // where its silence is asked for; nil: nowhere
+	came    bool           // from another site or process, which may have silenced it here
 	spoken  sync.Once      // unquiet
 	queued  atomic.Bool    // its record is about to be told
 	closing atomic.Bool    // no silence from here on
