@@ -62,18 +62,18 @@ func costCases() [][]costCase {
 	return [][]costCase{
 		{{1 << 10, 2000, 1}, {1 << 10, 8, 1000}},
 		{{10 << 10, 2000, 1}, {10 << 10, 8, 1000}},
-		{{100 << 10, 1000, 1}, {100 << 10, 8, 200}},
-		{{1 << 20, 240, 1}, {1 << 20, 8, 30}},
-		{{10 << 20, 32, 1}, {10 << 20, 4, 8}},
-		{{100 << 20, 4, 1}, {100 << 20, 2, 2}},
+		{{100 << 10, 1500, 1}, {100 << 10, 8, 800}},
+		{{1 << 20, 480, 1}, {1 << 20, 8, 100}},
+		{{10 << 20, 64, 1}, {10 << 20, 4, 14}},
+		{{100 << 20, 6, 1}, {100 << 20, 2, 3}},
 	}
 }
 
 // Rounds of the long form. Those that are judged against each other need more of them
 // than those that are shown, and those of small responses, which are over soon, most.
 const (
-	costRounds, costRoundsOfSmall, costShown = 9, 21, 5
-	costSmall                                = 10 << 10
+	costRounds, costRoundsOfSmall, costShown = 13, 21, 5
+	costSmall                                = 100 << 10
 	// costSettle is how long a server is left after a round with what it put off, so that
 	// it is counted.
 	costSettle = 30 * time.Millisecond
