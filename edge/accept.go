@@ -29,6 +29,7 @@ type service struct {
 	feeds   *feed.Server  // nil: no event streams
 	store   *upload.Store // nil: no uploads
 	uploads *uploads      // of the Agent
+	buffers *buffers      // of the Agent
 }
 
 // source finds objects by name, and by hash for a session that comes from
@@ -60,7 +61,10 @@ func portOf(v netip.AddrPort) port {
 }
 
 func listen(ctx context.Context, p port) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+		_ = tcprepair.Ready(c) // without it to register a connection takes longer
+		return nil
+	}}
 	lc.SetMultipathTCP(false) // an MPTCP socket has no repair mode
 	ln, err := lc.Listen(ctx, p.network, fmt.Sprintf(":%d", p.number))
 	if err != nil {
@@ -71,6 +75,7 @@ func listen(ctx context.Context, p port) (net.Listener, error) {
 
 // accept serves a listener until it is closed.
 func (a *Agent) accept(ctx context.Context, ln net.Listener) {
+	limitUnsent(ln.(*net.TCPListener)) // its connections inherit it
 	for {
 		c, err := ln.Accept()
 		switch {
@@ -104,7 +109,6 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	// it cannot be reached from another site.
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	s.done = make(chan struct{})
-	limitUnsent(c)
 	if !svc.held() {
 		a.uploads.exempt(c, key)
 	}
@@ -124,7 +128,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 
 // shadow protects a new session.
 func (a *Agent) shadow(s *session) {
-	g, err := tcprepair.Register(s.conn)
+	g, err := tcprepair.RegisterAccepted(s.conn)
 	if err != nil {
 		a.log.Warn("session goes without a backup", "err", err)
 		return
@@ -142,7 +146,7 @@ func (a *Agent) shadow(s *session) {
 const unsentMost = 128 << 10
 
 // limitUnsent sets the bound; without it all works, but for such sessions.
-func limitUnsent(c *net.TCPConn) {
+func limitUnsent(c syscall.Conn) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
@@ -162,19 +166,44 @@ func (a *Agent) run(ctx context.Context, s *session) {
 	if s.changed != nil {
 		s.changed(s)
 	}
-	a.wg.Go(func() { a.end(s, a.attend(ctx, s)) })
+	a.wg.Go(func() {
+		deepen(0)
+		a.end(s, a.attend(ctx, s))
+	})
 }
 
-// attend serves a session until its connection or the context ends.
+// stackOf is what the stack of a session is made to hold: a little more than an answer needs.
+const stackOf = 5 << 10
+
+// deepen has the caller's stack grow at once, while little stands on it. In the middle of
+// an answer it would be copied twice, frame by frame.
+//
+//go:noinline
+func deepen(i int) byte {
+	var room [stackOf]byte
+	room[i] = 1
+	return room[i/2]
+}
+
+// attend serves a session, which is entered, until its connection or the context ends.
 func (a *Agent) attend(ctx context.Context, s *session) error {
-	stop := context.AfterFunc(ctx, func() {
-		if s.unquiet != nil {
-			s.unquiet()
-		}
-		s.conn.Close()
-	})
-	defer stop()
+	if ctx.Err() != nil { // endAll may have come before
+		s.hangUp()
+	}
 	return s.serve(ctx)
+}
+
+// hangUp closes the connection of a session, whoever serves it.
+func (s *session) hangUp() {
+	s.unquiet()
+	s.conn.Close()
+}
+
+// endAll ends all sessions.
+func (a *Agent) endAll() {
+	for _, s := range a.tab.all() {
+		s.hangUp()
+	}
 }
 
 func (a *Agent) end(s *session, err error) {
@@ -182,10 +211,9 @@ func (a *Agent) end(s *session, err error) {
 		a.m.mismatch.Inc()
 		a.log.Error("object changed under its hash", "err", err)
 	}
-	if s.unquiet != nil {
-		s.unquiet()
-	}
+	s.unquiet()
 	s.endReceiving(err)
+	s.putBuffer()
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)

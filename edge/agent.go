@@ -31,6 +31,7 @@ type Agent struct {
 	cache  *content.Cache
 	strays Strays
 	quiet  hush
+	bufs   *buffers
 	exchange
 	desk
 	wg sync.WaitGroup // sessions and hand-offs
@@ -100,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("edge: metrics: %w", err)
 	}
 	a := &Agent{cfg: cfg, limits: cfg.Limits.withDefaults(), moves: cfg.Moves.withDefaults(),
-		log: log.With("site", cfg.Site), m: m, strays: cfg.Strays}
+		log: log.With("site", cfg.Site), m: m, strays: cfg.Strays, bufs: &buffers{}}
 	if a.strays == nil {
 		a.strays = noStrays{}
 	}
@@ -196,10 +197,10 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 			return &n, nil
 		}
 	}
-	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits, uploads: a.uploads}
+	svc := &service{Service: s, id: serviceID(s.Name), limits: a.limits, uploads: a.uploads, buffers: a.bufs}
 	var err error
 	if s.Root != "" {
-		svc.source, err = content.NewLibrary(s.Root, a.cache, upload.Hidden, a.log.With("service", s.Name))
+		svc.source, err = a.library(s)
 	} else {
 		svc.source, err = content.NewOrigin(s.Origin, s.Spool, a.cache, a.log.With("service", s.Name))
 	}
@@ -216,6 +217,22 @@ func (a *Agent) service(old *view, s Service) (*service, error) {
 		svc.tls, err = newTerminator(svc, a.m.tls, a.log.With("service", s.Name))
 	}
 	return svc, err
+}
+
+// glance is for how long a look at a file is good.
+const glance = time.Millisecond
+
+// library opens a service's directory. Where clients write, each request looks: what was
+// published must be found.
+func (a *Agent) library(s Service) (source, error) {
+	l, err := content.NewLibrary(s.Root, a.cache, upload.Hidden, a.log.With("service", s.Name))
+	if err != nil {
+		return nil, err
+	}
+	if s.Uploads.Dir == "" {
+		l.Glance(glance)
+	}
+	return l, nil
 }
 
 func equal(a, b Service) bool {
@@ -247,6 +264,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("edge: control listener: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, a.endAll)()
 	left := a.openRevival(ctx, g)
 	a.uploads.open(ctx, g)
 	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }

@@ -49,7 +49,7 @@ func costSize(n int) string {
 // costCases are by size: a connection for each request, and connections that are kept.
 // The short form has few requests and judges that each answer is right. For who looks
 // for what costs: EDGE_CASE is another case, as "size connections times", and
-// EDGE_PROFILE a directory for profiles of the first round.
+// EDGE_PROFILE a directory for profiles of the first round, EDGE_ROUNDS a number of rounds.
 func costCases() [][]costCase {
 	if os.Getenv("EDGE_CASE") != "" {
 		var c costCase
@@ -62,17 +62,18 @@ func costCases() [][]costCase {
 	return [][]costCase{
 		{{1 << 10, 2000, 1}, {1 << 10, 8, 1000}},
 		{{10 << 10, 2000, 1}, {10 << 10, 8, 1000}},
-		{{100 << 10, 1000, 1}, {100 << 10, 8, 200}},
-		{{1 << 20, 240, 1}, {1 << 20, 8, 30}},
-		{{10 << 20, 32, 1}, {10 << 20, 4, 8}},
-		{{100 << 20, 4, 1}, {100 << 20, 2, 2}},
+		{{100 << 10, 1500, 1}, {100 << 10, 8, 800}},
+		{{1 << 20, 480, 1}, {1 << 20, 8, 100}},
+		{{10 << 20, 64, 1}, {10 << 20, 4, 14}},
+		{{100 << 20, 6, 1}, {100 << 20, 2, 3}},
 	}
 }
 
 // Rounds of the long form. Those that are judged against each other need more of them
-// than those that are shown.
+// than those that are shown, and those of small responses, which are over soon, most.
 const (
-	costRounds, costShown = 9, 3
+	costRounds, costRoundsOfSmall, costShown = 13, 21, 5
+	costSmall                                = 100 << 10
 	// costSettle is how long a server is left after a round with what it put off, so that
 	// it is counted.
 	costSettle = 30 * time.Millisecond
@@ -132,7 +133,10 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 	row := &costRow{costCase: c, names: make([]string, len(servers)), cpu: make([][]float64, len(servers)), wall: make([][]float64, len(servers)), backup: make([]float64, len(servers))}
 	rounds := 1
 	if soak() {
-		rounds = costRounds
+		if rounds = costRounds; c.size <= costSmall {
+			rounds = costRoundsOfSmall
+		}
+		fmt.Sscan(os.Getenv("EDGE_ROUNDS"), &rounds)
 	}
 	for i, s := range servers {
 		if s == nil {
@@ -146,7 +150,7 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 		for i := range servers {
 			i = (i + r) % len(servers) // none is always the first
 			s := servers[i]
-			if s == nil || i > costL0 && r >= costShown {
+			if s == nil || i > costL0 && r >= costShown && os.Getenv("EDGE_WAS") == "" {
 				continue
 			}
 			was, wasEnd, begun := s.cpu(), s.backup(), time.Now()

@@ -38,19 +38,27 @@ func (s *costServer) backup() float64 {
 	return s.end()
 }
 
-// costServers starts what is compared; nil is a server that there cannot be.
+// costServers starts what is compared; nil is a server that there cannot be, or that is not
+// asked for: EDGE_WAS is this test of other code, whose servers stand in the place of L1 and
+// L2 then.
 func costServers(t *testing.T, export string) []*costServer {
 	t.Helper()
 	root := costRoot(t)
 	servers := []*costServer{
-		costOff:     costAgent(t, "off", root, export, ReviveOff, FreshL0),
-		costControl: costAgent(t, "control", root, export, ReviveOff, FreshL0),
-		costL0:      costAgent(t, "L0", root, export, ModeAct, FreshL0),
-		costL1:      costAgent(t, "L1", root, export, ModeAct, FreshL1),
+		costOff:     costAgent(t, "off", "", root, export, ReviveOff, FreshL0),
+		costControl: costAgent(t, "control", "", root, export, ReviveOff, FreshL0),
+		costL0:      costAgent(t, "L0", "", root, export, ModeAct, FreshL0),
+		costL1:      nil,
 		costL2:      nil,
 	}
+	if was := os.Getenv("EDGE_WAS"); was != "" {
+		servers[costL1] = costAgent(t, "was off", was, root, export, ReviveOff, FreshL0)
+		servers[costL2] = costAgent(t, "was L0", was, root, export, ModeAct, FreshL0)
+		return append(servers, costNginx(t, root, export))
+	}
+	servers[costL1] = costAgent(t, "L1", "", root, export, ModeAct, FreshL1)
 	if export == "" { // uploads, and so all that L2 adds to L1, are in clear
-		servers[costL2] = costAgent(t, "L2", root, export, ModeAct, FreshL2)
+		servers[costL2] = costAgent(t, "L2", "", root, export, ModeAct, FreshL2)
 	}
 	if soak() {
 		servers = append(servers, costNginx(t, root, export))
@@ -71,9 +79,11 @@ func costRoot(t *testing.T) string {
 	return root
 }
 
-func costAgent(t *testing.T, name, root, export, revival, freshness string) *costServer {
+// costAgent is a server of ours, and its Backup.
+func costAgent(t *testing.T, name, binary, root, export, revival, freshness string) *costServer {
 	t.Helper()
 	w := newWorldFor(t, t.Name()+name)
+	w.binary = binary
 	pairFor(t, w.dir, "video.test", 1, time.Now().Add(time.Hour))
 	a, b := w.sites(func(x *agentArgs) {
 		x.Root, x.Export, x.Revival, x.Freshness, x.Backups = root, export, revival, freshness, true

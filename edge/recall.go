@@ -90,16 +90,27 @@ func (a *Agent) protect(s *session) {
 	if a.quiet.kernel.Load() == nil || !s.svc.revives() {
 		return
 	}
-	s.unquiet = sync.OnceFunc(func() {
+	s.quiet = &a.quiet
+}
+
+// unquiet is called before the connection of a session is closed, and returns when its
+// kernel may tell the client of that. Most short sessions end before they were silenced.
+func (s *session) unquiet() {
+	if s.quiet == nil {
+		return
+	}
+	s.spoken.Do(func() {
 		s.closing.Store(true)
-		if State(s.state.Load()) == Moving { // given away
-			a.quiet.leave(flowOf(s.key))
-		} else {
-			a.quiet.remove(flowOf(s.key))
-		}
 		// An orphan whose client's window is closed is given up once its probes
 		// are as far apart as they get: after a second and a half, hastened.
-		s.haste.end(s.conn)
+		begun := s.haste.end(s.conn)
+		switch {
+		case !begun && !s.came: // nobody has silenced it
+		case State(s.state.Load()) == Moving: // given away
+			s.quiet.leave(flowOf(s.key))
+		default:
+			s.quiet.remove(flowOf(s.key))
+		}
 	})
 }
 
@@ -110,35 +121,37 @@ type haste struct {
 	ended bool
 }
 
-// begin hastens, once, unless the end has come. Older kernels refuse; there the end of
-// an abandoned session comes later.
-func (h *haste) begin(c *net.TCPConn, limit time.Duration) {
+// begin hastens, once, and reports false if the end has come. Older kernels refuse; there
+// the end of an abandoned session comes later.
+func (h *haste) begin(c *net.TCPConn, limit time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.begun && !h.ended {
 		h.begun = true
 		_ = tcprepair.Hasten(c, limit)
 	}
+	return !h.ended
 }
 
-func (h *haste) end(c *net.TCPConn) {
+// end reports whether there was a begin.
+func (h *haste) end(c *net.TCPConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ended = true; h.begun {
 		_ = tcprepair.Settle(c) // it may have been handed off
 	}
+	return h.begun
 }
 
 // hastened reports whether the kernel repeats itself more often for a session, so
 // that its end is heard soon after somebody stops holding it back.
-func (s *session) hastened() bool { return s.unquiet != nil }
+func (s *session) hastened() bool { return s.quiet != nil }
 
 // hush silences the end of a session whose record is at its Backup.
 func (a *Agent) hush(s *session) {
-	if !s.hastened() || s.closing.Load() {
+	if !s.hastened() || !s.haste.begin(s.conn, a.limits.Write+hastenSlack) {
 		return
 	}
-	s.haste.begin(s.conn, a.limits.Write+hastenSlack)
 	a.quiet.add(flowOf(s.key))
 	// The session may have ended in between, and its own Remove come first.
 	if s.closing.Load() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func newRegistry(t *testing.T) *registry {
 		out: &link{peer: "c", out: make(chan []byte, 4096), done: make(chan struct{})}}
 	g.a.SetDown([]string{"a"})
 	g.a.links.byOf["c"] = []*link{g.out}
-	lc := net.ListenConfig{KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error { return tcprepair.Ready(c) }}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -60,10 +60,10 @@ func parseRequest(b []byte) (req request, n int) {
 	if n > maxRequest {
 		return request{status: http.StatusRequestHeaderFieldsTooLarge, close: true}, n
 	}
-	lines := strings.Split(string(b[skip:skip+end]), "\r\n")
-	req.requestLine(lines[0])
+	line, rest, _ := strings.Cut(string(b[skip:skip+end]), "\r\n")
+	req.requestLine(line)
 	if req.status == 0 {
-		req.fields(lines[1:])
+		req.fields(rest)
 	}
 	req.close = req.close || req.status != 0
 	if req.status == 0 && req.method != http.MethodGet && req.method != http.MethodHead && req.method != http.MethodPut {
@@ -74,33 +74,47 @@ func parseRequest(b []byte) (req request, n int) {
 
 // requestLine reads method, target and version (RFC 9112 section 3).
 func (r *request) requestLine(line string) {
-	part := strings.Split(line, " ")
-	if len(part) != 3 || !isToken(part[0]) {
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, whole := strings.Cut(rest, " ")
+	if !whole || strings.Contains(version, " ") || !isToken(method) {
 		r.status = http.StatusBadRequest
 		return
 	}
-	switch part[2] {
+	switch version {
 	case "HTTP/1.1":
 	case "HTTP/1.0":
 		r.http10 = true
 	default:
 		r.status = http.StatusHTTPVersionNotSupported
-		if !strings.HasPrefix(part[2], "HTTP/") {
+		if !strings.HasPrefix(version, "HTTP/") {
 			r.status = http.StatusBadRequest
 		}
 		return
 	}
-	r.method = part[0]
-	u, err := url.ParseRequestURI(part[1])
-	if err != nil {
-		r.status = http.StatusBadRequest
-		return
+	r.method = method
+	p, ok := pathOf(target)
+	if ok {
+		r.name, ok = nameOf(p)
 	}
-	ok := false
-	if r.name, ok = nameOf(u.Path); !ok {
+	if !ok {
 		r.status = http.StatusBadRequest
 	}
 }
+
+// pathOf is the path of a request target, decoded. Most are what they stand for.
+func pathOf(target string) (string, bool) {
+	if strings.HasPrefix(target, "/") && strings.Trim(target, pathChars) == "" {
+		return target, true
+	}
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return "", false
+	}
+	return u.Path, true
+}
+
+// pathChars stand for themselves in a path (RFC 3986 section 3.3) and end none.
+const pathChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~"
 
 // nameOf is the object that a path asks for, false if it cannot be one.
 func nameOf(p string) (string, bool) {
@@ -116,13 +130,15 @@ func nameOf(p string) (string, bool) {
 // fields reads the header section. Folded lines, blanks before the colon and
 // control characters are refused (RFC 9112 section 5): they are how requests
 // are smuggled.
-func (r *request) fields(lines []string) {
-	if len(lines) > maxFields {
+func (r *request) fields(section string) {
+	if strings.Count(section, "\r\n") >= maxFields {
 		r.status = http.StatusRequestHeaderFieldsTooLarge
 		return
 	}
 	hosts := 0
-	for _, line := range lines {
+	for more := section != ""; more; {
+		var line string
+		line, section, more = strings.Cut(section, "\r\n")
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || !isToken(name) || strings.ContainsAny(value, "\x00\r\n") {
 			r.status = http.StatusBadRequest

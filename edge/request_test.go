@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -48,6 +49,19 @@ func TestParseRequest(t *testing.T) {
 		}
 		if _, n := parseRequest([]byte(tc.in[:len(tc.in)-1])); n != 0 && len(tc.in) <= maxRequest {
 			t.Errorf("%s: parsed without its last byte", tc.name)
+		}
+	}
+}
+
+// TestPathOf: what is taken as it is would be parsed to the same.
+func TestPathOf(t *testing.T) {
+	for _, target := range []string{"/a.mp4", "/", "/a/b-c_d~e/1", "//host/a", "/a//b", "/a?q", "/a%41", "/a#b", "/a;b", "/a:b", "/\x7f", "a", "", "*", "http://h/a", "/\xc3\xa9"} {
+		want, known := "", false
+		if u, err := url.ParseRequestURI(target); err == nil {
+			want, known = u.Path, true
+		}
+		if got, ok := pathOf(target); got != want || ok != known {
+			t.Errorf("%q: %q, %v, want %q, %v", target, got, ok, want, known)
 		}
 	}
 }

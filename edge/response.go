@@ -124,9 +124,9 @@ func head(rec frame.Record) ([]byte, error) {
 	case rec.Flags&frame.Upload != 0:
 		return []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil // RFC 9110 section 10.1.1
 	}
-	b := make([]byte, 0, 320)
-	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nDate: %s\r\n", rec.Status, http.StatusText(int(rec.Status)),
-		time.Unix(int64(rec.Date), 0).UTC().Format(http.TimeFormat))
+	b := strconv.AppendUint(append(make([]byte, 0, 320), "HTTP/1.1 "...), uint64(rec.Status), 10)
+	b = append(append(append(b, ' '), http.StatusText(int(rec.Status))...), "\r\nDate: "...)
+	b = append(appendDate(b, rec.Date), "\r\n"...)
 	text := ""
 	switch rec.Status {
 	case http.StatusOK, http.StatusPartialContent:
@@ -151,8 +151,27 @@ func head(rec frame.Record) ([]byte, error) {
 	return append(b, text...), nil
 }
 
+// appendDate is http.TimeFormat, whose layout is not read anew for each response.
+func appendDate(b []byte, second uint32) []byte {
+	t := time.Unix(int64(second), 0).UTC()
+	year, month, day := t.Date()
+	two := func(n int) { b = append(b, byte('0'+n/10), byte('0'+n%10)) }
+	b = append(append(b, t.Weekday().String()[:3]...), ", "...)
+	two(day)
+	b = append(append(append(b, ' '), month.String()[:3]...), ' ')
+	b = append(strconv.AppendInt(b, int64(year), 10), ' ') // of four digits until 2106
+	two(t.Hour())
+	b = append(b, ':')
+	two(t.Minute())
+	b = append(b, ':')
+	two(t.Second())
+	return append(b, " GMT"...)
+}
+
 func appendObject(b []byte, rec frame.Record) []byte {
-	b = fmt.Appendf(b, "Content-Type: %s\r\nContent-Length: %d\r\nAccept-Ranges: bytes\r\n", media[rec.Media].typ, rec.Length)
+	b = append(append(b, "Content-Type: "...), media[rec.Media].typ...)
+	b = strconv.AppendUint(append(b, "\r\nContent-Length: "...), rec.Length, 10)
+	b = append(b, "\r\nAccept-Ranges: bytes\r\n"...)
 	if rec.Status == http.StatusPartialContent {
 		b = fmt.Appendf(b, "Content-Range: bytes %d-%d/%d\r\n", rec.Start, rec.Start+rec.Length-1, rec.Size)
 	}
@@ -163,7 +182,8 @@ func appendTag(b []byte, rec frame.Record) []byte {
 	if rec.Flags&frame.Pinned != 0 {
 		return b
 	}
-	return append(append(append(b, "ETag: "...), etag(rec.Object)...), "\r\n"...)
+	b = hex.AppendEncode(append(b, `ETag: "`...), rec.Object[:])
+	return append(b, "\"\r\n"...)
 }
 
 func appendError(b []byte, rec frame.Record, text string) []byte {

@@ -63,6 +63,16 @@ func wireOf(t *testing.T, l *content.Library, raw string, now time.Time) (wire, 
 	return w, rec
 }
 
+// TestDate compares with the standard library's format, until 2106.
+func TestDate(t *testing.T) {
+	for second := uint32(1); second < 1<<32-90000; second += 86399*7 + 61 {
+		want := time.Unix(int64(second), 0).UTC().Format(http.TimeFormat)
+		if got := string(appendDate(nil, second)); got != want {
+			t.Fatalf("%d: %q, want %q", second, got, want)
+		}
+	}
+}
+
 // TestAnswer reads our bytes with the standard library's client side.
 func TestAnswer(t *testing.T) {
 	content := random(2<<20 + 77)

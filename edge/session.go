@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,7 +57,7 @@ type session struct {
 	gate    gate
 	turn    atomic.Pointer[turn]
 	input   []byte       // received, not answered
-	buf     []byte       // for reading
+	buf     *buffer      // for reading
 	vec     [2][]byte    // for writing
 	stuck   int          // bytes in flight when it came, if thaw shall wait for their ACK
 	lastMv  atomic.Int64 // ns the last move took, 0 if none
@@ -74,7 +75,9 @@ type protection struct {
 	backup  [tierCount]atomic.Pointer[string]
 	heirOf  string         // whose session it was, if it was revived here
 	changed func(*session) // called after each new turn; nil if not shadowed
-	unquiet func()         // called before the connection is closed; nil if not shadowed
+	quiet   *hush          // where its silence is asked for; nil: nowhere
+	came    bool           // from another site or process, which may have silenced it here
+	spoken  sync.Once      // unquiet
 	queued  atomic.Bool    // its record is about to be told
 	closing atomic.Bool    // no silence from here on
 	haste   haste
@@ -220,9 +223,7 @@ func (s *session) write(t *turn, b []byte) (int64, error) {
 // input. The wait for a first byte is the idle time, the rest has the
 // header's limit.
 func (s *session) request(ctx context.Context) (req request, n int, err error) {
-	if s.buf == nil {
-		s.buf = make([]byte, 4<<10)
-	}
+	s.takeBuffer()
 	until := time.Now().Add(s.svc.limits.Idle)
 	pieces := pieces{told: len(s.turn.Load().piece)}
 	for begun := false; ; {
@@ -252,7 +253,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 		if s.awaitsBackup() {
 			_ = tcprepair.DelayAck(s.conn) // without it the record comes behind the ACK more often
 		}
-		_, err := s.read(s.buf)
+		_, err := s.read(s.buf[:])
 		switch late := errors.Is(err, os.ErrDeadlineExceeded); {
 		case err == nil, late && time.Now().Before(until): // a stop's deadline, or a piece's
 		case late && begun:
@@ -352,9 +353,7 @@ func (s *session) bye() error {
 	if err := s.pin(); err != nil {
 		return err
 	}
-	if s.unquiet != nil {
-		s.unquiet()
-	}
+	s.unquiet()
 	if err := s.conn.CloseWrite(); err != nil {
 		return err
 	}

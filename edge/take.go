@@ -164,6 +164,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 		return nil, err
 	}
 	s := &session{key: rec.Key, started: time.Now(), epoch: rec.Epoch, svc: svc, input: o.Input, cover: c}
+	s.came = true
 	s.done = make(chan struct{})
 	s.gen.Store(rec.Generation)
 	t, err := turnOf(svc, o, c)

@@ -30,6 +30,7 @@ type world struct {
 	prefix   string
 	dir      string
 	deadline time.Duration // of drains
+	binary   string        // of the processes; empty: this one
 }
 
 const (
@@ -178,6 +179,9 @@ func (w *world) start(n, role string, args any) *process {
 	self, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.binary != "" {
+		self = w.binary
 	}
 	p := &process{t: w.t, cmd: exec.Command("ip", "netns", "exec", w.prefix+n, self)}
 	p.cmd.Env = append(os.Environ(), "EDGE_ROLE="+role, "EDGE_ARGS="+string(b))

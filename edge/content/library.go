@@ -30,6 +30,7 @@ type Library struct {
 	cache  *Cache
 	hidden func(name string) bool
 	log    *slog.Logger
+	glance time.Duration // for how long a look at a file is good
 
 	mu     sync.Mutex
 	names  map[string]*indexed
@@ -40,8 +41,9 @@ type Library struct {
 // indexed is a name's content. Its object is computed once, by whoever comes
 // first; others wait for the same.
 type indexed struct {
-	stamp Stamp
-	load  func() (*Object, error)
+	stamp  Stamp
+	load   func() (*Object, error)
+	looked time.Time // the file had that stamp; guarded by mu of the Library
 }
 
 // NewLibrary opens a directory. Its blocks are kept in cache, which several sources may
@@ -54,6 +56,12 @@ func NewLibrary(dir string, cache *Cache, hidden func(name string) bool, log *sl
 	}
 	return &Library{root: root, cache: cache, hidden: hidden, log: log, names: map[string]*indexed{}, hashes: map[[32]byte]*Object{}, unused: map[[32]byte]time.Time{}}, nil
 }
+
+// Glance lets a look at a file be good for a while d, for all that ask for the same name in
+// it: who is asked for one object thousands of times a second looks less often. What
+// replaces a file is then found by so much later, which is nothing to clients and too late
+// for who writes and reads again. Without it each Lookup looks. Call it before all others.
+func (l *Library) Glance(d time.Duration) { l.glance = d }
 
 // Run indexes all files and goes on looking for changes, so that a session
 // which comes here finds its object by hash at once. It returns nil when ctx ends.
@@ -129,6 +137,27 @@ func (l *Library) object(name string) (*Object, error) {
 	if rel == "" || l.hidden(rel) {
 		return nil, errNoFile
 	}
+	ix, err := l.look(name, rel)
+	if err != nil {
+		return nil, err
+	}
+	o, err := ix.load()
+	if err != nil {
+		l.drop(name, ix)
+	}
+	return o, err
+}
+
+// look finds the present content of a name, which may not be loaded yet.
+func (l *Library) look(name, rel string) (*indexed, error) {
+	begun := time.Now()
+	l.mu.Lock()
+	ix := l.names[name]
+	seen := ix != nil && begun.Sub(ix.looked) < l.glance
+	l.mu.Unlock()
+	if seen {
+		return ix, nil
+	}
 	st, err := l.root.Stat(rel)
 	if err != nil {
 		return nil, err
@@ -138,17 +167,13 @@ func (l *Library) object(name string) (*Object, error) {
 	}
 	now := StampOf(st)
 	l.mu.Lock()
-	ix := l.names[name]
-	if ix == nil || ix.stamp != now {
-		ix = &indexed{now, sync.OnceValues(func() (*Object, error) { return l.index(rel) })}
+	defer l.mu.Unlock()
+	if ix = l.names[name]; ix == nil || ix.stamp != now {
+		ix = &indexed{stamp: now, load: sync.OnceValues(func() (*Object, error) { return l.index(rel) })}
 		l.names[name] = ix
 	}
-	l.mu.Unlock()
-	o, err := ix.load()
-	if err != nil {
-		l.drop(name, ix)
-	}
-	return o, err
+	ix.looked = begun
+	return ix, nil
 }
 
 func (l *Library) index(rel string) (*Object, error) {

@@ -61,6 +61,30 @@ func TestMismatch(t *testing.T) {
 	}
 }
 
+// TestGlance: a look is good for as long as was said, and no longer.
+func TestGlance(t *testing.T) {
+	l, path := lib(t, "a", []byte("old"))
+	for _, tc := range []struct {
+		glance  time.Duration
+		content string // that the file has then
+		want    int64
+	}{{0, "new one", 7}, {time.Hour, "newest of all", 7}, {0, "newest of all", 13}} {
+		l.Glance(tc.glance)
+		if _, err := l.object("/a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+".tmp", []byte(tc.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".tmp", path); err != nil {
+			t.Fatal(err)
+		}
+		if o, err := l.object("/a"); err != nil || o.size != tc.want {
+			t.Errorf("%v after a look: %+v, %v, want %d octets", tc.glance, o, err, tc.want)
+		}
+	}
+}
+
 // TestReplace: a file replaced by rename is served to its end to those who
 // began with it, and anew to the next.
 func TestReplace(t *testing.T) {

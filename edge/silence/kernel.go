@@ -56,6 +56,7 @@ func (k *kernel) load() error {
 	out := k.conn.AddChain(&nftables.Chain{Table: k.table, Name: "output", Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle})
 	k.conn.FlushChain(out)
+	k.pass(out)
 	k.rules(out, k.v4, unix.NFPROTO_IPV4, 12, 4)
 	k.rules(out, k.v6, unix.NFPROTO_IPV6, 8, 16)
 	if err := k.conn.Flush(); err != nil {
@@ -106,6 +107,19 @@ func (k *kernel) rules(c *nftables.Chain, set *nftables.Set, family byte, at, si
 	k.rule(c, set, family, at, size, flagFIN, word(false),
 		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 2, Mask: []byte{0xff, 0xff &^ flagFIN}, Xor: []byte{0, 0}},
 		word(true))
+}
+
+// pass lets what ends nothing go on at the first look: of all that a host sends that is the
+// most.
+func (k *kernel) pass(c *nftables.Chain) {
+	k.conn.AddRule(&nftables.Rule{Table: k.table, Chain: c, Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: firstReg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Payload{DestRegister: firstReg, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 1, Mask: []byte{flagFIN | flagRST}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: []byte{0}},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}})
 }
 
 // firstReg is the first register of 4 octets.
