@@ -108,11 +108,12 @@ type Reserved struct {
 	Most     int    // that one loss would bring
 	Loss     string // which that is; "": nothing is reserved
 	Bare     int    // sessions of this edge without a Backup, since nobody has room
+	Recall   int    // of these, whose record is kept for this edge's next process alone
 }
 
 // Reserved tells how much of this edge's capacity is spoken for.
 func (a *Agent) Reserved() Reserved {
-	out := Reserved{Capacity: a.capacity(), Own: a.load(), Bare: int(a.replica.bare.Load())}
+	out := Reserved{Capacity: a.capacity(), Own: a.load(), Bare: int(a.replica.bare.Load()), Recall: int(a.replica.recalled.Load())}
 	a.replica.mu.Lock()
 	defer a.replica.mu.Unlock()
 	out.Limit = a.replica.book.ledger.Limit()

@@ -235,7 +235,7 @@ func TestRefusedByAnEarlierVersion(t *testing.T) {
 		t.Errorf("%v counted", n)
 	}
 	// A late word of one that it has left means nothing.
-	a.replica.next(t.Context(), noRoom{s.key, order[0].Name})
+	a.replica.next(t.Context(), noRoom{s.key, order[0].Name, refuseRoom})
 	if b := s.backup[tierFar].Load(); b == nil || *b != order[1].Name {
 		t.Errorf("after a late word its Backup is %v", b)
 	}

@@ -365,6 +365,7 @@ type report struct {
 	Refused   float64            // lower epochs
 	Held      float64            // packets kept for sessions on the move
 	Backed    int                // sessions here with a Backup
+	Recall    int                // sessions here without one, that a next process goes on with
 	Quiet     int                // sessions whose end the kernel holds back
 	Requests  int64              // answered
 	Prepared  []Preparation
@@ -399,9 +400,9 @@ func reportOf(a *Agent) report {
 		if s.Backup != "" {
 			r.Backed++
 		}
-	}
-	for _, st := range a.replica.store {
-		r.Heard += st.rec.RcvNxt + uint32(len(st.piece))
+		if s.Recall != "" {
+			r.Recall++
+		}
 	}
 	for _, m := range a.Moves() {
 		r.Results[m.Result]++
@@ -415,6 +416,7 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	for k, st := range a.replica.store {
 		r.Told[k.Client.String()] = st.rec.RcvNxt
+		r.Heard += st.rec.RcvNxt + uint32(len(st.piece))
 	}
 	a.replica.mu.Unlock()
 	a.uploads.mu.Lock()
@@ -542,6 +544,13 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "pass":
 			close(s.pass)
 			out.Encode("passing")
+		case "room": // for so many sessions
+			n, err := strconv.Atoi(arg)
+			if err != nil {
+				return err
+			}
+			a.SetReserve(Reserve{Capacity: n})
+			out.Encode("told")
 		case "undrain":
 			a.Undrain()
 			out.Encode("not draining")

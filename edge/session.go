@@ -72,11 +72,12 @@ type protection struct {
 	regAt time.Time              // when that was read
 	// backup are who shadow it, by tier.
 	backup  [tierCount]atomic.Pointer[string]
-	heirOf  string         // whose session it was, if it was revived here
-	changed func(*session) // called after each new turn; nil if not shadowed
-	unquiet func()         // called before the connection is closed; nil if not shadowed
-	queued  atomic.Bool    // its record is about to be told
-	closing atomic.Bool    // no silence from here on
+	deposit atomic.Pointer[string] // who keeps its record for the next process alone
+	heirOf  string                 // whose session it was, if it was revived here
+	changed func(*session)         // called after each new turn; nil if not shadowed
+	unquiet func()                 // called before the connection is closed; nil if not shadowed
+	queued  atomic.Bool            // its record is about to be told
+	closing atomic.Bool            // no silence from here on
 	haste   haste
 	done    chan struct{} // closed when it has ended here
 }

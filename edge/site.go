@@ -22,6 +22,9 @@ const (
 	tierNear = iota
 	tierFar
 	tierCount
+	// tierDeposit is beside them: who keeps the record of a session without a Backup for
+	// the next process of its owner.
+	tierDeposit = tierCount
 )
 
 // known is what the choice of Backups follows from; both are replaced, never changed.
@@ -75,8 +78,11 @@ func (t *turn) wanted(tiers [tierCount][]Peer) [tierCount][]Peer {
 	return tiers
 }
 
-// kept reports whether anybody has the session's record.
+// kept reports whether anybody has the session's record, be it as a deposit.
 func (s *session) kept() bool {
+	if s.deposit.Load() != nil {
+		return true
+	}
 	for i := range s.backup {
 		if s.backup[i].Load() != nil {
 			return true

@@ -429,7 +429,7 @@ func TestUploadModel(t *testing.T) {
 				p.deliver(p.la, p.lb, p.b)
 			}
 			rec := frame.Record{Key: p.key, Epoch: 5, Flags: frame.Upload, Template: template, Status: 200, Service: svc.id, Base: 9, RcvNxt: p.up.first}
-			p.b.replica.enter(rec, nil, "a")
+			p.b.replica.enter(rec, nil, "a", false)
 			for i := range 400 {
 				p.b.uploads.recorded(&rec)
 				if p.step(); i > 20 && p.claimed.IsZero() && p.r.IntN(40) == 0 {
