@@ -82,6 +82,7 @@ func (r *replica) without(s *session, sh *shadow, tier int) {
 	}
 	sh.Move(&r.spread[tier], "")
 	sh.bare, sh.link, sh.turn = len(sh.Order) > 0, nil, nil
+	s.bare[tier].Store(sh.bare)
 	s.backup[tier].Store(nil)
 }
 

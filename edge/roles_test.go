@@ -551,12 +551,28 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			}
 			a.SetReserve(Reserve{Capacity: n})
 			out.Encode("told")
+		case "leaving": // sites that drain; none: no more
+			if err := a.SetPeers(leaving(a.view.Load().peers, strings.Fields(arg))); err != nil {
+				return err
+			}
+			out.Encode("told")
 		case "undrain":
 			a.Undrain()
 			out.Encode("not draining")
 		}
 	}
 	return in.Err()
+}
+
+// leaving gives the sites that drain no weight, as the program does.
+func leaving(peers []Peer, sites []string) []Peer {
+	peers = slices.Clone(peers)
+	for i := range peers {
+		if peers[i].Weight = 1; slices.Contains(sites, peers[i].Name) {
+			peers[i].Weight = 0
+		}
+	}
+	return peers
 }
 
 // strays joins package forward to an agent, as the program does. Until pass is

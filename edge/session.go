@@ -73,6 +73,7 @@ type protection struct {
 	// backup are who shadow it, by tier.
 	backup  [tierCount]atomic.Pointer[string]
 	deposit atomic.Pointer[string] // who keeps its record for the next process alone
+	bare    [tierCount]atomic.Bool // nobody has room for it, by tier
 	heirOf  string                 // whose session it was, if it was revived here
 	changed func(*session)         // called after each new turn; nil if not shadowed
 	unquiet func()                 // called before the connection is closed; nil if not shadowed

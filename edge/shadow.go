@@ -66,6 +66,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 		return
 	}
 	sh.bare = false
+	s.bare[tier].Store(false)
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
@@ -137,6 +138,7 @@ func (r *replica) retract(s *session, tier int) {
 	delete(r.own, copyOf{s, tier})
 	sh.Move(&r.spread[tier], "")
 	s.backup[tier].Store(nil)
+	s.bare[tier].Store(false)
 }
 
 // withdraw lets a Backup forget what it was told, if it was.
@@ -159,7 +161,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 		}
 		live[s] = true
 		for tier := range tierCount {
-			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
+			if r.own[copyOf{s, tier}].due(s, r.a.isLeaving, now) {
 				r.tellTier(ctx, s, tier, now)
 			}
 			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
@@ -200,8 +202,8 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 }
 
 // due reports whether the Backup's knowledge is too old.
-func (sh *shadow) due(s *session, down func(site string) bool, now time.Time) bool {
-	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || down(sh.Backup) {
+func (sh *shadow) due(s *session, leaving func(site string) bool, now time.Time) bool {
+	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || leaving(sh.Backup) {
 		return true
 	}
 	select {

@@ -62,12 +62,17 @@ func (s *session) mayKeep(peer string) bool {
 }
 
 // ward names who has the record of a session whose upload it may keep, too: elsewhere rather
-// than next door, since that outlives the site as well. nil: nobody yet.
+// than next door, since that outlives the site as well. nil: nobody yet, or nobody at all.
 func (s *session) ward() *string {
-	if b := s.backup[tierFar].Load(); b != nil {
+	if b := s.backup[tierFar].Load(); b != nil || s.bare[tierFar].Load() {
 		return b
 	}
 	return s.backup[tierNear].Load()
+}
+
+// wardless reports whether nobody has room for the session who could keep its upload.
+func (s *session) wardless() bool {
+	return s.bare[tierFar].Load() || s.bare[tierNear].Load() && s.backup[tierFar].Load() == nil
 }
 
 // wanted are the Backups of a turn: all, or for an upload the one tier which keeps that.

@@ -75,6 +75,9 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 		r.a.uploads.at(pointKept)
 	}
 	if reason != "" {
+		if rec.Flags&frame.Upload != 0 {
+			r.a.uploads.retired(rec.Key, rec.Epoch) // nobody would go on with it
+		}
 		r.a.m.reserve.refused.WithLabelValues(l.peer, reason).Inc()
 		return l.refuse(refusalOf(&rec, f.Seq, reason))
 	}

@@ -118,7 +118,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if e.tokens, err = readTokens(u.cfg.Edge.Tokens); err != nil {
 		return err
 	}
-	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Reserve: ownReserve(e.self, site), Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, e.self.Name),
+	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Reserve: ownReserve(e.self, site), Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap, e.self),
 		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Flows: establishedFlows,
 		Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
@@ -144,7 +144,7 @@ const pushAfter = 8 * time.Second
 func (e *edgeRole) apply(s *placement.Snapshot) {
 	u, inv := e.unit, s.Inventory
 	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)), e.forwarder.SetQUIC(quicVIPs(inv, u.cfg.Mode)),
-		e.agent.SetPeers(edgePeers(inv, e.self.Name)), e.agent.SetServices(movingServices(inv, u)))
+		e.agent.SetPeers(edgePeers(s, e.self)), e.agent.SetServices(movingServices(inv, u)))
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
@@ -337,11 +337,16 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	return out
 }
 
-// edgePeers are the other edges to which sessions may be handed.
-func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
+// edgePeers are the other edges to which sessions may be handed. One of a site that drains,
+// from the beginning of that on, is no Backup of sessions of other sites.
+func edgePeers(s *placement.Snapshot, self placement.Member) []edge.Peer {
 	var out []edge.Peer
-	for _, m := range edges(inv, own) {
-		out = append(out, edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Capacity(), Domains: inv.Site(m.Site).Domains})
+	for _, m := range edges(s.Inventory, self.Name) {
+		p := edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Capacity(), Domains: s.Inventory.Site(m.Site).Domains}
+		if m.Site != self.Site && s.Plan.Drain(m.Site) != nil {
+			p.Weight = 0
+		}
+		out = append(out, p)
 	}
 	return out
 }
