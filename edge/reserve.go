@@ -60,6 +60,7 @@ func (a *Agent) mayPull(now time.Time) bool {
 		g.since, g.asked = now, 0
 	}
 	if g.asked >= room {
+		a.m.reserve.declined.Inc()
 		return false
 	}
 	g.asked++
@@ -69,7 +70,11 @@ func (a *Agent) mayPull(now time.Time) bool {
 // pulledTooMany reports whether an offered session was asked for, and there is no room for
 // it by now. Who gives sessions away by himself, since his site leaves, is not refused.
 func (a *Agent) pulledTooMany(k frame.Key, now time.Time) bool {
-	return a.pulls.waits(k, now) && a.load()+a.taking.len() > reserve.Limit(a.capacity())
+	if !a.pulls.waits(k, now) || a.load()+a.taking.len() <= reserve.Limit(a.capacity()) {
+		return false
+	}
+	a.m.reserve.declined.Inc()
+	return true
 }
 
 // len counts the offers that are being answered.

@@ -14,6 +14,7 @@ type reserveMetrics struct {
 	capacity prometheus.Gauge
 	bare     prometheus.Gauge
 	recall   prometheus.Gauge
+	declined prometheus.Counter
 }
 
 func newReserveMetrics() *reserveMetrics {
@@ -30,11 +31,13 @@ func newReserveMetrics() *reserveMetrics {
 			Help: "Sessions here without a Backup that they should have, since no site has room."}),
 		recall: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_edge_recall_sessions",
 			Help: "Of the sessions without a Backup, those whose record is kept for the next process of this edge alone."}),
+		declined: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_pulls_declined_total",
+			Help: "Times that a session whose packets arrive here was left where it is, since there is no room for it."}),
 	}
 }
 
 func (m *reserveMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.refusals, m.refused, m.reserved, m.capacity, m.bare, m.recall}
+	return []prometheus.Collector{m.refusals, m.refused, m.reserved, m.capacity, m.bare, m.recall, m.declined}
 }
 
 // report sets the gauges of what is reserved.

@@ -322,8 +322,8 @@ func TestPullsWithinCapacity(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != 2 {
-		t.Errorf("%d asked for, with room for 2", asked)
+	if n := counterOf(t, a, "rhumb_edge_pulls_declined_total"); asked != 2 || n != 3 {
+		t.Errorf("%d asked for and %v declined of 5, with room for 2", asked, n)
 	}
 	a.pulls.due(testKey(1), now)
 	if a.pulledTooMany(testKey(1), now) {

@@ -385,6 +385,7 @@ type report struct {
 	Effects   uint64             // objects that uploads were published as
 	Reserved  Reserved
 	Refusals  map[string]float64 // of Backups, by site
+	Declined  float64            // pulls, for want of room
 	Turns     map[string]uint32  // by client: where its next request begins, of sessions here,
 	Told      map[string]uint32  // and as the records of others' sessions have it
 }
@@ -490,6 +491,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()
 			r.Refusals = counted(reg, "rhumb_edge_backup_refusals_total")
+			r.Declined = counted(reg, "rhumb_edge_pulls_declined_total")[""]
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")
 			out.Encode(r)
