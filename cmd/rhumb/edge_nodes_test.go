@@ -66,6 +66,39 @@ func TestNoBackupWhereSitesDrain(t *testing.T) {
 	}
 }
 
+// TestLeaving: a node that drains lets its sessions go to those next door that stay; with its
+// site it lets them go anywhere else. A node that drains is nobody's Backup.
+func TestLeaving(t *testing.T) {
+	self := placement.Member{EdgeNode: placement.EdgeNode{Name: "ams1/n1"}, Site: "ams1"}
+	drained := func(names ...string) *placement.Snapshot {
+		inv := nodesInventory()
+		for _, n := range names {
+			inv.Drains = append(inv.Drains, placement.Drain{Site: n})
+		}
+		return &placement.Snapshot{Inventory: inv, Plan: &placement.Plan{}}
+	}
+	whole := drained("ams1/n1")
+	whole.Plan.Drains = []placement.DrainState{{Site: "ams1", Phase: placement.PhaseSessions}}
+	early := drained()
+	early.Plan.Drains = []placement.DrainState{{Site: "ams1", Phase: placement.PhaseTTL}}
+	for name, tc := range map[string]struct {
+		s    *placement.Snapshot
+		want leaving
+		to   []string
+	}{"nothing": {drained(), "", nil}, "itself": {drained("ams1/n1"), "ams1/n2", []string{"ams1/n2"}}, "its neighbour": {drained("ams1/n2"), "", nil},
+		"another site": {drained("nyc1"), "", nil}, "its site": {whole, "*", nil}, "its site, and packets still come": {early, "", nil}} {
+		got := leavingOf(tc.s, self)
+		if got != tc.want || !slices.Equal(got.to(), tc.to) || got.node() != (len(tc.to) > 0) {
+			t.Errorf("%s: %q to %v", name, got, got.to())
+		}
+	}
+	for _, p := range edgePeers(drained("ams1/n2"), self) {
+		if (p.Weight > 0) != (p.Name == "nyc1") {
+			t.Errorf("%s has weight %d", p.Name, p.Weight)
+		}
+	}
+}
+
 // TestMember: what is no edge of its site says why.
 func TestMember(t *testing.T) {
 	inv := nodesInventory()

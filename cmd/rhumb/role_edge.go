@@ -58,7 +58,7 @@ type edgeRole struct {
 	tokens     []token.Secret // when it was built; then followTokens has them
 	// leaving tells that the agent was told to let its sessions go, and down which
 	// sites it was told are lost; owned by run.
-	leaving bool
+	leaving leaving
 	down    []string
 	silent  []string // other nodes of this site; as down, owned by run
 	shown   atomic.Pointer[[]string]
@@ -154,21 +154,6 @@ func (e *edgeRole) apply(s *placement.Snapshot) {
 	e.drain(s)
 }
 
-// drain follows the phases of this site's drain. From gshut on packets arrive
-// elsewhere, so the others may pull our sessions.
-func (e *edgeRole) drain(s *placement.Snapshot) {
-	leaving := slices.Contains(leavingPhases(), e.phase(s))
-	switch was := e.leaving; {
-	case leaving && !was:
-		if err := e.agent.Drain(nil); err != nil {
-			e.unit.log.Error("edge: drain", "err", err)
-		}
-	case !leaving && was:
-		e.agent.Undrain()
-	}
-	e.leaving = leaving
-}
-
 func leavingPhases() []placement.Phase {
 	return []placement.Phase{placement.PhaseGShut, placement.PhaseSessions, placement.PhaseWithdraw, placement.PhaseDrained}
 }
@@ -188,6 +173,9 @@ const announceEvery = 2 * time.Second
 // the first stray may be there before any word that was sent at the same moment,
 // and new connections come until then.
 func (e *edgeRole) announce(s *placement.Snapshot) {
+	if e.leaving.node() {
+		e.announceNear()
+	}
 	if phase := e.phase(s); phase != placement.PhaseTTL && !slices.Contains(leavingPhases(), phase) {
 		return
 	}
@@ -338,12 +326,13 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 }
 
 // edgePeers are the other edges to which sessions may be handed. One of a site that drains,
-// from the beginning of that on, is no Backup of sessions of other sites.
+// from the beginning of that on, is no Backup of sessions of other sites, and a node that
+// drains is nobody's.
 func edgePeers(s *placement.Snapshot, self placement.Member) []edge.Peer {
 	var out []edge.Peer
 	for _, m := range edges(s.Inventory, self.Name) {
 		p := edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Capacity(), Domains: s.Inventory.Site(m.Site).Domains}
-		if m.Site != self.Site && s.Plan.Drain(m.Site) != nil {
+		if m.Site != self.Site && s.Plan.Drain(m.Site) != nil || s.Inventory.Drained(m.Name) != nil {
 			p.Weight = 0
 		}
 		out = append(out, p)
