@@ -86,6 +86,9 @@ func (s *sending) told(l *link, seq uint64, m upload.Message) {
 		}
 	case upload.Refused:
 		s.opened = false
+		if s.refuse != 0 {
+			break // what was under way meets nobody any more
+		}
 		if s.refuse = int(m.Status); s.refuse == 0 {
 			s.link = nil // it knows nothing of it: tell it anew
 		}
