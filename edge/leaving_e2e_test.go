@@ -4,6 +4,7 @@ package edge
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -60,4 +61,15 @@ func TestLeavingBackup(t *testing.T) {
 			w.noResets()
 		})
 	}
+}
+
+// leaving gives the sites that drain no weight, as the program does.
+func leaving(peers []Peer, sites []string) []Peer {
+	peers = slices.Clone(peers)
+	for i := range peers {
+		if peers[i].Weight = 1; slices.Contains(sites, peers[i].Name) {
+			peers[i].Weight = 0
+		}
+	}
+	return peers
 }

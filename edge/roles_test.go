@@ -566,17 +566,6 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 	return in.Err()
 }
 
-// leaving gives the sites that drain no weight, as the program does.
-func leaving(peers []Peer, sites []string) []Peer {
-	peers = slices.Clone(peers)
-	for i := range peers {
-		if peers[i].Weight = 1; slices.Contains(sites, peers[i].Name) {
-			peers[i].Weight = 0
-		}
-	}
-	return peers
-}
-
 // strays joins package forward to an agent, as the program does. Until pass is
 // closed a hold waits, as if the offer that it belongs to came from far away.
 type strays struct {
