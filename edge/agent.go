@@ -316,7 +316,7 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 		a.taking.put(f)
 	case frame.Commit:
 		a.committedTo(l, f)
-	case frame.RecordSet, frame.Retire, frame.Ack, frame.Full:
+	case frame.RecordSet, frame.Deposit, frame.Retire, frame.Ack, frame.Full:
 		a.replica.handle(l, f)
 	case frame.ObjectName:
 		a.replica.named(l, f)

@@ -14,15 +14,17 @@ import (
 // bare.
 type aims struct {
 	chooser reserve.Chooser
-	sites   [tierCount][]reserve.Site // as of tiered.known
-	spread  [tierCount]reserve.Spread
-	doors   reserve.Doors
+	sites   [tierDeposit + 1][]reserve.Site // as of tiered.known
+	spread  [tierDeposit + 1]reserve.Spread
+	doors   reserve.Doors // to Backups, and
+	vaults  reserve.Doors // to those who keep deposits
 	scratch struct {
 		key   []byte
 		order []int
 	}
 	followed known        // what the sites are as of
 	bare     atomic.Int64 // sessions without a Backup that they should have, for want of room
+	recalled atomic.Int64 // of these, who have a deposit
 }
 
 // follow takes who may be Backups by now.
@@ -40,6 +42,8 @@ func (r *replica) follow() {
 		r.sites[tier] = candidates(peers, domains)
 		r.spread[tier].Follow(r.sites[tier])
 	}
+	r.sites[tierDeposit] = slices.Concat(r.sites[tierNear], r.sites[tierFar])
+	r.spread[tierDeposit].Follow(r.sites[tierDeposit])
 }
 
 // order is where a session's Backup of one tier may be, and what that follows from.
@@ -64,7 +68,11 @@ func (r *replica) aim(k frame.Key, sh *shadow, tier int, now time.Time) string {
 		sh.known = r.known
 		sh.Follow(names)
 	}
-	return sh.Aim(&r.spread[tier], &r.doors, now)
+	doors := &r.doors
+	if tier == tierDeposit {
+		doors = &r.vaults
+	}
+	return sh.Aim(&r.spread[tier], doors, now)
 }
 
 // without lets a session go on without a Backup in a tier, since nobody has room.
@@ -74,22 +82,23 @@ func (r *replica) without(s *session, sh *shadow, tier int) {
 	}
 	sh.Move(&r.spread[tier], "")
 	sh.bare, sh.link, sh.turn = len(sh.Order) > 0, nil, nil
-	if s.backup[tier].Swap(nil) != nil && !s.kept() {
-		r.a.quiet.remove(flowOf(s.key)) // nobody would go on with it
-	}
+	s.bare[tier].Store(sh.bare)
+	s.backup[tier].Store(nil)
 }
 
 // noRoom is the word of a Backup that it does not keep a session's record.
 type noRoom struct {
-	key  frame.Key
-	peer string
+	key    frame.Key
+	peer   string
+	reason string
 }
 
 // refusedBy takes that word, on the link's reader.
 func (r *replica) refusedBy(l *link, f frame.Frame) {
-	r.a.m.reserve.refusals.WithLabelValues(l.peer, refusalReason(f)).Inc()
+	reason := refusalReason(f)
+	r.a.m.reserve.refusals.WithLabelValues(l.peer, reason).Inc()
 	select {
-	case r.full <- noRoom{f.Key, l.peer}:
+	case r.full <- noRoom{f.Key, l.peer, reason}:
 		l.refused(f.Seq)
 	default: // the next word of the session is refused again
 	}
@@ -116,13 +125,17 @@ func (l *link) refused(seq uint64) {
 func (r *replica) next(ctx context.Context, no noRoom) {
 	now := time.Now()
 	r.doors.Refused(no.peer, now)
-	s := r.a.tab.get(no.key)
+	s, found := r.a.tab.get(no.key), false
 	for tier := range tierCount {
 		sh := r.own[copyOf{s, tier}]
 		if sh == nil || !sh.Refused(&r.spread[tier], no.peer) {
 			continue
 		}
+		found = true
 		sh.turn, sh.link = nil, nil
 		r.tellTier(ctx, s, tier, now)
+	}
+	if !found {
+		r.notDeposited(ctx, s, no, now)
 	}
 }

@@ -142,6 +142,7 @@ func (r *replica) balance(now time.Time) {
 // shed gives records up whose owners can be told.
 func (r *replica) shed(excess []reserve.Excess) {
 	words := map[*link][]byte{}
+	var over []frame.Frame
 	r.mu.Lock()
 	for _, e := range excess {
 		for _, st := range r.pickFrom(e) {
@@ -151,10 +152,14 @@ func (r *replica) shed(excess []reserve.Excess) {
 				continue // a key that was decoded can be encoded
 			}
 			words[l] = b
+			over = append(over, frame.Frame{Key: st.rec.Key, Epoch: st.rec.Epoch})
 			r.drop(st.rec.Key)
 		}
 	}
 	r.mu.Unlock()
+	for _, f := range over {
+		r.a.uploads.retired(f.Key, f.Epoch)
+	}
 	for l, b := range words {
 		_ = l.queue(b) // a dead link's owner tells anew
 	}

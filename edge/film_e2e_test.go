@@ -101,6 +101,60 @@ func TestSealedFilmGoesOn(t *testing.T) {
 	}
 }
 
+// TestSealedFilmOutlivesCrashes: over TLS 1.3 the process that serves the film is killed and
+// another takes its place, and then the site is lost. A revived session has the rest of its
+// response and ends, so the browser makes a connection anew for each of the two, and no
+// more; the film has no error, and stands still no longer than it may. With L0 a response
+// that had just begun would be reset, and the film end by that.
+func TestSealedFilmOutlivesCrashes(t *testing.T) {
+	if !soak() {
+		t.Log("a film is played with RHUMB_SOAK=1; TestTLSSiteLoss and TestTLSAgentCrash have other clients")
+		return
+	}
+	for _, f := range e2eFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			w, film := newWorld(t), browser.NewFilm(4*filmPart)
+			w.premiere(film)
+			pairFor(t, w.dir, "video.test", 1, time.Now().Add(time.Hour))
+			sealed := func(x *agentArgs) { x.Export, x.Backups, x.Freshness = ExportGroup, true, FreshL1 }
+			a, b := w.sites(sealed)
+			trust, err := browser.Trust(filepath.Join(w.dir, "video.test.crt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := w.watch("https://"+net.JoinHostPort(f.vip, "8080"), film, trust)
+			c.calmly()
+
+			var word string
+			var r report
+			next := w.agent("a", "b", func(x *agentArgs) {
+				sealed(x)
+				x.Standby = true
+			})
+			w.filmed(a)
+			c.scene("crash of the process at a", filmStall, func() {
+				a.kill()
+				next.tell("begin")
+			})
+			if next.ask("state", &r); r.Revivals[reviveOK] == 0 {
+				t.Errorf("the next process at a revived %v, want the session of the film", r.Revivals)
+			}
+			w.filmed(next)
+			c.scene("loss of a", filmStall, func() {
+				w.lose("a", next)
+				c.routed("b")
+				time.Sleep(filmDetection)
+				b.ask("down a", &word)
+				c.mark("b knows of it")
+			})
+			if b.ask("state", &r); r.Revivals[reviveOK] == 0 {
+				t.Errorf("b revived %v, want the session of the film", r.Revivals)
+			}
+			c.ends(film, 3)
+		})
+	}
+}
+
 // TestFilmEndsWithoutRevival: the same judge sees the loss of a site where no service
 // asks for revival. A browser may hide the reset and connect anew, and is seen to.
 func TestFilmEndsWithoutRevival(t *testing.T) {
@@ -287,7 +341,10 @@ func (c *cinema) scene(name string, limit time.Duration, act func()) {
 }
 
 // end wants every octet right, and all of them by one connection.
-func (c *cinema) end(f browser.Film) {
+func (c *cinema) end(f browser.Film) { c.ends(f, 1) }
+
+// ends wants every octet right, by so many connections.
+func (c *cinema) ends(f browser.Film, connections int) {
 	t := c.w.t
 	t.Helper()
 	c.until("comes to its end", "document.querySelector('video').ended")
@@ -306,14 +363,15 @@ func (c *cinema) end(f browser.Film) {
 			film = append(film, x)
 		}
 	}
-	if got := browser.Connections(film); len(film) != f.Seconds+1 || len(got) != 1 {
-		t.Errorf("%d requests for the film over the connections %v, want %d over one", len(film), got, f.Seconds+1)
+	got := browser.Connections(film)
+	if len(film) != f.Seconds+1 || len(got) != connections {
+		t.Errorf("%d requests for the film over the connections %v, want %d over %d", len(film), got, f.Seconds+1, connections)
 	}
-	if n := c.w.counter("c", "TcpActiveOpens"); n != c.opens {
-		t.Errorf("the client has made %d connections, %d of them since the first scene; want none", n, n-c.opens)
+	if n := c.w.counter("c", "TcpActiveOpens"); n != c.opens+connections-1 {
+		t.Errorf("the client has made %d connections, %d of them since the first scene; want %d", n, n-c.opens, connections-1)
 	}
 	c.w.noResets()
-	t.Logf("%d requests over one connection; the whole film: %s", len(film), c.last)
+	t.Logf("%d requests over %d connections; the whole film: %s", len(film), len(got), c.last)
 }
 
 // leave keeps a timeline and a picture of the page beside the binary.

@@ -41,10 +41,11 @@ type link struct {
 	refusals []byte
 	naming
 	// greeted is kept when the other side's Hello was read, which says what it takes.
-	greeted *pledge
-	guests  atomic.Bool
-	uploads atomic.Bool
-	pieces  atomic.Bool
+	greeted  *pledge
+	guests   atomic.Bool
+	uploads  atomic.Bool
+	pieces   atomic.Bool
+	deposits atomic.Bool
 }
 
 // wait is kept when the frame of a number is acknowledged.
@@ -147,6 +148,7 @@ func (l *link) met(hello frame.Frame) {
 	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
 	l.uploads.Store(hello.Generation&frame.ReadsUploads != 0)
 	l.pieces.Store(hello.Generation&frame.ReadsPieces != 0)
+	l.deposits.Store(hello.Generation&frame.TakesDeposits != 0)
 	l.greeted.keep()
 }
 

@@ -16,6 +16,7 @@ type Session struct {
 	Owner    string
 	Backup   string // the one that would revive it, next door if there is one; "" without
 	Second   string // the one at another site, where the first is next door
+	Recall   string // without a Backup: who keeps its record for this edge's next process alone
 	Epoch    uint64
 	Offset   int64 // bytes of the response that the kernel has taken
 	Size     int64 // of the response, head included
@@ -39,6 +40,9 @@ func (a *Agent) Sessions() []Session {
 			} else {
 				d.Second = b
 			}
+		}
+		if keeper := s.deposit.Load(); keeper != nil && d.Backup == "" {
+			d.Recall = *keeper
 		}
 		out = append(out, d)
 	}

@@ -52,7 +52,7 @@ func newMetrics(site string, reg prometheus.Registerer) (*metrics, error) {
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_session_transfer_bytes_total",
 			Help: "Bytes of offers sent to other sites."}),
 		records: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_edge_records",
-			Help: "Session records by the site they concern: role owner, ours there; role backup, theirs here."}, []string{"site", "role"}),
+			Help: "Session records by the site they concern: role owner, ours there; role backup, theirs here; deposit and recall, the same for a next process alone."}, []string{"site", "role"}),
 		stall: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "rhumb_edge_stall_seconds",
 			Help: "Silence of a session that came, at its new owner: receipt of the offer, or the verdict against its site, to activation.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
 		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "rhumb_edge_revival_step_seconds",

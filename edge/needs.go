@@ -51,7 +51,7 @@ func (r *replica) needs(site string, at time.Time) needs {
 	for _, st := range r.store {
 		svc := vips[st.rec.Key.VIP]
 		switch {
-		case st.from != site || !svc.couldRevive(&st.rec) || svc.id != st.rec.Service:
+		case st.from != site || st.deposit || !svc.couldRevive(&st.rec) || svc.id != st.rec.Service:
 			continue
 		case !svc.revives():
 			if svc.Revival == ModeAct || svc.Revival == ModeObserve {

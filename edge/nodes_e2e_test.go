@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // spread has the router spread the clients' flows over edges.
@@ -185,4 +186,64 @@ func TestNodeCrash(t *testing.T) {
 		t.Errorf("want %d revived at the node, and as many given back by the neighbour", x.N)
 	}
 	w.noResets()
+}
+
+// TestNodeDrain drains one of three edges of a site: while the router still sends it packets,
+// and then those of none of its sessions. Downloads and sessions that rest, which nobody
+// pulls, go on at its neighbours by planned hand-offs, and its process can be stopped.
+func TestNodeDrain(t *testing.T) {
+	for _, f := range families(1) {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.deadline = 500 * time.Millisecond
+			x := w.crowd(f.vip)
+			rest := w.object("film.mp4", 1<<20)
+			rest.N, rest.VIP, rest.Piece, rest.Hold = x.N, f.vip, 4<<10, 4<<10
+			edges := w.edges("a b d")
+			w.spread("a", "b", "d")
+			load, resting := w.start("c", "load", x), w.start("c", "load", rest)
+			var word string
+			load.next(&word)
+			resting.next(&word)
+			count := w.kept(edges, 2*x.N, 2*x.N)
+			if count["a"] < 4 {
+				t.Fatalf("the router chose %v, want some at each", count)
+			}
+			for _, n := range []string{"b", "d"} {
+				edges[n].ask("leaving s/a", &word)
+			}
+			edges["a"].ask("drain s/b s/d", &word)
+			load.tell("go")
+			var a, b, d report
+			w.await("no session at the node, though its packets come there", func() bool { edges["a"].ask("state", &a); return a.Sessions == 0 })
+			w.await("packets that are sent after their sessions", func() bool { edges["a"].ask("state", &a); return a.Strays["hint"] >= 50 })
+			if a.Sessions > 0 || a.Totals.In > 0 {
+				t.Errorf("%d sessions are at the node, %d came back", a.Sessions, a.Totals.In)
+			}
+			w.spread("b", "d")
+			if moved := a.Results[resultOK]; moved != count["a"] || len(a.Errors) > 0 {
+				t.Errorf("%d of %d sessions were handed off; %v %v", moved, count["a"], a.Results, a.Errors)
+			}
+			w.await("all sessions at the two that stay, with Backups", func() bool {
+				edges["b"].ask("state", &b)
+				edges["d"].ask("state", &d)
+				return b.Sessions+d.Sessions == 2*x.N && b.Backed+d.Backed == 2*x.N && b.Records+d.Records == 2*x.N
+			})
+			w.dies("a", edges["a"])
+			for _, n := range []string{"b", "d"} {
+				edges[n].ask("silent s/a", &word)
+			}
+			for _, l := range []*process{load, resting} {
+				l.tell("end")
+				w.finish(l, x.N)
+			}
+			edges["b"].ask("state", &b)
+			edges["d"].ask("state", &d)
+			t.Logf("sessions %v; moves from the node %v, between the others %v %v", count, a.Results, b.Results, d.Results)
+			if len(b.Revivals)+len(d.Revivals) > 0 {
+				t.Errorf("revivals %v %v, want none: nothing was lost", b.Revivals, d.Revivals)
+			}
+			w.noResets()
+		})
+	}
 }

@@ -21,14 +21,14 @@ type batch struct {
 	pledges []*pledge // nil, or kept by the acknowledgement
 }
 
-// put adds a session's record and what has come of its next request; they keep a pledge, if
-// any, when they are acknowledged.
-func (o *outbox) put(l *link, rec *frame.Record, piece []byte, p *pledge) {
+// put adds a session's record, as that of a Backup or a deposit, and what has come of its
+// next request; they keep a pledge, if any, when they are acknowledged.
+func (o *outbox) put(l *link, as frame.Type, rec *frame.Record, piece []byte, p *pledge) {
 	o.payload = frame.AppendRecord(o.payload[:0], *rec)
 	if l.pieces.Load() {
 		o.payload = append(o.payload, piece...)
 	}
-	o.add(l, frame.Frame{Type: frame.RecordSet, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation, Payload: o.payload}, p)
+	o.add(l, frame.Frame{Type: as, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation, Payload: o.payload}, p)
 	clear(o.payload) // secrets, perhaps
 }
 

@@ -85,6 +85,9 @@ func (a *Agent) Foreign(k frame.Key, owner string, since time.Time) {
 	if mode == "" || now.Sub(since) < a.moves.PullAfter || now.Sub(a.tab.gaveAt(k)) < a.moves.FlapHold {
 		return
 	}
+	if a.drain.Load() != nil {
+		return // what was given away would come back
+	}
 	if a.tab.get(k) != nil || !a.guests.takes(a.view.Load().guests[k.VIP]) || !a.pulls.due(k, now) {
 		return
 	}

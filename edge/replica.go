@@ -80,6 +80,7 @@ func (r *replica) Run(ctx context.Context) error {
 	tick, over := time.NewTicker(sweepEvery), time.NewTimer(time.Hour)
 	defer tick.Stop()
 	defer over.Stop()
+	r.balance(time.Now()) // before the first record comes
 	for {
 		select {
 		case <-ctx.Done():

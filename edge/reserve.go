@@ -60,6 +60,7 @@ func (a *Agent) mayPull(now time.Time) bool {
 		g.since, g.asked = now, 0
 	}
 	if g.asked >= room {
+		a.m.reserve.declined.Inc()
 		return false
 	}
 	g.asked++
@@ -69,7 +70,11 @@ func (a *Agent) mayPull(now time.Time) bool {
 // pulledTooMany reports whether an offered session was asked for, and there is no room for
 // it by now. Who gives sessions away by himself, since his site leaves, is not refused.
 func (a *Agent) pulledTooMany(k frame.Key, now time.Time) bool {
-	return a.pulls.waits(k, now) && a.load()+a.taking.len() > reserve.Limit(a.capacity())
+	if !a.pulls.waits(k, now) || a.load()+a.taking.len() <= reserve.Limit(a.capacity()) {
+		return false
+	}
+	a.m.reserve.declined.Inc()
+	return true
 }
 
 // len counts the offers that are being answered.
@@ -108,11 +113,12 @@ type Reserved struct {
 	Most     int    // that one loss would bring
 	Loss     string // which that is; "": nothing is reserved
 	Bare     int    // sessions of this edge without a Backup, since nobody has room
+	Recall   int    // of these, whose record is kept for this edge's next process alone
 }
 
 // Reserved tells how much of this edge's capacity is spoken for.
 func (a *Agent) Reserved() Reserved {
-	out := Reserved{Capacity: a.capacity(), Own: a.load(), Bare: int(a.replica.bare.Load())}
+	out := Reserved{Capacity: a.capacity(), Own: a.load(), Bare: int(a.replica.bare.Load()), Recall: int(a.replica.recalled.Load())}
 	a.replica.mu.Lock()
 	defer a.replica.mu.Unlock()
 	out.Limit = a.replica.book.ledger.Limit()

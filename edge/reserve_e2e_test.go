@@ -107,7 +107,7 @@ func siteOfFour(t *testing.T, vip string, bounded bool) {
 	}
 	w.turn("a", "b")
 	w.await("all sessions at three sites", func() bool { return w.sum(edges) == 4*x.N })
-	time.Sleep(1500 * time.Millisecond) // to be wrong in: strays are pulled after a second
+	w.strayed(edges, bounded, limit)
 	most, order, elsewhere := 0, 0.0, 0.0
 	for n, p := range edges {
 		var r report
@@ -131,6 +131,24 @@ func siteOfFour(t *testing.T, vip string, bounded bool) {
 		w.finish(loads[n], x.N)
 	}
 	w.noResets()
+}
+
+// strayed waits until the site where all packets arrive has either declined to pull as many
+// sessions as there are elsewhere, or has more than the limit.
+func (w *world) strayed(edges map[string]*process, bounded bool, limit int) {
+	w.t.Helper()
+	var elsewhere float64
+	for n, p := range edges {
+		var r report
+		if p.ask("state", &r); n != "b" {
+			elsewhere += r.Revivals[reviveOK]
+		}
+	}
+	w.await("pulls, or none for want of room", func() bool {
+		var r report
+		edges["b"].ask("state", &r)
+		return bounded && r.Declined >= elsewhere || !bounded && r.Sessions > limit
+	})
 }
 
 // sum is how many sessions there are.

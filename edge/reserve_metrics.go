@@ -13,6 +13,8 @@ type reserveMetrics struct {
 	reserved *prometheus.GaugeVec   // loss
 	capacity prometheus.Gauge
 	bare     prometheus.Gauge
+	recall   prometheus.Gauge
+	declined prometheus.Counter
 }
 
 func newReserveMetrics() *reserveMetrics {
@@ -27,11 +29,15 @@ func newReserveMetrics() *reserveMetrics {
 			Help: "Sessions that this edge serves at most, as configured."}),
 		bare: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_edge_unbacked_sessions",
 			Help: "Sessions here without a Backup that they should have, since no site has room."}),
+		recall: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_edge_recall_sessions",
+			Help: "Of the sessions without a Backup, those whose record is kept for the next process of this edge alone."}),
+		declined: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_edge_pulls_declined_total",
+			Help: "Times that a session whose packets arrive here was left where it is, since there is no room for it."}),
 	}
 }
 
 func (m *reserveMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.refusals, m.refused, m.reserved, m.capacity, m.bare}
+	return []prometheus.Collector{m.refusals, m.refused, m.reserved, m.capacity, m.bare, m.recall, m.declined}
 }
 
 // report sets the gauges of what is reserved.

@@ -235,7 +235,7 @@ func TestRefusedByAnEarlierVersion(t *testing.T) {
 		t.Errorf("%v counted", n)
 	}
 	// A late word of one that it has left means nothing.
-	a.replica.next(t.Context(), noRoom{s.key, order[0].Name})
+	a.replica.next(t.Context(), noRoom{s.key, order[0].Name, refuseRoom})
 	if b := s.backup[tierFar].Load(); b == nil || *b != order[1].Name {
 		t.Errorf("after a late word its Backup is %v", b)
 	}
@@ -322,8 +322,8 @@ func TestPullsWithinCapacity(t *testing.T) {
 			asked++
 		}
 	}
-	if asked != 2 {
-		t.Errorf("%d asked for, with room for 2", asked)
+	if n := counterOf(t, a, "rhumb_edge_pulls_declined_total"); asked != 2 || n != 3 {
+		t.Errorf("%d asked for and %v declined of 5, with room for 2", asked, n)
 	}
 	a.pulls.due(testKey(1), now)
 	if a.pulledTooMany(testKey(1), now) {

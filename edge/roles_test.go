@@ -365,6 +365,7 @@ type report struct {
 	Refused   float64            // lower epochs
 	Held      float64            // packets kept for sessions on the move
 	Backed    int                // sessions here with a Backup
+	Recall    int                // sessions here without one, that a next process goes on with
 	Quiet     int                // sessions whose end the kernel holds back
 	Requests  int64              // answered
 	Prepared  []Preparation
@@ -384,6 +385,7 @@ type report struct {
 	Effects   uint64             // objects that uploads were published as
 	Reserved  Reserved
 	Refusals  map[string]float64 // of Backups, by site
+	Declined  float64            // pulls, for want of room
 	Turns     map[string]uint32  // by client: where its next request begins, of sessions here,
 	Told      map[string]uint32  // and as the records of others' sessions have it
 }
@@ -399,9 +401,9 @@ func reportOf(a *Agent) report {
 		if s.Backup != "" {
 			r.Backed++
 		}
-	}
-	for _, st := range a.replica.store {
-		r.Heard += st.rec.RcvNxt + uint32(len(st.piece))
+		if s.Recall != "" {
+			r.Recall++
+		}
 	}
 	for _, m := range a.Moves() {
 		r.Results[m.Result]++
@@ -415,6 +417,7 @@ func reportOf(a *Agent) report {
 	r.Records = len(a.replica.store)
 	for k, st := range a.replica.store {
 		r.Told[k.Client.String()] = st.rec.RcvNxt
+		r.Heard += st.rec.RcvNxt + uint32(len(st.piece))
 	}
 	a.replica.mu.Unlock()
 	a.uploads.mu.Lock()
@@ -488,6 +491,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()
 			r.Refusals = counted(reg, "rhumb_edge_backup_refusals_total")
+			r.Declined = counted(reg, "rhumb_edge_pulls_declined_total")[""]
 			r.Refused = counted(reg, "rhumb_edge_refused_epoch_total")[""]
 			r.Prepared, r.Objects, r.Suspected = a.Preparations(), counted(reg, "rhumb_edge_prepared_objects_total"), counted(reg, "rhumb_edge_suspicions_total")
 			out.Encode(r)
@@ -542,6 +546,18 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "pass":
 			close(s.pass)
 			out.Encode("passing")
+		case "room": // for so many sessions
+			n, err := strconv.Atoi(arg)
+			if err != nil {
+				return err
+			}
+			a.SetReserve(Reserve{Capacity: n})
+			out.Encode("told")
+		case "leaving": // sites that drain; none: no more
+			if err := a.SetPeers(leaving(a.view.Load().peers, strings.Fields(arg))); err != nil {
+				return err
+			}
+			out.Encode("told")
 		case "undrain":
 			a.Undrain()
 			out.Encode("not draining")

@@ -73,13 +73,15 @@ type protection struct {
 	regAt time.Time              // when that was read
 	// backup are who shadow it, by tier.
 	backup  [tierCount]atomic.Pointer[string]
-	heirOf  string         // whose session it was, if it was revived here
-	changed func(*session) // called after each new turn; nil if not shadowed
-	quiet   *hush          // where its silence is asked for; nil: nowhere
-	came    bool           // from another site or process, which may have silenced it here
-	spoken  sync.Once      // unquiet
-	queued  atomic.Bool    // its record is about to be told
-	closing atomic.Bool    // no silence from here on
+	deposit atomic.Pointer[string] // who keeps its record for the next process alone
+	bare    [tierCount]atomic.Bool // nobody has room for it, by tier
+	heirOf  string                 // whose session it was, if it was revived here
+	changed func(*session)         // called after each new turn; nil if not shadowed
+	quiet   *hush                  // where its silence is asked for; nil: nowhere
+	came    bool                   // from another site or process, which may have silenced it here
+	spoken  sync.Once              // unquiet
+	queued  atomic.Bool            // its record is about to be told
+	closing atomic.Bool            // no silence from here on
 	haste   haste
 	done    chan struct{} // closed when it has ended here
 }

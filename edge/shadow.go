@@ -7,7 +7,7 @@ import (
 	"rhumb/edge/frame"
 )
 
-// copyOf is a session's record at the Backup of one tier.
+// copyOf is a session's record at the Backup of one tier, or a deposit.
 type copyOf struct {
 	s    *session
 	tier int
@@ -19,8 +19,9 @@ type shadow struct {
 	turn  *turn
 	off   int64
 	at    time.Time
-	bare  bool // no Backup has room
-	order      // as of the last word
+	bare  bool    // no Backup has room
+	part  *pledge // of a deposit: what its acknowledgement keeps
+	order         // as of the last word
 }
 
 // tell puts a session's record into the outbox for each of its Backups.
@@ -56,11 +57,16 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	part := t.fresh.divide(tiers)[tier]
 	peer := r.aim(s.key, sh, tier, now)
 	if peer == "" {
+		was := s.kept()
 		r.without(s, sh, tier)
-		part.waive()
+		r.deposit(ctx, s, now, part)
+		if was && !s.kept() {
+			r.a.quiet.remove(flowOf(s.key)) // nobody would go on with it
+		}
 		return
 	}
 	sh.bare = false
+	s.bare[tier].Store(false)
 	l := r.a.links.have(peer)
 	if l == nil {
 		r.dial(ctx, peer, now) // the sweep sends then
@@ -76,7 +82,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	}
 	rec := s.record(t)
 	l.tellName(rec, t.name, now)
-	r.out.put(l, &rec, t.piece, part)
+	r.out.put(l, frame.RecordSet, &rec, t.piece, part)
 	if sh.Backup != peer || s.backup[tier].Load() == nil {
 		backup := peer
 		s.backup[tier].Store(&backup)
@@ -84,6 +90,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	sh.Move(&r.spread[tier], peer)
 	sh.link, sh.turn, sh.off, sh.at = l, t, int64(rec.Offset), now
 	r.a.hush(s)
+	r.promoted(s, peer, t)
 }
 
 // dial asks for a link to a Backup, at most once a sweep.
@@ -118,6 +125,7 @@ func (r *replica) retire(s *session) {
 	for tier := range tierCount {
 		r.retract(s, tier)
 	}
+	r.redeem(s)
 }
 
 // retract does so at the Backup of one tier.
@@ -130,6 +138,7 @@ func (r *replica) retract(s *session, tier int) {
 	delete(r.own, copyOf{s, tier})
 	sh.Move(&r.spread[tier], "")
 	s.backup[tier].Store(nil)
+	s.bare[tier].Store(false)
 }
 
 // withdraw lets a Backup forget what it was told, if it was.
@@ -144,6 +153,7 @@ func (r *replica) withdraw(s *session, sh *shadow) {
 func (r *replica) sweep(ctx context.Context, now time.Time) {
 	live, bare := map[*session]bool{}, map[*session]bool{}
 	counts := map[string]int{}
+	deposits := map[string]int{}
 	r.balance(now)
 	for _, s := range r.a.tab.all() {
 		if s.changed == nil {
@@ -151,7 +161,7 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 		}
 		live[s] = true
 		for tier := range tierCount {
-			if r.own[copyOf{s, tier}].due(s, r.a.isDown, now) {
+			if r.own[copyOf{s, tier}].due(s, r.a.isLeaving, now) {
 				r.tellTier(ctx, s, tier, now)
 			}
 			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
@@ -160,26 +170,40 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 				bare[s] = true
 			}
 		}
+		if at := r.deposited(s, now); at != "" {
+			deposits[at]++
+		}
 	}
 	for c := range r.own {
 		if !live[c.s] {
 			r.retire(c.s)
 		}
 	}
+	recall := 0
+	for s := range bare {
+		if s.deposit.Load() != nil {
+			recall++
+		}
+	}
 	r.bare.Store(int64(len(bare)))
+	r.recalled.Store(int64(recall))
 	r.a.m.reserve.bare.Set(float64(len(bare)))
+	r.a.m.reserve.recall.Set(float64(recall))
 	r.a.m.records.Reset()
 	for peer, n := range counts {
 		r.a.m.records.WithLabelValues(peer, "owner").Set(float64(n))
 	}
-	for peer, n := range r.expire(now) {
-		r.a.m.records.WithLabelValues(peer, "backup").Set(float64(n))
+	for peer, n := range deposits {
+		r.a.m.records.WithLabelValues(peer, "deposit").Set(float64(n))
+	}
+	for c, n := range r.expire(now) {
+		r.a.m.records.WithLabelValues(c.site, c.role()).Set(float64(n))
 	}
 }
 
 // due reports whether the Backup's knowledge is too old.
-func (sh *shadow) due(s *session, down func(site string) bool, now time.Time) bool {
-	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || down(sh.Backup) {
+func (sh *shadow) due(s *session, leaving func(site string) bool, now time.Time) bool {
+	if sh == nil || sh.link == nil || sh.turn != s.turn.Load() || leaving(sh.Backup) {
 		return true
 	}
 	select {

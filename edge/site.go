@@ -22,6 +22,9 @@ const (
 	tierNear = iota
 	tierFar
 	tierCount
+	// tierDeposit is beside them: who keeps the record of a session without a Backup for
+	// the next process of its owner.
+	tierDeposit = tierCount
 )
 
 // known is what the choice of Backups follows from; both are replaced, never changed.
@@ -59,12 +62,17 @@ func (s *session) mayKeep(peer string) bool {
 }
 
 // ward names who has the record of a session whose upload it may keep, too: elsewhere rather
-// than next door, since that outlives the site as well. nil: nobody yet.
+// than next door, since that outlives the site as well. nil: nobody yet, or nobody at all.
 func (s *session) ward() *string {
-	if b := s.backup[tierFar].Load(); b != nil {
+	if b := s.backup[tierFar].Load(); b != nil || s.bare[tierFar].Load() {
 		return b
 	}
 	return s.backup[tierNear].Load()
+}
+
+// wardless reports whether nobody has room for the session who could keep its upload.
+func (s *session) wardless() bool {
+	return s.bare[tierFar].Load() || s.bare[tierNear].Load() && s.backup[tierFar].Load() == nil
 }
 
 // wanted are the Backups of a turn: all, or for an upload the one tier which keeps that.
@@ -75,8 +83,11 @@ func (t *turn) wanted(tiers [tierCount][]Peer) [tierCount][]Peer {
 	return tiers
 }
 
-// kept reports whether anybody has the session's record.
+// kept reports whether anybody has the session's record, be it as a deposit.
 func (s *session) kept() bool {
+	if s.deposit.Load() != nil {
+		return true
+	}
 	for i := range s.backup {
 		if s.backup[i].Load() != nil {
 			return true

@@ -16,6 +16,9 @@ type stored struct {
 	pace float64 // bytes of the response a second, between the last two words of it
 	// reserved tells that it counts in the book.
 	reserved bool
+	// deposit tells that it is kept for its owner's next process alone: there is no room
+	// for the session here.
+	deposit bool
 	// piece is what came of the next request, from rec.RcvNxt on.
 	piece []byte
 }
@@ -67,20 +70,24 @@ func (r *replica) keep(l *link, f frame.Frame) error {
 	}
 	r.a.revival.spare(rec.Key, l.peer)
 	r.a.uploads.recorded(&rec)
-	reason := r.enter(rec, piece, l.peer)
+	reason := r.enter(rec, piece, l.peer, f.Type == frame.Deposit)
 	if rec.Flags&frame.Idle == 0 {
 		r.a.uploads.at(pointKept)
 	}
 	if reason != "" {
+		if rec.Flags&frame.Upload != 0 {
+			r.a.uploads.retired(rec.Key, rec.Epoch) // nobody would go on with it
+		}
 		r.a.m.reserve.refused.WithLabelValues(l.peer, reason).Inc()
 		return l.refuse(refusalOf(&rec, f.Seq, reason))
 	}
 	return nil
 }
 
-// enter says why there is no room, "" if there is. Nobody sends under the lock: who
-// forwards packets waits for it.
-func (r *replica) enter(rec frame.Record, piece []byte, from string) string {
+// enter says why there is no room, "" if there is. A record that was a deposit stays one
+// when its owner asks for more than there is. Nobody sends under the lock: who forwards
+// packets waits for it.
+func (r *replica) enter(rec frame.Record, piece []byte, from string, deposit bool) string {
 	load, counts := r.a.load(), r.a.counts(&rec)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,18 +96,20 @@ func (r *replica) enter(rec frame.Record, piece []byte, from string) string {
 		r.a.m.refused.Inc()
 		return ""
 	}
-	if why := r.refusal(old, from, counts, load); why != "" {
+	why := r.refusal(old, from, counts && !deposit, load)
+	deposit = deposit || why == refuseRoom && old.deposit && old.from == from
+	if why != "" && !deposit || why == refuseRecords {
 		r.drop(rec.Key)
 		return why
 	}
-	st := stored{rec: rec, from: from, at: time.Now(), reserved: counts}
+	st := stored{rec: rec, from: from, at: time.Now(), reserved: counts && !deposit, deposit: deposit}
 	st.pace = st.paceSince(old)
 	clear(old.piece)
 	if r.held -= len(old.piece); r.held+len(piece) <= piecesMost {
 		st.piece, r.held = piece, r.held+len(piece)
 	}
 	r.put(st)
-	return ""
+	return why
 }
 
 // forget drops a record at its owner's word, not at that of an earlier owner.
@@ -112,20 +121,34 @@ func (r *replica) forget(peer string, f frame.Frame) {
 	}
 }
 
-// expire drops records nobody refreshed, and counts the rest by site.
-func (r *replica) expire(now time.Time) map[string]int {
+// expire drops records nobody refreshed, and counts the rest.
+func (r *replica) expire(now time.Time) map[copies]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	counts := map[string]int{}
+	counts := map[copies]int{}
 	for k, st := range r.store {
 		if now.Sub(st.at) > recordLife {
 			r.drop(k)
 			continue
 		}
-		counts[st.from]++
+		counts[copies{st.from, st.deposit}]++
 	}
 	r.forgetNames(now)
 	return counts
+}
+
+// copies are records of another site's sessions here, or of ours there.
+type copies struct {
+	site    string
+	deposit bool // those that a next process alone goes on with
+}
+
+// role is the label by which those kept here are counted.
+func (c copies) role() string {
+	if c.deposit {
+		return "recall"
+	}
+	return "backup"
 }
 
 // take removes the records of a site's sessions which may be revived, and
@@ -136,7 +159,7 @@ func (r *replica) take(site string, may func(frame.Record) bool) []stored {
 	defer r.mu.Unlock()
 	var out []stored
 	for k, st := range r.store {
-		if st.from == site && may(st.rec) {
+		if st.from == site && !st.deposit && may(st.rec) {
 			out = append(out, st)
 			r.release(k)
 		}
@@ -178,8 +201,8 @@ func (r *replica) recall(site string) []stored {
 func (r *replica) has(k frame.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.store[k]
-	return ok
+	st, ok := r.store[k]
+	return ok && !st.deposit
 }
 
 // owner is whose session a record is of, "" without one.

@@ -293,3 +293,46 @@ func TestUploadLost(t *testing.T) {
 		})
 	}
 }
+
+// TestUploadWithoutRoom: with freshness L2 an upload of a session that no site has room for
+// is refused before anything of it is taken, and nothing of it is sent anywhere. One that
+// was begun when there was room goes on.
+func TestUploadWithoutRoom(t *testing.T) {
+	for _, f := range families(1) {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.takers(nil, func(x *agentArgs) { x.Capacity, x.Shed = 100, 100*time.Millisecond })
+			body := randomBody(4<<20, 1)
+			begun := w.upload(f.vip, "/begun.bin", body)
+			given := make(chan struct{})
+			go func() {
+				defer close(given)
+				begun.give(len(body) / 2)
+			}()
+			var r report
+			w.await("octets at the backup", func() bool { b.ask("state", &r); return r.Staged >= int64(len(body))/4 })
+			var word string
+			b.ask("room 1", &word) // 95 % of it are none
+			w.await("an upload without a backup", func() bool { a.ask("state", &r); return r.Reserved.Bare == 1 })
+			w.await("nothing of it at who has no room", func() bool { b.ask("state", &r); return r.Staged == 0 && len(w.staged("b")) == 0 })
+			got, err := w.upload(f.vip, "/refused.bin", body).end()
+			if !strings.HasSuffix(got, "503") {
+				t.Errorf("answer %q, %v: want 503", got, err)
+			}
+			if b.ask("state", &r); r.Staged != 0 || len(w.staged("b")) != 0 {
+				t.Errorf("%d octets of it at who has no room, %v", r.Staged, w.staged("b"))
+			}
+			<-given
+			if got, err := begun.end(); got != "Created\n201" || err != nil {
+				t.Errorf("begun before: %q, %v", got, err)
+			}
+			w.once("a", a, "begun.bin", body)
+			b.ask("room 100", &word)
+			w.await("a backup again", func() bool {
+				got, err := w.upload(f.vip, "/after.bin", body[:1<<10]).end()
+				return got == "Created\n201" && err == nil
+			})
+			w.noResets()
+		})
+	}
+}

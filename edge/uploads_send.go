@@ -25,6 +25,7 @@ const (
 // Why an upload does not go on.
 var (
 	errAlone     = errors.New("no site could be its backup")
+	errNoRoom    = errors.New("no site has room for its session")
 	errNoBackup  = errors.New("its backup does not answer")
 	errElsewhere = errors.New("the session goes on at another site")
 )
@@ -85,6 +86,9 @@ func (s *sending) told(l *link, seq uint64, m upload.Message) {
 		}
 	case upload.Refused:
 		s.opened = false
+		if s.refuse != 0 {
+			break // what was under way meets nobody any more
+		}
 		if s.refuse = int(m.Status); s.refuse == 0 {
 			s.link = nil // it knows nothing of it: tell it anew
 		}
@@ -293,6 +297,13 @@ func (u *uploads) lost(k frame.Key) {
 	}
 }
 
+// begun reports whether the client has heard of any octet.
+func (s *sending) begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.safe > 0
+}
+
 // leased reports whether the owner may act without asking.
 func (s *sending) leased(now time.Time) bool {
 	s.mu.Lock()
@@ -307,7 +318,7 @@ func outcome(err error) int {
 	switch {
 	case errors.As(err, &no) && int(no) == http.StatusInsufficientStorage:
 		return http.StatusInsufficientStorage
-	case errors.As(err, &no), errors.Is(err, errNoBackup), errors.Is(err, errAlone), errors.Is(err, errLink), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &no), errors.Is(err, errNoBackup), errors.Is(err, errAlone), errors.Is(err, errNoRoom), errors.Is(err, errLink), errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable
 	}
 	return upload.StatusOf(err)

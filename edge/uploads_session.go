@@ -109,7 +109,11 @@ func (s *session) stage(ctx context.Context, req *request, n int) int {
 	if guarded {
 		// Before the record: until that comes a Backup goes on with the request, which
 		// nobody has acknowledged, and begins the upload itself.
-		if err := s.up.attach(ctx, s.ward()); err != nil {
+		err := errNoRoom
+		if !s.wardless() {
+			err = s.up.attach(ctx, s.ward())
+		}
+		if err != nil {
 			s.endUpload()
 			return outcome(err)
 		}
@@ -265,6 +269,15 @@ func (s *session) keepUp(ctx context.Context, lonely *time.Time) error {
 	if _, no := up.decided(); no != 0 {
 		return statusError(no)
 	}
+	if s.wardless() {
+		if !up.begun() {
+			return errNoRoom // the client may try elsewhere, and has lost nothing
+		}
+		return s.alone(errNoRoom)
+	}
+	if !s.recorded() {
+		return nil // it might keep nothing
+	}
 	if up.stalled(time.Now()) {
 		_ = up.ask(ctx) // an answer may have been lost
 	}
@@ -273,7 +286,7 @@ func (s *session) keepUp(ctx context.Context, lonely *time.Time) error {
 		var no statusError
 		switch {
 		case errors.Is(err, errAlone):
-			return s.alone()
+			return s.alone(errAlone)
 		case errors.As(err, &no):
 			return err
 		case err != nil && lonely.IsZero():
@@ -289,10 +302,25 @@ func (s *session) keepUp(ctx context.Context, lonely *time.Time) error {
 	return up.push(s.space)
 }
 
+// recorded reports whether the turn's record is where it shall be, or nobody waits for that.
+func (s *session) recorded() bool {
+	t := s.turn.Load()
+	if t.fresh == nil {
+		return true
+	}
+	select {
+	case <-t.fresh.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // alone goes on without a Backup: all others are down by the verdict of several vantages,
-// and the client loses less by an upload that only another crash would cost.
-func (s *session) alone() error {
-	s.up.u.a.log.Warn("an upload goes on without a backup: all other sites are down", "service", s.svc.Name)
+// or have no room any more, and the client loses less by an upload that only another crash
+// would cost.
+func (s *session) alone(why error) error {
+	s.up.u.a.log.Warn("an upload goes on without a backup", "service", s.svc.Name, "err", why)
 	s.up.guarded = false
 	s.unhold()
 	return nil

@@ -429,7 +429,7 @@ func TestUploadModel(t *testing.T) {
 				p.deliver(p.la, p.lb, p.b)
 			}
 			rec := frame.Record{Key: p.key, Epoch: 5, Flags: frame.Upload, Template: template, Status: 200, Service: svc.id, Base: 9, RcvNxt: p.up.first}
-			p.b.replica.enter(rec, nil, "a")
+			p.b.replica.enter(rec, nil, "a", false)
 			for i := range 400 {
 				p.b.uploads.recorded(&rec)
 				if p.step(); i > 20 && p.claimed.IsZero() && p.r.IntN(40) == 0 {
@@ -457,5 +457,29 @@ func TestUploadModel(t *testing.T) {
 	t.Logf("%d runs: %d claims, %d publications", runs, claims, acts)
 	if claims == 0 || acts == 0 {
 		t.Error("the model does not come to what it shall show")
+	}
+}
+
+// TestNoWardWithoutRoom: what an upload's Backup has begun to keep goes when it has no room
+// for the session, whose owner is told so.
+func TestNoWardWithoutRoom(t *testing.T) {
+	vip := netip.MustParseAddrPort("192.0.2.10:8080")
+	a, _ := takerAt(t, "b", "a", vip, FreshL2)
+	a.SetReserve(Reserve{Capacity: 1}) // 95 % of it are none
+	a.replica.balance(time.Now())
+	svc, l := a.view.Load().vips[vip], testLink("a")
+	k := frame.Key{Client: netip.MustParseAddrPort("203.0.113.9:4711"), VIP: vip}
+	open := upload.Message{Kind: upload.Open, ID: upload.ID{1}, Service: svc.id, First: 1000, Request: upload.Request{Name: "/x", Size: 10}}
+	a.uploads.opened(l, frame.Frame{Type: frame.Uploads, Seq: 1, Key: k, Epoch: 5}, open)
+	if l.sent(t); a.uploads.find(k) == nil {
+		t.Fatal("the upload was not begun")
+	}
+	rec := frame.Record{Key: k, Epoch: 5, Flags: frame.Upload, Template: template, Status: 200, Service: svc.id, RcvNxt: 1000}
+	answers := told(t, a, l, 1, rec)
+	if answers[0].Type != frame.Full || a.uploads.find(k) != nil {
+		t.Errorf("%+v; it is kept: %t", answers, a.uploads.find(k) != nil)
+	}
+	if n, _ := svc.store.Len(); n != 0 {
+		t.Errorf("%d uploads are staged", n)
 	}
 }

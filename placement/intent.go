@@ -1,6 +1,9 @@
 package placement
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // ForceState is the operator's word on a Site or Cluster. It stands beside the
 // measured state and never in its place: when it ends, what was measured all the
@@ -46,11 +49,16 @@ func (a *Audit) Expired(now Time) bool {
 // Drain takes a Site out of service in phases. Its end pages and changes nothing:
 // a site must not come back at night because an estimate was wrong.
 type Drain struct {
+	// Site is its name, or SITE/NODE: of one of several edges there, whose sessions go to
+	// its neighbours while the site stays.
 	Site string `json:"site"`
 	// Return "auto" opts in to coming back at Until, on green checks.
 	Return string `json:"return,omitempty"`
 	Audit
 }
+
+// OfNode tells whether it is of one node and not of a site.
+func (d *Drain) OfNode() bool { return strings.Contains(d.Site, "/") }
 
 // Retirement takes a Prefix off the world for good, one Site after the other. It is
 // the one order by which a prefix may be silent everywhere, and it stands apart from

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Inventory is what the operator wants, at one store revision. It is immutable
@@ -187,6 +188,20 @@ func (f *Fleet) Site(name string) *Site {
 	return find(f.Sites, name, func(s *Site) string { return s.Name })
 }
 
+// Node returns the node of a site with several edges, by its name SITE/NODE, false if there
+// is none.
+func (f *Fleet) Node(name string) (Member, bool) {
+	site, _, _ := strings.Cut(name, "/")
+	if s := f.Site(site); s != nil && name != site {
+		for _, m := range s.Members() {
+			if m.Name == name {
+				return m, true
+			}
+		}
+	}
+	return Member{}, false
+}
+
 // Service returns the service of that name, or nil.
 func (f *Fleet) Service(name string) *Service {
 	return find(f.Services, name, func(s *Service) string { return s.Name })
@@ -263,7 +278,7 @@ func (f *Fleet) RoleMode(role string) Mode {
 	return f.Roles[role].Or(f.Mode.Or(Observe))
 }
 
-// Drained returns the live drain of a site, or nil.
+// Drained returns the live drain of a site, or of a node of one (SITE/NODE), or nil.
 func (i *Intents) Drained(site string) *Drain {
 	for k := range i.Drains {
 		if d := &i.Drains[k]; d.Site == site && d.Live() {

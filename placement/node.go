@@ -153,6 +153,9 @@ type EdgeReserve struct {
 	Loss     string `json:"loss,omitempty"` // which: a site or a failure domain
 	// Bare are the edge's own sessions without a Backup, since nobody has room for them.
 	Bare int `json:"bare,omitempty"`
+	// Recall are those of them whose record is kept for the edge's next process alone: they
+	// outlive a crash of the process, not the loss of the site.
+	Recall int `json:"recall,omitempty"`
 }
 
 // EdgeHandoff is a service whose sessions another server gives away: how many such

@@ -27,11 +27,12 @@ func (a *app) drainCommand() *cobra.Command {
 	var length, patience time.Duration
 	var wait bool
 	cmd := &cobra.Command{
-		Use:   "drain SITE",
+		Use:   "drain SITE[/NODE]",
 		Short: "Take a site out: answers, then sessions, then routes",
 		Long: `Take a site out in phases: plan, dns (answers move away), ttl (caches run out),
 gshut (routes are de-preferred), sessions (handed over), withdraw, drained.
-When its time runs out it stays drained and pages, unless --return auto.`,
+When its time runs out it stays drained and pages, unless --return auto.
+SITE/NODE is one of several edges of a site: its sessions go to the others there.`,
 		Example: `  rhumb drain ams1 --reason "CHG-2231 fibre" --for 45m --wait`,
 		Args:    args(cobra.ExactArgs(1)), ValidArgsFunction: a.completeSites,
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -54,6 +55,9 @@ When its time runs out it stays drained and pages, unless --return auto.`,
 			}
 			if err := a.tell(out); err != nil || !wait || req.DryRun {
 				return err
+			}
+			if strings.Contains(given[0], "/") {
+				return a.waitNode(cmd.Context(), c, given[0], patience)
 			}
 			return a.waitDrained(cmd.Context(), c, given[0], patience)
 		},
@@ -89,7 +93,7 @@ func parseUntil(text string, now time.Time) (time.Time, error) {
 func (a *app) undrainCommand() *cobra.Command {
 	var req api.Undrain
 	var ramp time.Duration
-	cmd := &cobra.Command{Use: "undrain SITE", Short: "Bring a site back", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: a.completeSites,
+	cmd := &cobra.Command{Use: "undrain SITE[/NODE]", Short: "Bring a site back, or a node of one", Args: args(cobra.ExactArgs(1)), ValidArgsFunction: a.completeSites,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			req.Ramp = placement.Duration(ramp)
 			c, err := a.connect()

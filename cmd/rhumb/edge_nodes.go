@@ -253,6 +253,11 @@ func (e *edgeRole) silences(silent []string) {
 	e.forwarder.SetSilent(silent)
 	e.setDown()
 	e.shown.Store(&silent)
+	e.announceNear()
+}
+
+// announceNear tells the site's other nodes which flows are ours.
+func (e *edgeRole) announceNear() {
 	if _, err := e.forwarder.AnnounceNear(); err != nil {
 		e.unit.log.Warn("edge: announcing the flows to the site's other nodes failed; they are asked for instead", "err", err)
 	}

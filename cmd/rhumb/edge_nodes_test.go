@@ -26,7 +26,8 @@ func nodesInventory() *placement.Inventory {
 func TestEdges(t *testing.T) {
 	inv := nodesInventory()
 	var names []string
-	for _, p := range edgePeers(inv, "ams1/n1") {
+	self := placement.Member{EdgeNode: placement.EdgeNode{Name: "ams1/n1"}, Site: "ams1"}
+	for _, p := range edgePeers(&placement.Snapshot{Inventory: inv, Plan: &placement.Plan{}}, self) {
 		names = append(names, p.Name+" of "+p.Of+" at "+p.Control.String())
 		if want := map[string]int{"ams1/n2": 3 * placement.DefaultSessions, "nyc1": placement.DefaultSessions}[p.Name]; p.Weight != want {
 			t.Errorf("%s has weight %d, want %d", p.Name, p.Weight, want)
@@ -46,6 +47,55 @@ func TestEdges(t *testing.T) {
 	n := &neighbours{self: placement.Member{EdgeNode: placement.EdgeNode{Name: "ams1/n1"}, Site: "ams1"}}
 	if got := n.listeners(inv); !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:2")}) {
 		t.Errorf("n1 beats to %v", got)
+	}
+}
+
+// TestNoBackupWhereSitesDrain: a site that drains keeps no records for other sites from the
+// beginning of that on; its own nodes keep each other's.
+func TestNoBackupWhereSitesDrain(t *testing.T) {
+	snap := &placement.Snapshot{Inventory: nodesInventory(), Plan: &placement.Plan{Drains: []placement.DrainState{{Site: "nyc1", Phase: placement.PhaseTTL}, {Site: "ams1", Phase: placement.PhaseGShut}}}}
+	for _, p := range edgePeers(snap, placement.Member{EdgeNode: placement.EdgeNode{Name: "ams1/n1"}, Site: "ams1"}) {
+		if (p.Weight > 0) != (p.Name == "ams1/n2") {
+			t.Errorf("for ams1/n1 %s has weight %d", p.Name, p.Weight)
+		}
+	}
+	for _, p := range edgePeers(snap, placement.Member{EdgeNode: placement.EdgeNode{Name: "nyc1"}, Site: "nyc1"}) {
+		if p.Weight > 0 {
+			t.Errorf("for nyc1 %s has weight %d", p.Name, p.Weight)
+		}
+	}
+}
+
+// TestLeaving: a node that drains lets its sessions go to those next door that stay; with its
+// site it lets them go anywhere else. A node that drains is nobody's Backup.
+func TestLeaving(t *testing.T) {
+	self := placement.Member{EdgeNode: placement.EdgeNode{Name: "ams1/n1"}, Site: "ams1"}
+	drained := func(names ...string) *placement.Snapshot {
+		inv := nodesInventory()
+		for _, n := range names {
+			inv.Drains = append(inv.Drains, placement.Drain{Site: n})
+		}
+		return &placement.Snapshot{Inventory: inv, Plan: &placement.Plan{}}
+	}
+	whole := drained("ams1/n1")
+	whole.Plan.Drains = []placement.DrainState{{Site: "ams1", Phase: placement.PhaseSessions}}
+	early := drained()
+	early.Plan.Drains = []placement.DrainState{{Site: "ams1", Phase: placement.PhaseTTL}}
+	for name, tc := range map[string]struct {
+		s    *placement.Snapshot
+		want leaving
+		to   []string
+	}{"nothing": {drained(), "", nil}, "itself": {drained("ams1/n1"), "ams1/n2", []string{"ams1/n2"}}, "its neighbour": {drained("ams1/n2"), "", nil},
+		"another site": {drained("nyc1"), "", nil}, "its site": {whole, "*", nil}, "its site, and packets still come": {early, "", nil}} {
+		got := leavingOf(tc.s, self)
+		if got != tc.want || !slices.Equal(got.to(), tc.to) || got.node() != (len(tc.to) > 0) {
+			t.Errorf("%s: %q to %v", name, got, got.to())
+		}
+	}
+	for _, p := range edgePeers(drained("ams1/n2"), self) {
+		if (p.Weight > 0) != (p.Name == "nyc1") {
+			t.Errorf("%s has weight %d", p.Name, p.Weight)
+		}
 	}
 }
 

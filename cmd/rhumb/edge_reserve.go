@@ -42,10 +42,10 @@ func (e *edgeRole) first(f forward.Flow) []string {
 // reserves fills in how much of the capacity is spoken for, and raises the alarm.
 func (e *edgeRole) reserves(n *placement.Node, st *placement.EdgeStats) {
 	r := e.agent.Reserved()
-	st.Reserve = &placement.EdgeReserve{Capacity: r.Capacity, Limit: r.Limit, Most: r.Most, Loss: r.Loss, Bare: r.Bare}
+	st.Reserve = &placement.EdgeReserve{Capacity: r.Capacity, Limit: r.Limit, Most: r.Most, Loss: r.Loss, Bare: r.Bare, Recall: r.Recall}
 	if r.Bare > 0 {
 		n.Alarms = append(n.Alarms, placement.Alarm{Kind: alarmSessionsBare, Object: e.self.Name,
-			Text: fmt.Sprintf("%d sessions of %s have no Backup: no site has room for them, and a crash would end them", r.Bare, e.self.Name)})
+			Text: fmt.Sprintf("%d sessions of %s have no Backup: no site has room for them, and the loss of %s would end them; %d of them outlive a crash of its process", r.Bare, e.self.Name, e.self.Name, r.Recall)})
 	}
 }
 
@@ -61,15 +61,19 @@ func reservedCell(all []placement.EdgeReserve) cell {
 	return plain(fmt.Sprintf("%d/%d", most, limit))
 }
 
-// bareCell counts the sessions without a Backup for want of room.
+// bareCell counts the sessions without a Backup for want of room, and those of them that
+// a next process can recall.
 func bareCell(all []placement.EdgeReserve) cell {
-	bare := 0
+	bare, recall := 0, 0
 	for _, r := range all {
-		bare += r.Bare
+		bare, recall = bare+r.Bare, recall+r.Recall
 	}
 	c := plain(count(bare))
 	if bare > 0 {
 		c.color = red
+	}
+	if recall > 0 {
+		c.text += fmt.Sprintf(" (%d recall)", recall)
 	}
 	return c
 }
@@ -89,6 +93,9 @@ func reserveText(r placement.EdgeReserve) string {
 	}
 	if r.Bare > 0 {
 		text += fmt.Sprintf("; %d sessions have no Backup for want of room", r.Bare)
+	}
+	if r.Recall > 0 {
+		text += fmt.Sprintf(", %d of them are kept for a next process of the edge alone", r.Recall)
 	}
 	return text
 }

@@ -32,7 +32,7 @@ func (o ops) basis(site string) (*placement.Inventory, *placement.Snapshot, erro
 	if s == nil || v.Inventory == nil {
 		return nil, nil, fmt.Errorf("%w: no snapshot yet", api.ErrUnavailable)
 	}
-	if site != "" && v.Inventory.Site(site) == nil {
+	if _, node := v.Inventory.Node(site); site != "" && !node && v.Inventory.Site(site) == nil {
 		return nil, nil, fmt.Errorf("%w: site %s", api.ErrNotFound, site)
 	}
 	return v.Inventory, s, nil
@@ -74,8 +74,12 @@ func (o ops) drainOnce(ctx context.Context, d placement.Drain, dryRun bool) (api
 	if r := decide.JudgeDrain(inv, snap, d, d.Override); r != nil {
 		return api.Outcome{}, o.refused(d.Who, "drain", d.Site, "drain", r, dryRun)
 	}
-	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: "drains: answers move, then routes, then sessions",
-		Forecast: forecast(decide.Simulate(snap, decide.Change{Drain: []string{d.Site}})), Undo: "rhumb undrain " + d.Site}
+	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: "drains: answers move, then routes, then sessions", Undo: "rhumb undrain " + d.Site}
+	if d.OfNode() {
+		out.Text = "drains: its sessions go to the other nodes of its site, which stays; stop its rhumb-bgp to keep new ones away"
+	} else {
+		out.Forecast = forecast(decide.Simulate(snap, decide.Change{Drain: []string{d.Site}}))
+	}
 	if dryRun {
 		return out, nil
 	}
@@ -104,7 +108,11 @@ func (o ops) Undrain(ctx context.Context, u api.Undrain) (api.Outcome, error) {
 	ended.Ended = time.Now().UTC()
 	rev, err := o.u.store.PutDrain(ctx, ended)
 	o.audit(u.Who, "drain", u.Site, u.Site+" comes back: "+u.Reason, err)
-	return api.Outcome{Object: u.Site, Text: "comes back: announced prepended, then plain, then its clients ramp up", Snapshot: snap.Name.String(), Revision: rev}, storeError(err)
+	text := "comes back: announced prepended, then plain, then its clients ramp up"
+	if d.OfNode() {
+		text = "takes sessions again, as the router sends them"
+	}
+	return api.Outcome{Object: u.Site, Text: text, Snapshot: snap.Name.String(), Revision: rev}, storeError(err)
 }
 
 // Force stores the operator's word on a site or cluster. It stands beside what is

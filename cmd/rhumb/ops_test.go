@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +156,39 @@ func TestDrainByHand(t *testing.T) {
 	in = stored(t, u)
 	if in.Drained("tyo1") != nil {
 		t.Error("the drain still holds")
+	}
+}
+
+// TestDrainOfANode: one edge of a site drains, and not the last one that takes sessions.
+func TestDrainOfANode(t *testing.T) {
+	u := opsUnit(t)
+	o, ctx := ops{u}, t.Context()
+	inv := *u.views.view().Inventory
+	inv.Sites = slices.Clone(inv.Sites)
+	at := slices.IndexFunc(inv.Sites, func(s placement.Site) bool { return s.Name == "tyo1" })
+	inv.Sites[at].Edge = netip.AddrPort{}
+	inv.Sites[at].Nodes = []placement.EdgeNode{{Name: "n1"}, {Name: "n2"}}
+	u.views.publish(&store.View{Revision: 2, Inventory: &inv, Connected: true})
+	d := placement.Drain{Site: "tyo1/n1", Audit: placement.Audit{Who: "ann", Reason: "disk", Since: time.Unix(5, 0)}}
+	out, err := o.Drain(ctx, d, false)
+	if err != nil || out.Forecast != nil || out.Undo != "rhumb undrain tyo1/n1" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	in := stored(t, u)
+	if in.Drained("tyo1/n1") == nil || in.Drained("tyo1") != nil {
+		t.Errorf("stored %+v", in.Drains)
+	}
+	inv.Drains = []placement.Drain{d}
+	u.views.publish(&store.View{Revision: 3, Inventory: &inv, Connected: true})
+	var refusal *placement.Refusal
+	if _, err := o.Drain(ctx, placement.Drain{Site: "tyo1/n2", Audit: d.Audit}, true); !errors.As(err, &refusal) || refusal.Rule != placement.RuleMinSites {
+		t.Errorf("the last node: %v", err)
+	}
+	if _, err := o.Drain(ctx, placement.Drain{Site: "tyo1/n9", Audit: d.Audit}, true); !errors.Is(err, api.ErrNotFound) {
+		t.Errorf("no such node: %v", err)
+	}
+	if out, err := o.Undrain(ctx, api.Undrain{Site: "tyo1/n1", Who: "ann"}); err != nil || !strings.Contains(out.Text, "takes sessions again") {
+		t.Errorf("%+v, %v", out, err)
 	}
 }
 

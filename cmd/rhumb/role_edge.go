@@ -58,7 +58,7 @@ type edgeRole struct {
 	tokens     []token.Secret // when it was built; then followTokens has them
 	// leaving tells that the agent was told to let its sessions go, and down which
 	// sites it was told are lost; owned by run.
-	leaving bool
+	leaving leaving
 	down    []string
 	silent  []string // other nodes of this site; as down, owned by run
 	shown   atomic.Pointer[[]string]
@@ -118,7 +118,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 	if e.tokens, err = readTokens(u.cfg.Edge.Tokens); err != nil {
 		return err
 	}
-	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Reserve: ownReserve(e.self, site), Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap.Inventory, e.self.Name),
+	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Reserve: ownReserve(e.self, site), Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap, e.self),
 		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Flows: establishedFlows,
 		Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
@@ -144,7 +144,7 @@ const pushAfter = 8 * time.Second
 func (e *edgeRole) apply(s *placement.Snapshot) {
 	u, inv := e.unit, s.Inventory
 	err := errors.Join(e.forwarder.SetPeers(e.tunnels(inv)), e.forwarder.SetVIPs(vipModes(inv, u.cfg.Mode)), e.forwarder.SetQUIC(quicVIPs(inv, u.cfg.Mode)),
-		e.agent.SetPeers(edgePeers(inv, e.self.Name)), e.agent.SetServices(movingServices(inv, u)))
+		e.agent.SetPeers(edgePeers(s, e.self)), e.agent.SetServices(movingServices(inv, u)))
 	if err != nil {
 		u.log.Error("edge: the last good state goes on", "snapshot", s.Name.String(), "err", err)
 	}
@@ -152,21 +152,6 @@ func (e *edgeRole) apply(s *placement.Snapshot) {
 	e.nodes.apply(s)
 	e.revive(s)
 	e.drain(s)
-}
-
-// drain follows the phases of this site's drain. From gshut on packets arrive
-// elsewhere, so the others may pull our sessions.
-func (e *edgeRole) drain(s *placement.Snapshot) {
-	leaving := slices.Contains(leavingPhases(), e.phase(s))
-	switch was := e.leaving; {
-	case leaving && !was:
-		if err := e.agent.Drain(nil); err != nil {
-			e.unit.log.Error("edge: drain", "err", err)
-		}
-	case !leaving && was:
-		e.agent.Undrain()
-	}
-	e.leaving = leaving
 }
 
 func leavingPhases() []placement.Phase {
@@ -188,6 +173,9 @@ const announceEvery = 2 * time.Second
 // the first stray may be there before any word that was sent at the same moment,
 // and new connections come until then.
 func (e *edgeRole) announce(s *placement.Snapshot) {
+	if e.leaving.node() {
+		e.announceNear()
+	}
 	if phase := e.phase(s); phase != placement.PhaseTTL && !slices.Contains(leavingPhases(), phase) {
 		return
 	}
@@ -337,11 +325,17 @@ func (e *edgeRole) tunnels(inv *placement.Inventory) []forward.Peer {
 	return out
 }
 
-// edgePeers are the other edges to which sessions may be handed.
-func edgePeers(inv *placement.Inventory, own string) []edge.Peer {
+// edgePeers are the other edges to which sessions may be handed. One of a site that drains,
+// from the beginning of that on, is no Backup of sessions of other sites, and a node that
+// drains is nobody's.
+func edgePeers(s *placement.Snapshot, self placement.Member) []edge.Peer {
 	var out []edge.Peer
-	for _, m := range edges(inv, own) {
-		out = append(out, edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Capacity(), Domains: inv.Site(m.Site).Domains})
+	for _, m := range edges(s.Inventory, self.Name) {
+		p := edge.Peer{Name: m.Name, Of: m.Site, Control: m.Edge, Weight: m.Capacity(), Domains: s.Inventory.Site(m.Site).Domains}
+		if m.Site != self.Site && s.Plan.Drain(m.Site) != nil || s.Inventory.Drained(m.Name) != nil {
+			p.Weight = 0
+		}
+		out = append(out, p)
 	}
 	return out
 }

@@ -151,7 +151,8 @@ func edgeInventory() *placement.Inventory {
 // TestEdgeReadsTheInventory: peers, services and VIPs of a site.
 func TestEdgeReadsTheInventory(t *testing.T) {
 	inv := edgeInventory()
-	if p := edgePeers(inv, "ams1"); len(p) != 1 || p[0].Name != "nyc1" {
+	snap := &placement.Snapshot{Inventory: inv, Plan: &placement.Plan{}}
+	if p := edgePeers(snap, placement.Member{EdgeNode: placement.EdgeNode{Name: "ams1"}, Site: "ams1"}); len(p) != 1 || p[0].Name != "nyc1" || p[0].Weight == 0 {
 		t.Errorf("peers %+v, want nyc1: not itself, and none without an edge", p)
 	}
 	if s := contentServices(inv, &unit{cfg: &config.Node{}}); len(s) != 1 || s[0].Name != "vod" || s[0].Root != "/srv" || s[0].Mode != edge.ModeAct {

@@ -67,12 +67,19 @@ const (
 	// Uploads carries a word about an object that is being uploaded (payload: that of
 	// package upload). An answer has the number of what it answers.
 	Uploads Type = 112
+	// Deposit tells a site a session's record (payload) that it keeps for its owner's next
+	// process alone: it would not go on with the session itself. Numbered.
+	Deposit Type = 128
 )
+
+// TakesDeposits is said by the Generation of a Hello beside ReadsNames: the sender knows
+// frames of type Deposit. To one who does not say it none are sent.
+const TakesDeposits = 16
 
 // known reports whether there is such a type.
 func (t Type) known() bool {
 	switch t {
-	case Tokens, ObjectName, OfferGuest, GuestPart, Uploads:
+	case Tokens, ObjectName, OfferGuest, GuestPart, Uploads, Deposit:
 		return true
 	}
 	return t != 0 && t <= lastType
@@ -92,6 +99,8 @@ func (t Type) String() string {
 		return "part of a guest"
 	case Uploads:
 		return "upload"
+	case Deposit:
+		return "deposit"
 	}
 	if t == 0 || t > lastType {
 		return fmt.Sprintf("type %d", uint8(t))

@@ -66,6 +66,14 @@ func (s *Server) site(r *http.Request) (string, error) {
 	return name, nil
 }
 
+// edge names a site, or a node of one that has several edges.
+func (s *Server) edge(r *http.Request) (string, error) {
+	if _, ok := s.stateInventory().Node(r.PathValue("site")); ok {
+		return r.PathValue("site"), nil
+	}
+	return s.site(r)
+}
+
 // change runs one Op and keeps count and log of it: who, what, why, and what came out.
 func (s *Server) change(r *http.Request, verb, object, reason string, do func(who string) (Outcome, error)) (any, error) {
 	who := callerOf(r.Context()).who
@@ -90,7 +98,7 @@ func (s *Server) change(r *http.Request, verb, object, reason string, do func(wh
 }
 
 func (s *Server) postDrain(r *http.Request) (any, error) {
-	site, err := s.site(r)
+	site, err := s.edge(r)
 	var req DrainRequest
 	if err := errors.Join(err, decode(r, &req)); err != nil {
 		return nil, err
@@ -122,6 +130,8 @@ func (req *DrainRequest) check(d *placement.Drain) error {
 		return fmt.Errorf("%w: return %q is not auto", ErrInvalid, req.Return)
 	case req.Return == "auto" && d.Until.IsZero():
 		return fmt.Errorf("%w: return auto needs a time, for or until", ErrInvalid)
+	case req.Return == "auto" && d.OfNode():
+		return fmt.Errorf("%w: a node does not return by itself", ErrInvalid)
 	}
 	if err := needReason(req.Reason); err != nil {
 		return err
@@ -145,7 +155,7 @@ func knownRules(names []string) error {
 }
 
 func (s *Server) postUndrain(r *http.Request) (any, error) {
-	site, err := s.site(r)
+	site, err := s.edge(r)
 	var req Undrain
 	if err := errors.Join(err, decode(r, &req)); err != nil {
 		return nil, err

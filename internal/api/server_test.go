@@ -150,6 +150,7 @@ func TestProblems(t *testing.T) {
 		"no reason":        {nil, "POST", "/api/v1/sites/ams1/drain", "{}", 400, "give a reason"},
 		"for and until":    {nil, "POST", "/api/v1/sites/ams1/drain", `{"reason":"x","for":"1m","until":"2126-01-01T00:00:00Z"}`, 400, "exclude each other"},
 		"return without":   {nil, "POST", "/api/v1/sites/ams1/drain", `{"reason":"x","return":"auto"}`, 400, "needs a time"},
+		"no such node":     {nil, "POST", "/api/v1/sites/ams1%2Fn9/drain", drain, 404, "ams1/n9"},
 		"unknown rule":     {nil, "POST", "/api/v1/sites/ams1/drain", `{"reason":"x","override":["fault"]}`, 400, `no rule \"fault\" can be overridden`},
 		"a field misspelt": {nil, "POST", "/api/v1/sites/ams1/drain", `{"raeson":"x"}`, 400, "raeson"},
 		"dial over all":    {nil, "POST", "/api/v1/sites/ams1/dial", `{"percent":101,"reason":"x"}`, 400, "not within"},

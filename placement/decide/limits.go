@@ -60,8 +60,14 @@ func (l *limits) stands(r *placement.Refusal) bool {
 // that the operator sets aside.
 func JudgeDrain(inv *placement.Inventory, s *placement.Snapshot, d placement.Drain, overrides []string) *placement.Refusal {
 	l := newLimits(inv.Safety, append(slices.Clone(overrides), d.Override...))
+	if node, ok := inv.Node(d.Site); ok {
+		if r := l.minNodes(inv, node); l.stands(r) {
+			return r
+		}
+		return nil
+	}
 	if inv.Site(d.Site) == nil {
-		return &placement.Refusal{Rule: placement.RuleEmptySelector, Object: d.Site, Have: "no such site", Limit: "a site of the fleet"}
+		return &placement.Refusal{Rule: placement.RuleEmptySelector, Object: d.Site, Have: "no such site", Limit: "a site of the fleet, or SITE/NODE"}
 	}
 	for _, r := range []*placement.Refusal{l.maxDrains(inv, d.Site), l.minSites(inv, s, d.Site), l.headroom(s, Change{Drain: []string{d.Site}}, d.Site)} {
 		if l.stands(r) {
@@ -93,7 +99,7 @@ func JudgeDial(inv *placement.Inventory, s *placement.Snapshot, d placement.Dial
 func (l *limits) maxDrains(inv *placement.Inventory, site string) *placement.Refusal {
 	n := 1
 	for i := range inv.Drains {
-		if d := &inv.Drains[i]; d.Live() && d.Site != site {
+		if d := &inv.Drains[i]; d.Live() && d.Site != site && !d.OfNode() {
 			n++
 		}
 	}
@@ -102,6 +108,17 @@ func (l *limits) maxDrains(inv *placement.Inventory, site string) *placement.Ref
 	}
 	return &placement.Refusal{Rule: placement.RuleMaxDrains, Object: site, Have: fmt.Sprintf("%d sites drained at once", n),
 		Limit: fmt.Sprint(l.MaxDrains), Hint: "end the other drain first"}
+}
+
+// minNodes wants a neighbour that takes the sessions of a node.
+func (l *limits) minNodes(inv *placement.Inventory, node placement.Member) *placement.Refusal {
+	for _, m := range inv.Site(node.Site).Members() {
+		if m.Name != node.Name && inv.Drained(m.Name) == nil {
+			return nil
+		}
+	}
+	return &placement.Refusal{Rule: placement.RuleMinSites, Object: node.Name, Have: "no other node of " + node.Site + " would take its sessions",
+		Limit: "1", Hint: "rhumb drain " + node.Site}
 }
 
 // minSites counts the sites that would stay on.

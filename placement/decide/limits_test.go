@@ -120,6 +120,7 @@ func TestJudgeDrain(t *testing.T) {
 			ended.Ended = epoch()
 			inv.Drains = []placement.Drain{{Site: "nyc1", Audit: ended}}
 		}, "ams1", ""},
+		{"beside a node of another site", 6, func(inv *placement.Inventory) { inv.Drains = []placement.Drain{{Site: "nyc1/n1", Audit: op}} }, "ams1", ""},
 		{"an unknown site", 3, nil, "xxx1", placement.RuleEmptySelector},
 		{"no room for its clients", 3, func(inv *placement.Inventory) { inv.Services[1].Demand = map[string]int64{"*": 1800} }, "ams1", placement.RuleMinHeadroom},
 		{"the fleet allows less", 3, func(inv *placement.Inventory) {
