@@ -104,7 +104,7 @@ func (a *Agent) welcome(ctx context.Context, c *net.TCPConn) {
 	// it cannot be reached from another site.
 	s := &session{key: key, conn: c, started: now, epoch: uint64(now.UnixMicro()), svc: svc, local: key.Client.Addr() == key.VIP.Addr()}
 	s.done = make(chan struct{})
-	limitUnsent(c)
+	limitUnsent(c, unsentMost)
 	if !svc.held() {
 		a.uploads.exempt(c, key)
 	}
@@ -142,10 +142,10 @@ func (a *Agent) shadow(s *session) {
 const unsentMost = 128 << 10
 
 // limitUnsent sets the bound; without it all works, but for such sessions.
-func limitUnsent(c *net.TCPConn) {
+func limitUnsent(c *net.TCPConn, octets int) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, octets)
 		})
 	}
 }
