@@ -75,7 +75,7 @@ func listen(ctx context.Context, p port) (net.Listener, error) {
 
 // accept serves a listener until it is closed.
 func (a *Agent) accept(ctx context.Context, ln net.Listener) {
-	limitUnsent(ln.(*net.TCPListener)) // its connections inherit it
+	limitUnsent(ln.(*net.TCPListener), unsentMost) // its connections inherit it
 	for {
 		c, err := ln.Accept()
 		switch {
@@ -146,10 +146,10 @@ func (a *Agent) shadow(s *session) {
 const unsentMost = 128 << 10
 
 // limitUnsent sets the bound; without it all works, but for such sessions.
-func limitUnsent(c syscall.Conn) {
+func limitUnsent(c syscall.Conn, octets int) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentMost)
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, octets)
 		})
 	}
 }

@@ -3,10 +3,17 @@
 package edge
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +23,7 @@ import (
 
 // TestSiteLossFar: clients 40 ms away, without and with loss, whose site dies. The long
 // form has 1,000 of them and judges how long they waited, beside the same load without
-// a crash.
+// a crash. It tells, too, when they had bytes again, whatever their pauses hide.
 func TestSiteLossFar(t *testing.T) {
 	losses, n := []int{0}, 40
 	if soak() {
@@ -36,7 +43,10 @@ const (
 	farDelay  = 20 * time.Millisecond // each way
 	farDetect = 100 * time.Millisecond
 	farMore   = 60 * time.Millisecond // beyond detection and two round trips
-	farPace   = 250 * time.Millisecond
+	// Of its pauses a client hears nothing, so they are shorter than any revival here takes,
+	// and its buffer is no larger than what it reads at once.
+	farPace   = 150 * time.Millisecond
+	farBuffer = 4 << 10
 	// farSpan is how long after a crash the silences are those of the crash.
 	farSpan = time.Second
 	// crashMost bounds what the death of a process costs its clients.
@@ -46,11 +56,16 @@ const (
 
 func lossFar(t *testing.T, vip string, n, loss int) {
 	w := newWorld(t)
-	x := w.object("film.mp4", 160<<10)
-	x.N, x.VIP, x.Pace, x.Buffer, x.Reads = n, vip, farPace, 8<<10, true
+	size := 96 << 10 // for four seconds
+	if soak() {
+		size = 160 << 10
+	}
+	x := w.object("film.mp4", size)
+	x.N, x.VIP, x.Pace, x.Buffer, x.Reads = n, vip, farPace, farBuffer, true
 	a, b := w.sites(func(x *agentArgs) { x.Backups = true })
-	w.through(pathArgs{Delay: farDelay, Loss: loss})
+	path := w.through(pathArgs{Delay: farDelay, Loss: loss})
 	var gaps [2][]time.Duration
+	var again []time.Duration
 	var detect time.Duration
 	var was, r report
 	for i, crash := range []bool{false, true} {
@@ -66,6 +81,11 @@ func lossFar(t *testing.T, vip string, n, loss int) {
 			b.ask("down a", &word)
 			detect = time.Since(begun)
 		}
+		if soak() {
+			spent := busy(map[string]*process{"load": load, "path": path, "a": a, "b": b})
+			time.Sleep(time.Until(begun.Add(farSpan)))
+			t.Logf("computed: %s", spent())
+		}
 		clients := w.clients(load, x.N)
 		for _, c := range clients {
 			gaps[i] = append(gaps[i], c.silence(begun).Gap)
@@ -74,8 +94,10 @@ func lossFar(t *testing.T, vip string, n, loss int) {
 			var all []revived
 			b.ask("revived", &all)
 			slowest(t, begun, clients, all)
+			again = heardAgain(begun, clients, all)
 		}
 	}
+	t.Logf("kill to bytes again p50 %v p90 %v p99 %v max %v", quantile(again, .5), quantile(again, .9), quantile(again, .99), quantile(again, 1))
 	b.ask("state", &r)
 	for i, name := range []string{"baseline", "crash"} {
 		t.Logf("%s: silence p50 %v p99 %v max %v", name, quantile(gaps[i], .5), quantile(gaps[i], .99), quantile(gaps[i], 1))
@@ -100,7 +122,7 @@ func TestAgentCrashOfMany(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			w := newWorld(t)
 			x := w.object("film.mp4", 160<<10)
-			x.N, x.VIP, x.Pace, x.Buffer, x.Reads = 1000, f.vip, farPace, 8<<10, true
+			x.N, x.VIP, x.Pace, x.Buffer, x.Reads = 1000, f.vip, 250*time.Millisecond, 8<<10, true
 			a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
 			load := w.start("c", "load", x)
 			var word string
@@ -147,50 +169,67 @@ func (r result) silence(from time.Time) (most read) {
 	return most
 }
 
+// heardAgain is how long after the crash each client had bytes of the session that was
+// revived. Its own pause counts, which ends before that for all but the fastest.
+func heardAgain(crash time.Time, clients []result, all []revived) (out []time.Duration) {
+	at := map[netip.AddrPort]time.Time{}
+	for _, r := range all {
+		at[r.Client] = r.Restored
+	}
+	for _, c := range clients {
+		for _, x := range c.Reads {
+			if from, ok := at[c.Client]; ok && x.End.After(from.Add(farDelay)) {
+				out = append(out, x.End.Sub(crash))
+				break
+			}
+		}
+	}
+	return out
+}
+
 // revived is what became of a session at the site that revived it.
 type revived struct {
 	Client                       netip.AddrPort
 	Begun, Asked, Told, Restored time.Time
 	Probes                       int
-	// First is when something that was sent here was known to be acknowledged, Again
-	// how many segments were sent again before.
-	First time.Time
-	Again int
-	RTO   time.Duration // at the restore
+	Again                        int           // segments that were sent again there, so far
+	RTT                          time.Duration // that its kernel was told
 }
 
-// trails notes what becomes of revived sessions.
+// trails notes what becomes of revived sessions. It costs next to nothing while they come.
 type trails struct {
 	mu  sync.Mutex
-	all []revived
+	all []trailOf
+}
+
+type trailOf struct {
+	conn *net.TCPConn
+	revived
 }
 
 // follow is called for each.
 func (f *trails) follow(s *session, rd *round) {
-	r := revived{Client: s.key.Client, Begun: rd.begun, Asked: rd.asked, Told: rd.told, Restored: rd.restored, Probes: rd.probes}
-	go func() {
-		for end := time.Now().Add(farSpan); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			var info *unix.TCPInfo
-			raw, err := s.conn.SyscallConn()
-			if err == nil {
-				err = raw.Control(func(fd uintptr) { info, _ = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
-			}
-			if err != nil || info == nil {
-				break
-			}
-			if r.RTO == 0 {
-				r.RTO = time.Duration(info.Rto) * time.Microsecond
-			}
-			r.Again = int(info.Total_retrans)
-			if info.Bytes_acked > 1 {
-				r.First = time.Now()
-				break
-			}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = append(f.all, trailOf{s.conn, revived{Client: s.key.Client, Begun: rd.begun, Asked: rd.asked, Told: rd.told,
+		Restored: rd.restored, Probes: rd.probes, RTT: rd.state.RTT}})
+}
+
+// tell tells of all, and what their kernel did so far.
+func (f *trails) tell() (out []revived) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, x := range f.all {
+		if raw, err := x.conn.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { // it may have ended
+				if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+					x.Again = int(info.Total_retrans)
+				}
+			})
 		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.all = append(f.all, r)
-	}()
+		out = append(out, x.revived)
+	}
+	return out
 }
 
 // slowest tells of the clients that waited longest where their time went, in
@@ -211,8 +250,8 @@ func slowest(t *testing.T, crash time.Time, clients []result, all []revived) {
 	slices.SortFunc(clients, func(a, b result) int { return cmp.Compare(b.silence(crash).Gap, a.silence(crash).Gap) })
 	for _, c := range clients[:min(farTold, len(clients))] {
 		s, r := c.silence(crash), at[c.Client]
-		t.Logf("%s: silent for %.0f ms from %s to %s; verdict %s, asked %s (%d probes), told %s, restored %s (RTO %v), acknowledged %s, %d sent again here, %d there",
-			c.Client, s.Gap.Seconds()*1000, ms(s.End.Add(-s.Gap)), ms(s.End), ms(r.Begun), ms(r.Asked), r.Probes, ms(r.Told), ms(r.Restored), r.RTO, ms(r.First), r.Again, c.Again)
+		t.Logf("%s: silent for %.0f ms from %s to %s; verdict %s, asked %s (%d probes), told %s, restored %s (RTT %v), %d sent again here, %d there",
+			c.Client, s.Gap.Seconds()*1000, ms(s.End.Add(-s.Gap)), ms(s.End), ms(r.Begun), ms(r.Asked), r.Probes, ms(r.Told), ms(r.Restored), r.RTT, r.Again, c.Again)
 	}
 	for _, step := range []struct {
 		name string
@@ -222,8 +261,7 @@ func slowest(t *testing.T, crash time.Time, clients []result, all []revived) {
 		{"verdict to probe", func(r revived) time.Duration { return r.Asked.Sub(r.Begun) }},
 		{"probe to answer", func(r revived) time.Duration { return r.Told.Sub(r.Asked) }},
 		{"answer to restore", func(r revived) time.Duration { return r.Restored.Sub(r.Told) }},
-		{"restore to first acknowledgement", func(r revived) time.Duration { return r.First.Sub(r.Restored) }},
-		{"crash to first acknowledgement", func(r revived) time.Duration { return r.First.Sub(crash) }},
+		{"crash to restore", func(r revived) time.Duration { return r.Restored.Sub(crash) }},
 	} {
 		var list []time.Duration
 		for _, r := range all {
@@ -231,4 +269,48 @@ func slowest(t *testing.T, crash time.Time, clients []result, all []revived) {
 		}
 		t.Logf("%-32s p50 %v p99 %v max %v", step.name, quantile(list, .5), quantile(list, .99), quantile(list, 1))
 	}
+}
+
+// busy tells what processes, and the whole machine, have computed since.
+func busy(all map[string]*process) func() string {
+	was := map[string]time.Duration{}
+	for name, p := range all {
+		was[name] = p.computed()
+	}
+	idle, stolen := machineTimes()
+	begun := time.Now()
+	return func() (out string) {
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			out += fmt.Sprintf("%s %v, ", name, all[name].computed()-was[name])
+		}
+		took := time.Since(begun)
+		nowIdle, nowStolen := machineTimes()
+		return out + fmt.Sprintf("idle %v, stolen %v of %d x %v", nowIdle-idle, nowStolen-stolen, runtime.NumCPU(), took)
+	}
+}
+
+const jiffy = 10 * time.Millisecond
+
+// computed is the time that a process has run, 0 of one that has ended.
+func (p *process) computed() time.Duration {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(user+system) * jiffy
+}
+
+// machineTimes are those of all CPUs: without work, and taken by the machine's host.
+func machineTimes() (idle, stolen time.Duration) {
+	b, _ := os.ReadFile("/proc/stat")
+	f := strings.Fields(string(b))
+	if len(f) < 9 {
+		return 0, 0
+	}
+	i, _ := strconv.Atoi(f[4])
+	st, _ := strconv.Atoi(f[8])
+	return time.Duration(i) * jiffy, time.Duration(st) * jiffy
 }

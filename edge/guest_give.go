@@ -220,7 +220,7 @@ func (x *given) ship() error {
 // guestOf describes a dumped connection.
 func guestOf(st tcprepair.State, service uint32, record []byte) frame.Guest {
 	var rec frame.Record
-	describe(&rec, st.Options, st.TSVal, time.Now())
+	describe(&rec, tcprepair.Registration{Options: st.Options, TSVal: st.TSVal}, time.Now())
 	w := st.Window
 	return frame.Guest{Service: service, Record: record, SndUna: st.SndUna, SndNxt: st.SndNxt, WriteSeq: st.WriteSeq, RcvNxt: st.RcvNxt,
 		Window: [5]uint32{w.SndWl1, w.SndWnd, w.MaxWindow, w.RcvWnd, w.RcvWup}, RTT: st.RTT,

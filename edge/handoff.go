@@ -292,7 +292,7 @@ func (s *session) offer(st tcprepair.State, gen uint32) (frame.Offer, error) {
 	rec.Key, rec.Epoch, rec.Generation, rec.Base = s.key, s.epoch, gen, st.WriteSeq-uint32(off)
 	rec.Offset = uint64(off)
 	rec.RcvNxt = st.RcvNxt - uint32(s.ahead()+len(st.Input))
-	describe(&rec, st.Options, st.TSVal, time.Now())
+	describe(&rec, tcprepair.Registration{Options: st.Options, TSVal: st.TSVal, RTT: st.RTT}, time.Now())
 	w := st.Window
 	o := frame.Offer{Record: rec, SndUna: st.SndUna, SndNxt: st.SndNxt, WriteSeq: st.WriteSeq, RcvNxt: st.RcvNxt,
 		Window: [5]uint32{w.SndWl1, w.SndWnd, w.MaxWindow, w.RcvWnd, w.RcvWup}, RTT: st.RTT,
@@ -308,11 +308,12 @@ const (
 	recScaling
 )
 
-// describe writes a connection's options into its record.
-func describe(rec *frame.Record, o tcprepair.Options, tsval uint32, now time.Time) {
+// describe writes what is known of a connection, of that moment, into its record.
+func describe(rec *frame.Record, g tcprepair.Registration, at time.Time) {
+	o := g.Options
 	rec.MSS, rec.Scales = o.MSS, o.SndScale|o.RcvScale<<4
-	rec.TSVal, rec.Wall = tsval, now.UnixMilli()
-	rec.Options = 0
+	rec.TSVal, rec.Wall = g.TSVal, at.UnixMilli()
+	rec.Options = tripBits(g.RTT)
 	for _, bit := range [...]struct {
 		is uint8
 		on bool

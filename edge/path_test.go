@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +21,45 @@ import (
 type pathArgs struct {
 	Delay time.Duration // each way
 	Loss  int           // in a thousand, each way
+	// Client is the namespace of the client, whose end of the path is there: a router more
+	// would cost more than all the rest.
+	Client string
+}
+
+// The ends of a path: in the router's namespace, and in the client's.
+const sitesEnd, clientsEnd = "path0", "path1"
+
+// tun makes a TUN device in the namespace of the thread. Where it leads to is the caller's.
+func tun(name string) (int, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return -1, err
+	}
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	return fd, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+}
+
+// tunIn makes one in another namespace, from a thread that ends with it.
+func tunIn(space, name string) (fd int, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		var ns int
+		if ns, err = unix.Open("/run/netns/"+space, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(ns)
+		if err = unix.Setns(ns, unix.CLONE_NEWNET); err == nil {
+			fd, err = tun(name)
+		}
+	}()
+	<-done
+	return fd, err
 }
 
 // pathRole delays and loses what is routed to a TUN device and gives it back to
@@ -30,21 +71,17 @@ func pathRole() error {
 	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
 		return err
 	}
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	sites, err := tun(sitesEnd)
 	if err != nil {
 		return err
 	}
-	ifr, err := unix.NewIfreq("path0")
+	client, err := tunIn(x.Client, clientsEnd)
 	if err != nil {
 		return err
 	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		return err
-	}
-	p := &track{pathArgs: x, tun: os.NewFile(uintptr(fd), "path0")}
+	p := &track{pathArgs: x, sites: sites, client: client}
 	out := json.NewEncoder(os.Stdout)
-	go p.read()
+	go p.carry()
 	out.Encode("there")
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
@@ -57,7 +94,7 @@ func pathRole() error {
 		case "flush":
 			slices.Reverse(p.held[:p.mark])
 			for _, b := range p.held {
-				p.tun.Write(b)
+				unix.Write(p.client, b)
 			}
 			p.holding, p.held = false, nil
 		case "drop":
@@ -73,12 +110,13 @@ func pathRole() error {
 // track keeps packets for a while.
 type track struct {
 	pathArgs
-	tun     *os.File
-	mu      sync.Mutex
-	holding bool
-	held    [][]byte // in order
-	seen    int      // packets with data from sites, held or not
-	mark    int      // what is held up to here leaves in reverse
+	// Both ends. What comes of one leaves by the other.
+	sites, client int
+	mu            sync.Mutex
+	holding       bool
+	held          [][]byte // in order
+	seen          int      // packets with data from sites, held or not
+	mark          int      // what is held up to here leaves in reverse
 }
 
 // hold keeps the data of sites while it is told to. Small packets pass.
@@ -96,37 +134,62 @@ func (p *track) hold(b []byte) bool {
 	return true
 }
 
-func (p *track) read() {
-	queue := make(chan parcel, 1<<16)
-	go p.deliver(queue)
+// carry passes packets on, each when it is due. It looks each pathTick rather than wait for
+// each: waking up for one costs more than all the rest, and this machine has other work.
+func (p *track) carry() {
+	runtime.LockOSThread()
+	to, from := lane{from: p.client, to: p.sites}, lane{from: p.sites, to: p.client}
 	buf := make([]byte, 64<<10)
-	for {
-		n, err := p.tun.Read(buf)
-		if err != nil {
-			return
-		}
-		if rand.IntN(1000) < p.Loss || p.hold(buf[:n]) {
-			continue
-		}
-		select {
-		case queue <- parcel{append([]byte(nil), buf[:n]...), time.Now().Add(p.Delay)}:
-		default: // a full queue
-		}
+	for p.pass(&to, buf) && p.pass(&from, buf) {
+		// Not time.Sleep: the runtime would look for other work, wake others, and set timers.
+		rest := unix.NsecToTimespec(int64(pathTick))
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&rest)), 0, 0)
 	}
 }
+
+// lane is one direction.
+type lane struct {
+	from, to int
+	queue    []parcel // in the order of their time
+	free     [][]byte
+}
+
+// pass takes what has come and delivers what is due; false: the path ends.
+func (p *track) pass(l *lane, buf []byte) bool {
+	for {
+		n, err := unix.Read(l.from, buf)
+		if err == unix.EAGAIN {
+			break
+		}
+		if err != nil && err != unix.EINTR {
+			return false
+		}
+		if n <= 0 || rand.IntN(1000) < p.Loss || len(l.queue) == pathMost || p.hold(buf[:n]) {
+			continue
+		}
+		var b []byte
+		if last := len(l.free) - 1; last >= 0 {
+			b, l.free = l.free[last], l.free[:last]
+		}
+		l.queue = append(l.queue, parcel{append(b[:0], buf[:n]...), time.Now().Add(p.Delay)})
+	}
+	sent, now := 0, time.Now()
+	for ; sent < len(l.queue) && !l.queue[sent].due.After(now); sent++ {
+		_, _ = unix.Write(l.to, l.queue[sent].packet) // what an end does not take is lost
+		l.free = append(l.free, l.queue[sent].packet)
+	}
+	l.queue = slices.Delete(l.queue, 0, sent)
+	return true
+}
+
+const (
+	pathTick = time.Millisecond
+	pathMost = 1 << 16 // packets under way
+)
 
 type parcel struct {
 	packet []byte
 	due    time.Time
-}
-
-func (p *track) deliver(from <-chan parcel) {
-	for x := range from {
-		time.Sleep(time.Until(x.due))
-		if _, err := p.tun.Write(x.packet); err != nil {
-			return
-		}
-	}
 }
 
 // fromSite looks at the source port.
@@ -141,28 +204,25 @@ func fromSite(p []byte) bool {
 // through leads all packets between client and sites over a path.
 func (w *world) through(x pathArgs) *process {
 	w.t.Helper()
+	x.Client = w.prefix + "c"
 	p := w.start("r", "path", x)
 	var word string
 	p.next(&word)
 	// A burst of a thousand sessions is the path's to carry: what it loses is what it is told to.
-	w.in("r", "ip link set path0 up txqueuelen 20000")
+	w.in("r", "ip link set "+sitesEnd+" up txqueuelen 20000")
 	for i, site := range []string{"a", "b"} {
 		// A site knows its router before clients come, as it does where it speaks BGP with it:
 		// the kernel drops what exceeds a few hundred packets for a neighbour that it looks for.
 		w.in(site, fmt.Sprintf("bash -c echo>/dev/udp/2001:db8:%d::1/9", i+2))
 	}
-	w.in("r", "sysctl -qw net.ipv4.conf.path0.rp_filter=0 net.ipv4.conf.all.rp_filter=0")
-	for _, family := range []string{"-4", "-6"} {
-		w.in("r", "ip "+family+" route add default dev path0 table 100")
-		for _, dev := range []string{"c0", "a0", "b0"} {
-			w.in("r", "ip "+family+" rule add iif "+dev+" lookup 100")
-		}
-		// Sites speak to each other, and this host to its neighbours, directly.
-		for i := 1; i <= 2; i++ {
-			to := map[string][2]string{"-4": {"198.51.100.6/32", "198.51.100.10/32"}, "-6": {"2001:db8:2::2/128", "2001:db8:3::2/128"}}[family]
-			w.in("r", "ip "+family+" rule add to "+to[i-1]+" lookup main pref 10")
-		}
-		w.in("r", "ip "+family+" rule add to "+map[string]string{"-4": "198.51.100.1/32", "-6": "2001:db8:1::1/128"}[family]+" lookup local pref 9")
+	w.in("c", "ip link set "+clientsEnd+" up txqueuelen 20000")
+	for n, dev := range map[string]string{"r": sitesEnd, "c": clientsEnd} {
+		w.in(n, "sysctl -qw net.ipv4.conf."+dev+".rp_filter=0 net.ipv4.conf.all.rp_filter=0")
+	}
+	// Sites speak to each other, and their hosts to their neighbours, directly.
+	for family, client := range map[string]string{"-4": "198.51.100.2/32", "-6": "2001:db8:1::2/128"} {
+		w.in("r", "ip "+family+" route add "+client+" dev "+sitesEnd)
+		w.in("c", "ip "+family+" route replace default dev "+clientsEnd)
 	}
 	return p
 }

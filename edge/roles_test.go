@@ -507,9 +507,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "cpu":
 			out.Encode(cpuSeconds())
 		case "revived":
-			followed.mu.Lock()
-			out.Encode(followed.all)
-			followed.mu.Unlock()
+			out.Encode(followed.tell())
 		case "profile": // of as many seconds as it takes until the next one
 			if arg != "" {
 				f, err := os.Create(arg)
@@ -778,6 +776,9 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 		}
 		if first(); x.Gated {
 			<-x.first
+		}
+		if x.Reads && want == all-int64(n) {
+			time.Sleep(x.phase) // clients did not all come at one moment
 		}
 		if x.Piece == 0 {
 			x.held(all - want)

@@ -27,6 +27,9 @@ const (
 	retryEvery  = 20 * time.Millisecond
 	spreadMost  = 300 * time.Millisecond
 	heardQueue  = 16
+	// unsentFirst is unsentMost for a while after a revival: what its client cannot take
+	// yet is not copied before others have had their first octets.
+	unsentFirst = 32 << 10
 )
 
 // How revivals end.
@@ -105,8 +108,15 @@ func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Durati
 	return rd
 }
 
-// run is one round from its first probe to its end.
+// run is one round from its first probe to its end, and looks after the session then.
 func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
+	if s := v.revive(ctx, rd, wait); s != nil {
+		v.watch(ctx, s, rd)
+	}
+}
+
+// revive is the round; nil: there is no session.
+func (v *revival) revive(ctx context.Context, rd *round, wait time.Duration) *session {
 	a, k := v.a, rd.rec.Key
 	defer close(rd.done)
 	defer func() { rd.rec.Cover = frame.Cover{} }() // its secrets are the session's now, or nobody's
@@ -128,19 +138,19 @@ func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
 		v.tellOwner(rd)
 		v.tellKeepers(rd)
 		v.went(s, rd)
-		a.wg.Go(func() { v.watch(ctx, s, rd) })
-		return
+		return s
 	case reviveLost:
 		if rd.from != a.cfg.Site {
 			rd.rec.RcvNxt -= uint32(len(rd.piece))
 			a.replica.putBack(rd.stored)
 			a.strays.Stayed(k, rd.from) // what waits belongs there
-			return
+			return nil
 		}
 	}
 	// The kernel has no such session and says so to the client.
 	a.quiet.remove(flowOf(k))
 	a.strays.Release(k)
+	return nil
 }
 
 // went counts how long a session's silence was, and how much of it each step.
@@ -273,7 +283,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		}
 		return nil, result, err
 	}
-	o.RTT = rd.took()
+	o.RTT = tripFrom(tripOf(rec.Options), rd.took())
 	rd.state = stateOf(o)
 	r, err := tcprepair.Restore(rd.state, nil, 0)
 	if err != nil {
@@ -285,6 +295,9 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	if !a.tab.take(s.key, s.epoch, s.gen.Load(), now) {
 		return nil, reviveLost, errors.Join(errStale, r.Close())
 	}
+	if t := s.turn.Load(); t.off.Load() < t.wire.size() && rd.state.Window.SndWnd >= uint32(rd.state.Options.MSS) {
+		r.Heard()
+	}
 	a.uploads.adopt(s, mine, r)
 	a.uploads.readmit(s, r)
 	if s.conn, err = r.Activate(); err != nil {
@@ -293,8 +306,11 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	rd.restored = time.Now()
-	limitUnsent(s.conn)
-	time.AfterFunc(settleAfter, func() { _ = tcprepair.Calm(s.conn) }) // it may have ended
+	limitUnsent(s.conn, unsentFirst)
+	time.AfterFunc(settleAfter, func() { // it may have ended
+		_ = tcprepair.Calm(s.conn)
+		limitUnsent(s.conn, unsentMost)
+	})
 	s.heirOf = rd.from
 	a.run(ctx, s)
 	return s, reviveOK, nil

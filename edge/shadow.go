@@ -115,7 +115,7 @@ func (s *session) record(t *turn) frame.Record {
 	rec := t.rec
 	rec.Key, rec.Epoch, rec.Generation = s.key, s.epoch, s.gen.Load()
 	rec.Base, rec.RcvNxt, rec.Offset = t.base, t.rcv, uint64(t.off.Load())
-	describe(&rec, s.reg.Options, s.reg.TSVal, s.regAt)
+	describe(&rec, s.reg, s.regAt)
 	s.cover.describe(&rec, t)
 	return rec
 }

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 		a.uploads.dismiss(s)
 		return err
 	}
-	limitUnsent(s.conn)
+	limitUnsent(s.conn, unsentMost)
 	a.events.came()
 	s.lastMv.Store(int64(time.Since(got)))
 	a.m.stall.Observe(time.Since(got).Seconds())
@@ -174,7 +175,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 	}
 	s.turn.Store(t)
 	if a.moves.Backups {
-		s.reg, s.regAt = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal}, s.started
+		s.reg, s.regAt = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal, RTT: cmp.Or(o.RTT, tripOf(rec.Options))}, s.started
 		a.protect(s)
 	}
 	return s, nil

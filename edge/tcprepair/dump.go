@@ -60,6 +60,7 @@ type Registration struct {
 	Write, RcvNxt uint32
 	TSVal         uint32
 	Options       Options
+	RTT           time.Duration // smoothed; 0: not measured
 }
 
 // ErrUnsent: something that was written is not sent yet.
@@ -101,7 +102,7 @@ func (g *Registration) read(s sock) (err error) {
 	if err := dumpRest(s, &st); err != nil {
 		return err
 	}
-	g.Options, g.TSVal = inf.options, st.TSVal
+	g.Options, g.TSVal, g.RTT = inf.options, st.TSVal, time.Duration(inf.rttUsec)*time.Microsecond
 	g.Options.MSS = st.Options.MSS
 	return nil
 }

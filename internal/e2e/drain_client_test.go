@@ -76,8 +76,16 @@ type downloaded struct {
 	// when it ended.
 	Gap   time.Duration `json:"gap"`
 	GapAt time.Time     `json:"gap_at"`
-	End   time.Time     `json:"end"`
-	Err   string        `json:"err,omitempty"`
+	// Silences are all that were longer than two intervals.
+	Silences []silence `json:"silences,omitempty"`
+	End      time.Time `json:"end"`
+	Err      string    `json:"err,omitempty"`
+}
+
+// silence is the time between two reads that brought something.
+type silence struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
 }
 
 // downloads runs all of them at once: Ready when each has its first byte, then one
@@ -182,6 +190,9 @@ func (d download) body(conn net.Conn, in io.Reader, res *downloaded) error {
 			now := time.Now()
 			if gap := now.Sub(last); n > 0 && gap > res.Gap {
 				res.Gap, res.GapAt = gap, now
+			}
+			if n > 0 && now.Sub(last) > 2*d.Pace {
+				res.Silences = append(res.Silences, silence{last, now})
 			}
 			if n > 0 {
 				last = now
