@@ -171,6 +171,7 @@ func (a *Agent) attend(ctx context.Context, s *session) error {
 		if s.unquiet != nil {
 			s.unquiet()
 		}
+		a.kept.end(s)
 		s.conn.Close()
 	})
 	defer stop()
@@ -186,6 +187,7 @@ func (a *Agent) end(s *session, err error) {
 		s.unquiet()
 	}
 	s.endReceiving(err)
+	a.kept.end(s)
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)

@@ -31,6 +31,7 @@ type Agent struct {
 	cache  *content.Cache
 	strays Strays
 	quiet  hush
+	kept   sockets
 	exchange
 	desk
 	wg sync.WaitGroup // sessions and hand-offs
@@ -247,9 +248,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("edge: control listener: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
+	a.prepareStart(ctx)
 	left := a.openRevival(ctx, g)
 	a.uploads.open(ctx, g)
-	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
 	g.Go(func() error { return a.links.serve(ctx, ln) })
 	g.Go(func() error { return a.floor(ctx) })
 	g.Go(func() error { return a.replica.Run(ctx) })
