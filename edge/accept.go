@@ -188,21 +188,22 @@ func deepen(i int) byte {
 // attend serves a session, which is entered, until its connection or the context ends.
 func (a *Agent) attend(ctx context.Context, s *session) error {
 	if ctx.Err() != nil { // endAll may have come before
-		s.hangUp()
+		a.hangUp(s)
 	}
 	return s.serve(ctx)
 }
 
 // hangUp closes the connection of a session, whoever serves it.
-func (s *session) hangUp() {
+func (a *Agent) hangUp(s *session) {
 	s.unquiet()
+	a.kept.end(s)
 	s.conn.Close()
 }
 
 // endAll ends all sessions.
 func (a *Agent) endAll() {
 	for _, s := range a.tab.all() {
-		s.hangUp()
+		a.hangUp(s)
 	}
 }
 
@@ -214,6 +215,7 @@ func (a *Agent) end(s *session, err error) {
 	s.unquiet()
 	s.endReceiving(err)
 	s.putBuffer()
+	a.kept.end(s)
 	s.conn.Close() // a second time if it was handed off; then without effect
 	s.cover.wipe()
 	a.tab.remove(s)

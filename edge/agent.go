@@ -32,6 +32,7 @@ type Agent struct {
 	strays Strays
 	quiet  hush
 	bufs   *buffers
+	kept   sockets
 	exchange
 	desk
 	wg sync.WaitGroup // sessions and hand-offs
@@ -265,9 +266,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, a.endAll)()
+	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
+	a.prepareStart(ctx)
 	left := a.openRevival(ctx, g)
 	a.uploads.open(ctx, g)
-	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
 	g.Go(func() error { return a.links.serve(ctx, ln) })
 	g.Go(func() error { return a.floor(ctx) })
 	g.Go(func() error { return a.replica.Run(ctx) })

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/edge/fdstore"
 	"rhumb/edge/feed"
 	"rhumb/edge/frame"
 	"rhumb/edge/token"
@@ -133,6 +134,9 @@ type Config struct {
 	// OnPrepare is told when something was made ready for the sessions of a suspected site,
 	// and how the suspicion ended. It must not block. nil: nobody asks.
 	OnPrepare func(Preparation)
+	// Store holds sockets while the process dies and another begins; without one sessions are
+	// revived from their records then.
+	Store fdstore.Config
 	// Tokens are the secrets of resumption tokens, the same at all sites; see SetTokens.
 	Tokens []token.Secret
 	// Handoff is where servers of kind handoff find the agent.

@@ -49,7 +49,8 @@
 //	prepare.go   suspicion → drill.go: needs.go (pure) → blocks read, objects fetched
 //	             (content) by their names (names.go); cleared → given up
 //	revive.go    verdict → claim → probe → sight.go (pure) → restore; rerevive.go
-//	recall.go    process died → silence → records back → the same
+//	recall.go    process died → silence → records back → the same; or, where a process
+//	             beside it held the sockets (fdstore), sockets.go: on from where they stand
 //
 // # Concurrency
 //

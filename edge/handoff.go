@@ -248,7 +248,7 @@ func (a *Agent) ask(ctx context.Context, to string, msg frame.Frame, box chan fr
 
 // leave ends a session here without a packet.
 func (a *Agent) leave(s *session, d *tcprepair.Dumped) {
-	if err := d.Close(); err != nil {
+	if err := d.Vanish(); err != nil { // the store may have a descriptor, too
 		a.log.Error("close moved session", "err", err)
 	}
 	s.gate.resume(false)

@@ -182,7 +182,7 @@ func TestNodeCrash(t *testing.T) {
 	next.ask("state", &a)
 	edges["b"].ask("state", &r)
 	t.Logf("revivals at the node %v, at its neighbour %v", a.Revivals, r.Revivals)
-	if a.Revivals[reviveOK] < float64(x.N) || r.Revivals[reviveOK] != 0 || r.Revivals[reviveLost] != float64(x.N) {
+	if a.wentOn() < float64(x.N) || r.Revivals[reviveOK] != 0 || r.Revivals[reviveLost] != float64(x.N) {
 		t.Errorf("want %d revived at the node, and as many given back by the neighbour", x.N)
 	}
 	w.noResets()

@@ -3,13 +3,16 @@ package edge
 import (
 	"context"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"rhumb/edge/fdstore"
 	"rhumb/edge/frame"
 	"rhumb/edge/silence"
 	"rhumb/edge/tcprepair"
@@ -20,6 +23,8 @@ const (
 	recallLimit = 3 * time.Second // then the kernel ends what is left
 	recallAgain = 100 * time.Millisecond
 	hastenSlack = 5 * time.Second // the write limit comes first
+	// returnedQueue is how many records wait while others are gone on with.
+	returnedQueue = 1024
 )
 
 // hush keeps the FIN and RST of a dead process from its clients, once the kernel
@@ -65,8 +70,21 @@ func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key 
 		return nil
 	}
 	a.revival.ready.Store(true)
+	var store *fdstore.Client
+	var found map[fdstore.Flow]int
+	var none error
+	var wait sync.WaitGroup
+	wait.Go(func() { store, found, none = fdstore.Open(a.cfg.Store) })
 	q, flows, err := silence.Open(a.log)
+	wait.Wait()
+	if none != nil {
+		a.log.Warn("sessions of the last process are revived from their records", "err", none)
+	}
 	if err != nil {
+		for _, fd := range found {
+			_ = unix.Close(fd)
+		}
+		store.End()
 		a.log.Warn("sessions end with this process", "err", err)
 		return nil
 	}
@@ -75,7 +93,12 @@ func (a *Agent) openRevival(ctx context.Context, g *errgroup.Group) []frame.Key 
 	left := make([]frame.Key, len(flows))
 	for i, f := range flows {
 		left[i] = frame.Key{Client: f.Peer, VIP: f.Local}
-		a.strays.Claim(left[i])
+	}
+	a.kept.open(ctx, g, a, store, found, left)
+	for _, k := range left {
+		if _, ok := a.kept.left[k]; !ok { // else its packets have a socket to go to
+			a.strays.Claim(k)
+		}
 	}
 	return left
 }
@@ -153,9 +176,11 @@ func (a *Agent) hush(s *session) {
 		return
 	}
 	a.quiet.add(flowOf(s.key))
+	a.kept.keep(s)
 	// The session may have ended in between, and its own Remove come first.
 	if s.closing.Load() {
 		a.quiet.remove(flowOf(s.key))
+		a.kept.end(s)
 	}
 }
 
@@ -171,6 +196,11 @@ func (v *revival) recall(ctx context.Context, left []frame.Key) {
 	a.log.Info("an earlier process left sessions", "sessions", len(left))
 	end, cancel := context.WithTimeout(ctx, recallLimit)
 	defer cancel()
+	// A few, since each session is a matter of the processor alone: the first need not
+	// wait for the last.
+	for range runtime.GOMAXPROCS(0) {
+		a.wg.Go(func() { v.goOn(ctx) })
+	}
 	var wg sync.WaitGroup
 	for _, p := range a.view.Load().peers {
 		wg.Go(func() { v.recallFrom(end, p.Name) })
@@ -188,8 +218,31 @@ func (v *revival) recall(ctx context.Context, left []frame.Key) {
 	for _, k := range rest {
 		a.m.revivals.WithLabelValues(reviveNoRecords).Inc()
 		a.quiet.remove(flowOf(k))
+		v.letGo(k)
 		a.uploads.orphaned(k)
 		a.strays.Release(k)
+	}
+}
+
+// goOn goes on with the sessions whose records came back, until the context ends.
+func (v *revival) goOn(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case st := <-v.returned:
+			if v.early(st, time.Now()) {
+				v.a.wg.Go(func() { v.later(ctx, st) })
+				continue
+			}
+			// Another record of it may have come first, or another edge, which has it now.
+			if !v.disown(st.rec.Key) || v.adopt(ctx, st, st.at) {
+				continue
+			}
+			if rd := v.begin(st, st.rec.Epoch, st.at, recallLimit); rd != nil {
+				v.a.wg.Go(func() { v.run(ctx, rd, 0) })
+			}
+		}
 	}
 }
 
@@ -221,20 +274,22 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 	}
 	v.mu.Lock()
 	mine := v.orphans[rec.Key]
-	delete(v.orphans, rec.Key)
 	v.mu.Unlock()
 	if !mine {
 		return // it ended before this process began; the Backup forgets it
 	}
 	if !v.a.mayRevive(rec) {
+		v.disown(rec.Key)
 		v.a.quiet.remove(flowOf(rec.Key))
+		v.letGo(rec.Key)
 		v.a.uploads.orphaned(rec.Key)
 		v.a.strays.Release(rec.Key)
 		return
 	}
-	now := time.Now()
-	if rd := v.begin(stored{rec: rec, piece: piece, from: v.a.cfg.Site, at: now}, rec.Epoch, now, recallLimit); rd != nil {
-		v.a.wg.Go(func() { v.run(ctx, rd, 0) })
+	st := stored{rec: rec, piece: piece, from: v.a.cfg.Site, at: time.Now()}
+	select {
+	case v.returned <- st:
+	case <-ctx.Done():
 	}
 }
 

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"rhumb/edge/tcprepair"
@@ -165,7 +164,7 @@ func (v *revival) again(ctx context.Context, s *session, n int) bool {
 	rd.nth = n
 	rd.own = false // its socket ends here, and nobody else's is in the way
 	v.a.m.revivals.WithLabelValues(reviveAgain).Inc()
-	err = errors.Join(d.Close())
+	err = d.Vanish() // the store may have a descriptor, too
 	s.gate.resume(false)
 	<-s.done // its end takes silence and table entry with it; the next one's come after
 	if err != nil {

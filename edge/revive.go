@@ -32,12 +32,14 @@ type revival struct {
 	// orphans are sessions that an earlier process of this site left, until
 	// their record comes or their time is over.
 	orphans map[frame.Key]bool
+	// returned are their records, as they come.
+	returned chan stored
 	// fetched is when an object was last looked for by its name.
 	fetched map[objectOf]time.Time
 }
 
 func newRevival(a *Agent) *revival {
-	v := &revival{a: a, woken: make(chan struct{}, 1), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}, fetched: map[objectOf]time.Time{}}
+	v := &revival{a: a, woken: make(chan struct{}, 1), returned: make(chan stored, returnedQueue), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}, fetched: map[objectOf]time.Time{}}
 	v.down.Store(&[]string{})
 	return v
 }

@@ -96,43 +96,67 @@ func TestSiteLoss(t *testing.T) {
 	}
 }
 
+// stored waits until the sockets of all of the load's sessions are held besides.
+func (w *world) stored(p *process, n int) {
+	w.t.Helper()
+	var r report
+	w.await("sockets at the store", func() bool { p.ask("state", &r); return r.Kept == n })
+}
+
 // TestAgentCrash: the process dies and another takes its place while the host
-// lives: no client hears the end of the first.
+// lives: no client hears the end of the first. It goes on with the sockets, or, where
+// nobody held them, with what the Backup knows and the clients tell.
 func TestAgentCrash(t *testing.T) {
 	for _, f := range families(1) {
-		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			x := w.crowd(f.vip)
-			a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
-			load := w.start("c", "load", x)
-			var word string
-			load.next(&word)
-			next := w.agent("a", "b", func(x *agentArgs) { x.Backups, x.Standby = true, true })
-			w.backed(a, x.N)
-			load.tell("go")
-			a.kill()
-			load.tell("end")
-			next.tell("begin")
-			gaps := w.finish(load, x.N)
-			var r report
-			next.ask("state", &r)
-			t.Logf("longest gap p50 %v p99 %v; revivals %v, answers %v", quantile(gaps, .5), quantile(gaps, .99), r.Revivals, r.Answers)
-			if r.Revivals[reviveOK] < float64(x.N) {
-				t.Errorf("revived %v of %d sessions", r.Revivals, x.N)
-			}
-			w.noResets()
-		})
+		for _, bare := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, without a store: %t", f.name, bare), func(t *testing.T) { agentCrash(t, f.vip, bare) })
+		}
 	}
+}
+
+func agentCrash(t *testing.T, vip string, bare bool) {
+	w := newWorld(t)
+	x := w.crowd(vip)
+	a, _ := w.sites(func(x *agentArgs) { x.Backups, x.Bare = true, bare })
+	load := w.start("c", "load", x)
+	var word string
+	load.next(&word)
+	next := w.agent("a", "b", func(x *agentArgs) { x.Backups, x.Bare, x.Standby = true, bare, true })
+	w.backed(a, x.N)
+	if !bare {
+		w.stored(a, x.N)
+	}
+	load.tell("go")
+	a.kill()
+	load.tell("end")
+	next.tell("begin")
+	gaps := w.finish(load, x.N)
+	var r report
+	next.ask("state", &r)
+	t.Logf("longest gap p50 %v p99 %v; revivals %v, answers %v", quantile(gaps, .5), quantile(gaps, .99), r.Revivals, r.Answers)
+	if bare && r.Revivals[reviveOK] < float64(x.N) || !bare && r.Revivals[reviveKept] != float64(x.N) {
+		t.Errorf("revived %v of %d sessions", r.Revivals, x.N)
+	}
+	w.noResets()
 }
 
 // TestAgentGone: nobody takes the place of a dead process. Its clients learn of
 // the end within three seconds; none waits for more.
 func TestAgentGone(t *testing.T) {
 	t.Parallel() // it waits most of the time
+	for _, bare := range []bool{false, true} {
+		t.Run(fmt.Sprintf("without a store: %t", bare), func(t *testing.T) {
+			t.Parallel()
+			agentGone(t, bare)
+		})
+	}
+}
+
+func agentGone(t *testing.T, bare bool) {
 	w := newWorld(t)
 	x := w.object("film.mp4", 16<<20)
 	x.N, x.Pace, x.Buffer, x.Gated = 10, 10*time.Millisecond, 16<<10, true
-	a, _ := w.sites(func(x *agentArgs) { x.Backups = true })
+	a, _ := w.sites(func(x *agentArgs) { x.Backups, x.Bare = true, bare })
 	var loads []*process
 	var word string
 	for _, f := range e2eFamilies {
@@ -141,6 +165,9 @@ func TestAgentGone(t *testing.T) {
 		loads[len(loads)-1].next(&word)
 	}
 	w.backed(a, 2*x.N)
+	if !bare {
+		w.stored(a, 2*x.N)
+	}
 	for _, load := range loads {
 		load.tell("go")
 	}
@@ -166,7 +193,7 @@ func TestAgentGone(t *testing.T) {
 		}
 	}
 	for i, n := range w.silenced("a") {
-		if n == 0 {
+		if bare && n == 0 {
 			t.Errorf("%s: nothing that the dead process's kernel said was held back", e2eFamilies[i].name)
 		}
 	}

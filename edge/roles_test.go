@@ -32,6 +32,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"rhumb/edge/fdstore"
 	"rhumb/edge/forward"
 	"rhumb/edge/frame"
 )
@@ -41,6 +42,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("EDGE_ROLE") {
 	case "agent":
 		err = agentRole()
+	case "store":
+		err = fdstore.Serve(3, fdstore.Patience)
 	case "load":
 		err = loadRole()
 	case "circle":
@@ -141,6 +144,7 @@ type agentArgs struct {
 	Mode                           string
 	Deadline, PullAfter            time.Duration
 	Backups                        bool
+	Bare                           bool // without a store of sockets
 	Freshness                      string
 	Revival                        string        // empty: act, if there are Backups
 	Standby                        bool          // runs when it is told a line
@@ -334,9 +338,22 @@ func (x agentArgs) config() (Config, error) {
 	return Config{Reserve: Reserve{Capacity: x.Capacity}, Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
 		Peers:    peers,
-		Services: []Service{svc}, Addresses: true, Handoff: handoff, Flows: established,
+		Services: []Service{svc}, Store: x.store(), Addresses: true, Handoff: handoff, Flows: established,
 		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
+}
+
+// store is where the site's sockets are held, if they are.
+func (x agentArgs) store() fdstore.Config {
+	if !x.Backups || x.Bare {
+		return fdstore.Config{}
+	}
+	return fdstore.Config{Socket: filepath.Join(x.Dir, x.Site+".store"), Command: func() *exec.Cmd {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "EDGE_ROLE=store")
+		cmd.Stderr = os.Stderr
+		return cmd
+	}}
 }
 
 // established lists the connections to the addresses, as the program does.
@@ -367,6 +384,7 @@ type report struct {
 	Backed    int                // sessions here with a Backup
 	Recall    int                // sessions here without one, that a next process goes on with
 	Quiet     int                // sessions whose end the kernel holds back
+	Kept      int                // sockets that the store has
 	Requests  int64              // answered
 	Prepared  []Preparation
 	Objects   map[string]float64 // of suspected sites' sessions, by what was done
@@ -389,6 +407,9 @@ type report struct {
 	Turns     map[string]uint32  // by client: where its next request begins, of sessions here,
 	Told      map[string]uint32  // and as the records of others' sessions have it
 }
+
+// wentOn counts the sessions that another process goes on with.
+func (r report) wentOn() float64 { return r.Revivals[reviveOK] + r.Revivals[reviveKept] }
 
 func reportOf(a *Agent) report {
 	r := report{States: map[string]int{}, Results: map[string]int{}, Errors: map[string]int{}, Turns: map[string]uint32{}, Told: map[string]uint32{}}
@@ -436,6 +457,7 @@ func reportOf(a *Agent) report {
 	if q := a.quiet.kernel.Load(); q != nil {
 		r.Quiet = q.Len()
 	}
+	r.Kept = a.kept.store.Load().Len()
 	for _, svc := range a.view.Load().services {
 		if svc.store != nil {
 			r.Effects += svc.store.Effects()

@@ -42,6 +42,7 @@ const (
 	reviveLost      = "claim_lost"   // the owner lives, or somebody was faster
 	reviveFull      = "full"         // no room here, or no such service: reset
 	reviveFailed    = "failed"       // the kernel refused: reset
+	reviveKept      = "kept"         // by the socket, which the store held while the process was away
 	reviveAgain     = "again"        // begun anew: the client was further than it had told
 	reviveObserve   = "observe"      // would have been revived
 	reviveNoRecords = "no_record"    // left by an earlier process, known to no Backup: reset

@@ -129,6 +129,7 @@ func (a *Agent) supersededBy(l *link, f frame.Frame) {
 		if _, err := tcprepair.Destroy(f.Key.VIP, f.Key.Client); err != nil {
 			a.log.Warn("end what is left of a session that was taken over", "peer", l.peer, "err", err)
 		}
+		a.revival.letGo(f.Key)
 		a.quiet.remove(flowOf(f.Key))
 		a.strays.Moved(f.Key, l.peer)
 		return

@@ -38,7 +38,7 @@ process a unit, so that a crash takes nothing with it but its own work.`,
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/rhumb/node.yaml", "node file")
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "roles to run (default: all of the node file)")
-	return []*cobra.Command{cmd, a.watchdogCommand()}
+	return []*cobra.Command{cmd, a.watchdogCommand(), a.fdstoreCommand()}
 }
 
 // logger writes to stderr: text, since the journal and the lab's file are read by people.

@@ -69,7 +69,7 @@
 // # When the process dies
 //
 // The rules judge only VIPs that stand in a set, and its elements live 2
-// seconds unless renewed. The devices are TUN; where /dev/net/tun may not be
+// seconds unless renewed. The devices are TUN, and stay for the next process; where /dev/net/tun may not be
 // opened, as in a user namespace, virtual Ethernet pairs read by packet
 // sockets.
 //

@@ -145,29 +145,22 @@ func (p *port) write(packet []byte) error {
 // close ends reads in progress and removes the device.
 func (p *port) close(name string) {
 	_ = p.file.Close()
-	if p.veth {
-		_ = deleteDevice(name)
-	}
+	_ = deleteDevice(name)
 }
 
-// openTUN makes a TUN device; it lives as long as its file.
+// openTUN makes a TUN device, or takes the one that an earlier forwarder left. It outlives
+// its file: for a process that dies the kernel would take tens of milliseconds to remove
+// it, and only then tell whoever starts the next.
 func openTUN(name string) (*port, error) {
-	if err := deleteDevice(name); err != nil {
-		return nil, err
-	}
-	// Non-blocking, so that the runtime's poller can end a read.
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := attachTUN(name)
 	if err != nil {
-		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
-	}
-	ifr, err := unix.NewIfreq(name)
-	if err == nil {
-		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("attach to /dev/net/tun: %w", err)
+		// Of another kind, perhaps.
+		if err := deleteDevice(name); err != nil {
+			return nil, err
+		}
+		if fd, err = attachTUN(name); err != nil {
+			return nil, err
+		}
 	}
 	file := os.NewFile(uintptr(fd), name)
 	link, err := raise(name)
@@ -176,6 +169,27 @@ func openTUN(name string) (*port, error) {
 		return nil, err
 	}
 	return &port{file: file, index: uint32(link.Attrs().Index)}, nil
+}
+
+func attachTUN(name string) (int, error) {
+	// Non-blocking, so that the runtime's poller can end a read.
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	if err == nil {
+		err = unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("attach to /dev/net/tun: %w", err)
+	}
+	return fd, nil
 }
 
 // openVeth makes a pair of virtual Ethernet devices, name and name+"p", and a

@@ -22,6 +22,8 @@ const (
 	// refillEvery. So nothing is left for long by a process that is gone.
 	held        = time.Minute
 	refillEvery = 20 * time.Second
+	// inheritedFill is when that comes first, of elements that an earlier process entered.
+	inheritedFill = 2 * time.Second
 	// enterEvery gathers new flows, which are entered when they have waited for one
 	// such time. A session that ends before costs nothing.
 	enterEvery = 100 * time.Millisecond
@@ -62,14 +64,19 @@ func Open(log *slog.Logger) (*Silence, []Flow, error) {
 	}
 	s := &Silence{log: log, nft: k, wish: map[Flow]bool{}, due: map[Flow]bool{}, quiet: map[Flow]bool{}, left: map[Flow]bool{}}
 	left, err := k.list()
-	if err == nil {
-		err = k.refill(left)
+	switch {
+	case err != nil:
+	case len(left) == 0: // what may be in the sets is nobody's
+		s.filled = time.Now()
+		err = k.refill(nil)
+	default: // their own elements stand for a while: their sessions come first
+		s.filled = time.Now().Add(inheritedFill - refillEvery)
+		err = k.renew()
 	}
 	if err != nil {
 		k.close()
 		return nil, nil, err
 	}
-	s.filled = time.Now()
 	for _, f := range left {
 		s.quiet[f] = true
 	}

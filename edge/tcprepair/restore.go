@@ -100,7 +100,7 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	if err := r.establish(); err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
-	c, err := r.conn()
+	c, err := r.fd.conn()
 	if err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
@@ -129,8 +129,9 @@ func (r *Restored) speak() error {
 	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(off), r.fd.reuse())
 }
 
-func (r *Restored) conn() (*net.TCPConn, error) {
-	dup, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+// conn is another descriptor of a socket, in the hands of Go's poller.
+func (s sock) conn() (*net.TCPConn, error) {
+	dup, err := unix.FcntlInt(uintptr(s), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate: %w", err)
 	}

@@ -16,7 +16,7 @@ var chain = map[string][]string{
 }
 
 // leaves import nothing of ours.
-var leaves = []string{"placement/lpm", "placement/solve", "health/detect", "edge/content", "edge/frame", "edge/seal", "edge/token", "edge/resume", "edge/reserve", "edge/handsock"}
+var leaves = []string{"placement/lpm", "placement/solve", "health/detect", "edge/content", "edge/fdstore", "edge/frame", "edge/seal", "edge/token", "edge/resume", "edge/reserve", "edge/handsock"}
 
 // TestImports holds the one import rule: placement imports lpm alone; a part
 // imports placement and its own children; a child imports placement and lpm;
