@@ -74,13 +74,13 @@ func (v *visit) marked(name string, res zone.Result) bool {
 		v.apexNS()
 		return true
 	}
-	if qtype != dns.TypeA && qtype != dns.TypeAAAA {
-		return false
-	}
 	switch m := res.Mark.(type) {
 	case *steered:
-		return v.steer(name, m, res)
+		return m.steers(qtype) && v.steer(name, m, res)
 	case *host:
+		if qtype != dns.TypeA && qtype != dns.TypeAAAA {
+			return false
+		}
 		v.addresses(name, m.addrs(qtype), m.ttl)
 		return true
 	}
@@ -95,7 +95,10 @@ func (v *visit) static(name string, res zone.Result) {
 		rrs = oneType(rrs)
 	}
 	r.answer = append(r.answer, r.records(name, rrs, noTTL)...)
-	if r.q.qtype == dns.TypeNS {
+	switch r.q.qtype {
+	case dns.TypeHTTPS, dns.TypeSVCB:
+		r.extra = v.zone.besides(r, name, res.RRs)
+	case dns.TypeNS:
 		required, optional := v.zone.glue(r, v.zone.name, res.RRs)
 		r.extra = append(required, optional...)
 	}

@@ -209,7 +209,7 @@ func (c *compiler) mark(name string, st *steered) {
 // steered reads Service and Policy once, so that no query has to.
 func (c *compiler) steered(svc *placement.Service) *steered {
 	p := c.snap.Inventory.Policy(svc.Policy)
-	st := &steered{service: svc, policy: svc.Policy, pick: p.Picks(), ttl: seconds(svc.AnswerTTL(p)), observe: c.observes(svc.Mode), ecs: c.snap.Inventory.ECS}
+	st := &steered{service: svc, policy: svc.Policy, pick: p.Picks(), ttl: seconds(svc.AnswerTTL(p)), observe: c.observes(svc.Mode), ecs: c.snap.Inventory.ECS, https: svc.HTTPS, svcb: svc.SVCB}
 	if p != nil {
 		st.allDown, st.ecs.Off = p.AllDown, st.ecs.Off || p.IgnoreECS
 	}

@@ -76,6 +76,8 @@ type plan struct {
 	ecs     placement.ECS
 	// ignoreECS is the policy's of all services.
 	ignoreECS bool
+	// https and svcb are those of service www.
+	https, svcb *placement.Binding
 }
 
 var fixtureSites = []placement.Site{
@@ -112,7 +114,7 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 		Policies: []placement.Policy{{Name: "nearest", Pick: 2, TTL: placement.Duration(20e9), AllDown: p.allDown, IgnoreECS: p.ignoreECS}},
 		Services: []placement.Service{
 			{Name: "ns", Clusters: []string{"dns"}, Policy: "nearest", Zone: "cdn.demo.test.", Mode: p.mode},
-			{Name: "www", Clusters: []string{"web"}, Policy: "nearest", Mode: p.mode,
+			{Name: "www", Clusters: []string{"web"}, Policy: "nearest", Mode: p.mode, HTTPS: p.https, SVCB: p.svcb,
 				Names: []string{"www.cdn.demo.test.", "kept.cdn.demo.test.", "*.any.cdn.demo.test.", "cdn.demo.test."}},
 		},
 	}}

@@ -86,7 +86,7 @@ func run(t *testing.T, name string, args ...string) {
 func build(t *testing.T) *internet {
 	t.Helper()
 	isolate(t)
-	snap := fleet(t, plan{})
+	snap := fleet(t, plan{https: &web})
 	net := &internet{nodes: make(map[string]*Server)}
 	net.root = start(t, Config{Workers: 1, Listeners: []Listener{loopback(top, rootAddr+":53")}})
 	if errs := net.root.SetZones([]Source{{Zone: placement.Zone{Name: "."}, Data: []byte(rootFile)}}); errs != nil {
@@ -391,6 +391,10 @@ func TestShapesThroughResolvers(t *testing.T) {
 				if m, _, err := r.ask(c.name, dns.TypeA, 30*time.Second); err != nil || m.Rcode != c.rcode {
 					t.Errorf("%s: %v %v", c.name, err, m)
 				}
+			}
+			if m, _, err := r.ask("www.cdn.demo.test.", dns.TypeHTTPS, 30*time.Second); err != nil || len(m.Answer) != 1 ||
+				!strings.Contains(m.Answer[0].String(), `1 . alpn="h2,h3" port="8443" ipv4hint="198.51.100.1`) {
+				t.Errorf("RFC 9460: %v %v", err, m)
 			}
 		})
 	}

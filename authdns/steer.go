@@ -18,6 +18,8 @@ type steered struct {
 	pick    int
 	ttl     uint32
 	observe bool
+	// https and svcb are what the name says of its protocols; nil: nothing.
+	https, svcb *placement.Binding
 	// ecs is the fleet's cap, off where the policy ignores client subnets.
 	ecs placement.ECS
 	// fixed is what a static set would say: one answer for everybody.
@@ -65,7 +67,7 @@ func (v *visit) steer(name string, st *steered, res zone.Result) bool {
 		if res.Kind == zone.Answer {
 			return false
 		}
-		v.addresses(name, ofFamily(st.fixed, q.qtype, st.pick), st.ttl)
+		v.give(name, st, st.static)
 		return true
 	}
 	if used > 0 {
@@ -87,7 +89,7 @@ func (v *visit) unmapped(name string, st *steered, res zone.Result) bool {
 	case res.Kind == zone.Answer:
 		return false
 	case len(st.fixed) > 0:
-		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
+		v.give(name, st, st.static)
 	default:
 		v.reply.notReady("no snapshot yet")
 	}
@@ -98,7 +100,9 @@ func (v *visit) unmapped(name string, st *steered, res zone.Result) bool {
 // is left to choose.
 func (v *visit) chosen(name string, st *steered, c *placement.Choice, client netip.Addr) {
 	if c.Head >= 0 {
-		v.addresses(name, v.clusterAddrs(c, client, st.pick), st.ttl)
+		v.give(name, st, func(ipv6 bool) []netip.Addr {
+			return hosts(v.state.snap.Addresses(c, client, ipv6, st.pick))
+		})
 		return
 	}
 	switch st.allDown {
@@ -112,16 +116,35 @@ func (v *visit) chosen(name string, st *steered, c *placement.Choice, client net
 		v.reply.ede = &extended{edeOther, "no cluster of " + st.service.Name + " is usable"}
 	case placement.Static:
 		v.out.decision.reason = reasonStatic
-		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
+		v.give(name, st, st.static)
 	default:
 		v.out.decision.reason = reasonFailOpen
-		v.addresses(name, ofFamily(st.fixed, v.reply.q.qtype, st.pick), st.ttl)
+		v.give(name, st, st.static)
 	}
 }
 
-// clusterAddrs are the addresses of a choice. Their ports have no place in DNS.
-func (v *visit) clusterAddrs(c *placement.Choice, client netip.Addr, pick int) []netip.Addr {
-	return hosts(v.state.snap.Addresses(c, client, v.reply.q.qtype == dns.TypeAAAA, pick))
+// steers tells whether a type is chosen per client.
+func (st *steered) steers(qtype uint16) bool {
+	return qtype == dns.TypeA || qtype == dns.TypeAAAA || st.binding(qtype) != nil
+}
+
+// static are addresses of the static set.
+func (st *steered) static(ipv6 bool) []netip.Addr {
+	if ipv6 {
+		return ofFamily(st.fixed, dns.TypeAAAA, st.pick)
+	}
+	return ofFamily(st.fixed, dns.TypeA, st.pick)
+}
+
+// give answers with addresses, or with how they are spoken to. Their ports have no
+// place in DNS.
+func (v *visit) give(name string, st *steered, addrs func(ipv6 bool) []netip.Addr) {
+	qtype := v.reply.q.qtype
+	if b := st.binding(qtype); b != nil {
+		v.bind(name, b, addrs(false), addrs(true), st.ttl)
+		return
+	}
+	v.addresses(name, addrs(qtype == dns.TypeAAAA), st.ttl)
 }
 
 // hosts drops the ports.

@@ -436,7 +436,8 @@ const maxPerQuery = 1_000_000
 func (b *builder) service(d *document, name string, s serviceFile) {
 	at := []string{"services", name}
 	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
-		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand, PerQuery: s.PerQuery}
+		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand, PerQuery: s.PerQuery,
+		HTTPS: s.HTTPS.build(d, append(at, "https"), s.Names), SVCB: s.SVCB.build(d, append(at, "svcb"), s.Names)}
 	if !isLabel(name) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}

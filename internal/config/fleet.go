@@ -133,6 +133,8 @@ type serviceFile struct {
 	Mode     placement.Mode     `yaml:"mode"`
 	Demand   map[string]int64   `yaml:"demand"`
 	PerQuery int64              `yaml:"per_query"`
+	HTTPS    *bindingFile       `yaml:"https"`
+	SVCB     *bindingFile       `yaml:"svcb"`
 	Edge     *edgeFile          `yaml:"edge"`
 }
 
