@@ -44,10 +44,14 @@ func (v *visit) resolve() {
 // step uses one result; it returns the name to go on with, or "".
 func (v *visit) step(name string, res zone.Result) string {
 	qtype := v.reply.q.qtype
-	switch {
-	case res.Kind == zone.Delegation:
+	if res.Kind == zone.Delegation {
 		v.referral(res)
-	case v.marked(name, res):
+		return ""
+	}
+	if next, ok := v.marked(name, res); ok {
+		return next
+	}
+	switch {
 	case qtype == dns.TypeANY && res.Kind != zone.NXDomain && res.Kind != zone.DNAME:
 		if presigned(v.zone.zone) {
 			v.anySigned(name)
@@ -68,23 +72,24 @@ func (v *visit) step(name string, res zone.Result) string {
 
 // marked answers where something else than the file answers: steered addresses,
 // hosts of name servers, and the apex NS of a zone referred to per resolver.
-func (v *visit) marked(name string, res zone.Result) bool {
+func (v *visit) marked(name string, res zone.Result) (next string, ok bool) {
 	qtype := v.reply.q.qtype
 	if qtype == dns.TypeNS && name == v.zone.name && v.zone.refer != nil {
 		v.apexNS()
-		return true
+		return "", true
 	}
 	switch m := res.Mark.(type) {
 	case *steered:
-		return m.steers(qtype) && v.steer(name, m, res)
-	case *host:
-		if qtype != dns.TypeA && qtype != dns.TypeAAAA {
-			return false
+		if m.steers(qtype) {
+			return v.steer(name, m, res)
 		}
-		v.addresses(name, m.addrs(qtype), m.ttl)
-		return true
+	case *host:
+		if qtype == dns.TypeA || qtype == dns.TypeAAAA {
+			v.addresses(name, m.addrs(qtype), m.ttl)
+			return "", true
+		}
 	}
-	return false
+	return "", false
 }
 
 // static answers from the file. The addresses of apex name servers go along

@@ -202,6 +202,12 @@ func (c *compiler) mark(name string, st *steered) {
 	case r.Kind == zone.Delegation || r.Kind == zone.DNAME:
 		c.state.faults[l.meta.Name] = fmt.Sprintf("steered name %s lies below a %s", name, r.Kind)
 	default:
+		if st.aliased && name == l.meta.Name {
+			c.state.faults[name] = "the apex is steered, and cannot be an alias: clients of a cluster with a CNAME get no answer"
+			apex := *st
+			apex.aliased, apex.other = false, ""
+			st = &apex
+		}
 		c.marks[l.meta.Name] = append(c.marks[l.meta.Name], zone.Mark{Name: name, Value: st})
 	}
 }
@@ -214,6 +220,14 @@ func (c *compiler) steered(svc *placement.Service) *steered {
 		st.allDown, st.ecs.Off = p.AllDown, st.ecs.Off || p.IgnoreECS
 	}
 	st.fixed = c.fixed(svc)
+	for _, id := range c.snap.Inventory.Eligible(svc) {
+		if alias := c.snap.Inventory.CNAME(id); alias != "" {
+			st.aliased = true
+			if st.other == "" && len(st.fixed) == 0 {
+				st.other = alias
+			}
+		}
+	}
 	return st
 }
 

@@ -48,8 +48,8 @@ func (s *sealer) types(name string) []uint16 {
 		add(dns.TypeHTTPS, m.https != nil)
 		add(dns.TypeSVCB, m.svcb != nil)
 		// Without a map nobody knows the families.
-		add(dns.TypeA, m.service == nil || len(ofFamily(m.fixed, dns.TypeA, 1)) > 0)
-		add(dns.TypeAAAA, m.service == nil || len(ofFamily(m.fixed, dns.TypeAAAA, 1)) > 0)
+		add(dns.TypeA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeA, 1)) > 0)
+		add(dns.TypeAAAA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeAAAA, 1)) > 0)
 	case *host:
 		add(dns.TypeA, len(m.addrs(dns.TypeA)) > 0)
 		add(dns.TypeAAAA, len(m.addrs(dns.TypeAAAA)) > 0)

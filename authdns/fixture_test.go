@@ -3,6 +3,7 @@ package authdns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,6 +79,8 @@ type plan struct {
 	ignoreECS bool
 	// https and svcb are those of service www.
 	https, svcb *placement.Binding
+	// elsewhere is the name of others who serve www in place of nyc1.
+	elsewhere string
 }
 
 var fixtureSites = []placement.Site{
@@ -110,7 +113,7 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 		t.Fatal(err)
 	}
 	inv := &placement.Inventory{Revision: 1, Fleet: placement.Fleet{
-		Mode: placement.Act, Roles: p.roles, Sites: fixtureSites, ECS: p.ecs,
+		Mode: placement.Act, Roles: p.roles, Sites: p.sites(), ECS: p.ecs,
 		Policies: []placement.Policy{{Name: "nearest", Pick: 2, TTL: placement.Duration(20e9), AllDown: p.allDown, IgnoreECS: p.ignoreECS}},
 		Services: []placement.Service{
 			{Name: "ns", Clusters: []string{"dns"}, Policy: "nearest", Zone: "cdn.demo.test.", Mode: p.mode},
@@ -131,6 +134,14 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 		s.Maps = append(s.Maps, m)
 	}
 	return s
+}
+
+func (p *plan) sites() []placement.Site {
+	out := slices.Clone(fixtureSites)
+	if p.elsewhere != "" {
+		out[1].Clusters = []placement.Cluster{out[1].Clusters[0], {Name: "web", CNAME: p.elsewhere}}
+	}
+	return out
 }
 
 func (p *plan) row(clusters []placement.ClusterID, order []uint16) *placement.Row {

@@ -167,7 +167,7 @@ func (c *compiler) staticKey(l placement.Level) string {
 				fmt.Fprintf(&b, " %v %d", v.all, v.ttl)
 			case *steered:
 				mapped := v.service != nil && len(rowsOf(c.snap.Map(v.service.Name))) > 0
-				fmt.Fprintf(&b, " %v %v %v %d %d", mapped, v.observe, v.fixed, v.pick, v.ttl)
+				fmt.Fprintf(&b, " %v %v %v %d %d %v %s", mapped, v.observe, v.fixed, v.pick, v.ttl, v.aliased, v.other)
 				for _, bind := range []*placement.Binding{v.https, v.svcb} {
 					if bind != nil {
 						fmt.Fprintf(&b, " %+v", *bind)

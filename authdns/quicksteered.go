@@ -234,7 +234,7 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 		return // not served here, or something else was laid over it later
 	}
 	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB} {
-		if !svc.steered.steers(t) {
+		if !svc.steered.typed(t) {
 			continue
 		}
 		key, tag := quickAnswers{n.service, t}, uint16(n.service)
@@ -242,7 +242,7 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 			b.AddSame(wireName(n.name), t, tag, same)
 			continue
 		}
-		entry, shared := b.Add(wireName(n.name), t, tag), true
+		entry, shared := b.Add(wireName(n.name), t, tag), !svc.steered.aliased
 		c.quickBodies(svc, z, n.name, t, func(msg []byte) {
 			b.Reply(msg)
 			shared = shared && onlyAnswers(msg, familyOf(t))
@@ -267,8 +267,16 @@ func (c *compiler) quickBodies(svc *quickService, z *served, name string, qtype 
 	}
 	for k, id := range svc.m.Clusters {
 		for by := range svc.turns[family][k].count {
+			alias := ""
+			if st.aliased {
+				alias = c.snap.Inventory.CNAME(id)
+			}
+			if dns.IsSubDomain(z.name, alias) && alias != "" {
+				add(nil) // the zone has more to say of it
+				continue
+			}
 			add(c.quickChoice(z, name, qtype, false, func(v *visit) {
-				v.give(name, st, func(ipv6 bool) []netip.Addr {
+				v.give(name, st, alias, func(ipv6 bool) []netip.Addr {
 					all := c.snap.Inventory.Addresses(id, ipv6)
 					return hosts(placement.Rotated(all, by%max(1, len(all)), st.pick))
 				})

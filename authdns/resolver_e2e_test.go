@@ -83,10 +83,12 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-func build(t *testing.T) *internet {
+func build(t *testing.T) *internet { return buildFor(t, plan{https: &web}) }
+
+func buildFor(t *testing.T, p plan) *internet {
 	t.Helper()
 	isolate(t)
-	snap := fleet(t, plan{https: &web})
+	snap := fleet(t, p)
 	net := &internet{nodes: make(map[string]*Server)}
 	net.root = start(t, Config{Workers: 1, Listeners: []Listener{loopback(top, rootAddr+":53")}})
 	if errs := net.root.SetZones([]Source{{Zone: placement.Zone{Name: "."}, Data: []byte(rootFile)}}); errs != nil {
@@ -397,5 +399,32 @@ func TestShapesThroughResolvers(t *testing.T) {
 				t.Errorf("RFC 9460: %v %v", err, m)
 			}
 		})
+	}
+}
+
+// TestElsewhereThroughResolvers: RFC 1034 section 3.6.2, a name that is an alias of
+// others' for some clients and has addresses for the rest is both to resolvers, each in
+// its place, whichever type they were asked for first.
+func TestElsewhereThroughResolvers(t *testing.T) {
+	for name, start := range resolvers {
+		for _, c := range []struct{ source, want string }{{usResolver, "www.demo.test. 192.0.2.10"}, {euResolver, webAMS}} {
+			t.Run(name+"/"+c.source, func(t *testing.T) {
+				buildFor(t, plan{elsewhere: "www.demo.test."})
+				r := start(t, c.source, false)
+				for _, qtype := range []uint16{dns.TypeTXT, dns.TypeA, dns.TypeMX, dns.TypeA} {
+					m, _, err := r.ask("www.cdn.demo.test.", qtype, 30*time.Second)
+					if err != nil || m.Rcode != dns.RcodeSuccess {
+						t.Fatalf("%v %v", err, m)
+					}
+					var got []string
+					for _, rr := range m.Answer {
+						got = append(got, dns.Field(rr, 1))
+					}
+					if qtype == dns.TypeA && (len(got) != 2 || !contains(c.want, strings.Join(got, " "))) || qtype != dns.TypeA && len(got) > 1 {
+						t.Errorf("%s: %q, want of %q", dns.Type(qtype), got, c.want)
+					}
+				}
+			})
+		}
 	}
 }

@@ -225,6 +225,14 @@ func (f *Fleet) Cluster(id ClusterID) *Cluster {
 	return find(s.Clusters, id.Name, func(c *Cluster) string { return c.Name })
 }
 
+// CNAME is the name at which others serve as a cluster; empty for one of ours.
+func (f *Fleet) CNAME(id ClusterID) string {
+	if c := f.Cluster(id); c != nil {
+		return c.CNAME
+	}
+	return ""
+}
+
 // Eligible returns the clusters which may serve a service, in order of id. No node
 // asks whether they are well: the list is the same for as long as the inventory is,
 // and candidates point into it by index.
@@ -252,7 +260,9 @@ func (f *Fleet) AnnouncingSites(p *Prefix) []string {
 	}
 	out := make([]string, 0, len(f.Sites))
 	for _, s := range f.Sites {
-		out = append(out, s.Name)
+		if !s.Foreign() {
+			out = append(out, s.Name)
+		}
 	}
 	slices.Sort(out)
 	return out

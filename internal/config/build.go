@@ -198,7 +198,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		out.At = placement.Position(*s.At)
 		d.checkPosition(append(at, "at"), out.At)
 	}
-	if s.Number == 0 {
+	if s.Number == 0 && !s.foreign() {
 		d.fail(at, "needs a number (1..65535): it marks the site's routes")
 	}
 	if s.Second.IsValid() && (!s.Beat.IsValid() || s.Second == s.Beat) {
@@ -250,6 +250,8 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 	switch {
 	case !isLabel(name):
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
+	case c.CNAME != "":
+		d.checkAlias(append(at, "cname"), c)
 	case len(c.Addresses) == 0:
 		d.refuse(placement.RuleEmptySelector, at, "has no addresses")
 	case c.CapacityQPS < 0:
@@ -260,7 +262,11 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 			d.fail(append(at, "addresses"), "%s stands twice, or is no address to which a client could connect", a)
 		}
 	}
-	return placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
+	out := placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
+	if c.CNAME != "" {
+		out.CNAME = fqdn(c.CNAME)
+	}
+	return out
 }
 
 // usable tells whether an address with a port can stand in an answer.

@@ -91,6 +91,7 @@ type siteFile struct {
 // second; 0 is without limit.
 type clusterFile struct {
 	Addresses   []netip.AddrPort `yaml:"addresses"`
+	CNAME       string           `yaml:"cname"` // instead of addresses
 	CapacityQPS int64            `yaml:"capacity_qps"`
 	Check       string           `yaml:"check"`
 }

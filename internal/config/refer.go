@@ -23,6 +23,7 @@ func (b *builder) refer() {
 		}
 		b.referService(d, at, s)
 		b.referNames(d, at, s, names)
+		b.referAliases(d, at, s)
 		b.referVIPs(d, at, s)
 		b.referQUIC(d, at, s)
 	}
@@ -142,6 +143,8 @@ func (b *builder) referPrefix(p *placement.Prefix) {
 	for _, s := range p.Sites {
 		if f.Site(s) == nil {
 			d.fail(append(slices.Clone(at), "sites"), "there is no site %q", s)
+		} else if f.Site(s).Foreign() {
+			d.fail(append(slices.Clone(at), "sites"), "%s has no servers of ours that could announce it", s)
 		}
 	}
 	for _, c := range p.Clusters {
