@@ -20,6 +20,7 @@ type visit struct {
 	from  asker
 	reply *reply
 	out   *outcome
+	depth int // of aliases within aliases
 }
 
 // resolve answers the question, following aliases while they stay in the zone
@@ -82,6 +83,11 @@ func (v *visit) marked(name string, res zone.Result) (next string, ok bool) {
 	case *steered:
 		if m.steers(qtype) {
 			return v.steer(name, m, res)
+		}
+	case *alias:
+		if (qtype == dns.TypeA || qtype == dns.TypeAAAA) && res.Kind != zone.Answer {
+			v.follow(name, m)
+			return "", true
 		}
 	case *host:
 		if qtype == dns.TypeA || qtype == dns.TypeAAAA {

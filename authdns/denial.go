@@ -50,6 +50,9 @@ func (s *sealer) types(name string) []uint16 {
 		// Without a map nobody knows the families.
 		add(dns.TypeA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeA, 1)) > 0)
 		add(dns.TypeAAAA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeAAAA, 1)) > 0)
+	case *alias:
+		add(dns.TypeA, true)
+		add(dns.TypeAAAA, true)
 	case *host:
 		add(dns.TypeA, len(m.addrs(dns.TypeA)) > 0)
 		add(dns.TypeAAAA, len(m.addrs(dns.TypeAAAA)) > 0)

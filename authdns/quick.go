@@ -165,6 +165,8 @@ func (c *compiler) staticKey(l placement.Level) string {
 			switch v := m.Value.(type) {
 			case *host:
 				fmt.Fprintf(&b, " %v %d", v.all, v.ttl)
+			case *alias:
+				fmt.Fprintf(&b, " %s", v.target)
 			case *steered:
 				mapped := v.service != nil && len(rowsOf(c.snap.Map(v.service.Name))) > 0
 				fmt.Fprintf(&b, " %v %v %v %d %d %v %s", mapped, v.observe, v.fixed, v.pick, v.ttl, v.aliased, v.other)

@@ -5,6 +5,7 @@ package authdns
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -35,6 +36,8 @@ demo.test. IN NS a.ns.demo.test.
 demo.test. IN NS b.ns.demo.test.
 a.ns.demo.test. IN A 192.0.2.1
 b.ns.demo.test. IN A 192.0.2.2
+www.else.test. IN CNAME host.else.test.
+host.else.test. IN A 192.0.2.99
 `
 )
 
@@ -426,5 +429,34 @@ func TestElsewhereThroughResolvers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestAliasesThroughResolvers: an apex that is an alias of a steered name leads each client
+// to its region; and real resolvers tell what the names of others have.
+func TestAliasesThroughResolvers(t *testing.T) {
+	for name, start := range resolvers {
+		t.Run(name, func(t *testing.T) {
+			world := build(t)
+			r := start(t, euResolver, false)
+			src := sources()
+			src[0].Zone.Aliases = []placement.Alias{{Name: "demo.test.", Target: "www.cdn.demo.test."}}
+			for _, s := range world.nodes {
+				if errs := s.SetZones(src); errs != nil {
+					t.Fatal(errs)
+				}
+			}
+			m, _, err := r.ask("demo.test.", dns.TypeA, 30*time.Second)
+			if err != nil || addresses(m) == "" || !contains(webAMS, addresses(m)) {
+				t.Errorf("apex: %v %v, want of %s", err, m, webAMS)
+			}
+			o := newOutside([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), r.addr}, time.Now, slog.New(slog.DiscardHandler), "")
+			for qtype, want := range map[uint16]string{dns.TypeA: "[192.0.2.99]", dns.TypeAAAA: "[]"} { // this thread alone is in the namespace
+				addrs, ttl, err := o.lookup(t.Context(), "www.else.test.", qtype)
+				if err != nil || fmt.Sprint(addrs) != want || ttl == 0 || ttl > outsideMaxTTL {
+					t.Errorf("%s: %v for %d s, want %s: %v", dns.Type(qtype), addrs, ttl, want, err)
+				}
+			}
+		})
 	}
 }

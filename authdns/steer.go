@@ -24,6 +24,8 @@ type steered struct {
 	// other is the first of them where no cluster has any.
 	aliased bool
 	other   string
+	// elsewhere are all of these names.
+	elsewhere []string
 	// ecs is the fleet's cap, off where the policy ignores client subnets.
 	ecs placement.ECS
 	// fixed is what a static set would say: one answer for everybody.

@@ -79,11 +79,20 @@ type Zone struct {
 	// Secondary says where the zone is copied from; nil where it has a file. Then
 	// SHA256, Size, Names and Serial are those of the file.
 	Secondary *Secondary `json:"secondary,omitempty"`
+	// Aliases are names that have the addresses of others, in order of name.
+	Aliases []Alias `json:"aliases,omitempty"`
 	// Catalog makes it a list of zones; nil for a zone of names.
 	Catalog *Catalog `json:"catalog,omitempty"`
 	// Listed is what our catalogs say of a zone that others may copy; nil: that there
 	// is one.
 	Listed *Listed `json:"listed,omitempty"`
+}
+
+// Alias is a name with the addresses of another one, beside records of its own. Both are
+// lower case and fully qualified.
+type Alias struct {
+	Name   string `json:"name"`
+	Target string `json:"target"`
 }
 
 // Listed is what catalogs of our own say of a zone.

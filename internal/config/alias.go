@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -58,6 +59,53 @@ func (b *builder) referAliases(d *document, at []string, s *placement.Service) {
 				d.fail(append(slices.Clone(at), "names"), "%s is the apex of a zone, and cluster %s a CNAME, which stands alone (RFC 1034, 3.6.2)", n, id)
 			case n == alias:
 				d.fail(append(slices.Clone(at), "names"), "%s is an alias of itself by cluster %s", n, id)
+			}
+		}
+	}
+}
+
+// aliases takes the names of a zone which have the addresses of others.
+func (d *document) aliases(at []string, list map[string]string) (out []placement.Alias) {
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		a := placement.Alias{Name: fqdn(name), Target: fqdn(list[name])}
+		at := append(slices.Clone(at), name)
+		switch {
+		case !isHostName(list[name]):
+			d.fail(at, "%q is no domain name of two labels or more", list[name])
+		case a.Name == a.Target:
+			d.fail(at, "is an alias of itself")
+		case slices.ContainsFunc(out, func(o placement.Alias) bool { return o.Name == a.Name }):
+			d.fail(at, "stands twice, in two spellings")
+		}
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(x, y placement.Alias) int { return strings.Compare(x.Name, y.Name) })
+	return out
+}
+
+// referZoneAliases checks that an alias lies in its zone, and that nobody else answers for
+// it; steered are the names of services.
+func (b *builder) referZoneAliases(steered map[string]string) {
+	for i := range b.out.Zones {
+		z := &b.out.Zones[i]
+		if len(z.Aliases) == 0 {
+			continue
+		}
+		d, at := b.where("zones", "serve", strings.TrimSuffix(z.Name, "."))
+		at = append(slices.Clone(at), "aliases")
+		for _, a := range z.Aliases {
+			taken := b.taken[z.Name]
+			switch {
+			case z.Catalog != nil:
+				d.fail(at, "a catalog answers for no name")
+			case b.signedAt[z.Name] != "":
+				d.fail(at, "%s lies in a zone which its owner has signed (%s): what is looked up cannot be signed", a.Name, b.signedAt[z.Name])
+			case b.closest(a.Name) != z.Name:
+				d.fail(at, "%s does not lie in zone %s", a.Name, z.Name)
+			case steered[a.Name] != "":
+				d.fail(at, "%s is a name of service %s too", a.Name, steered[a.Name])
+			case taken != nil && taken(a.Name):
+				d.fail(at, "%s has addresses of its own in the file, or is a CNAME there", a.Name)
 			}
 		}
 	}

@@ -23,6 +23,8 @@ type builder struct {
 	docs   []*document
 	out    *Fleet
 	zoneOf map[string]string // static owner name → zone
+	// taken says of each zone with a file where that answers by itself.
+	taken map[string]func(name string) bool
 	// signedAt is where a zone that its owner has signed shows it, by zone.
 	signedAt map[string]string
 	// read reads a file that a document names (zones, certificates).
@@ -30,7 +32,7 @@ type builder struct {
 }
 
 func newBuilder(read func(string) ([]byte, error)) *builder {
-	return &builder{zoneOf: make(map[string]string), out: &Fleet{Blobs: make(map[string][]byte)}, read: read}
+	return &builder{zoneOf: make(map[string]string), taken: make(map[string]func(string) bool), out: &Fleet{Blobs: make(map[string][]byte)}, read: read}
 }
 
 // document is one file and what it says.
@@ -384,6 +386,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 			Clusters: ns.Clusters, Policy: ns.Policy, Check: ns.Check, TTL: placement.Duration(ns.TTL.Or(time.Hour))})
 		b.checkNameServers(d, append(at, "name_servers"), ns)
 	}
+	out.Aliases = d.aliases(append(at, "aliases"), z.Aliases)
 	b.out.Zones = append(b.out.Zones, out)
 }
 
@@ -403,6 +406,9 @@ func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, z zone
 	out.SHA256, out.Size, out.Names, out.Serial = hex.EncodeToString(sum[:]), len(data), len(info.Names), info.Serial
 	for _, n := range info.Names {
 		b.zoneOf[n] = out.Name
+	}
+	if b.taken[out.Name] = info.Taken; info.Taken == nil {
+		b.taken[out.Name] = func(string) bool { return false }
 	}
 	if info.Signed != "" {
 		b.presigned(d, at, out, info.Signed, z)

@@ -56,6 +56,8 @@ type zoneFile struct {
 	Secondary *secondaryFile `yaml:"secondary"`
 	Catalog   *catalogFile   `yaml:"catalog"`
 	Listed    *listedFile    `yaml:"listed"`
+	// Aliases have the addresses of other names, by name.
+	Aliases map[string]string `yaml:"aliases"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a
@@ -223,6 +225,9 @@ type ZoneInfo struct {
 	// Signed is the place, FILE:LINE, of the signature of the SOA where the zone's owner
 	// has signed it; empty where nobody has.
 	Signed string
+	// Taken tells whether the file has addresses or an alias at a name, so that nothing
+	// else can answer for it; nil: nowhere.
+	Taken func(name string) bool
 }
 
 // ZoneReader reads a zone file strictly; its error names file, line and column.

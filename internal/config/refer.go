@@ -27,6 +27,7 @@ func (b *builder) refer() {
 		b.referVIPs(d, at, s)
 		b.referQUIC(d, at, s)
 	}
+	b.referZoneAliases(names)
 	for i := range f.Prefixes {
 		b.referPrefix(&f.Prefixes[i])
 	}
@@ -101,7 +102,7 @@ func (b *builder) referNames(d *document, at []string, s *placement.Service, nam
 			d.fail(at, "%s is a name of service %s too", n, other)
 		}
 		names[n] = s.Name
-		if z := b.zoneOf[n]; z != "" {
+		if z := b.zoneOf[n]; z != "" && (n != z || b.taken[z](n)) { // an apex has records at any rate
 			d.fail(at, "%s is static in zone %s: a name is either static or steered", n, z)
 		}
 		if z := b.closest(n); b.signedAt[z] != "" {
