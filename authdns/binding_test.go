@@ -48,6 +48,7 @@ func TestBindingsAgree(t *testing.T) {
 		"well":      {},
 		"one down":  {out: map[string]placement.Out{"ams1": placement.OutDown}},
 		"fail open": {out: allOut, failAll: true},
+		"all":       {out: allOut, failAll: true, allDown: placement.All},
 		"static":    {out: allOut, failAll: true, allDown: placement.Static},
 	} {
 		p.https = &web

@@ -124,6 +124,8 @@ func TestQuickIsTheSlowPath(t *testing.T) {
 		"elsewhere":         fleet(t, plan{elsewhere: "www.cdn.other.test.", https: &placement.Binding{}}),
 		"elsewhere, inside": fleet(t, plan{elsewhere: "about.cdn.demo.test."}),
 		"elsewhere, open":   fleet(t, plan{elsewhere: "www.cdn.other.test.", out: down, failAll: true}),
+		"all":               fleet(t, plan{out: down, failAll: true, allDown: placement.All, https: &placement.Binding{}}),
+		"last good":         fleet(t, plan{out: down, failAll: true, allDown: placement.LastGood}),
 		"ECS off":           fleet(t, plan{ecs: placement.ECS{Off: true}}),
 		"ECS ignored":       fleet(t, plan{ignoreECS: true}),
 		"ECS to /28":        fleet(t, plan{ecs: placement.ECS{Bits4: 28}}),

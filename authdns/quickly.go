@@ -165,7 +165,7 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 			return 0
 		}
 		body += t.first + uint32(c.Rotation(client, t.count))
-	} else if !svc.steered.allDown.Closed() {
+	} else if !svc.steered.allDown.Denies() {
 		why = reasonFailOpen
 	}
 	scope := uint8(0)

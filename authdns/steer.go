@@ -119,6 +119,9 @@ func (v *visit) chosen(name string, st *steered, c *placement.Choice, client net
 	case placement.Refuse:
 		v.reply.rcode, v.reply.aa = dns.RcodeRefused, false
 		v.reply.ede = &extended{edeOther, "no cluster of " + st.service.Name + " is usable"}
+	case placement.All:
+		v.out.decision.reason = reasonFailOpen
+		return v.give(name, st, st.other, st.everyone)
 	case placement.Static:
 		v.out.decision.reason = reasonStatic
 		return v.give(name, st, st.other, st.static)
@@ -151,6 +154,14 @@ func (st *steered) steers(qtype uint16) bool {
 		return false
 	}
 	return st.aliased || st.typed(qtype)
+}
+
+// everyone are all addresses of all clusters.
+func (st *steered) everyone(ipv6 bool) []netip.Addr {
+	if ipv6 {
+		return ofFamily(st.fixed, dns.TypeAAAA, len(st.fixed))
+	}
+	return ofFamily(st.fixed, dns.TypeA, len(st.fixed))
 }
 
 // static are addresses of the static set.

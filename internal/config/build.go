@@ -290,7 +290,7 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 		d.fail(append(at, "pick"), "%d addresses: want 1 to 8", out.Pick)
 	}
 	if !slices.Contains(placement.AllDowns(), out.AllDown) {
-		d.fail(append(at, "all_down"), "%q: want fail_open, nodata, servfail, refuse or static", out.AllDown)
+		d.fail(append(at, "all_down"), "%q: want fail_open, nodata, servfail, refuse, static, last_good, all or closest", out.AllDown)
 	}
 	if p.Choose != nil {
 		out.Choose = b.branch(d, append(at, "choose"), *p.Choose)
