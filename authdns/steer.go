@@ -222,7 +222,7 @@ func reason(c *placement.Choice) string {
 		return reasonHealth
 	case placement.OutDrained:
 		return reasonDrain
-	case placement.OutExcluded, placement.OutTier, placement.OutFarther:
+	case placement.OutExcluded, placement.OutTier, placement.OutFarther, placement.OutSkipped:
 		return reasonNearest
 	}
 	return reasonSpill

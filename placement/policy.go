@@ -44,6 +44,9 @@ type Policy struct {
 	// IgnoreECS chooses by the resolver's address also where it tells the client's
 	// subnet: one answer for all of its users, scope 0 (RFC 7871 section 7.2.1).
 	IgnoreECS bool `json:"ignore_ecs,omitempty"`
+	// SkipFirst passes over so many choices: names with 0 and 1 are a pair for clients
+	// that race two servers. Where there are fewer the last one answers.
+	SkipFirst int `json:"skip_first,omitempty"`
 }
 
 // Branch is a node of the policy tree; exactly one field is set, and an empty

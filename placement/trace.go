@@ -97,6 +97,8 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 		return "a tier above has room"
 	case OutFarther:
 		return "farther than the chosen one"
+	case OutSkipped:
+		return "an earlier choice: the policy answers with a later one"
 	case OutExcluded:
 		return "the policy does not name it for this client"
 	}

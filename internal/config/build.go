@@ -280,7 +280,7 @@ func usable(a netip.AddrPort) bool {
 // policy takes one entry of policies; parts become per mille, rounded.
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}
-	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen), IgnoreECS: p.IgnoreECS}
+	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen), IgnoreECS: p.IgnoreECS, SkipFirst: p.SkipFirst}
 	headroom := or(p.Headroom, 0.9)
 	out.Headroom = int(headroom*1000 + 0.5)
 	if !isPart(headroom) {
@@ -288,6 +288,9 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 	}
 	if out.Pick < 1 || out.Pick > 8 {
 		d.fail(append(at, "pick"), "%d addresses: want 1 to 8", out.Pick)
+	}
+	if out.SkipFirst < 0 || out.SkipFirst > 7 {
+		d.fail(append(at, "skip_first"), "%d choices: want 0 to 7", out.SkipFirst)
 	}
 	if !slices.Contains(placement.AllDowns(), out.AllDown) {
 		d.fail(append(at, "all_down"), "%q: want fail_open, nodata, servfail, refuse, static, last_good, all or closest", out.AllDown)

@@ -108,6 +108,7 @@ type policyFile struct {
 	AllDown  placement.AllDown  `yaml:"all_down"`
 	// IgnoreECS is placement.Policy's.
 	IgnoreECS bool `yaml:"ignore_ecs"`
+	SkipFirst int  `yaml:"skip_first"`
 }
 
 // branchFile is a node of the policy tree, with at most one of its fields.

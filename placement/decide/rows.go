@@ -162,6 +162,8 @@ func (rm *rowMaker) judge(row *placement.Row, ordered bool) {
 			c.Out = beyond(c, row, head)
 		case rm.st[c.Cluster].limit < whole:
 			c.Out = placement.OutDialled
+		case rm.m.policy.SkipFirst > 0:
+			c.Out = placement.OutSkipped
 		default:
 			c.Out = placement.OutFull
 		}
