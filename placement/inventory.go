@@ -27,6 +27,7 @@ type Fleet struct {
 	Prefixes  []Prefix        `json:"prefixes"`
 	Zones     []Zone          `json:"zones"`
 	Overrides []Override      `json:"overrides,omitempty"`
+	RTT       []RTT           `json:"rtt,omitempty"`
 	ECS       ECS             `json:"ecs"`
 	Safety    Safety          `json:"safety"`
 	// Recovery is nil where the fleet says nothing of it: Comeback has the values.

@@ -141,7 +141,9 @@ func (o Out) String() string { return outNames[o] }
 func (o Out) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // Usable tells whether the candidate could take clients if the ones before it could not.
-func (o Out) Usable() bool { return o == In || o == OutFull || o == OutTier || o == OutFarther || o == OutSkipped }
+func (o Out) Usable() bool {
+	return o == In || o == OutFull || o == OutTier || o == OutFarther || o == OutSkipped
+}
 
 // Share gives the clients whose hash is below Upto (per mille, cumulative) to a candidate.
 type Share struct {

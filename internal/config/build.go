@@ -60,7 +60,7 @@ func (b *builder) add(src *source, first bool) error {
 	if first && d.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
 	}
-	for _, key := range []string{"mode", "roles", "ecs", "safety", "recovery", "revoked"} {
+	for _, key := range []string{"mode", "roles", "ecs", "safety", "recovery", "revoked", "rtt"} {
 		if !first && src.has(key) {
 			src.fail([]string{key}, "belongs into %s: it is one for the whole fleet", b.docs[0].file)
 		}
@@ -123,6 +123,7 @@ func (b *builder) build(zones ZoneReader) {
 func (b *builder) rest(root *document) {
 	b.revoked(root)
 	b.recovery(root)
+	b.rtt(root)
 	f := &b.out.Fleet
 	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
 	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {

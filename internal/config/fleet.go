@@ -23,6 +23,7 @@ type fleetFile struct {
 	Services map[string]serviceFile `yaml:"services"`
 	Prefixes map[string]prefixFile  `yaml:"prefixes"`
 	Clients  map[string]clientFile  `yaml:"clients"`
+	RTT      string                 `yaml:"rtt"` // file of measured round trips
 	ECS      ecsFile                `yaml:"ecs"`
 	Safety   safetyFile             `yaml:"safety"`
 	Recovery recoveryFile           `yaml:"recovery"`
