@@ -20,6 +20,7 @@ type visit struct {
 	from  asker
 	reply *reply
 	out   *outcome
+	depth int // of aliases within aliases
 }
 
 // resolve answers the question, following aliases while they stay in the zone
@@ -44,10 +45,14 @@ func (v *visit) resolve() {
 // step uses one result; it returns the name to go on with, or "".
 func (v *visit) step(name string, res zone.Result) string {
 	qtype := v.reply.q.qtype
-	switch {
-	case res.Kind == zone.Delegation:
+	if res.Kind == zone.Delegation {
 		v.referral(res)
-	case v.marked(name, res):
+		return ""
+	}
+	if next, ok := v.marked(name, res); ok {
+		return next
+	}
+	switch {
 	case qtype == dns.TypeANY && res.Kind != zone.NXDomain && res.Kind != zone.DNAME:
 		if presigned(v.zone.zone) {
 			v.anySigned(name)
@@ -68,23 +73,29 @@ func (v *visit) step(name string, res zone.Result) string {
 
 // marked answers where something else than the file answers: steered addresses,
 // hosts of name servers, and the apex NS of a zone referred to per resolver.
-func (v *visit) marked(name string, res zone.Result) bool {
+func (v *visit) marked(name string, res zone.Result) (next string, ok bool) {
 	qtype := v.reply.q.qtype
 	if qtype == dns.TypeNS && name == v.zone.name && v.zone.refer != nil {
 		v.apexNS()
-		return true
-	}
-	if qtype != dns.TypeA && qtype != dns.TypeAAAA {
-		return false
+		return "", true
 	}
 	switch m := res.Mark.(type) {
 	case *steered:
-		return v.steer(name, m, res)
+		if m.steers(qtype) {
+			return v.steer(name, m, res)
+		}
+	case *alias:
+		if (qtype == dns.TypeA || qtype == dns.TypeAAAA) && res.Kind != zone.Answer {
+			v.follow(name, m)
+			return "", true
+		}
 	case *host:
-		v.addresses(name, m.addrs(qtype), m.ttl)
-		return true
+		if qtype == dns.TypeA || qtype == dns.TypeAAAA {
+			v.addresses(name, m.addrs(qtype), m.ttl)
+			return "", true
+		}
 	}
-	return false
+	return "", false
 }
 
 // static answers from the file. The addresses of apex name servers go along
@@ -95,7 +106,10 @@ func (v *visit) static(name string, res zone.Result) {
 		rrs = oneType(rrs)
 	}
 	r.answer = append(r.answer, r.records(name, rrs, noTTL)...)
-	if r.q.qtype == dns.TypeNS {
+	switch r.q.qtype {
+	case dns.TypeHTTPS, dns.TypeSVCB:
+		r.extra = v.zone.besides(r, name, res.RRs)
+	case dns.TypeNS:
 		required, optional := v.zone.glue(r, v.zone.name, res.RRs)
 		r.extra = append(required, optional...)
 	}

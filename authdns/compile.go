@@ -19,6 +19,8 @@ type identity struct {
 	Site, Node, Version string
 	// Hide switches NSID and CHAOS off.
 	Hide bool
+	// outside knows the names of others; nil: none is known.
+	outside *outside
 	// Mode of this node; Observe holds whatever the Inventory says.
 	Mode placement.Mode
 	// Idle is how long a TCP connection may idle, as keepalive tells it.
@@ -131,6 +133,7 @@ func compile(self identity, zones map[string]*loaded, snap *placement.Snapshot, 
 		c.state.ecs = snap.Inventory.ECS
 	}
 	c.steer()
+	c.aliases()
 	refer := c.delegate()
 	c.state.top = c.forest(placement.TopLevel, refer)
 	c.state.low = c.forest(placement.LowLevel, refer)
@@ -202,18 +205,63 @@ func (c *compiler) mark(name string, st *steered) {
 	case r.Kind == zone.Delegation || r.Kind == zone.DNAME:
 		c.state.faults[l.meta.Name] = fmt.Sprintf("steered name %s lies below a %s", name, r.Kind)
 	default:
+		if st.aliased && name == l.meta.Name {
+			c.state.faults[name] = "the apex is steered, and cannot be an alias: clients of a cluster with a CNAME get no answer"
+			apex := *st
+			apex.aliased, apex.other, apex.elsewhere = false, "", nil
+			st = &apex
+		}
 		c.marks[l.meta.Name] = append(c.marks[l.meta.Name], zone.Mark{Name: name, Value: st})
+	}
+}
+
+// aliases marks the names that have the addresses of others. One of a steered name is
+// another name of its service: then it is answered as fast.
+func (c *compiler) aliases() {
+	named := make(map[string]*steered)
+	for _, zone := range sortedKeys(c.marks) {
+		for _, m := range c.marks[zone] {
+			if st, ok := m.Value.(*steered); ok && st.service != nil && !st.aliased && !st.observe {
+				named[m.Name] = st
+			}
+		}
+	}
+	for _, name := range sortedKeys(c.zones) {
+		l := c.zones[name]
+		for _, a := range l.meta.Aliases {
+			if l.zone == nil || c.owner(a.Name) != l {
+				continue
+			}
+			switch r := l.zone.Lookup(a.Name, dns.TypeA); {
+			case presigned(l.zone):
+				c.foreign(l, "the alias "+a.Name)
+			case r.Kind == zone.Delegation || r.Kind == zone.DNAME || (r.Kind == zone.CNAME || r.Kind == zone.Answer) && !r.Wildcard:
+				c.state.faults[name] = fmt.Sprintf("alias %s is a %s in the file", a.Name, r.Kind)
+			case named[a.Target] != nil:
+				c.marks[name] = append(c.marks[name], zone.Mark{Name: a.Name, Value: named[a.Target]})
+			default:
+				c.marks[name] = append(c.marks[name], zone.Mark{Name: a.Name, Value: &alias{a.Target}})
+			}
+		}
 	}
 }
 
 // steered reads Service and Policy once, so that no query has to.
 func (c *compiler) steered(svc *placement.Service) *steered {
 	p := c.snap.Inventory.Policy(svc.Policy)
-	st := &steered{service: svc, policy: svc.Policy, pick: p.Picks(), ttl: seconds(svc.AnswerTTL(p)), observe: c.observes(svc.Mode), ecs: c.snap.Inventory.ECS}
+	st := &steered{service: svc, policy: svc.Policy, pick: p.Picks(), ttl: seconds(svc.AnswerTTL(p)), observe: c.observes(svc.Mode), ecs: c.snap.Inventory.ECS, https: svc.HTTPS, svcb: svc.SVCB}
 	if p != nil {
 		st.allDown, st.ecs.Off = p.AllDown, st.ecs.Off || p.IgnoreECS
 	}
 	st.fixed = c.fixed(svc)
+	for _, id := range c.snap.Inventory.Eligible(svc) {
+		if alias := c.snap.Inventory.CNAME(id); alias != "" {
+			st.aliased, st.elsewhere = true, append(st.elsewhere, alias)
+			if st.other == "" && len(st.fixed) == 0 {
+				st.other = alias
+			}
+		}
+	}
 	return st
 }
 

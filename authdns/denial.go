@@ -45,9 +45,14 @@ func (s *sealer) types(name string) []uint16 {
 	}
 	switch m := h.Mark.(type) {
 	case *steered:
+		add(dns.TypeHTTPS, m.https != nil)
+		add(dns.TypeSVCB, m.svcb != nil)
 		// Without a map nobody knows the families.
-		add(dns.TypeA, m.service == nil || len(ofFamily(m.fixed, dns.TypeA, 1)) > 0)
-		add(dns.TypeAAAA, m.service == nil || len(ofFamily(m.fixed, dns.TypeAAAA, 1)) > 0)
+		add(dns.TypeA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeA, 1)) > 0)
+		add(dns.TypeAAAA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeAAAA, 1)) > 0)
+	case *alias:
+		add(dns.TypeA, true)
+		add(dns.TypeAAAA, true)
 	case *host:
 		add(dns.TypeA, len(m.addrs(dns.TypeA)) > 0)
 		add(dns.TypeAAAA, len(m.addrs(dns.TypeAAAA)) > 0)

@@ -3,6 +3,7 @@ package authdns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,6 +77,10 @@ type plan struct {
 	ecs     placement.ECS
 	// ignoreECS is the policy's of all services.
 	ignoreECS bool
+	// https and svcb are those of service www.
+	https, svcb *placement.Binding
+	// elsewhere is the name of others who serve www in place of nyc1.
+	elsewhere string
 }
 
 var fixtureSites = []placement.Site{
@@ -108,11 +113,11 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 		t.Fatal(err)
 	}
 	inv := &placement.Inventory{Revision: 1, Fleet: placement.Fleet{
-		Mode: placement.Act, Roles: p.roles, Sites: fixtureSites, ECS: p.ecs,
+		Mode: placement.Act, Roles: p.roles, Sites: p.sites(), ECS: p.ecs,
 		Policies: []placement.Policy{{Name: "nearest", Pick: 2, TTL: placement.Duration(20e9), AllDown: p.allDown, IgnoreECS: p.ignoreECS}},
 		Services: []placement.Service{
 			{Name: "ns", Clusters: []string{"dns"}, Policy: "nearest", Zone: "cdn.demo.test.", Mode: p.mode},
-			{Name: "www", Clusters: []string{"web"}, Policy: "nearest", Mode: p.mode,
+			{Name: "www", Clusters: []string{"web"}, Policy: "nearest", Mode: p.mode, HTTPS: p.https, SVCB: p.svcb,
 				Names: []string{"www.cdn.demo.test.", "kept.cdn.demo.test.", "*.any.cdn.demo.test.", "cdn.demo.test."}},
 		},
 	}}
@@ -129,6 +134,14 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 		s.Maps = append(s.Maps, m)
 	}
 	return s
+}
+
+func (p *plan) sites() []placement.Site {
+	out := slices.Clone(fixtureSites)
+	if p.elsewhere != "" {
+		out[1].Clusters = []placement.Cluster{out[1].Clusters[0], {Name: "web", CNAME: p.elsewhere}}
+	}
+	return out
 }
 
 func (p *plan) row(clusters []placement.ClusterID, order []uint16) *placement.Row {

@@ -91,19 +91,7 @@ func (s *Server) keepKnown(ctx context.Context) {
 	}
 }
 
-// writeKnown replaces the file whole. A successor may write at the same time: each has a
-// file of its own until it is renamed.
+// writeKnown replaces the file whole.
 func (s *Server) writeKnown() error {
-	f, err := os.CreateTemp(s.shield.crashes, knownFile+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(s.shield.overload.known.encode(s.now()))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(s.shield.crashes, knownFile))
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
+	return writeWhole(filepath.Join(s.shield.crashes, knownFile), s.shield.overload.known.encode(s.now()))
 }

@@ -38,6 +38,8 @@ type outcome struct {
 	decision  *decision
 	// personal is set where the reply depends on the resolver's address.
 	personal bool
+	// fleeting is set where it depends on what names of others have at the moment.
+	fleeting bool
 	// unsigned is set where a proof was not made, as the budget is spent.
 	unsigned bool
 }

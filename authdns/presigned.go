@@ -36,7 +36,10 @@ func (v *visit) attach() {
 			proofs = union(proofs, z.Expanded(name))
 		}
 	}
-	r.extra, r.answer = nil, attested(z, r.answer)
+	if !r.binds() {
+		r.extra = nil
+	}
+	r.extra, r.answer = attested(z, r.extra), attested(z, r.answer)
 	switch {
 	case len(r.authority) > 0 && r.authority[0].Header().Rrtype == dns.TypeSOA:
 		r.authority = attested(z, r.authority)

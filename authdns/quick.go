@@ -64,16 +64,36 @@ type quickService struct {
 	zone    int
 	m       *placement.ServiceMap
 	sites   []string // of the map's clusters, in their order, "" at the end: nobody
-	// turns say for A and AAAA where the bodies of a cluster begin in an entry, and
-	// in how many orders its addresses are given.
-	turns [2][]turn
+	// turns say for each family of types where the bodies of a cluster begin in an entry,
+	// and in how many orders its addresses are given.
+	turns [families][]turn
 	// The service's first cells in a ledger.
 	decision, row int
 }
 
+// A turn without a count is left to the slow path.
 type turn struct {
 	first uint32
 	count int
+}
+
+// The types that are answered alike: by addresses of one kind, or of both.
+const (
+	family4 = iota
+	family6
+	familyBoth // RFC 9460
+	families
+)
+
+// familyOf is that of a type.
+func familyOf(qtype uint16) int {
+	switch qtype {
+	case dns.TypeA:
+		return family4
+	case dns.TypeAAAA:
+		return family6
+	}
+	return familyBoth
 }
 
 // maxQuick bounds the names whose replies are made ahead. Beyond it a new zone
@@ -145,9 +165,16 @@ func (c *compiler) staticKey(l placement.Level) string {
 			switch v := m.Value.(type) {
 			case *host:
 				fmt.Fprintf(&b, " %v %d", v.all, v.ttl)
+			case *alias:
+				fmt.Fprintf(&b, " %s", v.target)
 			case *steered:
 				mapped := v.service != nil && len(rowsOf(c.snap.Map(v.service.Name))) > 0
-				fmt.Fprintf(&b, " %v %v %v %d %d", mapped, v.observe, v.fixed, v.pick, v.ttl)
+				fmt.Fprintf(&b, " %v %v %v %d %d %v %s", mapped, v.observe, v.fixed, v.pick, v.ttl, v.aliased, v.other)
+				for _, bind := range []*placement.Binding{v.https, v.svcb} {
+					if bind != nil {
+						fmt.Fprintf(&b, " %+v", *bind)
+					}
+				}
 			}
 		}
 	}

@@ -52,7 +52,7 @@ func randomQuery(t testing.TB, r *rand.Rand) []byte {
 		"x.ns-ams1.cdn.demo.test.", "x.ns-nope.cdn.demo.test.", "hostmaster.demo.test.", "x.hostmaster.demo.test.", "ns.demo.test.", "x.a.ns.demo.test.", "x.ns.sub.demo.test.",
 		"ns.sub.demo.test.", "y.x.sub.demo.test.", "d.c.b.a.nix.demo.test.", "x.www.demo.test.", "x.www.cdn.demo.test.", "x.b.ent.demo.test.", "x.ns7.wide.demo.test.",
 		"hostmaster.cdn.demo.test.", "x.about.cdn.demo.test.", "other.test.", strings.Repeat("abcdefghij.", 22) + "demo.test."}
-	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeNS, dns.TypeSOA, dns.TypeTXT, dns.TypeHTTPS, dns.TypeCNAME, dns.TypeANY, dns.TypeMX, dns.TypeDS, dns.TypeNone, dns.TypeAXFR, 65400}
+	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeNS, dns.TypeSOA, dns.TypeTXT, dns.TypeHTTPS, dns.TypeSVCB, dns.TypeCNAME, dns.TypeANY, dns.TypeMX, dns.TypeDS, dns.TypeNone, dns.TypeAXFR, 65400}
 	m := new(dns.Msg)
 	m.SetQuestion(mixedCase(r, names[r.IntN(len(names))]), types[r.IntN(len(types))])
 	m.Id, m.RecursionDesired, m.CheckingDisabled = uint16(r.Uint32()), r.IntN(2) == 0, r.IntN(4) == 0
@@ -109,17 +109,26 @@ func randomSubnet(r *rand.Rand) dns.EDNS0 {
 func TestQuickIsTheSlowPath(t *testing.T) {
 	down := map[string]placement.Out{"ams1": placement.OutDown, "nyc1": placement.OutDown, "tyo1": placement.OutDown}
 	for name, snap := range map[string]*placement.Snapshot{
-		"no snapshot": nil,
-		"well":        fleet(t, plan{}),
-		"one down":    fleet(t, plan{out: map[string]placement.Out{"ams1": placement.OutDown}}),
-		"one drained": fleet(t, plan{out: map[string]placement.Out{"nyc1": placement.OutDrained}}),
-		"fail open":   fleet(t, plan{out: down, failAll: true}),
-		"no data":     fleet(t, plan{out: down, failAll: true, allDown: placement.NoData}),
-		"serv fail":   fleet(t, plan{out: down, failAll: true, allDown: placement.ServFail}),
-		"observe":     fleet(t, plan{mode: placement.Observe}),
-		"ECS off":     fleet(t, plan{ecs: placement.ECS{Off: true}}),
-		"ECS ignored": fleet(t, plan{ignoreECS: true}),
-		"ECS to /28":  fleet(t, plan{ecs: placement.ECS{Bits4: 28}}),
+		"no snapshot":       nil,
+		"well":              fleet(t, plan{}),
+		"one down":          fleet(t, plan{out: map[string]placement.Out{"ams1": placement.OutDown}}),
+		"one drained":       fleet(t, plan{out: map[string]placement.Out{"nyc1": placement.OutDrained}}),
+		"fail open":         fleet(t, plan{out: down, failAll: true}),
+		"no data":           fleet(t, plan{out: down, failAll: true, allDown: placement.NoData}),
+		"serv fail":         fleet(t, plan{out: down, failAll: true, allDown: placement.ServFail}),
+		"observe":           fleet(t, plan{mode: placement.Observe}),
+		"bindings":          fleet(t, plan{https: &placement.Binding{ALPN: []string{"h2", "h3"}, Port: 8443}, svcb: &placement.Binding{}}),
+		"bindings, no data": fleet(t, plan{out: down, failAll: true, allDown: placement.NoData, https: &placement.Binding{}}),
+		"bindings, static":  fleet(t, plan{out: down, failAll: true, allDown: placement.Static, https: &placement.Binding{}}),
+		"bindings, observe": fleet(t, plan{mode: placement.Observe, https: &placement.Binding{}}),
+		"elsewhere":         fleet(t, plan{elsewhere: "www.cdn.other.test.", https: &placement.Binding{}}),
+		"elsewhere, inside": fleet(t, plan{elsewhere: "about.cdn.demo.test."}),
+		"elsewhere, open":   fleet(t, plan{elsewhere: "www.cdn.other.test.", out: down, failAll: true}),
+		"all":               fleet(t, plan{out: down, failAll: true, allDown: placement.All, https: &placement.Binding{}}),
+		"last good":         fleet(t, plan{out: down, failAll: true, allDown: placement.LastGood}),
+		"ECS off":           fleet(t, plan{ecs: placement.ECS{Off: true}}),
+		"ECS ignored":       fleet(t, plan{ignoreECS: true}),
+		"ECS to /28":        fleet(t, plan{ecs: placement.ECS{Bits4: 28}}),
 	} {
 		for _, l := range []placement.Level{placement.LowLevel, placement.TopLevel} {
 			t.Run(fmt.Sprintf("%s, %s", name, l), func(t *testing.T) {
@@ -218,11 +227,11 @@ func TestQuickNeverSteersStatically(t *testing.T) {
 
 // TestQuickAllocations: a query costs none, static or steered.
 func TestQuickAllocations(t *testing.T) {
-	st := compiled(t, fleet(t, plan{}), sources()...)
+	st := compiled(t, fleet(t, plan{https: &web}), sources()...)
 	for _, c := range []struct {
 		question string
 		level    placement.Level
-	}{{"www.demo.test. A", placement.TopLevel}, {"www.cdn.demo.test. A", placement.LowLevel}, {"www.cdn.demo.test. AAAA", placement.LowLevel},
+	}{{"www.demo.test. A", placement.TopLevel}, {"www.cdn.demo.test. A", placement.LowLevel}, {"www.cdn.demo.test. AAAA", placement.LowLevel}, {"www.cdn.demo.test. HTTPS", placement.LowLevel},
 		{"www.cdn.demo.test. A", placement.TopLevel}, {"nix.demo.test. A", placement.TopLevel}, {"x.sub.demo.test. A", placement.TopLevel}} {
 		w := quickWorker(t, st, c.level)
 		out, src := make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")

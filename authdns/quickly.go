@@ -160,13 +160,12 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	body, site, why := e.First, len(svc.sites)-1, reason(&c)
 	if c.Head >= 0 {
 		site = int(c.Row.Candidates[c.Head].Cluster)
-		family := 0
-		if q.Type == dns.TypeAAAA {
-			family = 1
+		t := svc.turns[familyOf(q.Type)][site]
+		if t.count == 0 {
+			return 0
 		}
-		t := svc.turns[family][site]
 		body += t.first + uint32(c.Rotation(client, t.count))
-	} else if !svc.steered.allDown.Closed() {
+	} else if !svc.steered.allDown.Denies() {
 		why = reasonFailOpen
 	}
 	scope := uint8(0)

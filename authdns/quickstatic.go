@@ -248,7 +248,7 @@ func (c *compiler) quickReply(name string, at []byte, qtype uint16, l placement.
 	nobody := netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 	n, o := c.state.bareReply(&s.reply, out, asker{addr: nobody, level: l, tcp: true})
 	authoritative := n > headerLen && out[2]&0x04 != 0
-	if o.decision != nil || o.rcode != dns.RcodeSuccess || !authoritative || n > wire.MaxUDP {
+	if o.decision != nil || o.fleeting || o.rcode != dns.RcodeSuccess || !authoritative || n > wire.MaxUDP {
 		return nil
 	}
 	return out[:n]

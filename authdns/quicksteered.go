@@ -187,7 +187,7 @@ func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
 	for f := range s.turns {
 		at := uint32(1) // the first body is for when nobody is left to choose
 		for _, id := range m.Clusters {
-			n := max(1, len(c.snap.Inventory.Addresses(id, f == 1)))
+			n := c.orders(id, f)
 			s.turns[f] = append(s.turns[f], turn{at, n})
 			at += uint32(n)
 		}
@@ -202,6 +202,29 @@ func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
 	return true
 }
 
+// maxOrders bounds the orders in which the addresses of a cluster are given in one answer.
+const maxOrders = 64
+
+// orders is in how many ways the addresses of a cluster follow each other. Both kinds
+// turn by the same number: together they come round when both have. 0 is too many.
+func (c *compiler) orders(id placement.ClusterID, family int) int {
+	n4, n6 := max(1, len(c.snap.Inventory.Addresses(id, false))), max(1, len(c.snap.Inventory.Addresses(id, true)))
+	switch family {
+	case family4:
+		return n4
+	case family6:
+		return n6
+	}
+	n := n4
+	for n%n6 != 0 {
+		n += n4
+	}
+	if n > maxOrders {
+		return 0
+	}
+	return n
+}
+
 // quickName adds a steered name where a level serves its zone. made holds the
 // entries whose bodies can be shared.
 func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n quickSteeredName, made map[quickAnswers]int) {
@@ -210,16 +233,19 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 	if z == nil || z.zone == nil || z.zone.Mark(n.name) != any(svc.steered) {
 		return // not served here, or something else was laid over it later
 	}
-	for f, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB} {
+		if !svc.steered.typed(t) {
+			continue
+		}
 		key, tag := quickAnswers{n.service, t}, uint16(n.service)
 		if same, ok := made[key]; ok {
 			b.AddSame(wireName(n.name), t, tag, same)
 			continue
 		}
-		entry, shared := b.Add(wireName(n.name), t, tag), true
-		c.quickBodies(svc, z, n.name, f, func(msg []byte) {
+		entry, shared := b.Add(wireName(n.name), t, tag), !svc.steered.aliased
+		c.quickBodies(svc, z, n.name, t, func(msg []byte) {
 			b.Reply(msg)
-			shared = shared && onlyAnswers(msg)
+			shared = shared && onlyAnswers(msg, familyOf(t))
 		})
 		if shared {
 			made[key] = entry
@@ -227,30 +253,42 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 	}
 }
 
-// quickBodies makes the replies to one name: the first is for when nobody is left
-// to choose.
-func (c *compiler) quickBodies(svc *quickService, z *served, name string, family int, add func(msg []byte)) {
-	t := []uint16{dns.TypeA, dns.TypeAAAA}[family]
-	if svc.steered.allDown == placement.Static {
+// quickBodies makes the replies to one name and type: the first is for when nobody is
+// left to choose.
+func (c *compiler) quickBodies(svc *quickService, z *served, name string, qtype uint16, add func(msg []byte)) {
+	st, family := svc.steered, familyOf(qtype)
+	if st.allDown == placement.Static {
 		add(nil) // what the file has is of each name
 	} else {
-		add(c.quickChoice(z, name, t, false, func(v *visit) {
+		add(c.quickChoice(z, name, qtype, false, func(v *visit) {
 			v.out.decision = &decision{}
-			v.chosen(name, svc.steered, &placement.Choice{Head: -1}, netip.Addr{})
+			v.chosen(name, st, &placement.Choice{Head: -1}, netip.Addr{})
 		}))
 	}
 	for k, id := range svc.m.Clusters {
-		all := c.snap.Inventory.Addresses(id, family == 1)
 		for by := range svc.turns[family][k].count {
-			add(c.quickChoice(z, name, t, false, func(v *visit) {
-				v.addresses(name, hosts(placement.Rotated(all, by, svc.steered.pick)), svc.steered.ttl)
+			alias := ""
+			if st.aliased {
+				alias = c.snap.Inventory.CNAME(id)
+			}
+			if dns.IsSubDomain(z.name, alias) && alias != "" {
+				add(nil) // the zone has more to say of it
+				continue
+			}
+			add(c.quickChoice(z, name, qtype, false, func(v *visit) {
+				v.give(name, st, alias, func(ipv6 bool) []netip.Addr {
+					all := c.snap.Inventory.Addresses(id, ipv6)
+					return hosts(placement.Rotated(all, by%max(1, len(all)), st.pick))
+				})
 			}))
 		}
 	}
 }
 
-// onlyAnswers tells whether a reply holds addresses of the name asked and nothing
-// else: their owners point at the question, whatever it is. A denial names the zone.
-func onlyAnswers(msg []byte) bool {
-	return msg == nil || binary.BigEndian.Uint16(msg[6:]) > 0 && binary.BigEndian.Uint32(msg[8:]) == 0
+// onlyAnswers tells whether a reply holds records of the name asked and nothing else:
+// their owners point at the question, whatever it is. A denial names the zone. The
+// additional addresses of a binding are of the name asked.
+func onlyAnswers(msg []byte, family int) bool {
+	return msg == nil || binary.BigEndian.Uint16(msg[6:]) > 0 && binary.BigEndian.Uint16(msg[8:]) == 0 &&
+		(family == familyBoth || binary.BigEndian.Uint16(msg[10:]) == 0)
 }

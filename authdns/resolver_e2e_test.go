@@ -5,6 +5,7 @@ package authdns
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -35,6 +36,8 @@ demo.test. IN NS a.ns.demo.test.
 demo.test. IN NS b.ns.demo.test.
 a.ns.demo.test. IN A 192.0.2.1
 b.ns.demo.test. IN A 192.0.2.2
+www.else.test. IN CNAME host.else.test.
+host.else.test. IN A 192.0.2.99
 `
 )
 
@@ -83,10 +86,12 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-func build(t *testing.T) *internet {
+func build(t *testing.T) *internet { return buildFor(t, plan{https: &web}) }
+
+func buildFor(t *testing.T, p plan) *internet {
 	t.Helper()
 	isolate(t)
-	snap := fleet(t, plan{})
+	snap := fleet(t, p)
 	net := &internet{nodes: make(map[string]*Server)}
 	net.root = start(t, Config{Workers: 1, Listeners: []Listener{loopback(top, rootAddr+":53")}})
 	if errs := net.root.SetZones([]Source{{Zone: placement.Zone{Name: "."}, Data: []byte(rootFile)}}); errs != nil {
@@ -390,6 +395,66 @@ func TestShapesThroughResolvers(t *testing.T) {
 				{"a.old.demo.test.", dns.RcodeSuccess}, {"a.b.wild.demo.test.", dns.RcodeSuccess}} {
 				if m, _, err := r.ask(c.name, dns.TypeA, 30*time.Second); err != nil || m.Rcode != c.rcode {
 					t.Errorf("%s: %v %v", c.name, err, m)
+				}
+			}
+			if m, _, err := r.ask("www.cdn.demo.test.", dns.TypeHTTPS, 30*time.Second); err != nil || len(m.Answer) != 1 ||
+				!strings.Contains(m.Answer[0].String(), `1 . alpn="h2,h3" port="8443" ipv4hint="198.51.100.1`) {
+				t.Errorf("RFC 9460: %v %v", err, m)
+			}
+		})
+	}
+}
+
+// TestElsewhereThroughResolvers: RFC 1034 section 3.6.2, a name that is an alias of
+// others' for some clients and has addresses for the rest is both to resolvers, each in
+// its place, whichever type they were asked for first.
+func TestElsewhereThroughResolvers(t *testing.T) {
+	for name, start := range resolvers {
+		for _, c := range []struct{ source, want string }{{usResolver, "www.demo.test. 192.0.2.10"}, {euResolver, webAMS}} {
+			t.Run(name+"/"+c.source, func(t *testing.T) {
+				buildFor(t, plan{elsewhere: "www.demo.test."})
+				r := start(t, c.source, false)
+				for _, qtype := range []uint16{dns.TypeTXT, dns.TypeA, dns.TypeMX, dns.TypeA} {
+					m, _, err := r.ask("www.cdn.demo.test.", qtype, 30*time.Second)
+					if err != nil || m.Rcode != dns.RcodeSuccess {
+						t.Fatalf("%v %v", err, m)
+					}
+					var got []string
+					for _, rr := range m.Answer {
+						got = append(got, dns.Field(rr, 1))
+					}
+					if qtype == dns.TypeA && (len(got) != 2 || !contains(c.want, strings.Join(got, " "))) || qtype != dns.TypeA && len(got) > 1 {
+						t.Errorf("%s: %q, want of %q", dns.Type(qtype), got, c.want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestAliasesThroughResolvers: an apex that is an alias of a steered name leads each client
+// to its region; and real resolvers tell what the names of others have.
+func TestAliasesThroughResolvers(t *testing.T) {
+	for name, start := range resolvers {
+		t.Run(name, func(t *testing.T) {
+			world := build(t)
+			r := start(t, euResolver, false)
+			src := sources()
+			src[0].Zone.Aliases = []placement.Alias{{Name: "demo.test.", Target: "www.cdn.demo.test."}}
+			for _, s := range world.nodes {
+				if errs := s.SetZones(src); errs != nil {
+					t.Fatal(errs)
+				}
+			}
+			m, _, err := r.ask("demo.test.", dns.TypeA, 30*time.Second)
+			if err != nil || addresses(m) == "" || !contains(webAMS, addresses(m)) {
+				t.Errorf("apex: %v %v, want of %s", err, m, webAMS)
+			}
+			o := newOutside([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), r.addr}, time.Now, slog.New(slog.DiscardHandler), "")
+			for qtype, want := range map[uint16]string{dns.TypeA: "[192.0.2.99]", dns.TypeAAAA: "[]"} { // this thread alone is in the namespace
+				addrs, ttl, err := o.lookup(t.Context(), "www.else.test.", qtype)
+				if err != nil || fmt.Sprint(addrs) != want || ttl == 0 || ttl > outsideMaxTTL {
+					t.Errorf("%s: %v for %d s, want %s: %v", dns.Type(qtype), addrs, ttl, want, err)
 				}
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -64,6 +65,9 @@ type Config struct {
 	Crashes string
 	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
 	Proxies []netip.Prefix
+	// Resolvers are recursive servers that are asked for targets of aliases which are
+	// names of others; none: these are not answered.
+	Resolvers []netip.AddrPort
 	// Secrets make server cookies, see SetSecrets; none: one of this process alone.
 	Secrets []Secret
 	// SignBudget is how many RRsets of names that do not exist are signed in a second,
@@ -136,6 +140,7 @@ func New(c Config) (*Server, error) {
 	if s.workers == 0 {
 		s.workers = runtime.GOMAXPROCS(0)
 	}
+	s.self.outside = newOutside(slices.Clone(c.Resolvers), s.now, s.log, below(c.Crashes, outsideFile))
 	s.signs = newSignatures(c.SignBudget, s.now)
 	s.setHour()
 	s.shield.overload = newOverload(c.Overload, c.Mode, s.signs.rate, s.now())
@@ -211,9 +216,22 @@ func (s *Server) publishAfter(snap *placement.Snapshot, like *state) {
 	}
 	s.snap = snap
 	s.current.Store(next)
+	s.self.outside.want(next.abroad())
 	s.renew()
 	s.leave(next)
 }
+
+// below is a file of a directory, or nothing where there is none.
+func below(dir, file string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, file)
+}
+
+// StaleAliases says, a line for each, of which targets of aliases nothing new was heard
+// for more than an hour. Their last addresses are served for seven days.
+func (s *Server) StaleAliases() []string { return s.self.outside.stale() }
 
 // Addrs returns the addresses of the listeners in order, as opened: port 0 of
 // the configuration shows as the port it became.
@@ -240,6 +258,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() { s.resign(ctx) })
 	group.Go(func() { s.watchStrain(ctx) })
 	group.Go(func() { s.keepKnown(ctx) })
+	group.Go(func() { s.self.outside.run(ctx) })
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error

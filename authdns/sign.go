@@ -104,11 +104,15 @@ type sealer struct {
 }
 
 // seal adds the signatures and proofs of all sections. Additional records which
-// may be left out are: their signatures would have to go along (RFC 4035 section 3.1.1).
+// may be left out are: their signatures would have to go along (RFC 4035 section 3.1.1),
+// as those of bindings do.
 func (s *sealer) seal(r *reply) {
-	r.proof, r.extra = proofCompact, nil
+	r.proof = proofCompact
+	if !r.binds() {
+		r.extra = nil
+	}
 	denies := len(r.authority) > 0 && r.authority[0].Header().Rrtype == dns.TypeSOA
-	r.answer = s.signed(r.answer)
+	r.answer, r.extra = s.signed(r.answer), s.signed(r.extra)
 	switch {
 	case denies:
 		proof := s.denial(r)

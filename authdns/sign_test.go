@@ -94,6 +94,11 @@ func bogus(z *served, m *dns.Msg, now time.Time) string {
 	q := m.Question[0]
 	referral := !m.Authoritative
 	sections := [][]dns.RR{m.Answer, m.Ns}
+	if !referral && (q.Qtype == dns.TypeHTTPS || q.Qtype == dns.TypeSVCB) { // RFC 9460 section 4.1
+		sections = append(sections, slices.DeleteFunc(slices.Clone(m.Extra), func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT }))
+		m = m.Copy()
+		m.Extra = nil
+	}
 	name := zone.Canonical(q.Name)
 	for _, rr := range m.Answer {
 		if c, ok := rr.(*dns.CNAME); ok {

@@ -87,7 +87,7 @@ func (w *worker) kept(st *state, ecs int, out []byte, resolver netip.Addr) int {
 		}
 		n, o := w.make(st, resolver)
 		zone, ok := slices.BinarySearch(st.quick.zones, o.zone)
-		if n == 0 || !ok || !st.quick.signed[zone] || o.personal || o.decision != nil ||
+		if n == 0 || !ok || !st.quick.signed[zone] || o.personal || o.fleeting || o.decision != nil ||
 			o.rcode != dns.RcodeSuccess && o.rcode != dns.RcodeNameError {
 			return 0
 		}

@@ -89,6 +89,9 @@ func (s *state) standIns(name string) []dns.RR {
 		switch v := m.Value.(type) {
 		case *steered:
 			out = append(out, addressRRs(m.Name, v.fixed, v.ttl)...)
+			if v.other != "" {
+				out = append(out, &dns.CNAME{Hdr: dns.RR_Header{Name: m.Name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: v.ttl}, Target: v.other})
+			}
 		case *host:
 			out = append(out, addressRRs(m.Name, v.all, v.ttl)...)
 		}

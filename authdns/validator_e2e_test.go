@@ -74,7 +74,7 @@ func buildSigned(t *testing.T) *dns.DNSKEY {
 	for i := range src {
 		src[i].Zone.DNSSEC, src[i].Keys = placement.Online, keys[src[i].Zone.Name]
 	}
-	snap := fleet(t, plan{})
+	snap := fleet(t, plan{https: &web})
 	for site, listeners := range map[string][]Listener{
 		"ams1": {loopback(top, "192.0.2.1:53"), loopback(low, "198.51.100.9:53")},
 		"nyc1": {loopback(top, "192.0.2.2:53"), loopback(low, "198.51.100.73:53")},
@@ -164,6 +164,9 @@ var shapes = []struct {
 	{"steered, IPv6", "www.cdn.demo.test. AAAA", "NOERROR secure 1"},
 	{"NODATA at a steered name", "www.cdn.demo.test. MX", "NOERROR secure 0"},
 	{"after it", "www.cdn.demo.test. A", "NOERROR secure 2"},
+	{"steered, bindings", "www.cdn.demo.test. HTTPS", "NOERROR secure 1"},
+	{"bindings of a steered wildcard", "y.any.cdn.demo.test. HTTPS", "NOERROR secure 1"},
+	{"NODATA beside bindings", "www.cdn.demo.test. SVCB", "NOERROR secure 0"},
 	{"steered at the apex", "cdn.demo.test. A", "NOERROR secure 2"},
 	{"steered wildcard", "x.any.cdn.demo.test. A", "NOERROR secure 2"},
 	{"alias to a steered name", "alias.cdn.demo.test. A", "NOERROR secure 3"},

@@ -28,6 +28,7 @@ type Fleet struct {
 	Prefixes  []Prefix        `json:"prefixes"`
 	Zones     []Zone          `json:"zones"`
 	Overrides []Override      `json:"overrides,omitempty"`
+	RTT       []RTT           `json:"rtt,omitempty"`
 	ECS       ECS             `json:"ecs"`
 	Safety    Safety          `json:"safety"`
 	// Recovery is nil where the fleet says nothing of it: Comeback has the values.
@@ -80,11 +81,20 @@ type Zone struct {
 	// Secondary says where the zone is copied from; nil where it has a file. Then
 	// SHA256, Size, Names and Serial are those of the file.
 	Secondary *Secondary `json:"secondary,omitempty"`
+	// Aliases are names that have the addresses of others, in order of name.
+	Aliases []Alias `json:"aliases,omitempty"`
 	// Catalog makes it a list of zones; nil for a zone of names.
 	Catalog *Catalog `json:"catalog,omitempty"`
 	// Listed is what our catalogs say of a zone that others may copy; nil: that there
 	// is one.
 	Listed *Listed `json:"listed,omitempty"`
+}
+
+// Alias is a name with the addresses of another one, beside records of its own. Both are
+// lower case and fully qualified.
+type Alias struct {
+	Name   string `json:"name"`
+	Target string `json:"target"`
 }
 
 // Listed is what catalogs of our own say of a zone.
@@ -240,6 +250,14 @@ func (f *Fleet) Cluster(id ClusterID) *Cluster {
 	return find(s.Clusters, id.Name, func(c *Cluster) string { return c.Name })
 }
 
+// CNAME is the name at which others serve as a cluster; empty for one of ours.
+func (f *Fleet) CNAME(id ClusterID) string {
+	if c := f.Cluster(id); c != nil {
+		return c.CNAME
+	}
+	return ""
+}
+
 // Eligible returns the clusters which may serve a service, in order of id. No node
 // asks whether they are well: the list is the same for as long as the inventory is,
 // and candidates point into it by index.
@@ -267,7 +285,9 @@ func (f *Fleet) AnnouncingSites(p *Prefix) []string {
 	}
 	out := make([]string, 0, len(f.Sites))
 	for _, s := range f.Sites {
-		out = append(out, s.Name)
+		if !s.Foreign() {
+			out = append(out, s.Name)
+		}
 	}
 	slices.Sort(out)
 	return out

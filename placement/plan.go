@@ -59,10 +59,18 @@ type ServicePlan struct {
 	// next plan begins with it, so that neither a new director nor the restart of a
 	// name server forgets it.
 	Measured []ClassRate `json:"measured,omitempty"`
+	// Last is what was out when one of the clusters was usable last; nil where the policy
+	// does not ask for it.
+	Last *LastUsable `json:"last,omitempty"`
 	// Kept is set when the new decision failed its check and the last good one
 	// stays; Refusal says why.
 	Kept    bool     `json:"kept,omitempty"`
 	Refusal *Refusal `json:"refusal,omitempty"`
+}
+
+// LastUsable is the state of a service before all of it fell.
+type LastUsable struct {
+	Down []ClusterID `json:"down,omitempty"`
 }
 
 // ClassDemand is the demand of one class in requests per second. The keys are short

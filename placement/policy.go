@@ -11,13 +11,23 @@ const (
 	ServFail AllDown = "servfail"
 	Refuse   AllDown = "refuse" // resolvers then ask another name server, of whoever else serves the zone
 	Static   AllDown = "static" // the same set for everybody, as in mode observe
+	// LastGood answers as before the last cluster fell, All with every address, Closest
+	// with the nearest cluster that no operator keeps out, whatever its tier.
+	LastGood AllDown = "last_good"
+	All      AllDown = "all"
+	Closest  AllDown = "closest"
 )
 
 // AllDowns are the rules.
-func AllDowns() []AllDown { return []AllDown{FailOpen, NoData, ServFail, Refuse, Static} }
+func AllDowns() []AllDown {
+	return []AllDown{FailOpen, NoData, ServFail, Refuse, Static, LastGood, All, Closest}
+}
 
 // Closed tells whether nobody is taken for up who measures down.
 func (a AllDown) Closed() bool { return a != FailOpen && a != "" }
+
+// Denies tells whether clients are left without an address.
+func (a AllDown) Denies() bool { return a == NoData || a == ServFail || a == Refuse }
 
 // Policy says how to choose. It compiles to tiers of eligible clusters per class,
 // which are filled in order within capacity; nothing else chooses.
@@ -34,6 +44,9 @@ type Policy struct {
 	// IgnoreECS chooses by the resolver's address also where it tells the client's
 	// subnet: one answer for all of its users, scope 0 (RFC 7871 section 7.2.1).
 	IgnoreECS bool `json:"ignore_ecs,omitempty"`
+	// SkipFirst passes over so many choices: names with 0 and 1 are a pair for clients
+	// that race two servers. Where there are fewer the last one answers.
+	SkipFirst int `json:"skip_first,omitempty"`
 }
 
 // Branch is a node of the policy tree; exactly one field is set, and an empty

@@ -27,7 +27,21 @@ type Service struct {
 	// servers answer, since resolvers keep answers; 0: what is measured is shown, and
 	// counts for no plan.
 	PerQuery int64 `json:"per_query,omitempty"`
-	Edge     *Edge `json:"edge,omitempty"`
+	// HTTPS and SVCB are what the service's names say to questions of these types (RFC
+	// 9460), beside the addresses of whoever serves the client; nil: nothing.
+	HTTPS *Binding `json:"https,omitempty"`
+	SVCB  *Binding `json:"svcb,omitempty"`
+	Edge  *Edge    `json:"edge,omitempty"`
+}
+
+// Binding is how a service is reached where its addresses are (RFC 9460 section 7). It
+// is the same for all of its clusters.
+type Binding struct {
+	// ALPN are protocols beside the default one of the scheme; with NoDefault without it.
+	ALPN      []string `json:"alpn,omitempty"`
+	NoDefault bool     `json:"no_default_alpn,omitempty"`
+	// Port is another one than that of the scheme; 0: that one.
+	Port uint16 `json:"port,omitempty"`
 }
 
 // EdgeKind is who owns the sockets of a service's sessions.

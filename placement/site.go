@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -144,10 +145,19 @@ func (s *Site) Domain() string {
 type Cluster struct {
 	Name      string           `json:"name"`
 	Addresses []netip.AddrPort `json:"addresses"`
+	// CNAME stands in for addresses where others serve, who steer by themselves: a name
+	// of theirs, lower case and fully qualified.
+	CNAME string `json:"cname,omitempty"`
 	// Capacity is in queries or requests per second; 0 means without limit.
 	Capacity int64 `json:"capacity,omitempty"`
 	// Check overrides the service's check for this cluster.
 	Check string `json:"check,omitempty"`
+}
+
+// Foreign tells whether others serve at a site: nobody of ours looks at it, announces
+// there, or keeps sessions.
+func (s *Site) Foreign() bool {
+	return len(s.Clusters) > 0 && !slices.ContainsFunc(s.Clusters, func(c Cluster) bool { return c.CNAME == "" })
 }
 
 // ClusterID names a Cluster in the fleet, or with Name "-" the Site itself.

@@ -130,9 +130,10 @@ const (
 	OutTier     // an open tier above has room
 	OutFarther  // usable, but others are nearer
 	OutExcluded // the policy does not name it for this class
+	OutSkipped  // an earlier choice, which the policy passes over
 )
 
-var outNames = [...]string{"in", "down", "forced", "drained", "dialled", "full", "lower-tier", "farther", "excluded"}
+var outNames = [...]string{"in", "down", "forced", "drained", "dialled", "full", "lower-tier", "farther", "excluded", "skipped"}
 
 // String returns the reason in a word, as explain prints it.
 func (o Out) String() string { return outNames[o] }
@@ -141,7 +142,9 @@ func (o Out) String() string { return outNames[o] }
 func (o Out) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // Usable tells whether the candidate could take clients if the ones before it could not.
-func (o Out) Usable() bool { return o == In || o == OutFull || o == OutTier || o == OutFarther }
+func (o Out) Usable() bool {
+	return o == In || o == OutFull || o == OutTier || o == OutFarther || o == OutSkipped
+}
 
 // Share gives the clients whose hash is below Upto (per mille, cumulative) to a candidate.
 type Share struct {

@@ -25,13 +25,15 @@ type Trace struct {
 
 // TracedCandidate is a candidate with its reasons spelled out.
 type TracedCandidate struct {
-	Cluster  ClusterID `json:"cluster"`
-	Tier     int       `json:"tier"`
-	CostMS   float64   `json:"cost_ms"`
-	Out      string    `json:"out"`
-	Reason   string    `json:"reason"`
-	Verdict  Verdict   `json:"verdict"`
-	PerMille int       `json:"per_mille"` // its share of the class
+	Cluster ClusterID `json:"cluster"`
+	Tier    int       `json:"tier"`
+	CostMS  float64   `json:"cost_ms"`
+	// CostBy is the prefix or the site from which it was measured; empty: by distance.
+	CostBy   string  `json:"cost_by,omitempty"`
+	Out      string  `json:"out"`
+	Reason   string  `json:"reason"`
+	Verdict  Verdict `json:"verdict"`
+	PerMille int     `json:"per_mille"` // its share of the class
 }
 
 // record fills the trace from what was chosen, never from a second decision of its
@@ -54,8 +56,14 @@ func (t *Trace) record(s *Snapshot, c *Choice, hash int) {
 		shares[sh.Candidate] += int(sh.Upto) - last
 		last = int(sh.Upto)
 	}
+	measured := s.Inventory.Measure(s.Classes)
+	near, distance := s.Inventory.Nearest(t.Location.At)
 	for i, cand := range c.Row.Candidates {
-		t.Candidates = append(t.Candidates, s.traced(c, cand, shares[uint16(i)]))
+		one := s.traced(c, cand, shares[uint16(i)])
+		if c.Class != NoClass {
+			_, one.CostBy = measured.Cost(c.Class, one.Cluster.Site, near, distance)
+		}
+		t.Candidates = append(t.Candidates, one)
 	}
 	if id, ok := c.Cluster(); ok {
 		t.Chosen = id.String()
@@ -97,6 +105,8 @@ func (s *Snapshot) reason(id ClusterID, out Out, v Verdict) string {
 		return "a tier above has room"
 	case OutFarther:
 		return "farther than the chosen one"
+	case OutSkipped:
+		return "an earlier choice: the policy answers with a later one"
 	case OutExcluded:
 		return "the policy does not name it for this client"
 	}

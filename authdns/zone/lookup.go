@@ -37,6 +37,19 @@ type Result struct {
 	Wildcard bool
 }
 
+// Addressed tells whether the file has addresses at a name, or an alias, or leaves it to
+// others.
+func (z *Zone) Addressed(name string) bool {
+	for _, t := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		switch r := z.Lookup(name, t); {
+		case r.Wildcard:
+		case r.Kind == Answer || r.Kind == CNAME || r.Kind == Delegation || r.Kind == DNAME:
+			return true
+		}
+	}
+	return false
+}
+
 // Lookup finds what the zone says about a name and a type. The name is in
 // canonical form.
 func (z *Zone) Lookup(name string, qtype uint16) Result {

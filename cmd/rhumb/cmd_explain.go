@@ -125,12 +125,20 @@ func writeCandidates(w io.Writer, s style, tr *placement.Trace, all bool) {
 		if c.PerMille > 0 {
 			share = percent(float64(c.PerMille) / 1000)
 		}
-		t.add(sign, c.Cluster, c.Tier, fmt.Sprintf("%.1f", c.CostMS), share, c.Reason)
+		t.add(sign, c.Cluster, c.Tier, fmt.Sprintf("%.1f", c.CostMS), share, c.Reason+measuredFrom(c.CostBy))
 	}
 	t.write(w)
 	if n := len(tr.Candidates) - len(shown); n > 0 {
 		fmt.Fprintf(w, "  (%d more: -v)\n", n)
 	}
+}
+
+// measuredFrom says where a round trip comes from that is no distance.
+func measuredFrom(by string) string {
+	if by == "" {
+		return ""
+	}
+	return "  (round trip measured from " + by + ")"
 }
 
 func choiceText(t *placement.Trace) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -155,7 +156,7 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 	t.indent = "  "
 	for _, cl := range r.Clusters {
 		t.add(cl.Name, verdictCell(&cl.Verdict), fmt.Sprintf("%d/%d", cl.Verdict.DownDomains, cl.Verdict.Domains), count(cl.QPS), capacityText(cl.Capacity),
-			joined(cl.Addresses), since(cl.Verdict.Since, now), cl.Verdict.Cause)
+			cmp.Or(cl.CNAME, joined(cl.Addresses)), since(cl.Verdict.Since, now), cl.Verdict.Cause)
 	}
 	t.write(w)
 }

@@ -282,7 +282,7 @@ func readZone(origin, file string, data []byte) (config.ZoneInfo, error) {
 		}
 		return config.ZoneInfo{}, err
 	}
-	info := config.ZoneInfo{Names: z.Names(), Serial: z.Serial()}
+	info := config.ZoneInfo{Names: z.Names(), Serial: z.Serial(), Taken: z.Addressed}
 	if z.Signed != nil {
 		info.Signed = fmt.Sprintf("%s:%d", file, z.Signed.Line)
 	}

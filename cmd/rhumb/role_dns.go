@@ -53,6 +53,7 @@ func addDNS(u *unit) error {
 		st.Zones = z.catalogs.report(st.Zones)
 		n.DNS = &st
 		n.Alarms = append(slices.Clip(n.Alarms), overloadAlarms(n.Name, srv.Overload())...)
+		n.Alarms = append(n.Alarms, aliasAlarms(n.Name, srv.StaleAliases())...)
 	})
 	u.add("authdns", func(ctx context.Context) error {
 		// Before its zones are loaded a server would refuse what it is there for,

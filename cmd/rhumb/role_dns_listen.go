@@ -22,7 +22,7 @@ import (
 func dnsConfig(u *unit) (authdns.Config, error) {
 	d := &u.cfg.DNS
 	c := authdns.Config{Site: u.cfg.Node.Site, Node: u.cfg.Node.Name, Version: version, Current: u.current,
-		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics, SignBudget: u.cfg.DNSSEC.Budget, HideIdentity: d.HideIdentity, Proxies: d.Proxies, Crashes: filepath.Join(u.cfg.Node.DataDir, "authdns"),
+		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics, SignBudget: u.cfg.DNSSEC.Budget, HideIdentity: d.HideIdentity, Proxies: d.Proxies, Resolvers: d.Resolvers, Crashes: filepath.Join(u.cfg.Node.DataDir, "authdns"),
 		Limits: authdns.Limits{Rate: d.Limit.Rate, Slip: d.Limit.Slip, Exempt: d.Limit.Exempt,
 			Idle: d.TCP.Idle.D(), Connections: d.TCP.Connections, PerClient: d.TCP.PerClient},
 		Overload: overloadPolicy(d.Overload)}

@@ -28,3 +28,14 @@ func overloadAlarms(node string, o authdns.Overload) []placement.Alarm {
 	}
 	return []placement.Alarm{{Kind: alarmQueriesShed, Object: node, Text: o.String()}}
 }
+
+// alarmAliasStale says that a name of others, which an alias has for target, cannot be
+// looked up: what it had last is served.
+const alarmAliasStale = "AliasStale"
+
+func aliasAlarms(node string, stale []string) (out []placement.Alarm) {
+	for _, text := range stale {
+		out = append(out, placement.Alarm{Kind: alarmAliasStale, Object: node, Text: text})
+	}
+	return out
+}

@@ -63,6 +63,8 @@ type Answer struct {
 	Cluster   string       `json:"cluster,omitempty"` // SITE/CLUSTER
 	AllDown   string       `json:"all_down,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// CNAME is the name of others who serve.
+	CNAME string `json:"cname,omitempty"`
 	// NameServers of a referral, SITE/CLUSTER.
 	NameServers []string `json:"name_servers,omitempty"`
 	TTL         float64  `json:"ttl_seconds"`
@@ -250,12 +252,14 @@ func (e *Explanation) answer(s *State, svc *placement.Service, c *placement.Choi
 		e.Answer.AllDown = string(cmp.Or(pol.AllDown, placement.FailOpen))
 		e.Text = "no cluster is usable: " + e.Answer.AllDown
 	default:
-		e.Answer.Cluster = id.String()
+		e.Answer.Cluster, e.Answer.CNAME = id.String(), s.Snapshot.Inventory.CNAME(id)
 		for _, a := range s.Snapshot.Addresses(c, e.Client.Subnet.Addr(), e.Type == "AAAA", pol.Picks()) {
 			e.Answer.Addresses = append(e.Answer.Addresses, a.Addr())
 		}
 		e.Text = id.String()
-		if len(e.Answer.Addresses) == 0 {
+		if e.Answer.CNAME != "" {
+			e.Text += ": CNAME " + e.Answer.CNAME
+		} else if len(e.Answer.Addresses) == 0 {
 			e.Text += ", which has no address of type " + e.Type + ": NODATA"
 		}
 	}

@@ -128,6 +128,7 @@ type SiteIntent struct {
 type Cluster struct {
 	Name      string            `json:"name"`
 	Addresses []netip.AddrPort  `json:"addresses"`
+	CNAME     string            `json:"cname,omitempty"` // of others who serve
 	Capacity  int64             `json:"capacity_qps,omitempty"`
 	QPS       int64             `json:"qps"`
 	Usable    bool              `json:"usable"`
@@ -203,7 +204,7 @@ func (row *Site) clusters(s *State, site *placement.Site) {
 	row.Clusters = make([]Cluster, 0, len(site.Clusters))
 	for _, c := range site.Clusters {
 		id := placement.ClusterID{Site: site.Name, Name: c.Name}
-		view := Cluster{Name: c.Name, Addresses: append([]netip.AddrPort{}, c.Addresses...), Capacity: c.Capacity, Verdict: placement.Verdict{Object: id}}
+		view := Cluster{Name: c.Name, Addresses: append([]netip.AddrPort{}, c.Addresses...), CNAME: c.CNAME, Capacity: c.Capacity, Verdict: placement.Verdict{Object: id}}
 		if s.Snapshot != nil {
 			view.Verdict = s.Snapshot.Verdict(id)
 		}

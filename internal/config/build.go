@@ -23,6 +23,8 @@ type builder struct {
 	docs   []*document
 	out    *Fleet
 	zoneOf map[string]string // static owner name → zone
+	// taken says of each zone with a file where that answers by itself.
+	taken map[string]func(name string) bool
 	// signedAt is where a zone that its owner has signed shows it, by zone.
 	signedAt map[string]string
 	// read reads a file that a document names (zones, certificates).
@@ -30,7 +32,7 @@ type builder struct {
 }
 
 func newBuilder(read func(string) ([]byte, error)) *builder {
-	return &builder{zoneOf: make(map[string]string), out: &Fleet{Blobs: make(map[string][]byte)}, read: read}
+	return &builder{zoneOf: make(map[string]string), taken: make(map[string]func(string) bool), out: &Fleet{Blobs: make(map[string][]byte)}, read: read}
 }
 
 // document is one file and what it says.
@@ -58,7 +60,7 @@ func (b *builder) add(src *source, first bool) error {
 	if first && d.Version != 1 {
 		src.fail([]string{"version"}, "is %d; this binary reads version 1", d.Version)
 	}
-	for _, key := range []string{"mode", "roles", "ecs", "safety", "recovery", "revoked"} {
+	for _, key := range []string{"mode", "roles", "ecs", "safety", "recovery", "revoked", "rtt"} {
 		if !first && src.has(key) {
 			src.fail([]string{key}, "belongs into %s: it is one for the whole fleet", b.docs[0].file)
 		}
@@ -121,6 +123,7 @@ func (b *builder) build(zones ZoneReader) {
 func (b *builder) rest(root *document) {
 	b.revoked(root)
 	b.recovery(root)
+	b.rtt(root)
 	f := &b.out.Fleet
 	f.ECS = placement.ECS{Off: root.ECS.Off, Bits4: or(root.ECS.Bits4, 24), Bits6: or(root.ECS.Bits6, 56)}
 	if f.ECS.Bits4 < 0 || f.ECS.Bits4 > 32 || f.ECS.Bits6 < 0 || f.ECS.Bits6 > 128 {
@@ -198,7 +201,7 @@ func (b *builder) site(d *document, name string, s siteFile) {
 		out.At = placement.Position(*s.At)
 		d.checkPosition(append(at, "at"), out.At)
 	}
-	if s.Number == 0 {
+	if s.Number == 0 && !s.foreign() {
 		d.fail(at, "needs a number (1..65535): it marks the site's routes")
 	}
 	if s.Second.IsValid() && (!s.Beat.IsValid() || s.Second == s.Beat) {
@@ -250,6 +253,8 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 	switch {
 	case !isLabel(name):
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
+	case c.CNAME != "":
+		d.checkAlias(append(at, "cname"), c)
 	case len(c.Addresses) == 0:
 		d.refuse(placement.RuleEmptySelector, at, "has no addresses")
 	case c.CapacityQPS < 0:
@@ -260,7 +265,11 @@ func (d *document) cluster(site []string, name string, c clusterFile) placement.
 			d.fail(append(at, "addresses"), "%s stands twice, or is no address to which a client could connect", a)
 		}
 	}
-	return placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
+	out := placement.Cluster{Name: name, Addresses: c.Addresses, Capacity: c.CapacityQPS, Check: c.Check}
+	if c.CNAME != "" {
+		out.CNAME = fqdn(c.CNAME)
+	}
+	return out
 }
 
 // usable tells whether an address with a port can stand in an answer.
@@ -272,7 +281,7 @@ func usable(a netip.AddrPort) bool {
 // policy takes one entry of policies; parts become per mille, rounded.
 func (b *builder) policy(d *document, name string, p policyFile) {
 	at := []string{"policies", name}
-	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen), IgnoreECS: p.IgnoreECS}
+	out := placement.Policy{Name: name, Pick: or(p.Pick, 2), TTL: placement.Duration(p.TTL.Or(20 * time.Second)), AllDown: or(p.AllDown, placement.FailOpen), IgnoreECS: p.IgnoreECS, SkipFirst: p.SkipFirst}
 	headroom := or(p.Headroom, 0.9)
 	out.Headroom = int(headroom*1000 + 0.5)
 	if !isPart(headroom) {
@@ -281,8 +290,11 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 	if out.Pick < 1 || out.Pick > 8 {
 		d.fail(append(at, "pick"), "%d addresses: want 1 to 8", out.Pick)
 	}
+	if out.SkipFirst < 0 || out.SkipFirst > 7 {
+		d.fail(append(at, "skip_first"), "%d choices: want 0 to 7", out.SkipFirst)
+	}
 	if !slices.Contains(placement.AllDowns(), out.AllDown) {
-		d.fail(append(at, "all_down"), "%q: want fail_open, nodata, servfail, refuse or static", out.AllDown)
+		d.fail(append(at, "all_down"), "%q: want fail_open, nodata, servfail, refuse, static, last_good, all or closest", out.AllDown)
 	}
 	if p.Choose != nil {
 		out.Choose = b.branch(d, append(at, "choose"), *p.Choose)
@@ -378,6 +390,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 			Clusters: ns.Clusters, Policy: ns.Policy, Check: ns.Check, TTL: placement.Duration(ns.TTL.Or(time.Hour))})
 		b.checkNameServers(d, append(at, "name_servers"), ns)
 	}
+	out.Aliases = d.aliases(append(at, "aliases"), z.Aliases)
 	b.out.Zones = append(b.out.Zones, out)
 }
 
@@ -397,6 +410,9 @@ func (b *builder) zoneFile(d *document, at []string, out *placement.Zone, z zone
 	out.SHA256, out.Size, out.Names, out.Serial = hex.EncodeToString(sum[:]), len(data), len(info.Names), info.Serial
 	for _, n := range info.Names {
 		b.zoneOf[n] = out.Name
+	}
+	if b.taken[out.Name] = info.Taken; info.Taken == nil {
+		b.taken[out.Name] = func(string) bool { return false }
 	}
 	if info.Signed != "" {
 		b.presigned(d, at, out, info.Signed, z)
@@ -436,7 +452,8 @@ const maxPerQuery = 1_000_000
 func (b *builder) service(d *document, name string, s serviceFile) {
 	at := []string{"services", name}
 	out := placement.Service{Name: name, Clusters: s.Clusters, Sites: s.Sites, Policy: s.Policy,
-		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand, PerQuery: s.PerQuery}
+		Check: s.Check, TTL: s.TTL, Mode: s.Mode, Demand: s.Demand, PerQuery: s.PerQuery,
+		HTTPS: s.HTTPS.build(d, append(at, "https"), s.Names), SVCB: s.SVCB.build(d, append(at, "svcb"), s.Names)}
 	if !isLabel(name) {
 		d.fail(at, "%q is not a name (lower-case letters, digits, hyphens)", name)
 	}

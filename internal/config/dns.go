@@ -19,6 +19,8 @@ type DNS struct {
 	TCP          DNSTCP   `yaml:"tcp"`
 	// Proxies are networks whose TCP connections begin with a PROXY v2 header.
 	Proxies []netip.Prefix `yaml:"proxies"`
+	// Resolvers are recursive servers, asked for targets of aliases outside our zones.
+	Resolvers []netip.AddrPort `yaml:"resolvers"`
 	// Overload is what is done when more is asked for than can be answered: act (the
 	// default, and observe where the node's mode is that), observe or off.
 	Overload string `yaml:"overload"`
@@ -85,6 +87,11 @@ func (n *Node) checkDNS(src *source) {
 	}
 	checkNetworks(src, at("limit", "exempt"), d.Limit.Exempt)
 	checkNetworks(src, at("proxies"), d.Proxies)
+	for i, r := range d.Resolvers {
+		if !usable(r) || slices.Contains(d.Resolvers[:i], r) {
+			src.fail(at("resolvers"), "%s stands twice, or is no address of a server", r)
+		}
+	}
 	if o := d.Overload; o != "" && o != OverloadAct && o != OverloadObserve && o != OverloadOff {
 		src.fail(at("overload"), "%q: want act, observe or off", o)
 	}

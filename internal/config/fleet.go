@@ -23,6 +23,7 @@ type fleetFile struct {
 	Services map[string]serviceFile `yaml:"services"`
 	Prefixes map[string]prefixFile  `yaml:"prefixes"`
 	Clients  map[string]clientFile  `yaml:"clients"`
+	RTT      string                 `yaml:"rtt"` // file of measured round trips
 	ECS      ecsFile                `yaml:"ecs"`
 	Safety   safetyFile             `yaml:"safety"`
 	Recovery recoveryFile           `yaml:"recovery"`
@@ -56,6 +57,8 @@ type zoneFile struct {
 	Secondary *secondaryFile `yaml:"secondary"`
 	Catalog   *catalogFile   `yaml:"catalog"`
 	Listed    *listedFile    `yaml:"listed"`
+	// Aliases have the addresses of other names, by name.
+	Aliases map[string]string `yaml:"aliases"`
 }
 
 // nameServersFile steers the NS set of a zone. TTL is that of NS and glue: what a
@@ -91,6 +94,7 @@ type siteFile struct {
 // second; 0 is without limit.
 type clusterFile struct {
 	Addresses   []netip.AddrPort `yaml:"addresses"`
+	CNAME       string           `yaml:"cname"` // instead of addresses
 	CapacityQPS int64            `yaml:"capacity_qps"`
 	Check       string           `yaml:"check"`
 }
@@ -105,6 +109,7 @@ type policyFile struct {
 	AllDown  placement.AllDown  `yaml:"all_down"`
 	// IgnoreECS is placement.Policy's.
 	IgnoreECS bool `yaml:"ignore_ecs"`
+	SkipFirst int  `yaml:"skip_first"`
 }
 
 // branchFile is a node of the policy tree, with at most one of its fields.
@@ -133,6 +138,8 @@ type serviceFile struct {
 	Mode     placement.Mode     `yaml:"mode"`
 	Demand   map[string]int64   `yaml:"demand"`
 	PerQuery int64              `yaml:"per_query"`
+	HTTPS    *bindingFile       `yaml:"https"`
+	SVCB     *bindingFile       `yaml:"svcb"`
 	Edge     *edgeFile          `yaml:"edge"`
 }
 
@@ -220,6 +227,9 @@ type ZoneInfo struct {
 	// Signed is the place, FILE:LINE, of the signature of the SOA where the zone's owner
 	// has signed it; empty where nobody has.
 	Signed string
+	// Taken tells whether the file has addresses or an alias at a name, so that nothing
+	// else can answer for it; nil: nowhere.
+	Taken func(name string) bool
 }
 
 // ZoneReader reads a zone file strictly; its error names file, line and column.

@@ -23,9 +23,11 @@ func (b *builder) refer() {
 		}
 		b.referService(d, at, s)
 		b.referNames(d, at, s, names)
+		b.referAliases(d, at, s)
 		b.referVIPs(d, at, s)
 		b.referQUIC(d, at, s)
 	}
+	b.referZoneAliases(names)
 	for i := range f.Prefixes {
 		b.referPrefix(&f.Prefixes[i])
 	}
@@ -100,7 +102,7 @@ func (b *builder) referNames(d *document, at []string, s *placement.Service, nam
 			d.fail(at, "%s is a name of service %s too", n, other)
 		}
 		names[n] = s.Name
-		if z := b.zoneOf[n]; z != "" {
+		if z := b.zoneOf[n]; z != "" && (n != z || b.taken[z](n)) { // an apex has records at any rate
 			d.fail(at, "%s is static in zone %s: a name is either static or steered", n, z)
 		}
 		if z := b.closest(n); b.signedAt[z] != "" {
@@ -142,6 +144,8 @@ func (b *builder) referPrefix(p *placement.Prefix) {
 	for _, s := range p.Sites {
 		if f.Site(s) == nil {
 			d.fail(append(slices.Clone(at), "sites"), "there is no site %q", s)
+		} else if f.Site(s).Foreign() {
+			d.fail(append(slices.Clone(at), "sites"), "%s has no servers of ours that could announce it", s)
 		}
 	}
 	for _, c := range p.Clusters {

@@ -18,7 +18,7 @@ func readZone(origin, file string, data []byte) (ZoneInfo, error) {
 	if err != nil {
 		return ZoneInfo{}, err
 	}
-	info := ZoneInfo{Names: z.Names(), Serial: z.Serial()}
+	info := ZoneInfo{Names: z.Names(), Serial: z.Serial(), Taken: z.Addressed}
 	if z.Signed != nil {
 		info.Signed = fmt.Sprintf("%s:%d", file, z.Signed.Line)
 	}

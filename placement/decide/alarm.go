@@ -44,10 +44,21 @@ func openAlarms(s *placement.Snapshot) []placement.Alarm {
 		}
 		if open > 0 && !s.FailOpen(m.Service.Name) {
 			out = append(out, placement.Alarm{Kind: AlarmFailOpen, Object: m.Service.Name, Text: fmt.Sprintf(
-				"no cluster is usable for %d of %d client classes: they are answered as if all were up", open, len(m.Rows))})
+				"no cluster is usable for %d of %d client classes: they are answered %s", open, len(m.Rows), openly(m.Policy))})
 		}
 	}
 	return out
+}
+
+// openly says how clients are answered whom nobody usable serves.
+func openly(p *placement.Policy) string {
+	switch p.AllDown {
+	case placement.LastGood:
+		return "as before the last of them fell"
+	case placement.Closest:
+		return "with the closest"
+	}
+	return "as if all were up"
 }
 
 // planAlarms are the loud conditions that a plan carries along.

@@ -16,6 +16,9 @@ func backups(in *PlanInput, plan *placement.Plan, verdicts []placement.Verdict) 
 	var out []placement.Backup
 	for i := range in.Inventory.Sites {
 		site := &in.Inventory.Sites[i]
+		if site.Foreign() {
+			continue
+		}
 		b := placement.Backup{Site: site.Name, Order: backupOrder(in.Inventory, plan, verdicts, site), Epoch: 1}
 		if old := previousBackup(in.Prev, site.Name); old != nil {
 			b.Epoch = old.Epoch
@@ -44,7 +47,7 @@ func previousBackup(prev *placement.Plan, site string) *placement.Backup {
 func backupOrder(inv *placement.Inventory, plan *placement.Plan, verdicts []placement.Verdict, site *placement.Site) []string {
 	var others []*placement.Site
 	for i := range inv.Sites {
-		if inv.Sites[i].Name != site.Name {
+		if inv.Sites[i].Name != site.Name && !inv.Sites[i].Foreign() {
 			others = append(others, &inv.Sites[i])
 		}
 	}

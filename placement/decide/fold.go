@@ -75,7 +75,9 @@ func newBallot(inv *placement.Inventory, votes []placement.Vote, plan *placement
 	}
 	configured := make(map[string]bool)
 	for i := range inv.Sites {
-		configured[inv.Sites[i].Domain()] = true
+		if !inv.Sites[i].Foreign() {
+			configured[inv.Sites[i].Domain()] = true
+		}
 	}
 	all := newest(votes)
 	doubting := doubters(all)

@@ -14,6 +14,7 @@ const defaultHeadroom = 900
 // clusters, under capacities which all services share.
 type ledger struct {
 	w        *world
+	plan     *placement.Plan
 	clusters map[placement.ClusterID]int32
 	capacity []int64 // usable, in thousandths of a query per second
 	services []*serving
@@ -31,7 +32,7 @@ type serving struct {
 }
 
 func newLedger(w *world, plan *placement.Plan) *ledger {
-	l := &ledger{w: w, clusters: make(map[placement.ClusterID]int32)}
+	l := &ledger{w: w, plan: plan, clusters: make(map[placement.ClusterID]int32)}
 	for i := range w.inv.Sites {
 		site := &w.inv.Sites[i]
 		for k := range site.Clusters {

@@ -137,7 +137,7 @@ func sitesOn(inv *placement.Inventory, s *placement.Snapshot, without string) []
 		name := inv.Sites[i].Name
 		off := slices.ContainsFunc(inv.Dials, func(d placement.Dial) bool { return d.Site == name && d.Live() && d.PerMille <= 0 })
 		v := s.Verdict(placement.SiteID(name))
-		if name != without && inv.Drained(name) == nil && !off && v.Usable() {
+		if name != without && !inv.Sites[i].Foreign() && inv.Drained(name) == nil && !off && v.Usable() {
 			out = append(out, name)
 		}
 	}

@@ -63,7 +63,7 @@ func (p *Planner) Plan(in PlanInput) (*placement.Plan, []placement.Refusal) {
 	plan.Weights = weights(&in, plan, verdicts)
 	Standing(&in, plan, verdicts)
 	plan.Backups = backups(&in, plan, verdicts)
-	refusals := p.services(&in, plan)
+	refusals := p.services(&in, plan, verdicts)
 	p.sign(&in, plan)
 	return plan, refusals
 }
@@ -82,7 +82,7 @@ func downNow(verdicts []placement.Verdict) []placement.ClusterID {
 // services divides the clients of every service: the base first, then on to
 // what the plan has open. Only the classes that do not simply go where policy
 // alone would send them are written down.
-func (p *Planner) services(in *PlanInput, plan *placement.Plan) []placement.Refusal {
+func (p *Planner) services(in *PlanInput, plan *placement.Plan, verdicts []placement.Verdict) []placement.Refusal {
 	w := p.u.worldOf(in.Inventory, in.Classes)
 	if in.Asked == nil {
 		in.Asked = Measured(in.Prev, plan.Inputs.ClassTable)
@@ -106,7 +106,7 @@ func (p *Planner) services(in *PlanInput, plan *placement.Plan) []placement.Refu
 	var refusals []placement.Refusal
 	for _, sv := range l.services {
 		sp := servicePlan(plan, sv.service.Name)
-		sp.Splits = l.splits(sv, st[sv.m])
+		sp.Splits, sp.Last = l.splits(sv, st[sv.m]), lastUsable(in, plan, verdicts, sv)
 		if r := in.check(sv); r != nil {
 			keep(in, sp, r)
 			refusals = append(refusals, *r)
@@ -202,7 +202,11 @@ func sameIntents(a, b *placement.Plan) bool {
 
 func sameServices(a, b *placement.Plan) bool {
 	return slices.EqualFunc(a.Services, b.Services, func(x, y placement.ServicePlan) bool {
-		return x.Service == y.Service && x.Kept == y.Kept && slices.Equal(x.Demand, y.Demand) &&
+		return x.Service == y.Service && x.Kept == y.Kept && sameLast(x.Last, y.Last) && slices.Equal(x.Demand, y.Demand) &&
 			slices.EqualFunc(x.Splits, y.Splits, func(s, t placement.Split) bool { return s.Class == t.Class && slices.Equal(s.Shares, t.Shares) })
 	})
+}
+
+func sameLast(a, b *placement.LastUsable) bool {
+	return (a == nil) == (b == nil) && (a == nil || slices.Equal(a.Down, b.Down))
 }

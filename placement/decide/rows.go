@@ -30,6 +30,9 @@ func (l *ledger) rows(sv *serving, st []status) *built {
 	}
 	candidates := make([]placement.Candidate, 0, total)
 	rm := rowMaker{l: l, m: m, st: st, levels: fallbacks(m, st), labels: make(map[string]uint32)}
+	if m.policy.AllDown == placement.LastGood {
+		rm.last = lastGood(m, servicePlan(l.plan, sv.service.Name).Last, st)
+	}
 	for class := range n {
 		row := &slab[class]
 		from := len(candidates)
@@ -47,6 +50,7 @@ type rowMaker struct {
 	m      *market
 	st     []status
 	levels [][]status
+	last   []status // for policies that answer as before
 	labels map[string]uint32
 	shares [][]placement.Share // one whole share, by candidate
 	key    []byte
@@ -91,7 +95,15 @@ func (rm *rowMaker) fallback(class int) (parts []part, failOpen bool) {
 			return parts, i > 0
 		}
 	}
-	return nil, false
+	switch rm.m.policy.AllDown {
+	case placement.Closest:
+		parts = rm.closest(class)
+	case placement.LastGood:
+		if parts = rm.l.w.parts(rm.m, class, rm.last); parts == nil {
+			parts = rm.closest(class) // the plan knows of nobody either
+		}
+	}
+	return parts, len(parts) > 0
 }
 
 // alone returns the share of a class that one cluster serves.
@@ -150,6 +162,8 @@ func (rm *rowMaker) judge(row *placement.Row, ordered bool) {
 			c.Out = beyond(c, row, head)
 		case rm.st[c.Cluster].limit < whole:
 			c.Out = placement.OutDialled
+		case rm.m.policy.SkipFirst > 0:
+			c.Out = placement.OutSkipped
 		default:
 			c.Out = placement.OutFull
 		}

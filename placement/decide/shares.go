@@ -152,8 +152,25 @@ func (w *world) byCapacity(m *market, st []status) []part {
 	return slices.DeleteFunc(out, func(p part) bool { return p.perMille == 0 })
 }
 
-// parts is spread for a class, or byCapacity for the class of nobody knows whom.
+// parts divides a class by policy. Choices that the policy passes over are taken for closed.
 func (w *world) parts(m *market, class int, st []status) []part {
+	parts := w.first(m, class, st)
+	for range m.policy.SkipFirst {
+		st = slices.Clone(st)
+		for _, p := range parts {
+			st[p.cluster].limit = 0
+		}
+		next := w.first(m, class, st)
+		if next == nil {
+			break
+		}
+		parts = next
+	}
+	return parts
+}
+
+// first is spread for a class, or byCapacity for the class of nobody knows whom.
+func (w *world) first(m *market, class int, st []status) []part {
 	if class == w.known {
 		return w.byCapacity(m, st)
 	}

@@ -29,7 +29,7 @@ func newWorld(inv *placement.Inventory, classes *placement.ClassTable) *world {
 	if classes != nil {
 		w.known = len(classes.Locations)
 	}
-	n := len(inv.Sites)
+	n, measured := len(inv.Sites), inv.Measure(classes)
 	w.costs, w.near = make([]placement.Cost, w.known*n), make([]int32, w.known)
 	for c := range w.known {
 		row := w.costs[c*n : (c+1)*n]
@@ -39,8 +39,24 @@ func newWorld(inv *placement.Inventory, classes *placement.ClassTable) *world {
 				w.near[c] = int32(s)
 			}
 		}
+		if len(inv.RTT) > 0 {
+			w.measured(measured, c, row)
+		}
 	}
 	return w
+}
+
+// measured puts what the operator has measured in place of distances.
+func (w *world) measured(m *placement.Measured, class int, row []placement.Cost) {
+	if len(row) == 0 {
+		return
+	}
+	near, distance := w.inv.Sites[w.near[class]].Name, row[w.near[class]]
+	for s := range row {
+		if c, by := m.Cost(uint16(class), w.inv.Sites[s].Name, near, distance); by != "" {
+			row[s] = c
+		}
+	}
 }
 
 // rows is how many rows a map has.
