@@ -6,7 +6,7 @@ BIN     := bin/rhumb
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Debian packages whose programs stand as real peers in the tests.
-PEERS   := bird2 frr unbound knot-resolver nginx-light haproxy curl bind9-dnsutils iproute2 nftables chromium stayrtr knot prometheus
+PEERS   := bird2 frr unbound knot-resolver nginx-light haproxy e2fsprogs curl bind9-dnsutils iproute2 nftables chromium stayrtr knot prometheus
 # The packages with tests that need root: all others have run with the race detector.
 SCENARIOS = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -n 1 dirname | sort -u)
 # The packages which have a longer form of some test.

@@ -1,10 +1,10 @@
 package authdns
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/miekg/dns"
 
@@ -44,8 +44,8 @@ type quickLevel struct {
 	// kept and keptSteered hold signed replies of the same kinds, made at their first
 	// query; they live as long.
 	kept, keptSteered *wire.Kept
-	// static depends on this: zones, marks and hosts, in text.
-	key string
+	// static depends on this: zones, marks and hosts, see staticKey.
+	key [sha256.Size]byte
 }
 
 // quickCut is a zone whose name servers are chosen per resolver.
@@ -148,37 +148,39 @@ func (s *state) quickLevel(l placement.Level) *quickLevel {
 	return s.quick.level(l)
 }
 
-// staticKey names all that the static replies of a level depend on.
-func (c *compiler) staticKey(l placement.Level) string {
-	var b strings.Builder
+// staticKey names all that the static replies of a level depend on, by its SHA-256: the
+// text has a line for each name that is not.
+func (c *compiler) staticKey(l placement.Level) (key [sha256.Size]byte) {
+	b := sha256.New()
 	f := c.state.forest(l)
 	for _, name := range slices.Sorted(maps.Keys(c.zones)) {
 		z := c.zones[name]
 		if z.meta.Catalog != nil {
-			fmt.Fprintf(&b, "%s %v hidden\n", name, f[name] != nil)
+			fmt.Fprintf(b, "%s %v hidden\n", name, f[name] != nil)
 			continue
 		}
 		// Pointers are good names: the zones of the state before were held until now.
-		fmt.Fprintf(&b, "%s %p %p %v %v %q\n", name, z.zone, z.sign, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
+		fmt.Fprintf(b, "%s %p %p %v %v %q\n", name, z.zone, z.sign, f[name] != nil, f[name] != nil && f[name].blind, z.meta.NameServers)
 		for _, m := range c.marks[name] {
-			fmt.Fprintf(&b, " %s", m.Name)
+			fmt.Fprintf(b, " %s", m.Name)
 			switch v := m.Value.(type) {
 			case *host:
-				fmt.Fprintf(&b, " %v %d", v.all, v.ttl)
+				fmt.Fprintf(b, " %v %d", v.all, v.ttl)
 			case *alias:
-				fmt.Fprintf(&b, " %s", v.target)
+				fmt.Fprintf(b, " %s", v.target)
 			case *steered:
 				mapped := v.service != nil && len(rowsOf(c.snap.Map(v.service.Name))) > 0
-				fmt.Fprintf(&b, " %v %v %v %d %d %v %s", mapped, v.observe, v.fixed, v.pick, v.ttl, v.aliased, v.other)
+				fmt.Fprintf(b, " %v %v %v %d %d %v %s", mapped, v.observe, v.fixed, v.pick, v.ttl, v.aliased, v.other)
 				for _, bind := range []*placement.Binding{v.https, v.svcb} {
 					if bind != nil {
-						fmt.Fprintf(&b, " %+v", *bind)
+						fmt.Fprintf(b, " %+v", *bind)
 					}
 				}
 			}
 		}
 	}
-	return b.String()
+	b.Sum(key[:0])
+	return key
 }
 
 // quickChoice packs what the slow path writes about one choice, signed or not.

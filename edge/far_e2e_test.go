@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,7 +209,6 @@ type revived struct {
 
 // trails notes what becomes of revived sessions. It costs next to nothing while they come.
 type trails struct {
-	n   atomic.Int32
 	mu  sync.Mutex
 	all []trailOf
 }
