@@ -57,11 +57,7 @@ const (
 
 func lossFar(t *testing.T, vip string, n, loss int) {
 	w := newWorld(t)
-	size := 96 << 10 // for four seconds
-	if soak() {
-		size = 160 << 10
-	}
-	x := w.object("film.mp4", size)
+	x := w.object("film.mp4", 160<<10)
 	x.N, x.VIP, x.Pace, x.Buffer, x.Reads = n, vip, farPace, farBuffer, true
 	a, b := w.sites(func(x *agentArgs) { x.Backups = true })
 	path := w.through(pathArgs{Delay: farDelay, Loss: loss})
