@@ -34,7 +34,7 @@ func TestBeyondRoom(t *testing.T) {
 			a.kill()
 			next.tell("begin")
 			var r report
-			w.await("all sessions at the next process", func() bool { next.ask("state", &r); return r.Revivals[reviveOK] >= float64(x.N) })
+			w.await("all sessions at the next process", func() bool { next.ask("state", &r); return r.wentOn() >= float64(x.N) })
 			w.beyond(next, b, x.N, room)
 			w.noResets()
 			b.ask(fmt.Sprintf("room %d", later), &word)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -66,7 +67,7 @@ func (g *Registration) accepted(s sock) (known bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	g.RcvNxt, g.Options = first.seq+1, inf.options
+	g.RcvNxt, g.Options, g.RTT = first.seq+1, inf.options, time.Duration(inf.rttUsec)*time.Microsecond
 	if g.Options.MSS = first.mss; !g.Options.Timestamps {
 		return true, nil
 	}
