@@ -25,7 +25,7 @@ const (
 	exitConfig      = 9
 )
 
-var placeAndReason = regexp.MustCompile(`(?m)^error: .*\.(yaml|yml|zone):\d+:\d+: \S+`)
+var placeAndReason = regexp.MustCompile(`(?m)^error: .*\.(yaml|yml|zone|csv):\d+:\d+: \S+`)
 
 // TestE2ECheckNamesThePlace wants every kept mistake refused with its place.
 func TestE2ECheckNamesThePlace(t *testing.T) {
