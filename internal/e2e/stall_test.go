@@ -265,9 +265,6 @@ func alone() bool { return rounds() > 1 }
 // beats, agree by their votes, and go on with its sessions; clients hear nothing for less
 // than 0.7 s.
 func TestE2ESiteLossIsShort(t *testing.T) {
-	if !alone() {
-		t.Parallel()
-	}
 	judge(t, "death of one of six sites", siteStall, siteDies)
 }
 
@@ -328,9 +325,6 @@ func (m *machine) backed(n int) {
 // TestE2ENodeLossIsShort kills one of a site's three machines under downloads: clients
 // hear nothing for less than 0.3 s.
 func TestE2ENodeLossIsShort(t *testing.T) {
-	if !alone() {
-		t.Parallel()
-	}
 	judge(t, "death of one of three machines", nodeStall, nodeDies)
 }
 
