@@ -65,7 +65,7 @@ func (m *machine) plug(router *machine, i int) {
 	far := "to" + strconv.Itoa(i)
 	m.must("ip", "link", "add", "up0", "type", "veth", "peer", "name", far, "netns", strconv.Itoa(router.pid))
 	address := func(m *machine, dev string, last int) {
-		m.must("sh", "-c", fmt.Sprintf("ip addr add 10.0.%[2]d.%[3]d/24 dev %[1]s && ip -6 addr add fd00:%[2]d::%[3]d/64 dev %[1]s nodad && ip link set %[1]s up", dev, i, last))
+		m.must("sh", "-c", fmt.Sprintf("sysctl -qw net.ipv6.conf.%[1]s.accept_dad=0 && ip addr add 10.0.%[2]d.%[3]d/24 dev %[1]s && ip -6 addr add fd00:%[2]d::%[3]d/64 dev %[1]s nodad && ip link set %[1]s up", dev, i, last))
 	}
 	address(m, "up0", 2)
 	address(router, far, 1)
@@ -178,9 +178,15 @@ type nodesResults []string
 // until there is a file "go".
 func nodesLoad(t *testing.T, client *machine, n int) nodesResults {
 	t.Helper()
+	urls := []string{"http://192.0.2.11/film.bin", "http://[2001:db8:53::11]/film.bin"}
+	for _, url := range urls { // the first packet may come before its next hop is known
+		soon(t, "the client reaches "+url, func() error {
+			return client.command("curl", "-sgf", "--max-time", "2", "-r", "0-0", "-o", "/dev/null", url).Run()
+		})
+	}
 	var out nodesResults
 	for i := range n {
-		url := []string{"http://192.0.2.11/film.bin", "http://[2001:db8:53::11]/film.bin"}[i%2]
+		url := urls[i%2]
 		begun, result := filepath.Join(client.dir, fmt.Sprintf("begun%d", i)), filepath.Join(client.dir, fmt.Sprintf("result%d", i))
 		script := fmt.Sprintf(`set -o pipefail
 { curl -sg --max-time 120 '%s' || echo "curl ends with $?" >%s.err; } | { head -c 1000000; touch %s; while [ -d %s ] && [ ! -e %s/go ]; do sleep .05; done; cat; } | sha256sum >%s.part
