@@ -21,12 +21,12 @@ const maxClasses = 65_535
 // not the order of arrival; more than 65,535 different Locations are an error.
 func Compile(info Info, sources ...iter.Seq2[netip.Prefix, Location]) (*Table, error) {
 	c := compiler{ids: map[Location]uint16{}}
-	prefixes, err := c.compile(sources)
+	b, err := gather(c.merged(sources))
 	if err = cmp.Or(c.err, err); err != nil {
 		return nil, fmt.Errorf("geo: compile: %w", err)
 	}
 	classes, final := c.renumber()
-	return newTable(info, prefixes.Table(final), classes), nil
+	return newTable(info, b.Table(final), classes), nil
 }
 
 // compiler turns networks into entries as they come: a city database has millions,
@@ -37,31 +37,26 @@ type compiler struct {
 	err     error // what ended a source early
 }
 
-// compile brings the entries of all sources into one order.
-func (c *compiler) compile(sources []iter.Seq2[netip.Prefix, Location]) (*lpm.Builder, error) {
-	b := lpm.NewBuilder()
+// merged brings the entries of all sources into one order.
+func (c *compiler) merged(sources []iter.Seq2[netip.Prefix, Location]) iter.Seq[lpm.Entry] {
 	if len(sources) == 1 { // for which no coroutine is needed
-		for e := range c.entries(sources[0]) {
-			if err := b.Add(e); err != nil {
-				return nil, err
+		return c.entries(sources[0])
+	}
+	return func(yield func(lpm.Entry) bool) {
+		heads := make([]head, len(sources))
+		for i, networks := range sources {
+			var stop func()
+			heads[i].next, stop = iter.Pull(c.entries(networks))
+			defer stop()
+			heads[i].pull()
+		}
+		for h := first(heads); h != nil; h = first(heads) {
+			if !yield(h.entry) {
+				return
 			}
+			h.pull()
 		}
-		return b, nil
 	}
-	heads := make([]head, len(sources))
-	for i, networks := range sources {
-		var stop func()
-		heads[i].next, stop = iter.Pull(c.entries(networks))
-		defer stop()
-		heads[i].pull()
-	}
-	for h := first(heads); h != nil; h = first(heads) {
-		if err := b.Add(h.entry); err != nil {
-			return nil, err
-		}
-		h.pull()
-	}
-	return b, nil
 }
 
 // head is the next entry of a source.

@@ -22,11 +22,11 @@ func (t *Table) Grouped(r *Routes) (*Table, error) {
 	g := grouping{routes: r}
 	g.places = placesOf(t)
 	g.decide()
-	prefixes, err := gather(g.entries, nil)
+	b, err := gather(g.entries)
 	if err != nil {
 		return nil, err
 	}
-	out := newTable(t.info, prefixes, t.classes)
+	out := newTable(t.info, b.Table(nil), t.classes)
 	out.attach(r)
 	return out, nil
 }

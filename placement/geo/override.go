@@ -62,16 +62,17 @@ func (t *Table) With(overrides []Override) (*Table, error) {
 	slices.SortStableFunc(forced, func(a, b lpm.Entry) int { return comparePrefixes(a.Prefix, b.Prefix) })
 	base := t.prefixes
 	if len(byAS) > 0 {
-		var err error
-		if base, err = gather(overlay(base, t.routes.announced(byAS)), nil); err != nil {
+		b, err := gather(overlay(base, t.routes.announced(byAS)))
+		if err != nil {
 			return nil, err
 		}
+		base = b.Table(nil)
 	}
-	prefixes, err := gather(overlay(base, forced), nil)
+	b, err := gather(overlay(base, forced))
 	if err != nil {
 		return nil, err
 	}
-	out := newTable(t.info, prefixes, classes)
+	out := newTable(t.info, b.Table(nil), classes)
 	if t.routes != nil {
 		out.attach(t.routes)
 	}

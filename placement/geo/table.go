@@ -38,15 +38,15 @@ func newTable(info Info, prefixes *lpm.Table, classes []class) *Table {
 	return t
 }
 
-// gather makes the prefixes of a table of entries in address order.
-func gather(entries iter.Seq[lpm.Entry], rename []uint16) (*lpm.Table, error) {
+// gather takes entries in address order.
+func gather(entries iter.Seq[lpm.Entry]) (*lpm.Builder, error) {
 	b := lpm.NewBuilder()
 	for e := range entries {
 		if err := b.Add(e); err != nil {
 			return nil, err
 		}
 	}
-	return b.Table(rename), nil
+	return b, nil
 }
 
 // Class returns the class of an address and the prefix that decided. ok is false

@@ -12,7 +12,8 @@
 // An entry is a prefix and its value. A range is a stretch of addresses with
 // one longest match; the ranges of a family lie end to end from its first
 // address to its last, so nested prefixes are gone and a look-up is the search
-// for one range. A leaf is what a range answers. A label is what a caller makes
+// for one range. A page is the neighbouring ranges whose keys have the upper half in
+// common. A leaf is what a range answers. A label is what a caller makes
 // of a value (an answer, for instance), and a run is a stretch of neighbouring
 // ranges with equal labels.
 //
