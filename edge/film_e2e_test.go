@@ -49,28 +49,11 @@ func TestFilmGoesOn(t *testing.T) {
 			c.calmly()
 			c.drained("a", "b", a)
 
-			var word string
-			var r report
 			next := w.agent("b", "a", func(x *agentArgs) { x.Backups, x.Freshness, x.Standby = true, FreshL1, true })
 			w.filmed(b)
-			c.scene("crash of the process at b", filmStall, func() {
-				b.kill()
-				next.tell("begin")
-			})
-			if next.ask("state", &r); r.Revivals[reviveOK] == 0 {
-				t.Errorf("the next process at b revived %v, want the session of the film", r.Revivals)
-			}
+			c.crash("b", b, next)
 			w.filmed(next)
-			c.scene("loss of b", filmStall, func() {
-				w.lose("b", next)
-				c.routed("a")
-				time.Sleep(filmDetection)
-				a.ask("down b", &word)
-				c.mark("a knows of it")
-			})
-			if a.ask("state", &r); r.Revivals[reviveOK] == 0 {
-				t.Errorf("a revived %v, want the session of the film", r.Revivals)
-			}
+			c.lost("b", "a", next, a)
 			c.end(film)
 		})
 	}
@@ -125,31 +108,14 @@ func TestSealedFilmOutlivesCrashes(t *testing.T) {
 			c := w.watch("https://"+net.JoinHostPort(f.vip, "8080"), film, trust)
 			c.calmly()
 
-			var word string
-			var r report
 			next := w.agent("a", "b", func(x *agentArgs) {
 				sealed(x)
 				x.Standby = true
 			})
 			w.filmed(a)
-			c.scene("crash of the process at a", filmStall, func() {
-				a.kill()
-				next.tell("begin")
-			})
-			if next.ask("state", &r); r.Revivals[reviveOK] == 0 {
-				t.Errorf("the next process at a revived %v, want the session of the film", r.Revivals)
-			}
+			c.crash("a", a, next)
 			w.filmed(next)
-			c.scene("loss of a", filmStall, func() {
-				w.lose("a", next)
-				c.routed("b")
-				time.Sleep(filmDetection)
-				b.ask("down a", &word)
-				c.mark("b knows of it")
-			})
-			if b.ask("state", &r); r.Revivals[reviveOK] == 0 {
-				t.Errorf("b revived %v, want the session of the film", r.Revivals)
-			}
+			c.lost("a", "b", next, b)
 			c.ends(film, 3)
 		})
 	}
@@ -191,6 +157,39 @@ func (c *cinema) calmly() {
 	c.scene("calm", 0, func() {})
 	c.calm = max(c.last.Stall(), c.last.Gap.Lasted())
 	c.opens = c.w.counter("c", "TcpActiveOpens")
+}
+
+// crash kills the process that serves the film, and another one goes on there.
+func (c *cinema) crash(site string, p, next *process) {
+	c.w.t.Helper()
+	c.scene("crash of the process at "+site, filmStall, func() {
+		p.kill()
+		next.tell("begin")
+	})
+	c.revived("the next process at "+site, next)
+}
+
+// lost cuts off the site that serves the film; the route turns, and the other one hears of it.
+func (c *cinema) lost(site, to string, p, heir *process) {
+	c.w.t.Helper()
+	c.scene("loss of "+site, filmStall, func() {
+		c.w.lose(site, p)
+		c.routed(to)
+		time.Sleep(filmDetection)
+		var word string
+		heir.ask("down "+site, &word)
+		c.mark("%s knows of it", to)
+	})
+	c.revived(to, heir)
+}
+
+// revived wants that a process has revived something.
+func (c *cinema) revived(who string, p *process) {
+	c.w.t.Helper()
+	var r report
+	if p.ask("state", &r); r.Revivals[reviveOK] == 0 {
+		c.w.t.Errorf("%s revived %v, want the session of the film", who, r.Revivals)
+	}
 }
 
 // drained turns the route and has the site give all its sessions away. Afterwards it
