@@ -183,11 +183,11 @@ func (c *cinema) lost(site, to string, p, heir *process) {
 	c.revived(to, heir)
 }
 
-// revived wants that a process has revived something.
+// revived wants that a process goes on with something, by its record or its socket.
 func (c *cinema) revived(who string, p *process) {
 	c.w.t.Helper()
 	var r report
-	if p.ask("state", &r); r.Revivals[reviveOK] == 0 {
+	if p.ask("state", &r); r.wentOn() == 0 {
 		c.w.t.Errorf("%s revived %v, want the session of the film", who, r.Revivals)
 	}
 }
