@@ -3,6 +3,7 @@ package zone
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -14,9 +15,16 @@ import (
 // whole is Parse with the library reading all of the file at once.
 func whole(origin, text string) (*Zone, error) {
 	l := newLoader("f", Canonical(origin), nil)
+	l.noting = true
 	zp := dns.NewZoneParser(strings.NewReader(text), l.zone.Origin, "")
-	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
-		if err := l.addAny(rr, place{}); err != nil {
+	// The library does not tell where a record stands. Lines below all others keep the order,
+	// by which one of several faults of the whole zone is told.
+	for at := math.MinInt32; ; at++ {
+		rr, ok := zp.Next()
+		if !ok {
+			break
+		}
+		if err := l.addAny(rr, place{at, 0}); err != nil {
 			return nil, err
 		}
 	}
