@@ -1,7 +1,6 @@
 package health
 
 import (
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -282,29 +281,6 @@ func TestVotesOfOthers(t *testing.T) {
 	}
 	if _, have := stream.join(); len(have) != 1 || have[0] != said[0] {
 		t.Errorf("on the stream: %+v", have)
-	}
-}
-
-// TestResetBehindHandshake: a peer that takes connections only to drop them fails.
-func TestResetBehindHandshake(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c.(*net.TCPConn).SetLinger(0)
-			c.Close()
-		}
-	}()
-	r := ProbeTCP(within(t, 20*time.Second), target(l.Addr().String(), placement.Check{TCP: &placement.TCPCheck{}}))
-	if r.OK() || r.Kind != "reset" || r.Cause == "" {
-		t.Errorf("%+v", r)
 	}
 }
 
