@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"rhumb/authdns/dnssec"
 	"rhumb/placement"
@@ -150,21 +149,11 @@ func TestClock(t *testing.T) {
 // gauge reads a metric without labels.
 func gauge(t *testing.T, s *Server, name string) float64 {
 	t.Helper()
-	reg := prometheus.NewRegistry()
-	if err := reg.Register(s.metrics); err != nil {
-		t.Fatal(err)
+	of := metric(t, s, name)
+	if of == nil {
+		t.Fatalf("no metric %s", name)
 	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			return f.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("no metric %s", name)
-	return 0
+	return of[0].GetGauge().GetValue()
 }
 
 // TestFreshKeys: keys made a moment ago sign at once, whatever the minute.
