@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -392,6 +393,17 @@ func TestPagesAreListed(t *testing.T) {
 			if !strings.Contains(text, "]("+filepath.ToSlash(rel)+")") {
 				t.Errorf("%s does not list %s", index, rel)
 			}
+		}
+	}
+}
+
+// TestMapIsWhole: the map for newcomers names every package.
+func TestMapIsWhole(t *testing.T) {
+	page := docWords(t, "ARCHITECTURE.md")
+	for _, p := range load(t) {
+		base, parent := path.Base(p.dir), path.Base(path.Dir(p.dir))
+		if len(p.files) > 0 && !page[p.dir] && !page[p.dir+"/"] && !page[base] && !page[parent+"/"+base] {
+			t.Errorf("ARCHITECTURE.md does not name %s", p.dir)
 		}
 	}
 }
