@@ -28,7 +28,7 @@ certificate goes into the fleet (sites.NAME.identity), its keys stay on the site
 
 func (a *app) identityInit(group *string) *cobra.Command {
 	return &cobra.Command{
-		Use: "init", Short: "Make the group key", Args: cobra.NoArgs,
+		Use: "init", Short: "Make the group key", Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if err := config.InitGroup(*group, time.Now()); err != nil {
 				return err
@@ -42,7 +42,7 @@ func (a *app) identityInit(group *string) *cobra.Command {
 func (a *app) identityJoin(group *string) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: "join SITE", Short: "Make and sign the identity of a site", Args: cobra.ExactArgs(1),
+		Use: "join SITE", Short: "Make and sign the identity of a site", Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			out, now := cmp.Or(out, args[0]), time.Now()
 			if err := errors.Join(config.JoinGroup(*group, args[0], out, now), config.JoinStore(*group, args[0], out, now)); err != nil {
@@ -59,7 +59,7 @@ func (a *app) identityJoin(group *string) *cobra.Command {
 func (a *app) identityStore(group *string) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: "store SITE", Short: "Make and sign, into an identity, the pair by which a site carries a member of the store", Args: cobra.ExactArgs(1),
+		Use: "store SITE", Short: "Make and sign, into an identity, the pair by which a site carries a member of the store", Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			out := cmp.Or(out, args[0])
 			if err := config.JoinStore(*group, args[0], out, time.Now()); err != nil {
@@ -76,7 +76,7 @@ func (a *app) identityStore(group *string) *cobra.Command {
 func (a *app) identityRevoke(group *string) *cobra.Command {
 	var cert string
 	cmd := &cobra.Command{
-		Use: "revoke SITE", Short: "Print what to put into the fleet file to revoke a site's certificates", Args: cobra.ExactArgs(1),
+		Use: "revoke SITE", Short: "Print what to put into the fleet file to revoke a site's certificates", Args: args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			issued, err := issuedTo(*group, cert, args[0])
 			if err != nil {

@@ -100,3 +100,29 @@ func isWord(w string) bool { return regexp.MustCompile(`^[a-z]+$`).MatchString(w
 func hasFlag(cmd *cobra.Command, name string) bool {
 	return cmd.Flags().Lookup(name) != nil || cmd.InheritedFlags().Lookup(name) != nil
 }
+
+// TestArgumentsAreCounted: too many arguments, or too few, are a usage error of every
+// command that a person may give.
+func TestArgumentsAreCounted(t *testing.T) {
+	var check func(*cobra.Command)
+	check = func(cmd *cobra.Command) {
+		for _, c := range cmd.Commands() {
+			if !c.Hidden {
+				check(c)
+			}
+		}
+		if !cmd.Runnable() || cmd.HasSubCommands() || cmd.Name() == "help" {
+			return
+		}
+		if cmd.Args == nil {
+			t.Errorf("%s takes whatever comes", cmd.CommandPath())
+			return
+		}
+		for _, given := range [][]string{nil, make([]string, 40)} {
+			if err := cmd.Args(cmd, given); err != nil && codeOf(err) != exitUsage {
+				t.Errorf("%s with %d arguments ends with %d: %v", cmd.CommandPath(), len(given), codeOf(err), err)
+			}
+		}
+	}
+	check((&app{}).root())
+}
