@@ -46,9 +46,10 @@ e2e: build ## scenarios with real peers in network namespaces
 fuzz: ## ten seconds for each fuzz target
 	@.ci/fuzz 10s
 
-bench: build ## Go benchmarks, then replies side by side with NSD and Knot (as root)
+bench: build ## Go benchmarks, replies side by side with NSD and Knot, what protection costs (as root)
 	$(GO) test -run xxx -bench . -benchmem ./...
 	@.ci/bench-dns
+	@.ci/bench-edge
 
 soak: build ## hours: the same scenarios with more rounds, longer fuzzing
 	@.ci/deps nsd bind9 dnsviz zonemaster-cli ldnsutils

@@ -12,6 +12,7 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"rhumb/authdns/wire"
 	"rhumb/placement"
@@ -290,6 +291,17 @@ func BenchmarkQuick(b *testing.B) {
 // samples prints the samples of one metric of a Server.
 func samples(t *testing.T, s *Server, name string) string {
 	t.Helper()
+	var lines []string
+	for _, m := range metric(t, s, name) {
+		lines = append(lines, fmt.Sprint(m.GetLabel(), m.GetCounter().GetValue()))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// metric gathers the samples of one metric of a Server; nil where it has none.
+func metric(t *testing.T, s *Server, name string) []*dto.Metric {
+	t.Helper()
 	reg := prometheus.NewRegistry()
 	if err := reg.Register(s.metrics); err != nil {
 		t.Fatal(err)
@@ -300,13 +312,8 @@ func samples(t *testing.T, s *Server, name string) string {
 	}
 	for _, f := range families {
 		if f.GetName() == name {
-			var lines []string
-			for _, m := range f.GetMetric() {
-				lines = append(lines, fmt.Sprint(m.GetLabel(), m.GetCounter().GetValue()))
-			}
-			slices.Sort(lines)
-			return strings.Join(lines, "\n")
+			return f.GetMetric()
 		}
 	}
-	return ""
+	return nil
 }

@@ -3,8 +3,8 @@
 // # Words
 //
 //   - Peer: a router we speak BGP with. Route: a prefix with its attributes.
-//   - Engine: the seam to whoever speaks the protocol. gobgp.go is our own speaker,
-//     and the only file which knows the library; kernel.go writes routes which a
+//   - Engine: the seam to whoever speaks the protocol. gobgp.go is our own speaker
+//     (only files of that name know the library); kernel.go writes routes which a
 //     BIRD or FRR of the same host announces, the metric being the step.
 //   - Watchdog: another process, which moves the kernel routes of a dead speaker
 //     to gshut.

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -115,3 +116,8 @@ func specified(a netip.Addr) netip.Addr {
 
 // GShut tells whether the route asks to be avoided (RFC 8326).
 func (a Attrs) GShut() bool { return slices.Contains(a.Communities, GracefulShutdown) }
+
+// comparePrefix orders by address, then the shorter prefix first.
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}

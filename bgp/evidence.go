@@ -202,3 +202,16 @@ func (s *Speaker) protest(r *route, now time.Time) {
 		s.refuse(r, no)
 	}
 }
+
+// anchor tells whether this site is named to keep the prefix announced.
+func (s *Speaker) anchor(r *route) bool {
+	return slices.Contains(s.loop.now.anchors(r), s.cfg.Site)
+}
+
+// anchors returns the named sites; none before the first snapshot.
+func (in *input) anchors(r *route) []string {
+	if in == nil {
+		return nil
+	}
+	return in.snapshot.AnchorSites(r.prefix.Prefix)
+}

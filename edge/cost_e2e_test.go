@@ -237,10 +237,10 @@ func (r *costRow) String() string {
 // costTable is all that was measured.
 type costTable []*costRow
 
-// String is the table of the documentation.
+// String is the table of docs/explanation/cost.md.
 func (t costTable) String() string {
 	var b strings.Builder
-	b.WriteString("| request | over | off, us | control | L0 CPU | L0 time | L1 CPU | L1 time | L2 CPU | L2 time | off, CPU s/GB | nginx, CPU s/GB | of nginx |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| request | over | control | L0 CPU | L0 time | L1 CPU | L1 time | L2 CPU | L2 time | CPU of nginx's |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range t {
 		part := func(of [][]float64, i int) string {
 			if r.names[i] == "" {
@@ -248,12 +248,12 @@ func (t costTable) String() string {
 			}
 			return fmt.Sprintf("%.2f", ratio(of[i], of[costOff]))
 		}
-		cells := []string{r.costCase.String(), r.cover, fmt.Sprintf("%.0f", r.request(costOff)), part(r.cpu, costControl)}
+		cells := []string{r.costCase.String(), r.cover, part(r.cpu, costControl)}
 		for i := costL0; i <= costL2; i++ {
 			cells = append(cells, part(r.cpu, i), part(r.wall, i))
 		}
 		if len(r.cpu) > costPeer {
-			cells = append(cells, fmt.Sprintf("%.2f", r.perGB(costOff)), fmt.Sprintf("%.2f", r.perGB(costPeer)), fmt.Sprintf("%.2f", r.ofNginx(costOff)))
+			cells = append(cells, fmt.Sprintf("%.2f (%.2f : %.2f s/GB)", r.ofNginx(costOff), r.perGB(costOff), r.perGB(costPeer)))
 		}
 		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}

@@ -107,21 +107,7 @@ func TestProbeHTTPS(t *testing.T) {
 }
 
 func TestProbeTCP(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(c, "220 hello\r\n")
-			c.Close()
-		}
-	}()
+	addr := serveTCP(t, func(c *net.TCPConn) { io.WriteString(c, "220 hello\r\n") })
 	dead, _ := net.Listen("tcp", "127.0.0.1:0")
 	deadAddr := dead.Addr().String()
 	dead.Close()
@@ -130,9 +116,9 @@ func TestProbeTCP(t *testing.T) {
 		check      placement.TCPCheck
 		kind       string
 	}{
-		{"handshake", l.Addr().String(), placement.TCPCheck{}, "ok"},
-		{"expected", l.Addr().String(), placement.TCPCheck{Expect: "220"}, "ok"},
-		{"unexpected end", l.Addr().String(), placement.TCPCheck{Expect: "554"}, "reset"},
+		{"handshake", addr, placement.TCPCheck{}, "ok"},
+		{"expected", addr, placement.TCPCheck{Expect: "220"}, "ok"},
+		{"unexpected end", addr, placement.TCPCheck{Expect: "554"}, "reset"},
 		{"refused", deadAddr, placement.TCPCheck{}, "refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,6 +18,36 @@ func tcpCheck(send, expect string) placement.Check {
 	return placement.Check{TCP: &placement.TCPCheck{Send: send, Expect: expect}}
 }
 
+// serveTCP does the same to each connection until the test ends, and closes it.
+func serveTCP(t *testing.T, act func(*net.TCPConn)) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			act(c.(*net.TCPConn))
+			c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// TestResetBehindHandshake: a peer that takes connections only to drop them fails.
+func TestResetBehindHandshake(t *testing.T) {
+	addr := serveTCP(t, func(c *net.TCPConn) { c.SetLinger(0) })
+	r := ProbeTCP(within(t, 20*time.Second), target(addr, tcpCheck("", "")))
+	if r.OK() || r.Kind != "reset" || r.Cause == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestBacklogTrap: the kernel shakes hands for a process that never accepts. A
 // handshake is all that a check without expect sees, so it passes; one that
 // expects a word does not. When the backlog is full, both fail.

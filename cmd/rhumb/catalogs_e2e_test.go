@@ -3,26 +3,20 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
-	"rhumb/authdns"
-	"rhumb/internal/config"
 	"rhumb/placement"
 )
 
@@ -34,186 +28,6 @@ const (
 	catalogKey    = "one.test."
 	catalogSecret = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 )
-
-// knotCatalogs makes Knot follow catz1.test and catz2.test, which are ours, and make
-// catz.knot.test of the zones that are appended. In hand.knot.test and next.knot.test
-// stands what the test writes there. Zones in group far may be copied by nobody, so that
-// it shows who is in it.
-const knotCatalogs = `server:
-    listen: 127.0.0.2@53
-    rundir: "%[1]s"
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-    version: ""
-database:
-    storage: "%[1]s"
-log:
-  - target: stderr
-    any: info
-key:
-  - id: one.test
-    algorithm: hmac-sha256
-    secret: %[2]s
-remote:
-  - id: rhumb
-    address: 127.0.0.1@53
-    key: one.test
-acl:
-  - id: told
-    key: one.test
-    action: [notify, transfer]
-  - id: look
-    address: 127.0.0.0/8
-    action: transfer
-template:
-  - id: default
-    storage: "%[1]s"
-    zonefile-sync: -1
-    notify: rhumb
-    acl: told
-  - id: member
-    storage: "%[1]s"
-    zonefile-sync: -1
-    journal-content: all
-    master: rhumb
-    acl: [told, look]
-  - id: far
-    storage: "%[1]s"
-    zonefile-sync: -1
-    journal-content: all
-    master: rhumb
-    acl: told
-zone:
-  - domain: catz1.test
-    template: member
-    catalog-role: interpret
-    catalog-template: [member, far]
-  - domain: catz2.test
-    template: member
-    catalog-role: interpret
-    catalog-template: [member, far]
-  - domain: catz.knot.test
-    catalog-role: generate
-  - domain: hand.knot.test
-    journal-content: none
-  - domain: next.knot.test
-    journal-content: none
-  - domain: x.knot.test
-`
-
-const bindCatalogs = `options { directory "%[1]s"; listen-on port 53 { 127.0.0.4; }; listen-on-v6 { none; };
-  pid-file "%[1]s/pid"; session-keyfile "%[1]s/session"; recursion no; notify no; dnssec-validation no; allow-transfer { 127.0.0.0/8; };
-  serial-query-rate 1000; min-refresh-time 2; min-retry-time 2;
-  catalog-zones {
-    zone "catz1.test" default-primaries { 127.0.0.1 key one.test; } in-memory yes min-update-interval 1;
-    zone "catz2.test" default-primaries { 127.0.0.1 key one.test; } in-memory yes min-update-interval 1;
-  };
-};
-controls { };
-key one.test { algorithm hmac-sha256; secret "%[2]s"; };
-server 127.0.0.1 { keys one.test; };
-zone "catz1.test" { type secondary; file "catz1.zone"; primaries { 127.0.0.1; }; };
-zone "catz2.test" { type secondary; file "catz2.zone"; primaries { 127.0.0.1; }; };
-`
-
-// spoken collects what somebody says, from several goroutines.
-type spoken struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (s *spoken) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buf.Write(b)
-}
-
-// tail is the end of it, without what we were answered.
-func (s *spoken) tail(lines int) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := slices.DeleteFunc(strings.Split(strings.TrimSpace(s.buf.String()), "\n"), func(l string) bool { return strings.Contains(l, "] control, ") })
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// count is how often something was said.
-func (s *spoken) count(what string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Count(s.buf.String(), what)
-}
-
-// catalogPeer is a foreign name server.
-type catalogPeer struct {
-	name, addr, dir string
-	log             *spoken
-	kill            func()
-}
-
-// startCatalogPeer runs one until the test ends, or it is killed.
-func startCatalogPeer(t *testing.T, name, addr, conf string, prepare func(dir string), command ...string) *catalogPeer {
-	t.Helper()
-	p := &catalogPeer{name: name, addr: addr, dir: t.TempDir(), log: &spoken{}}
-	p.configure(t, conf)
-	if prepare != nil {
-		prepare(p.dir)
-	}
-	if _, err := exec.LookPath(command[0]); err != nil {
-		t.Fatalf("needs %s (Debian: knot bind9): %v", command[0], err)
-	}
-	cmd := exec.Command(command[0], append(command[1:], filepath.Join(p.dir, "conf"))...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.log, p.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p.kill = sync.OnceFunc(func() {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		cmd.Wait()
-	})
-	t.Cleanup(func() {
-		p.kill()
-		if t.Failed() {
-			t.Logf("%s said:\n%s", name, p.log.tail(40))
-		}
-	})
-	return p
-}
-
-func (p *catalogPeer) configure(t *testing.T, conf string) {
-	t.Helper()
-	text := fmt.Appendf(nil, conf, p.dir, catalogSecret)
-	if err := os.WriteFile(filepath.Join(p.dir, "conf"), text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// control says something to Knot.
-func (p *catalogPeer) control(t *testing.T, words ...string) string {
-	t.Helper()
-	out, err := exec.Command("knotc", append([]string{"-s", filepath.Join(p.dir, "knot.sock")}, words...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("knotc %v: %v\n%s", words, err, out)
-	}
-	return string(out)
-}
-
-// serialAt is the serial of a zone as somebody answers it, and the RCODE.
-func serialAt(addr, name string) (uint32, string) {
-	m := new(dns.Msg)
-	m.SetQuestion(name, dns.TypeSOA)
-	r, _, err := (&dns.Client{Timeout: time.Second}).Exchange(m, addr)
-	if err != nil {
-		return 0, err.Error()
-	}
-	for _, rr := range r.Answer {
-		if soa, ok := rr.(*dns.SOA); ok {
-			return soa.Serial, dns.RcodeToString[r.Rcode]
-		}
-	}
-	return 0, dns.RcodeToString[r.Rcode]
-}
 
 // catalogServes waits until a server answers for zones "NAME SERIAL", serial 0 meaning that it
 // has no such zone.
@@ -246,110 +60,6 @@ func awaitEvent(t *testing.T, what string, seen func() (bool, string)) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-}
-
-// catalogNode is our side: a name server with all that catalogs take.
-type catalogNode struct {
-	keeper *zoneKeeper
-	copies *transfers
-	log    *spoken
-	stop   func()
-}
-
-// startCatalogNode runs one on what its data directory holds.
-func startCatalogNode(t *testing.T, dir string, blob func(context.Context, string) ([]byte, error)) *catalogNode {
-	t.Helper()
-	n := &catalogNode{log: &spoken{}}
-	log := slog.New(slog.NewTextHandler(n.log, nil))
-	keys := filepath.Join(dir, "keys")
-	if err := os.WriteFile(keys, []byte("hmac-sha256:"+catalogKey+":"+catalogSecret+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	n.copies, err = newTransfers(&unit{name: "rhumb-dns", log: log, cfg: &config.Node{Node: config.Self{DataDir: dir}, Transfers: config.Transfers{Keys: keys, Source: netip.MustParseAddr("127.0.0.1")}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv, err := authdns.New(authdns.Config{Site: "ams1", Node: "ams1-a", Workers: 1, Logger: log, Transfers: n.copies.desk,
-		Listeners: []authdns.Listener{{Level: placement.LowLevel, Addr: netip.MustParseAddrPort(catalogOurs)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.keeper = &zoneKeeper{zones: srv, blob: blob, copies: n.copies.in, changed: n.copies.changed, log: log, wanted: newBox[*placement.Inventory]()}
-	ctx, cancel := context.WithCancel(context.Background())
-	var group sync.WaitGroup
-	for _, run := range []func(context.Context) error{srv.Run, n.keeper.run, n.copies.notifier.Run, n.copies.in.Run} {
-		group.Go(func() {
-			if err := run(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		group.Wait()
-	})
-	t.Cleanup(func() {
-		n.stop()
-		if t.Failed() {
-			t.Logf("we said:\n%s", n.log.tail(40))
-		}
-	})
-	return n
-}
-
-// catalogFleet makes the inventories of the test; its zones are kept by digest.
-type catalogFleet struct {
-	revision int64
-	told     []netip.AddrPort
-	mu       sync.Mutex
-	blobs    map[string][]byte
-}
-
-// blob hands a zone out as the store does.
-func (f *catalogFleet) blob(_ context.Context, sha string) ([]byte, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if b, ok := f.blobs[sha]; ok {
-		return b, nil
-	}
-	return nil, errors.New("no such blob")
-}
-
-// inventory has both catalogs of ours, both of Knot's, and zones.
-func (f *catalogFleet) inventory(zones ...placement.Zone) *placement.Inventory {
-	f.revision += 10
-	inv := &placement.Inventory{Revision: f.revision}
-	inv.Safety.KeepNames = 0.7
-	rules := &placement.Transfer{Keys: []string{catalogKey}, Notify: f.told, NotifyKey: catalogKey}
-	for _, name := range []string{"catz1.test.", "catz2.test."} {
-		inv.Zones = append(inv.Zones, placement.Zone{Name: name, Level: placement.LowLevel, Transfer: rules, Catalog: &placement.Catalog{}})
-	}
-	for _, name := range []string{"catz.knot.test.", "hand.knot.test.", "next.knot.test."} {
-		inv.Zones = append(inv.Zones, placement.Zone{Name: name, Level: placement.LowLevel,
-			Secondary: &placement.Secondary{Primaries: []netip.AddrPort{netip.MustParseAddrPort(catalogKnot)}, Key: catalogKey},
-			Catalog:   &placement.Catalog{Members: placement.CatalogMembers{Level: placement.LowLevel}}})
-	}
-	for _, z := range zones {
-		z.Level, z.Transfer = placement.LowLevel, rules
-		inv.Zones = append(inv.Zones, z)
-	}
-	return inv
-}
-
-// zone is one of the fleet, at a serial.
-func (f *catalogFleet) zone(name string, serial uint32, listed placement.Listed) placement.Zone {
-	text := catalogZone(name, serial)
-	sha := fmt.Sprintf("%s %d", name, serial)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.blobs[sha] = []byte(text)
-	return placement.Zone{Name: name, SHA256: sha, Serial: serial, Listed: &listed}
-}
-
-// catalogZone is a zone whose timers are so long that only a NOTIFY makes anybody ask.
-func catalogZone(name string, serial uint32) string {
-	return fmt.Sprintf("$ORIGIN %s\n$TTL 300\n@ SOA ns h %d 86400 86400 864000 60\n@ NS ns\nns A 127.0.0.1\n", name, serial)
 }
 
 // ownNetwork runs the test once more, in a process that has a network of its own, and is

@@ -126,9 +126,16 @@ func startUnit(t *testing.T, script ...*api.State) *fakeUnit {
 	t.Helper()
 	u := &fakeUnit{script: script}
 	u.state.Store(unitState())
-	s, err := api.New(api.Config{State: u.now, Events: u,
+	serveAPI(t, api.Config{State: u.now, Events: u,
 		Ops:      api.Ops{Drainer: u, Setter: u, Freezer: u, Applier: u, Slots: u, Retirer: u, Simulator: u, Looker: u},
 		Identity: api.Identity{Node: "ams1-a", Unit: "rhumb", Version: "v0"}})
+	return u
+}
+
+// serveAPI serves the API on a socket, which the command line finds.
+func serveAPI(t *testing.T, c api.Config) {
+	t.Helper()
+	s, err := api.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +154,6 @@ func startUnit(t *testing.T, script ...*api.State) *fakeUnit {
 		}
 	})
 	t.Setenv("RHUMB_SERVER", path)
-	return u
 }
 
 // cli runs one command line as a shell would.

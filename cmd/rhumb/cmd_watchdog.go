@@ -28,7 +28,7 @@ func (a *app) watchdogCommand() *cobra.Command {
 		Long: `With engine kernel, routes outlive the process that looks after them. This
 watches it, and moves its routes to gshut (metric 300) when it has been gone or
 hanging for a while. It never removes a route, and does nothing else.`,
-		Args: cobra.NoArgs,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if after < minAfter {
 				return withCode(exitUsage, fmt.Errorf("--after %s: want %s at the least; the speaker shows itself once a second", after, minAfter))

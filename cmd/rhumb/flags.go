@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -82,14 +83,26 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	return a.global.check()
 }
 
-// args makes a wrong number of arguments a usage error, and says what is wanted.
+// args makes a wrong number of arguments a usage error, and says what is wanted. So does
+// it with an empty one.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return counted(func(cmd *cobra.Command, list []string) error {
+		if err := check(cmd, list); err != nil {
+			return err
+		}
+		if slices.Contains(list, "") { // as of an unset variable in a script
+			return errors.New("an argument is empty, and an empty name matches nothing")
+		}
+		return nil
+	})
+}
+
+// counted is args for a command some of whose arguments are another program's: those may
+// be empty.
+func counted(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, list []string) error {
 		if err := check(cmd, list); err != nil {
 			return withCode(exitUsage, fmt.Errorf("%w; usage: %s", err, cmd.UseLine()))
-		}
-		if slices.Contains(list, "") { // as of an unset variable in a script
-			return withCode(exitUsage, fmt.Errorf("an argument is empty, and an empty name matches nothing; usage: %s", cmd.UseLine()))
 		}
 		return nil
 	}

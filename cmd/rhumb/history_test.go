@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,25 +12,7 @@ import (
 // serveOps serves the changes of a unit on a socket, which the command line finds.
 func serveOps(t *testing.T, u *unit) {
 	t.Helper()
-	s, err := api.New(api.Config{State: u.apiState, Past: u.past, Delegation: u.delegation, Ops: newOps(u), Identity: api.Identity{Node: "ams1-a", Unit: "rhumb"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "u.sock")
-	l, err := api.ListenUnix(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Setenv("RHUMB_SERVER", path)
+	serveAPI(t, api.Config{State: u.apiState, Past: u.past, Delegation: u.delegation, Ops: newOps(u), Identity: api.Identity{Node: "ams1-a", Unit: "rhumb"}})
 }
 
 // showFleet lets the unit see what is in the store, as its loop would.

@@ -32,7 +32,7 @@ func labCommands(a *app) []*cobra.Command {
 		Short: "Run a small internet on this machine, and break it",
 		Long: `Run three sites, transit routers, resolvers and clients in network namespaces:
 real packets, real routes, real ports, and nothing left behind when it ends.`,
-		Args: cobra.NoArgs,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return startLab(cmd.Context(), a, dir, &foreign) },
 	}
 	foreign.flags(lab.Flags())
@@ -107,7 +107,7 @@ func ask(ctx context.Context, dir labDir, req netlab.Request, onData func(json.R
 func labWait(a *app, dir *labDir) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "wait", Short: "Wait until the lab is ready", Args: cobra.NoArgs,
+		Use: "wait", Short: "Wait until the lab is ready", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -135,7 +135,7 @@ func labWait(a *app, dir *labDir) *cobra.Command {
 // a lab meets a limit.
 func labNodes(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
-		Use: "nodes", Short: "List the nodes", Args: cobra.NoArgs,
+		Use: "nodes", Short: "List the nodes", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var nodes []netlab.NodeView
 			err := ask(cmd.Context(), *dir, netlab.Request{Verb: "nodes"}, func(b json.RawMessage) error {
@@ -191,13 +191,13 @@ func or(s, def string) string {
 // business; the client passes words on.
 func labVerb(dir *labDir, verb, short string) *cobra.Command {
 	var unit string
-	cmd := &cobra.Command{Use: verb + " SITE", Short: short, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: verb + " SITE", Short: short, Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := netlab.Request{Verb: verb, Node: args[0], Args: map[string]string{"unit": unit}}
 			return ask(cmd.Context(), *dir, req, nil)
 		}}
 	if verb == "heal" {
-		cmd.Use, cmd.Args = "heal [SITE]", cobra.MaximumNArgs(1)
+		cmd.Use, cmd.Args = "heal [SITE]", args(cobra.MaximumNArgs(1))
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			req := netlab.Request{Verb: verb, Node: strings.Join(args, ""), Args: map[string]string{"unit": unit}}
 			return ask(cmd.Context(), *dir, req, nil)
@@ -212,7 +212,7 @@ func labVerb(dir *labDir, verb, short string) *cobra.Command {
 // labExec runs a program inside a node; its output, exit code and signals pass through.
 func labExec(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
-		Use: "exec NODE -- PROGRAM [ARG]…", Short: "Run a program inside a node", Args: cobra.MinimumNArgs(2),
+		Use: "exec NODE -- PROGRAM [ARG]…", Short: "Run a program inside a node", Args: counted(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			signals := make(chan os.Signal, 4)
 			signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -228,7 +228,7 @@ func labExec(a *app, dir *labDir) *cobra.Command {
 // window follows.
 func labShell(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
-		Use: "shell NODE", Short: "Open a shell inside a node", Args: cobra.ExactArgs(1),
+		Use: "shell NODE", Short: "Open a shell inside a node", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			signals := make(chan os.Signal, 4)
 			signal.Notify(signals, syscall.SIGWINCH)
@@ -258,7 +258,7 @@ func execResult(code int, err error) error {
 // a lab makes: a mistyped --dir must not cost anybody a directory.
 func labReset(a *app, dir *labDir) *cobra.Command {
 	return &cobra.Command{
-		Use: "reset", Short: "Remove the state of a lab that has ended", Args: cobra.NoArgs,
+		Use: "reset", Short: "Remove the state of a lab that has ended", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := ask(cmd.Context(), *dir, netlab.Request{Verb: "nodes"}, nil); err == nil {
 				return errors.New("lab: it is running; end it first")

@@ -21,7 +21,7 @@ func labLoad(a *app, dir *labDir) *cobra.Command {
 	var server, region string
 	var lasting time.Duration
 	cmd := &cobra.Command{
-		Use: "load RATE", Short: "Ask at a rate (2000qps) until interrupted", Args: cobra.ExactArgs(1),
+		Use: "load RATE", Short: "Ask at a rate (2000qps) until interrupted", Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rate, err := strconv.Atoi(strings.TrimSuffix(args[0], "qps"))
 			if err != nil || rate < 1 || rate > 100000 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"rhumb/internal/netlab"
@@ -237,4 +238,23 @@ func probersAllFail() *tale {
 			return r.change(ctx, "the new checks: all of them look for what is not there", next)
 		},
 	}
+}
+
+// taleNames are the replays there are.
+func taleNames() string {
+	var out []string
+	for _, t := range tales() {
+		out = append(out, t.name)
+	}
+	return strings.Join(out, ", ")
+}
+
+// findTale finds one by its name.
+func findTale(name string) *tale {
+	all := tales()
+	i := slices.IndexFunc(all, func(t *tale) bool { return t.name == name })
+	if i < 0 {
+		return nil
+	}
+	return all[i]
 }

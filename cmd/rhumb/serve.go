@@ -23,7 +23,7 @@ func serveCommands(a *app) []*cobra.Command {
 		Short: "Run roles of this node",
 		Long: `Run the roles that the node file names, or some of them with --roles: one
 process a unit, so that a crash takes nothing with it but its own work.`,
-		Args: cobra.NoArgs,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.LoadNode(file)
 			if err != nil {

@@ -59,6 +59,24 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
+// film makes what a fleet's service vod has to give.
+func film(t *testing.T, etc string, size int) []byte {
+	t.Helper()
+	content := make([]byte, size)
+	_, _ = rand.Read(content)
+	write(t, filepath.Join(etc, "vod", "film.bin"), string(content))
+	return content
+}
+
+// serves starts an edge on a machine: a node of a fleet, with its identity.
+func (m *machine) serves(etc, identity, node string) {
+	m.t.Helper()
+	conf := filepath.Join(m.dir, "node.yaml")
+	write(m.t, conf, fmt.Sprintf("version: 1\nnode: {%s, data_dir: /var/lib/rhumb}\nlisten: {admin: /run/rhumb, http: \"127.0.0.1:8053\"}\nstore: file\nidentity: %s\n", node, identity))
+	m.must(binary(m.t), "apply", filepath.Join(etc, "fleet.yaml"), "--store", stateFile)
+	m.start(binary(m.t), "serve", "--config", conf)
+}
+
 // plug joins a machine to a router: 10.0.I.2 and fd00:I::2 there.
 func (m *machine) plug(router *machine, i int) {
 	m.t.Helper()
@@ -89,9 +107,7 @@ func (m *machine) spread(nodes ...int) {
 func TestE2ENodesOfASite(t *testing.T) {
 	t.Parallel()
 	etc, identity := nodesFleet(t)
-	content := make([]byte, nodeFile)
-	_, _ = rand.Read(content)
-	write(t, filepath.Join(etc, "vod", "film.bin"), string(content))
+	content := film(t, etc, nodeFile)
 	router, client := newMachine(t, "router"), newMachine(t, "client")
 	router.must("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.fib_multipath_hash_policy=1", "net.ipv6.fib_multipath_hash_policy=1")
 	client.plug(router, 9)
@@ -101,10 +117,7 @@ func TestE2ENodesOfASite(t *testing.T) {
 		m := newMachine(t, fmt.Sprintf("n%d", i))
 		nodes[i] = m
 		m.plug(router, i)
-		conf := filepath.Join(m.dir, "node.yaml")
-		write(t, conf, fmt.Sprintf("version: 1\nnode: {name: n%d, site: ams1, roles: [edge], data_dir: /var/lib/rhumb}\nlisten: {admin: /run/rhumb, http: \"127.0.0.1:8053\"}\nstore: file\nidentity: %s\n", i, identity))
-		m.must(binary(t), "apply", filepath.Join(etc, "fleet.yaml"), "--store", stateFile)
-		m.start(binary(t), "serve", "--config", conf)
+		m.serves(etc, identity, fmt.Sprintf("name: n%d, site: ams1, roles: [edge]", i))
 	}
 	router.spread(1, 2, 3)
 	metric := func(i int, line string) string {

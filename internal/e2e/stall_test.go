@@ -5,7 +5,6 @@ package e2e
 import (
 	"bufio"
 	"cmp"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -270,9 +269,7 @@ func TestE2ESiteLossIsShort(t *testing.T) {
 
 func siteDies(t *testing.T) (p played, still string) {
 	etc, identities := sixSites(t)
-	content := make([]byte, stallFile())
-	_, _ = rand.Read(content)
-	write(t, filepath.Join(etc, "vod", "film.bin"), string(content))
+	content := film(t, etc, stallFile())
 	router, client := newMachine(t, "router"), newMachine(t, "client")
 	router.must("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	client.plug(router, 9)
@@ -280,10 +277,7 @@ func siteDies(t *testing.T) (p played, still string) {
 	for i, id := range identities {
 		m := newMachine(t, fmt.Sprintf("s%d", i+1))
 		m.plug(router, i+1)
-		conf := filepath.Join(m.dir, "node.yaml")
-		write(t, conf, fmt.Sprintf("version: 1\nnode: {name: s%[1]d-a, site: s%[1]d, roles: [health, edge], data_dir: /var/lib/rhumb}\nlisten: {admin: /run/rhumb, http: \"127.0.0.1:8053\"}\nstore: file\nidentity: %[2]s\n", i+1, id))
-		m.must(binary(t), "apply", filepath.Join(etc, "fleet.yaml"), "--store", stateFile)
-		m.start(binary(t), "serve", "--config", conf)
+		m.serves(etc, id, fmt.Sprintf("name: s%[1]d-a, site: s%[1]d, roles: [health, edge]", i+1))
 		sites = append(sites, m)
 	}
 	router.spread(1)
@@ -330,9 +324,7 @@ func TestE2ENodeLossIsShort(t *testing.T) {
 
 func nodeDies(t *testing.T) (p played, still string) {
 	etc, identity := nodesFleet(t)
-	content := make([]byte, stallFile())
-	_, _ = rand.Read(content)
-	write(t, filepath.Join(etc, "vod", "film.bin"), string(content))
+	content := film(t, etc, stallFile())
 	router, client := newMachine(t, "router"), newMachine(t, "client")
 	router.must("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.fib_multipath_hash_policy=1", "net.ipv6.fib_multipath_hash_policy=1")
 	client.plug(router, 9)
@@ -340,10 +332,7 @@ func nodeDies(t *testing.T) (p played, still string) {
 	for i := 1; i <= 3; i++ {
 		m := newMachine(t, fmt.Sprintf("n%d", i))
 		m.plug(router, i)
-		conf := filepath.Join(m.dir, "node.yaml")
-		write(t, conf, fmt.Sprintf("version: 1\nnode: {name: n%d, site: ams1, roles: [edge], data_dir: /var/lib/rhumb}\nlisten: {admin: /run/rhumb, http: \"127.0.0.1:8053\"}\nstore: file\nidentity: %s\n", i, identity))
-		m.must(binary(t), "apply", filepath.Join(etc, "fleet.yaml"), "--store", stateFile)
-		m.start(binary(t), "serve", "--config", conf)
+		m.serves(etc, identity, fmt.Sprintf("name: n%d, site: ams1, roles: [edge]", i))
 		nodes = append(nodes, m)
 	}
 	router.spread(1)

@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -348,17 +349,61 @@ func pages(t *testing.T) []string {
 	return out
 }
 
-// TestLinksLead: a link between pages leads somewhere.
+// TestLinksLead: a link between pages leads somewhere, and to a heading that is there.
 func TestLinksLead(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
+	link := regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]*)?\)`)
 	for _, page := range pages(t) {
 		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
-			if strings.Contains(m[1], "://") {
+			if strings.Contains(m[1], "://") || m[1]+m[2] == "" {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(root(t), filepath.Dir(page), m[1])); err != nil {
-				t.Errorf("%s links to %s, which is not there", page, m[1])
+			to := page
+			if m[1] != "" {
+				to = filepath.ToSlash(filepath.Join(filepath.Dir(page), m[1]))
 			}
+			if _, err := os.Stat(filepath.Join(root(t), to)); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, m[1])
+				continue
+			}
+			if m[2] != "" && strings.HasSuffix(to, ".md") && !slices.Contains(anchors(read(t, to)), m[2][1:]) {
+				t.Errorf("%s links to %s, which has no heading %s", page, to, m[2])
+			}
+		}
+	}
+}
+
+// anchors are the names by which the headings of a page are linked to.
+func anchors(page string) (out []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(page, -1) {
+		name := regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		out = append(out, strings.ReplaceAll(name, " ", "-"))
+	}
+	return out
+}
+
+// TestPagesAreListed: who begins at docs/README.md finds every page.
+func TestPagesAreListed(t *testing.T) {
+	for _, index := range []string{"docs/README.md", "docs/decisions/README.md"} {
+		text, dir := read(t, index), filepath.Dir(index)
+		for _, page := range pages(t) {
+			rel, err := filepath.Rel(dir, page)
+			if err != nil || strings.HasPrefix(rel, "..") || page == index || dir == "docs" && strings.HasPrefix(rel, "decisions/") {
+				continue
+			}
+			if !strings.Contains(text, "]("+filepath.ToSlash(rel)+")") {
+				t.Errorf("%s does not list %s", index, rel)
+			}
+		}
+	}
+}
+
+// TestMapIsWhole: the map for newcomers names every package.
+func TestMapIsWhole(t *testing.T) {
+	page := docWords(t, "ARCHITECTURE.md")
+	for _, p := range load(t) {
+		base, parent := path.Base(p.dir), path.Base(path.Dir(p.dir))
+		if len(p.files) > 0 && !page[p.dir] && !page[p.dir+"/"] && !page[base] && !page[parent+"/"+base] {
+			t.Errorf("ARCHITECTURE.md does not name %s", p.dir)
 		}
 	}
 }

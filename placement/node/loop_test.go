@@ -137,6 +137,14 @@ func (b *bench) want(name string) *placement.Snapshot {
 	return s
 }
 
+// wantDown wants a snapshot in force by which ams1's cluster is down.
+func (b *bench) wantDown(name string) {
+	b.t.Helper()
+	if got := b.want(name).Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
+		b.t.Errorf("ams1/web is %v in %s", got.State, name)
+	}
+}
+
 func (b *bench) alarms() string {
 	var kinds []string
 	for _, a := range b.n.Alarms() {
@@ -252,10 +260,7 @@ func TestPatchesAheadOfTheStore(t *testing.T) {
 		b.show(v)
 		b.heard <- []placement.Vote{says("ams1", placement.Down, 2)}
 		synctest.Wait()
-		s := b.want("4.9+p")
-		if got := s.Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
-			t.Errorf("ams1/web is %v", got.State)
-		}
+		b.wantDown("4.9+p")
 		if len(b.disk.saved) != 1 {
 			t.Errorf("a patch was saved: %+v", b.disk.saved)
 		}
@@ -279,9 +284,7 @@ func TestHearsBeforeTheStoreAnswers(t *testing.T) {
 		b.want("4.9")
 		b.heard <- []placement.Vote{says("ams1", placement.Down, 2)}
 		synctest.Wait()
-		if got := b.want("4.9+p").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
-			t.Errorf("ams1/web is %v", got.State)
-		}
+		b.wantDown("4.9+p")
 	})
 }
 
@@ -297,9 +300,7 @@ func TestHealthGoesOnWhileAPlanCannotBeFollowed(t *testing.T) {
 		other.Inputs.ClassTable = "beef"
 		v.Plan, v.Votes, v.VotesRevision = &other, []placement.Vote{says("ams1", placement.Down, 2), votes[1], votes[2]}, 10
 		b.show(v)
-		if got := b.want("4.10").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
-			t.Errorf("ams1/web is %v", got.State)
-		}
+		b.wantDown("4.10")
 		if b.alarms() != AlarmSnapshotStale {
 			t.Errorf("alarms %q", b.alarms())
 		}
@@ -326,9 +327,7 @@ func TestFirstStartWithAnotherClassTable(t *testing.T) {
 		newer := other
 		newer.Revision = 5
 		b.show(View{Inventory: b.inv, Plan: &newer, Votes: []placement.Vote{says("ams1", placement.Down, 2)}, VotesRevision: 10, Heartbeat: time.Now()})
-		if got := b.want("5.10+p").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
-			t.Errorf("ams1/web is %v", got.State)
-		}
+		b.wantDown("5.10+p")
 		b.show(View{Inventory: b.inv, Plan: b.plan(6, votes, 11), Votes: votes, VotesRevision: 11, Heartbeat: time.Now()})
 		b.want("6.11")
 		if b.alarms() != "" {
@@ -351,9 +350,7 @@ func TestFirstStartWithoutAPlan(t *testing.T) {
 			t.Errorf("nobody serves: %+v", c)
 		}
 		b.show(View{Inventory: b.inv, Votes: []placement.Vote{says("ams1", placement.Down, 2)}, VotesRevision: 1, Heartbeat: time.Now()})
-		if got := b.want("0.1").Verdict(placement.ClusterID{Site: "ams1", Name: "web"}); got.State != placement.Down {
-			t.Errorf("votes are not followed: ams1/web is %v", got.State)
-		}
+		b.wantDown("0.1")
 	})
 }
 

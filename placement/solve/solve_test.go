@@ -197,17 +197,23 @@ func TestOverloadIsShared(t *testing.T) {
 	}
 }
 
+// unranked is a small random problem whose options differ in cost alone.
+func unranked(r *rand.Rand) *Problem {
+	p := random(r, 3, 3, 4, 8)
+	for i := range p.Classes {
+		for o := range p.Classes[i].Options {
+			p.Classes[i].Options[o].Rank = 0
+		}
+		Sort(p.Classes[i].Options)
+	}
+	return p
+}
+
 func TestCostNearOptimum(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	var sum, best int64
 	for range 1500 {
-		p := random(r, 3, 3, 4, 8)
-		for i := range p.Classes {
-			for o := range p.Classes[i].Options {
-				p.Classes[i].Options[o].Rank = 0
-			}
-			Sort(p.Classes[i].Options)
-		}
+		p := unranked(r)
 		want, ok := cheapest(p)
 		if !ok {
 			continue
@@ -230,13 +236,7 @@ func TestBoundHolds(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))
 	var best, bounds int64
 	for range 1500 {
-		p := random(r, 3, 3, 4, 8)
-		for i := range p.Classes {
-			for o := range p.Classes[i].Options {
-				p.Classes[i].Options[o].Rank = 0
-			}
-			Sort(p.Classes[i].Options)
-		}
+		p := unranked(r)
 		want, ok := cheapest(p)
 		if !ok {
 			continue
