@@ -58,6 +58,8 @@ type Config struct {
 	InUse func(netip.Addr) bool
 	// Look looks once through a peer which has a Probe; nil is the function Look.
 	Look func(context.Context, Probe) error
+	// NodeGShut is how long a node that is drained alone stands at gshut (10 s).
+	NodeGShut time.Duration
 	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
 	FIBWait time.Duration
 	// Renewed tells when the store last renewed what this node announces: for a while
@@ -161,6 +163,11 @@ type route struct {
 	unbind time.Time
 	// expected is set once the addresses were bound ahead of the announcement.
 	expected bool
+	// alone is set while this node leaves its site's others, and the site stays; stays says
+	// why it does not, though it is drained.
+	alone bool
+	site  placement.Step // what the site wants
+	stays *placement.Refusal
 	// gone is set while no snapshot names the prefix for this site any more.
 	gone bool
 	// held is set from the announcement until the guard permits silence, through a
@@ -180,6 +187,7 @@ func New(c Config) *Speaker {
 	if c.FIBWait == 0 {
 		c.FIBWait = 2 * time.Second
 	}
+	c.NodeGShut = cmp.Or(c.NodeGShut, defaultNodeGShut)
 	if c.Events == nil {
 		c.Events = func(Event) {}
 	}
@@ -409,6 +417,7 @@ func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 			r.prefix = *p
 		}
 		s.setMode(r, s.modeOf(&r.want, snap), now)
+		s.followNode(r)
 		if !r.gone {
 			r.served = s.addresses(r)
 		}
