@@ -71,7 +71,7 @@ func (s *Speaker) ask(ctx context.Context, r *route, now time.Time) (pending boo
 	c.asking, c.owed = true, true
 	own, prefix, cause := s.own(r), r.prefix, r.want.Cause
 	seen := s.loop.now.others(r, s.cfg.Site)
-	siblings := s.loop.now.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node)
+	siblings, alone := s.loop.now.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node), r.alone
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, slotDeadline)
 		defer cancel()
@@ -80,7 +80,7 @@ func (s *Speaker) ask(ctx context.Context, r *route, now time.Time) (pending boo
 			a.err = s.cfg.Announcer.LeaveNode(ctx, own, siblings)
 			a.left, a.tried = a.err == nil, true
 		}
-		if !a.left && s.cfg.Slots != nil {
+		if !a.left && s.cfg.Slots != nil && !alone { // a Slot is the site's silence
 			var slot placement.Slot
 			if slot, a.err = s.cfg.Slots.TakeSlot(ctx, prefix, own.Site, cause, seen); a.err == nil {
 				a.slot = &slot

@@ -54,6 +54,8 @@ type Config struct {
 	InUse func(netip.Addr) bool
 	// Look looks once through a peer which has a Probe; nil is the function Look.
 	Look func(context.Context, Probe) error
+	// NodeGShut is how long a node that is drained alone stands at gshut (10 s).
+	NodeGShut time.Duration
 	// FIBWait is how long routers may need to forget a withdrawn route (2 s).
 	FIBWait time.Duration
 	// Renewed tells when the store last renewed what this node announces: for a while

@@ -40,6 +40,7 @@ type helperConfig struct {
 	MarkerASN uint32
 	RouterID  netip.Addr
 	Site      uint16
+	Node      string // speaker: n1, and there is no store; else one that lets it leave
 	Peers     []Peer
 	Port      int
 	NextHop4  netip.Addr
@@ -204,6 +205,15 @@ func (alwaysSlots) TakeSlot(_ context.Context, p placement.Prefix, site, cause s
 	return placement.Slot{Prefix: p.Prefix, Number: 1, Site: site, Cause: cause}, nil
 }
 
+// nodeStore lets a node leave its site's others.
+type nodeStore struct{}
+
+func (nodeStore) SetAnnounced(placement.Announced) {}
+func (nodeStore) LeaveNode(context.Context, placement.Announced, []placement.Announced) error {
+	return nil
+}
+func (nodeStore) FreeSlot(context.Context, netip.Prefix, string) error { return nil }
+
 func runSpeaker(ctx context.Context, c helperConfig) error {
 	site := "site" + strconv.Itoa(int(c.Site))
 	cfg := Config{Site: site, SiteNumber: c.Site, Node: site + "n1", ASN: c.ASN, RouterID: c.RouterID, Port: c.Port,
@@ -223,6 +233,10 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 	if c.Slots {
 		cfg.Slots = alwaysSlots{}
 	}
+	if c.Node != "" {
+		cfg.Node, cfg.Announcer = c.Node, nodeStore{}
+		cfg.NodeGShut = time.Second
+	}
 	var applied atomic.Int64
 	tell := cfg.Events
 	cfg.Events = func(e Event) {
@@ -237,7 +251,11 @@ func runSpeaker(ctx context.Context, c helperConfig) error {
 		}
 		votes++
 		applied.Store(time.Now().UnixNano())
-		s.Apply(ctx, helperSnapshot(&c, site, f, votes), c.Live)
+		live := c.Live
+		if len(f) > 1 && f[1] == "last" {
+			live = nil
+		}
+		s.Apply(ctx, helperSnapshot(&c, site, f, votes), live)
 		fmt.Println("done", strings.Join(f, " "))
 	})
 	fmt.Println("ready")
@@ -261,6 +279,10 @@ func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *plac
 	if err := step.UnmarshalText([]byte(f[0])); err != nil {
 		fmt.Println("error", err)
 	}
+	if len(f) > 1 && (f[1] == "node" || f[1] == "last") { // this node alone is drained, with another one or none beside it
+		snap.Inventory.Drains = []placement.Drain{{Site: site + "/" + c.Node, Audit: placement.Audit{Who: "eve", Reason: "memory"}}}
+		f = f[:1]
+	}
 	for _, p := range c.Prefixes {
 		a := placement.Announcement{Prefix: p.Prefix, Site: site, Want: step, Cause: "test", Mode: c.Mode}
 		switch {
@@ -274,6 +296,9 @@ func helperSnapshot(c *helperConfig, site string, f []string, votes int64) *plac
 		snap.Announcements = append(snap.Announcements, a)
 	}
 	for _, o := range c.Live { // what others announce, they are to announce
+		if o.Site == site {
+			continue
+		}
 		snap.Announcements = append(snap.Announcements, placement.Announcement{Prefix: o.Prefix, Site: o.Site, Want: placement.Announce, Cause: "test", Mode: c.Mode})
 	}
 	return snap

@@ -52,6 +52,8 @@ func (s *Speaker) move(ctx context.Context, r *route, now time.Time) (bool, time
 		return s.raise(ctx, r, rung, now)
 	case w.Step == l.At && w.Step == r.want.Want:
 		s.settle(r)
+	case w.Step == l.At:
+		due = s.waits(r, now)
 	}
 	return false, due
 }
@@ -74,6 +76,10 @@ func (s *Speaker) wish(ctx context.Context, r *route, now time.Time) (w guard.Wi
 	w = guard.Wish{Step: r.want.Want, Jump: !r.want.Intent && r.want.Fault == placement.LocalFault}
 	if own {
 		return guard.Wish{Step: placement.Withdrawn, Jump: true, Now: true}, false
+	}
+	if r.alone && (r.ladder.At < placement.GShut || !s.waits(r, now).IsZero()) {
+		w.Step = placement.GShut
+		return w, false
 	}
 	if r.ladder.At == placement.Withdrawn && w.Step == placement.Withdrawn && (!r.claim.silent || s.anchor(r) || s.unproven(r)) {
 		to, no, wait := s.judge(ctx, r, placement.GShut, placement.Withdrawn, now)
@@ -133,6 +139,9 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 	}
 	req.MinSites, req.Overrides = inv.Safety.MinSites, s.setAside(r)
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))
+	if req.Alone = r.alone && req.Intent; req.Alone {
+		req.Others = len(in.staying(r, s.cfg.Node, r.site))
+	}
 	req.Seen = guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
 	if r.ladder.At == placement.GShut {
 		req.AtGShut = now.Sub(r.ladder.Since)
@@ -255,6 +264,10 @@ func (s *Speaker) attrs(r *route, step placement.Step) Attrs {
 // a Slot which is not needed goes back.
 func (s *Speaker) settle(r *route) {
 	r.settled = true
+	if r.stays != nil {
+		s.refuse(r, r.stays)
+		return
+	}
 	if r.refusal != nil && r.refusal.Rule != placement.RuleAddress || r.missing == "" {
 		r.refusal = nil
 	}

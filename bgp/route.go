@@ -29,6 +29,11 @@ type route struct {
 	unbind time.Time
 	// expected is set once the addresses were bound ahead of the announcement.
 	expected bool
+	// alone is set while this node leaves its site's others, and the site stays; stays says
+	// why it does not, though it is drained.
+	alone bool
+	site  placement.Step // what the site wants
+	stays *placement.Refusal
 	// gone is set while no snapshot names the prefix for this site any more.
 	gone bool
 	// held is set from the announcement until the guard permits silence, through a
@@ -60,6 +65,7 @@ func (s *Speaker) adopt(snap *placement.Snapshot, now time.Time) {
 			r.prefix = *p
 		}
 		s.setMode(r, s.modeOf(&r.want, snap), now)
+		s.followNode(r)
 		if !r.gone {
 			r.served = s.addresses(r)
 		}

@@ -69,6 +69,7 @@ func New(c Config) *Speaker {
 	if c.InUse == nil {
 		c.InUse = func(netip.Addr) bool { return false }
 	}
+	c.NodeGShut = cmp.Or(c.NodeGShut, defaultNodeGShut)
 	c.MarkerASN = cmp.Or(c.MarkerASN, c.ASN)
 	c.Timing = c.Timing.Or()
 	s := &Speaker{cfg: c, log: c.Logger, engine: c.Engine,

@@ -65,6 +65,7 @@ type desk struct {
 	drained chan struct{} // drain was replaced
 	mu      sync.Mutex    // serializes changes of view
 	tab     *table
+	ledger  *ledger // nil: none
 	replica *replica
 	events  *events
 	keepers *feed.Keepers
@@ -264,6 +265,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("edge: control listener: %w", err)
 	}
+	if a.ledger, err = openLedger(a.cfg.Ledger, bootID()); err != nil {
+		a.log.Warn("hand-offs are forgotten with this process", "err", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, a.endAll)()
 	a.links.handle = func(l *link, f frame.Frame) { a.handle(ctx, l, f) }
@@ -282,7 +286,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.uploads.Run(ctx, g) })
 	err = g.Wait()
 	a.wg.Wait()
-	return errors.Join(err, a.revival.close())
+	return errors.Join(err, a.revival.close(), a.ledger.close())
 }
 
 // handle takes one frame off a link. What takes time gets a goroutine.
@@ -339,11 +343,15 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 func (a *Agent) committedTo(l *link, f frame.Frame) {
 	answer := frame.Frame{Type: frame.Refused, Key: f.Key, Epoch: f.Epoch, Generation: f.Generation}
 	switch {
-	case a.tab.took(f.Key, f.Epoch, f.Generation):
+	case a.tab.took(f.Key, f.Epoch, f.Generation) || a.ledger.took(f):
 		answer.Type = frame.Active
 	case a.taking.put(f):
 		return
 	case a.guests.declined.has(f):
+		answer.Payload = []byte(errDeclined.Error())
+	case a.tab.took(f.Key, f.Epoch, f.Generation) || a.ledger.took(f): // between the two looks
+		answer.Type = frame.Active
+	case a.ledger.denies(f):
 		answer.Payload = []byte(errDeclined.Error())
 	default:
 		answer.Payload = []byte(errUnknown.Error())

@@ -141,6 +141,9 @@ type Config struct {
 	Tokens []token.Secret
 	// Handoff is where servers of kind handoff find the agent.
 	Handoff Handoff
+	// Ledger is a file which remembers, while the machine runs, what other sites handed over
+	// here: the process that follows this one answers for it. Empty: nothing is remembered.
+	Ledger string
 	// Flows lists the established connections to the addresses on this host; nil where
 	// there is nobody to ask, and then no drain gives away sessions of kind handoff.
 	Flows      func([]netip.AddrPort) ([]frame.Key, error)

@@ -26,7 +26,8 @@ type guests struct {
 	parts    *guestParts
 	declined *declines
 	gen      atomic.Uint32
-	slots    chan struct{} // hand-offs under way at once, as giver
+	slots    chan struct{}      // hand-offs under way at once, as giver
+	at       func(point string) // tests are told how far a hand-off is; nil: nobody is
 
 	mu     sync.Mutex
 	moving map[frame.Key]string // services of sessions on the move, both ways
@@ -41,6 +42,7 @@ const guestSlots = 8
 type guestMetrics struct {
 	servers *prometheus.GaugeVec   // service
 	ends    *prometheus.CounterVec // result
+	doubts  *prometheus.CounterVec // result
 }
 
 // How taken guests ended, as counted by their taker.
@@ -56,11 +58,13 @@ func newGuestMetrics() *guestMetrics {
 			Help: "Servers connected to the hand-off socket, by service."}, []string{"service"}),
 		ends: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_handoff_takes_total",
 			Help: "Sessions of kind handoff offered to this site, by how that ended: taken, declined, or reset because the server died in the middle."}, []string{"result"}),
+		doubts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_edge_handoff_doubts_total",
+			Help: "Sessions of kind handoff whose agent went away in the middle of their hand-off, by what its next process found: away, back, lost, taken, dropped."}, []string{"result"}),
 	}
 }
 
 func (m *guestMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.servers, m.ends}
+	return []prometheus.Collector{m.servers, m.ends, m.doubts}
 }
 
 func newGuests(a *Agent) *guests {
@@ -129,6 +133,24 @@ func (g *guests) unclaim(k frame.Key) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.moving, k)
+}
+
+// Points between the words of a hand-off.
+const (
+	guestShipped = "shipped" // the giver's agent has sent the offer
+	guestTold    = "told"    // it has told its server commit, and not the taker yet
+	guestSent    = "sent"    // it has told the taker
+	guestBegun   = "begun"   // the taker's agent has noted that it is about to activate
+	guestSpoken  = "spoken"  // the session speaks there
+	guestNoted   = "noted"   // that is noted, and nobody told
+	guestSaid    = "said"    // the giver's agent is told, the taker's server not
+)
+
+// reached tells tests.
+func (g *guests) reached(point string) {
+	if g.at != nil {
+		g.at(point)
+	}
 }
 
 // nextGen numbers hand-offs; 0 stands for none.

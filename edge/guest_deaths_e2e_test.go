@@ -155,7 +155,7 @@ func TestGuestDeaths(t *testing.T) {
 		{at: atReady, kill: "server-a", route: "a", want: onOrEnded},
 		// The tap brings the word of its end after the word that it is ready: commit may come between.
 		{at: atReady, kill: "server-b", route: "b", want: onOrReset},
-		{at: atCommit, kill: "agent-a", route: "b", want: onOrReset}, {at: atCommit, kill: "agent-b", route: "b", want: onOrReset},
+		{at: atCommit, kill: "agent-a", route: "b", want: goesOn}, {at: atCommit, kill: "agent-b", route: "a", want: goesOn},
 		{at: atCommit, kill: "server-a", route: "b", want: goesOn}, {at: atCommit, kill: "server-b", route: "b", want: onOrReset},
 		{at: atStart, kill: "agent-a", route: "b", want: goesOn}, {at: atStart, kill: "agent-b", route: "b", want: goesOn},
 		{at: atStart, kill: "server-a", route: "b", want: goesOn}, {at: atStart, kill: "server-b", route: "b", want: isReset},
@@ -182,6 +182,7 @@ type deaths struct {
 	taps    map[string]*tap
 	servers map[string]*exec.Cmd
 	whole   testing.TB
+	load    *process
 }
 
 // alive starts whoever is dead.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"rhumb/edge/frame"
@@ -39,8 +40,9 @@ type given struct {
 	link   *link
 	msg    frame.Frame
 	box    chan frame.Frame
-	silent bool // the server is gone: nobody here would go on
-	size   int  // of the queues
+	silent bool   // the server is gone: nobody here would go on
+	size   int    // of the queues
+	free   func() // gives the slot back; once
 }
 
 // give hands one session to a site and reports how it ended. The counting and the
@@ -49,16 +51,17 @@ func (g *guests) give(ctx context.Context, svc *Service, k frame.Key, to string)
 	a := g.a
 	select {
 	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	free := sync.OnceFunc(func() { <-g.slots })
+	defer free()
 	if !g.claim(k, svc.Name) {
 		return errClaimed
 	}
 	defer g.unclaim(k)
 	begun := time.Now()
-	err := (&given{g: g, svc: svc, key: k, to: to, id: g.lobby.next.Add(1)}).run(ctx)
+	err := (&given{g: g, svc: svc, key: k, to: to, id: g.lobby.next.Add(1), free: free}).run(ctx)
 	took, result := time.Since(begun), resultOf(err)
 	a.m.transfers.WithLabelValues(a.cfg.Site, to, result).Inc()
 	switch result {
@@ -98,6 +101,7 @@ func (x *given) run(ctx context.Context) error {
 	if err := x.ship(); err != nil {
 		return errors.Join(err, x.back(err, giveShipped))
 	}
+	x.g.reached(guestShipped)
 	return x.live(ctx)
 }
 
@@ -233,11 +237,17 @@ func (x *given) live(ctx context.Context) error {
 	until := time.Now().Add(x.g.a.patience + time.Duration(x.size)*perOctet)
 	for {
 		ev, why := x.wait(ctx, phase, until)
-		if ev == evReady && phase == giveShipped && x.server.tell(handsock.Commit, x.id, "") != nil {
+		if ev == evReady && phase == giveShipped && x.server.tell(handsock.Commit, x.id, ticket{x.to, x.msg}.text()) != nil {
 			ev, why = evServerGone, errServerGone
 		}
-		if ev == evLate && phase == giveCommitted && tries >= commitTries {
-			ev = evLast
+		if ev == evLate && phase == giveCommitted {
+			x.free() // others need not wait with it
+			switch {
+			case tries >= doubtTries:
+				ev = evLast
+			case tries >= commitTries && ctx.Err() != nil:
+				return errors.Join(errDoubt, x.dumped.Close())
+			}
 		}
 		if ev == evServerGone {
 			x.silent = true
@@ -247,6 +257,7 @@ func (x *given) live(ctx context.Context) error {
 		phase, deed = nextGive(phase, ev)
 		switch deed {
 		case giveCommit:
+			x.g.reached(guestTold)
 			x.g.a.strays.Moved(x.key, x.to)
 			fallthrough
 		case giveAgain:
@@ -281,6 +292,7 @@ func (x *given) commit(ctx context.Context, try int) {
 	msg := x.msg
 	msg.Type = frame.Commit
 	_ = x.link.send(msg) // without an answer it is sent again
+	x.g.reached(guestSent)
 }
 
 // wait returns the next event and, for one that ends the hand-off, why.
@@ -299,6 +311,9 @@ func (x *given) wait(ctx context.Context, p givePhase, until time.Time) (guestEv
 		case f := <-x.box:
 			if f.Generation != x.msg.Generation || f.Epoch != x.msg.Epoch {
 				continue
+			}
+			if f.Type == frame.Ready && len(f.Payload) <= ledgerMark {
+				x.msg.Payload = f.Payload // goes back with Commit
 			}
 			return giveEventOf(f)
 		case w := <-x.words:

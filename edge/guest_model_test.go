@@ -8,9 +8,10 @@ import (
 )
 
 // The model of one hand-off: both servers, both agents, the messages between them, and
-// what the kernels have. All parties may die at any step, agents come back without
-// memory, messages between the sites are lost or late, clocks run out at any time. What
-// the parties decide is decided by the functions of the product.
+// what the kernels have. All parties may die at any step, agents come back with nothing
+// but what the taker's ledger says, and may die again; messages between the sites are
+// lost or late, clocks run out at any time. What the parties decide is decided by the
+// functions of the product.
 
 type sock uint8
 
@@ -52,7 +53,7 @@ type party uint8
 const (
 	alive party = iota
 	dead
-	reborn // without memory
+	reborn // with its ledger alone
 )
 
 type serverState uint8
@@ -77,15 +78,18 @@ type handOff struct {
 	net     flight
 	agent2  party
 	take    takePhase
-	took    bool
-	starts  int // steps of takeStart that are still to be done
+	book    ledgerState // of the taker
+	dim     bool        // its ledger has forgotten, and knows that
+	starts  int         // steps of takeStart that are still to be done
 	decl    bool
+	asked   bool // the giver's next agent was asked by its server
 	server2 serverState
 	phase2  handsock.Phase
 	to2     said
 	from2   said
 	sock2   sock
 	third   bool // handed on to another site
+	excused bool // the session may end: a server died or did not answer, a memory was lost, or nobody came back in time
 }
 
 func begin() handOff {
@@ -115,18 +119,20 @@ func (h handOff) moves() (out []handOff) {
 	up1, up2 := h.agent1 == alive, h.agent2 == alive
 	giving, taking := up1 && h.give != giveOver && !h.told, up2 && h.take != takeOver && h.starts == 0
 	// The giver's server reads, or finds its agent gone.
+	limbo := h.phase1 == handsock.Adrift || h.phase1 == handsock.Doubtful
 	do(h.server1 == inHandOff && h.to1.n > 0, func(n *handOff) {
-		n.hear1(map[handsock.Type]handsock.Event{handsock.Commit: handsock.HeardCommit, handsock.Active: handsock.HeardActive, handsock.Abort: handsock.HeardAbort}[n.to1.get()])
+		n.hear1(map[handsock.Type]handsock.Event{handsock.Commit: handsock.HeardTicket, handsock.Active: handsock.HeardActive, handsock.Abort: handsock.HeardAbort,
+			handsock.Again: handsock.HeardAgain}[n.to1.get()])
 	})
-	do(h.server1 == inHandOff && h.to1.n == 0 && !up1 && h.phase1 != handsock.Adrift, func(n *handOff) { n.hear1(handsock.Broken) })
-	do(h.server1 == inHandOff && h.phase1 == handsock.Adrift && h.agent1 == reborn, func(n *handOff) { n.sock1 = sockSpeaks; n.hear1(handsock.HeardAbort) })
-	do(h.server1 == inHandOff && h.phase1 == handsock.Adrift && h.agent1 == dead, func(n *handOff) { n.hear1(handsock.Expired) })
+	do(h.server1 == inHandOff && h.to1.n == 0 && !up1 && !limbo, func(n *handOff) { n.hear1(handsock.Broken) })
+	do(h.server1 == inHandOff && h.to1.n == 0 && limbo && h.agent1 == dead, func(n *handOff) { n.hear1(handsock.Expired); n.excused = true })
+	out = append(out, h.asking()...)
 	// The giver hears the taker, the clock, its server's end.
 	for bit, ev := range map[flight]guestEvent{flReady: evReady, flRefused: evRefused, flUnknown: evUnknown, flActive: evActive} {
 		do(giving && h.net&bit != 0, func(n *handOff) { n.net &^= bit; n.giver(ev) })
 	}
 	do(giving && h.tries < 2, func(n *handOff) { n.giver(evLate) })
-	do(giving && h.tries >= 2, func(n *handOff) { n.giver(evLast) })
+	do(giving && h.tries >= 2, func(n *handOff) { n.giver(evLast); n.excused = true })
 	do(giving && h.server1 == crashed && h.give == giveShipped, func(n *handOff) { n.giver(evServerGone) })
 	do(up1 && h.told, func(n *handOff) { n.told = false; n.net |= flCommit })
 	// The taker hears the giver.
@@ -146,8 +152,43 @@ func (h handOff) moves() (out []handOff) {
 	do(up2 && h.starts > 0, (*handOff).started)
 	// The taker's server.
 	do(h.server2 == inHandOff && h.to2.n > 0, (*handOff).hear2)
-	do(h.server2 == inHandOff && h.to2.n == 0 && !up2, func(n *handOff) { n.end2(handsock.Broken) })
+	do(h.server2 == inHandOff && h.to2.n == 0 && !up2 && h.phase2 != handsock.Unsure, func(n *handOff) { n.end2(handsock.Broken) })
+	do(h.server2 == inHandOff && h.to2.n == 0 && h.phase2 == handsock.Unsure && h.agent2 == dead, func(n *handOff) { n.end2(handsock.Expired); n.excused = true })
+	do(h.server2 == inHandOff && h.to2.n == 0 && h.phase2 == handsock.Unsure && h.agent2 == reborn, func(n *handOff) {
+		if n.book == ledgerActive {
+			n.to2.put(handsock.Commit)
+		} else {
+			n.to2.put(handsock.Abort)
+		}
+	})
 	do(h.server2 == serving && h.sock2 == sockSpeaks && h.take == takeOver, func(n *handOff) { n.sock2, n.server2, n.third = sockNone, hasLeft, true })
+	return out
+}
+
+// asking is what comes of the question of a giver's server to the next agent.
+func (h handOff) asking() (out []handOff) {
+	do := func(ok bool, f func(*handOff)) {
+		if ok {
+			n := h
+			f(&n)
+			out = append(out, n)
+		}
+	}
+	here := h.server1 == inHandOff && h.agent1 == reborn && h.to1.n == 0
+	do(here && h.phase1 == handsock.Adrift, func(n *handOff) {
+		n.sock1 = sockSpeaks
+		n.to1.put(handsock.Abort)
+	})
+	do(here && h.phase1 == handsock.Doubtful && !h.asked, func(n *handOff) { n.asked = true; n.net |= flCommit })
+	heard := h.asked && h.agent1 == reborn
+	answer := func(t handsock.Type) func(*handOff) {
+		return func(n *handOff) { n.asked = false; n.to1.put(t) }
+	}
+	do(heard && h.net&flActive != 0, answer(handsock.Active))
+	do(heard && h.net&flRefused != 0, answer(handsock.Again))
+	do(heard && h.net&flUnknown != 0, answer(handsock.Active))
+	do(heard && h.net&flCommit == 0, func(n *handOff) { n.net |= flCommit }) // once more
+	do(heard, func(n *handOff) { answer(handsock.Active)(n); n.excused = true })
 	return out
 }
 
@@ -160,16 +201,19 @@ func (h handOff) faults() (out []handOff) {
 			out = append(out, n)
 		}
 	}
-	do(h.agent1 == alive, func(n *handOff) { n.agent1, n.give, n.told = dead, giveOver, false; n.orphan1() })
+	do(h.agent1 != dead, func(n *handOff) { n.agent1, n.give, n.told, n.asked = dead, giveOver, false, false; n.orphan1() })
 	do(h.agent1 == dead, func(n *handOff) { n.agent1 = reborn })
-	do(h.agent2 == alive, func(n *handOff) {
-		n.agent2, n.take, n.starts, n.took, n.decl = dead, takeOver, 0, false, false
+	do(h.agent2 != dead, func(n *handOff) {
+		// What it was about to activate ends, and what its server was not told of yet, if that comes too late.
+		n.excused = n.excused || n.book == ledgerBegun
+		n.agent2, n.take, n.starts, n.decl = dead, takeOver, 0, false
 		n.orphan2()
 	})
 	do(h.agent2 == dead, func(n *handOff) { n.agent2 = reborn })
-	do(h.server1 == inHandOff, func(n *handOff) { n.server1 = crashed; n.orphan1() })
-	do(h.server2 == inHandOff || h.server2 == serving, func(n *handOff) { n.server2 = crashed; n.orphan2() })
-	do(h.took || h.decl, func(n *handOff) { n.took, n.decl = false, false }) // memory ran out
+	do(h.server1 == inHandOff, func(n *handOff) { n.server1, n.excused = crashed, true; n.orphan1() })
+	do(h.server2 == inHandOff || h.server2 == serving, func(n *handOff) { n.server2, n.excused = crashed, true; n.orphan2() })
+	do(!h.dim, func(n *handOff) { n.book, n.decl, n.dim, n.excused = ledgerNone, false, true, true }) // the ledger is full
+	do(h.decl, func(n *handOff) { n.decl = false })
 	for bit := flCommit; bit <= flActive; bit <<= 1 {
 		do(h.net&bit != 0, func(n *handOff) { n.net &^= bit })
 	}
@@ -231,7 +275,7 @@ func (h *handOff) giver(e guestEvent) {
 func (h *handOff) committed() {
 	h.net &^= flCommit
 	switch {
-	case h.took:
+	case h.book == ledgerBegun || h.book == ledgerActive:
 		h.net |= flActive
 	case h.agent2 == alive && h.take != takeOver && h.take != takeStarted:
 		if h.take == takeReady && h.server2 == crashed {
@@ -239,7 +283,7 @@ func (h *handOff) committed() {
 		} else {
 			h.taker(evCommit)
 		}
-	case h.decl:
+	case h.decl || !h.dim:
 		h.net |= flRefused
 	default:
 		h.net |= flUnknown
@@ -253,13 +297,15 @@ func (h *handOff) taker(e guestEvent) {
 	case takeAnswer:
 		h.net |= flReady
 	case takeStart:
-		h.starts = 3
+		h.starts = 4
 	case takeDecline:
 		h.decl, h.sock2 = true, sockNone
 		h.net |= flRefused
 		h.to2.put(handsock.Abort)
 	case takeReset:
-		h.sock2 = sockNone
+		if h.sock2, h.excused = sockNone, true; h.book == ledgerActive {
+			h.book = ledgerBegun
+		}
 		h.to2.put(handsock.Abort)
 	case takeDone:
 		h.orphan2()
@@ -269,10 +315,14 @@ func (h *handOff) taker(e guestEvent) {
 // started does the steps of takeStart one by one.
 func (h *handOff) started() {
 	switch h.starts {
+	case 4:
+		h.book = ledgerBegun
 	case 3:
-		h.took = true
-	case 2:
 		h.sock2 = sockSpeaks
+	case 2:
+		if h.book == ledgerBegun { // and not overwritten
+			h.book = ledgerActive
+		}
 	case 1:
 		h.net |= flActive
 		h.to2.put(handsock.Commit)
@@ -323,6 +373,9 @@ func TestOneOwner(t *testing.T) {
 		if len(next) == 0 {
 			if h.sock1 == sockSilent || h.sock2 == sockSilent {
 				t.Fatalf("silent for ever: %+v", h)
+			}
+			if h.owners() == 0 && !h.excused {
+				t.Fatalf("lost, with all servers alive: %+v", h)
 			}
 			ends[fmt.Sprintf("giver %d, taker %d, third %t", h.sock1, h.sock2, h.third)]++
 		}

@@ -190,7 +190,9 @@ func (x *taken) live(ctx context.Context) error {
 // say answers the giver; a dead link has told it, and it asks again by another.
 func (x *taken) say(t frame.Type) {
 	msg := x.msg
-	msg.Type = t
+	if msg.Type = t; t == frame.Ready {
+		msg.Payload = x.g.a.ledger.word()
+	}
 	_ = x.l.send(msg)
 }
 
@@ -209,6 +211,8 @@ func (x *taken) start() (err error) {
 	if !a.tab.take(k, x.msg.Epoch, x.msg.Generation, time.Now()) {
 		return errors.Join(errStale, x.restore.Close())
 	}
+	a.ledger.begin(ledgerRow{key: k, epoch: x.msg.Epoch, gen: x.msg.Generation, id: x.id})
+	x.g.reached(guestBegun)
 	x.conn, err = x.restore.Activate()
 	switch {
 	case errors.Is(err, tcprepair.ErrSpoken):
@@ -216,9 +220,14 @@ func (x *taken) start() (err error) {
 		return err
 	case err != nil:
 		a.tab.untake(k)
+		x.note(ledgerNever)
 		return err
 	}
+	x.g.reached(guestSpoken)
+	x.note(ledgerActive)
+	x.g.reached(guestNoted)
 	x.say(frame.Active)
+	x.g.reached(guestSaid)
 	// A broken connection is heard of in live.
 	_ = x.server.tell(handsock.Commit, x.id, "")
 	a.strays.Release(k)
@@ -227,10 +236,14 @@ func (x *taken) start() (err error) {
 	return nil
 }
 
+// note tells the ledger what became of it.
+func (x *taken) note(s ledgerState) { x.g.a.ledger.end(x.msg.Key, x.msg.Epoch, x.msg.Generation, s) }
+
 // reset ends a session that was activated and that nobody serves.
 func (x *taken) reset(why error) {
 	a := x.g.a
 	a.m.guests.ends.WithLabelValues(guestReset).Inc()
+	x.note(ledgerBegun) // there is nothing to serve
 	a.log.Error("a session of another server was taken and cannot be served: reset", "service", x.svc.Name, "err", why)
 	_ = x.server.tell(handsock.Abort, x.id, reasonOf(why))
 	a.strays.Release(x.msg.Key)

@@ -135,3 +135,38 @@ func TestGuestEvents(t *testing.T) {
 		}
 	}
 }
+
+// TestTicket: what a server gives back is the Commit that it was about.
+func TestTicket(t *testing.T) {
+	want := ticket{to: "ams1/n1", msg: frame.Frame{Type: frame.Commit, Key: guestKey(), Epoch: 5, Generation: 3, Payload: []byte("12345678")}}
+	got, err := readTicket(want.text())
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	}
+	want.msg.Payload = nil
+	if got, err = readTicket(want.text()); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("without a mark: %+v, %v", got, err)
+	}
+	want.to = string(bytes.Repeat([]byte("x"), handsock.MaxText))
+	if want.text() != "" {
+		t.Error("a ticket that fits nowhere")
+	}
+}
+
+func FuzzTicket(f *testing.F) {
+	for _, s := range []string{"", "b 1.2.3.4:5 1.2.3.5:80 5 3 00", "b 1.2.3.4:5 [::1]:80 5 3", "b [2001:db8::1]:5 [2001:db8::2]:80 5 3 0102030405060708"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		x, err := readTicket(s)
+		if err != nil {
+			return
+		}
+		if _, err := frame.Append(nil, x.msg); err != nil {
+			t.Errorf("%q cannot be asked for: %v", s, err)
+		}
+		if again, err := readTicket(x.text()); x.text() != "" && (err != nil || !reflect.DeepEqual(again, x)) {
+			t.Errorf("%q became %+v, then %+v, %v", s, x, again, err)
+		}
+	})
+}

@@ -156,7 +156,7 @@ func (a *Agent) transfer(ctx context.Context, s *session, to string) error {
 	}
 	defer a.giving.close(s.key, box)
 	msg := frame.Frame{Key: s.key, Epoch: s.epoch, Generation: gen}
-	if err := a.offer(l, s, d.State, msg, box); err != nil {
+	if msg.Payload, err = a.offer(l, s, d.State, msg, box); err != nil {
 		msg.Type = frame.Abort
 		_ = l.send(msg) // a courtesy: without it the offer's life ends by itself
 		return errors.Join(err, a.keep(s, d))
@@ -183,27 +183,28 @@ func (a *Agent) unhold(s *session) {
 	}
 }
 
-// offer ships the session and waits for Ready.
-func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, box chan frame.Frame) error {
+// offer ships the session and waits for Ready. It returns the mark that Commit gives
+// back, nil from a taker who remembers nothing.
+func (a *Agent) offer(l *link, s *session, st tcprepair.State, msg frame.Frame, box chan frame.Frame) ([]byte, error) {
 	o, err := s.offer(st, msg.Generation)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	msg.Type, msg.Payload = frame.OfferSession, frame.AppendOffer(nil, o)
 	a.m.bytes.Add(float64(len(msg.Payload)))
 	err = l.send(msg)
 	clear(msg.Payload) // secrets, perhaps; the link has its own copy until it is sent
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f, err := await(box, msg.Generation, a.patience, l.done)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if f.Type != frame.Ready {
-		return fmt.Errorf("edge: offer answered by %s", f.Type)
+		return nil, fmt.Errorf("edge: offer answered by %s", f.Type)
 	}
-	return nil
+	return f.Payload, nil
 }
 
 // commit gives the offered session away. The site is entered as the flow's

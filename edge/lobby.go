@@ -87,6 +87,13 @@ func (c *caller) end(id uint64) {
 	c.busy.Done()
 }
 
+// has reports whether a hand-off is under way over this connection.
+func (c *caller) has(id uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open[id] != nil
+}
+
 // late answers what nobody waits for any more: an offer was given up.
 func (c *caller) late(w word) {
 	if w.file != nil {
@@ -258,7 +265,7 @@ func (b *lobby) serve(ctx context.Context, conn *handsock.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.StopReceiving() })
 	defer stop()
 	b.a.log.Info("a server is connected to the hand-off socket", "service", c.service, "pid", c.pid)
-	err = c.listen(b)
+	err = c.listen(ctx, b)
 	b.leave(c)
 	c.finish()
 	b.a.log.Info("a server left the hand-off socket", "service", c.service, "pid", c.pid, "err", err)
@@ -340,7 +347,7 @@ func (b *lobby) countAll(services map[netip.AddrPort]*Service) {
 }
 
 // listen hands each message to its hand-off.
-func (c *caller) listen(b *lobby) error {
+func (c *caller) listen(ctx context.Context, b *lobby) error {
 	for {
 		m, f, err := c.conn.Receive()
 		switch {
@@ -353,6 +360,10 @@ func (c *caller) listen(b *lobby) error {
 			return err
 		case m.Type == handsock.Abort && f != nil:
 			b.a.wg.Go(func() { b.wake(c, m, f) })
+		case m.Type == handsock.Commit:
+			b.a.wg.Go(func() { b.doubt(ctx, c, m) })
+		case m.Type == handsock.Ready && !c.has(m.ID):
+			b.a.wg.Go(func() { b.unsure(ctx, c, m) })
 		default:
 			c.put(word{m, f})
 		}

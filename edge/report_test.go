@@ -39,6 +39,7 @@ type report struct {
 	Totals    Totals
 	Handing   []Handing
 	Takes     map[string]float64 // sessions of other servers, by how they were taken
+	Doubts    map[string]float64 // and by what the next process found of them
 	Flows     []frame.Key        // established here
 	Staged    int64              // octets of uploads of other sites
 	Mine      int64              // octets of uploads of this site's clients, and

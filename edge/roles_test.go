@@ -219,6 +219,7 @@ func agentRole() error {
 	a.revival.seen = followed.follow
 	if x.Die != "" {
 		a.uploads.at = x.deadly()
+		a.guests.at = a.uploads.at
 	}
 	if err := os.WriteFile(x.pidFile(x.Site), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return err
@@ -338,7 +339,7 @@ func (x agentArgs) config() (Config, error) {
 	return Config{Reserve: Reserve{Capacity: x.Capacity}, Site: x.name(x.Site), Of: x.of(x.Site), Control: netip.MustParseAddrPort(control(x.Site)),
 		TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, ClientCAs: pool},
 		Peers:    peers,
-		Services: []Service{svc}, Store: x.store(), Addresses: true, Handoff: handoff, Flows: established,
+		Services: []Service{svc}, Store: x.store(), Addresses: true, Handoff: handoff, Ledger: filepath.Join(x.Dir, x.Site+".taken"), Flows: established,
 		Moves: Moves{PullAfter: x.PullAfter, FlapHold: time.Nanosecond, Deadline: x.Deadline, Backups: x.Backups},
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))}, nil
 }
@@ -378,6 +379,7 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 			r.Questions = counted(reg, "rhumb_edge_questions_total")
 			r.Held = counted(reg, "rhumb_edge_held_packets")[""]
 			r.Totals, r.Handing, r.Takes = a.Totals(), a.Handing(), counted(reg, "rhumb_edge_handoff_takes_total")
+			r.Doubts = counted(reg, "rhumb_edge_handoff_doubts_total")
 			r.Flows, _ = established([]netip.AddrPort{netip.MustParseAddrPort(vip4 + ":8080"), netip.MustParseAddrPort("[" + vip6 + "]:8080")})
 			r.Uploads = counted(reg, "rhumb_edge_uploads_total")
 			r.Requests = requests.Load()

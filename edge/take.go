@@ -85,7 +85,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 			return errors.Join(err, r.Close())
 		}
 	}
-	ready := frame.Frame{Type: frame.Ready, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load()}
+	ready := frame.Frame{Type: frame.Ready, Key: s.key, Epoch: s.epoch, Generation: s.gen.Load(), Payload: a.ledger.word()}
 	if err := l.send(ready); err != nil {
 		return errors.Join(err, r.Close())
 	}
@@ -93,8 +93,10 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 		return errors.Join(errUnknown, r.Close())
 	}
 	a.uploads.readmit(s, r)
+	a.ledger.begin(ledgerRow{key: s.key, epoch: s.epoch, gen: ready.Generation})
 	if s.conn, err = r.Activate(); err != nil {
 		a.tab.untake(s.key)
+		a.ledger.end(s.key, s.epoch, ready.Generation, ledgerNever)
 		a.uploads.dismiss(s)
 		return err
 	}
@@ -108,7 +110,7 @@ func (a *Agent) takeHeld(ctx context.Context, l *link, s *session, o frame.Offer
 			_ = tcprepair.Settle(s.conn)
 		}
 	})
-	ready.Type = frame.Active
+	ready.Type, ready.Payload = frame.Active, nil
 	if st.Stuck() && !a.mayAsk(s) {
 		s.stuck = st.InFlight()
 	}

@@ -41,6 +41,9 @@ type Request struct {
 	// it is a quorum's verdict against a site whose own votes are up.
 	Fault  placement.Fault
 	Intent bool
+	// Alone is set where the intent is about this node, and its site stays: Others are then
+	// those that are as loud as the site is to be, and are not to go themselves.
+	Alone bool
 	// Anchors are the sites which stay, Sites all that may announce.
 	Anchors []string
 	Sites   []string
@@ -138,6 +141,9 @@ func Lower(r Request) (placement.Step, *placement.Refusal) {
 	if r.Want <= r.At {
 		return r.Want, nil
 	}
+	if r.Alone && r.Others == 0 {
+		return r.At, r.aloneRefusal()
+	}
 	if !r.overridden(placement.RuleBlastRadius) {
 		if no := blastRadius(&r); no != nil {
 			return r.At, no
@@ -210,7 +216,21 @@ func judgeLastNode(r *Request) (verdict, *placement.Refusal) {
 	if r.Others > 0 && r.SlotRefusal != nil && r.SlotRefusal.Rule == placement.RuleLastNode {
 		return refuse, r.SlotRefusal
 	}
+	if r.Alone {
+		return refuse, r.aloneRefusal()
+	}
 	return pass, nil
+}
+
+// aloneRefusal keeps a node that is drained alone: the step would be its site's.
+func (r *Request) aloneRefusal() *placement.Refusal {
+	have := "no other node of the site stays"
+	if r.Others > 0 {
+		have = "the store has not confirmed that another node stays"
+	}
+	no := r.refusal(placement.RuleLastNode, have, "another node of the site announces it", "bring another node of the site back, or drain the site")
+	no.Object += "/" + r.Node
+	return no
 }
 
 // judgeAnchors keeps the named sites on the air, whoever asks: a drain names
@@ -256,7 +276,7 @@ func judgeSlot(r *Request) (verdict, *placement.Refusal) {
 // has Slots, unless it is retired, and a twentieth of all prefixes, the drain of one
 // whole site aside.
 func blastRadius(r *Request) *placement.Refusal {
-	if !r.Intent {
+	if !r.Intent || r.Alone {
 		return nil
 	}
 	sites, prefixes, places := r.spread()

@@ -23,10 +23,12 @@ func (a *app) waitNode(ctx context.Context, c *client, name string, patience tim
 	begun, told := time.Now(), -1
 	for {
 		left, err := sessionsAt(ctx, c, name)
-		switch code := codeOf(err); {
-		case ctx.Err() != nil || code == exitUnreachable || code == exitTimeout: // it may be restarting
+		switch {
+		case ctx.Err() != nil:
 		case err != nil:
-			return err
+			if code := codeOf(err); code != exitUnreachable && code != exitTimeout { // it may be restarting
+				return err
+			}
 		case left == 0 && time.Since(begun) > drainPoll: // the report is a second old at most
 			a.say("%s has no sessions left", name)
 			return nil

@@ -76,7 +76,7 @@ func (o ops) drainOnce(ctx context.Context, d placement.Drain, dryRun bool) (api
 	}
 	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: "drains: answers move, then routes, then sessions", Undo: "rhumb undrain " + d.Site}
 	if d.OfNode() {
-		out.Text = "drains: its sessions go to the other nodes of its site, which stays; stop its rhumb-bgp to keep new ones away"
+		out.Text = "drains: its sessions go to the other nodes of its site, which stays; its routes go where another node of the site announces them"
 	} else {
 		out.Forecast = forecast(decide.Simulate(snap, decide.Change{Drain: []string{d.Site}}))
 	}

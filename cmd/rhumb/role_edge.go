@@ -119,7 +119,7 @@ func (e *edgeRole) build(snap *placement.Snapshot, site *placement.Site) error {
 		return err
 	}
 	agent, err := edge.New(edge.Config{Site: e.self.Name, Of: e.self.Site, Reserve: ownReserve(e.self, site), Control: e.self.Edge, TLS: u.identity.TLS(""), Peers: edgePeers(snap, e.self),
-		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Flows: establishedFlows,
+		Services: movingServices(snap.Inventory, u), Handoff: edge.Handoff{Socket: u.socket("handoff.sock"), Group: u.cfg.Edge.Handoff.Group}, Ledger: u.socket("edge.taken"), Flows: establishedFlows,
 		Moves: edge.Moves{PullAfter: pullAfter, Deadline: pushAfter, Backups: true}, Addresses: !u.cfg.Has("bgp") && u.cfg.VIP == nil,
 		Strays: strays{fwd}, Store: socketStore(u), Met: e.encounters.met, OnPrepare: e.prepared, Tokens: e.tokens, Log: u.log, Registerer: u.metrics})
 	if err != nil {

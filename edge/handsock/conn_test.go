@@ -295,6 +295,54 @@ func TestServe(t *testing.T) {
 		n.want(t, "leave")
 		a.greeted()
 	})
+	t.Run("agent dies after a ticket, the taker has it", func(t *testing.T) {
+		a, n, _ := serve(t)
+		c := given(t, a, n)
+		a.say(c, Message{Type: Commit, ID: 7, Text: "ticket"}, nil)
+		for range 2 { // the second agent dies, too
+			c.Close()
+			c = a.greeted()
+			if m, f := a.next(c); m.Type != Commit || m.ID != 7 || m.Text != "ticket" || f != nil {
+				t.Fatalf("the next agent hears %+v, %v", m, f)
+			}
+		}
+		a.say(c, Message{Type: Active, ID: 7}, nil)
+		n.want(t, "leave")
+	})
+	t.Run("agent dies after a ticket, nobody has it", func(t *testing.T) {
+		a, n, _ := serve(t)
+		c := given(t, a, n)
+		a.say(c, Message{Type: Commit, ID: 7, Text: "ticket"}, nil)
+		c.Close()
+		c = a.greeted()
+		a.next(c)
+		a.say(c, Message{Type: Abort, ID: 7}, nil) // means nothing yet: it is silent
+		a.say(c, Message{Type: Again, ID: 7}, nil)
+		if m, f := a.next(c); m.Type != Abort || m.ID != 7 || f == nil {
+			t.Fatalf("it comes back as %+v, %v", m, f)
+		}
+		a.say(c, Message{Type: Abort, ID: 7}, nil)
+		n.want(t, "resume")
+	})
+	for name, end := range map[string]struct {
+		m    Message
+		want string
+	}{"speaks": {Message{Type: Commit, ID: 9}, "start"}, "never will": {Message{Type: Abort, ID: 9}, "discard"}} {
+		t.Run("agent of the taker dies, it "+name, func(t *testing.T) {
+			a, n, _ := serve(t)
+			c := a.greeted()
+			a.say(c, Message{Type: Offer, ID: 9, Key: key4(), Record: []byte("x")}, n.conn)
+			n.want(t, "take x")
+			a.next(c)
+			c.Close()
+			c = a.greeted()
+			if m, f := a.next(c); m.Type != Ready || m.ID != 9 || f != nil {
+				t.Fatalf("the next agent hears %+v, %v", m, f)
+			}
+			a.say(c, end.m, nil)
+			n.want(t, end.want)
+		})
+	}
 	t.Run("agent dies before commit", func(t *testing.T) {
 		a, n, _ := serve(t)
 		given(t, a, n).Close()
@@ -372,6 +420,23 @@ func TestNext(t *testing.T) {
 		if p, d := Next(Over, e); p != Over || d != Nothing {
 			t.Errorf("over, event %d: %d, %d", e, p, d)
 		}
+	}
+	for p := Offered; p <= Over; p++ {
+		for e := HeardCommit; e <= Expired; e++ {
+			next, deed := Next(p, e)
+			if again, d := Next(next, Broken); next.limbo() && (again != next || d != Nothing) {
+				t.Errorf("phase %d, event %d: without an agent %d becomes %d, %d", p, e, next, again, d)
+			}
+			if (next == Over) != (p == Over || deed != Nothing && deed != Return) {
+				t.Errorf("phase %d, event %d: %d with deed %d", p, e, next, deed)
+			}
+		}
+		if _, d := Next(p, Expired); p.limbo() && d != Leave && d != Discard {
+			t.Errorf("phase %d lasts for ever", p)
+		}
+	}
+	if p, d := Next(Doubtful, HeardAbort); p != Doubtful || d != Nothing {
+		t.Errorf("a silent connection is gone on with: %d, %d", p, d)
 	}
 	for _, e := range []Event{HeardActive, Expired} {
 		if p, d := Next(Offered, e); p != Offered || d != Nothing {

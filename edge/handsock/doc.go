@@ -3,7 +3,7 @@
 // A server that can put what it knows of a connection into 512 octets, and go on
 // from there in another process, needs nothing else to outlive its site: it connects
 // to the agent on its host (a unix socket, SOCK_SEQPACKET), says for which service it
-// speaks, and from then on answers five messages. The page docs/reference/handoff.md
+// speaks, and from then on answers six messages. The page docs/reference/handoff.md
 // has the octets, for other languages.
 //
 // # Words

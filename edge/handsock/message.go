@@ -34,19 +34,24 @@ const (
 	// Ready answers the taker's offer. With ID 0 it opens a connection to the agent, Text
 	// names the service, and the agent answers with the same.
 	Ready
-	// Commit gives the connection to the taker for good.
+	// Commit gives the connection to the taker for good. Text is a ticket, if the agent
+	// has one: by that its next process can tell what became of the hand-off, and a giver
+	// who lost the agent asks by a Commit of the same number and text.
 	Commit
 	// Active tells that it is served by the taker.
 	Active
 	// Abort calls a hand-off off; Text says why.
 	Abort
+	// Again answers a giver who asked: the taker never had the connection, it is yours
+	// again, once the agent has waken it.
+	Again
 )
 
 func (t Type) String() string {
-	if t < Offer || t > Abort {
+	if t < Offer || t > Again {
 		return fmt.Sprintf("type %d", uint8(t))
 	}
-	return [...]string{"offer", "ready", "commit", "active", "abort"}[t-1]
+	return [...]string{"offer", "ready", "commit", "active", "abort", "again"}[t-1]
 }
 
 // Key names a connection by its ends. IPv4 addresses are plain, not mapped into IPv6.
@@ -57,7 +62,7 @@ type Key struct {
 
 func (k Key) String() string { return k.Client.String() + ">" + k.VIP.String() }
 
-// Message is one of the five.
+// Message is one of the six.
 type Message struct {
 	Type Type
 	// ID names the hand-off; 0 stands for the connection to the agent itself.
@@ -65,7 +70,7 @@ type Message struct {
 	// Key and Record are an Offer's.
 	Key    Key
 	Record []byte
-	// Text is an Abort's reason, and the service's name in a Ready of ID 0.
+	// Text is an Abort's reason, a Commit's ticket, and the service's name in a Ready of ID 0.
 	Text string
 	// Attached tells that a descriptor comes with it.
 	Attached bool
@@ -118,7 +123,7 @@ func Decode(b []byte) (Message, error) {
 		return Message{}, errShort
 	}
 	m := Message{Type: Type(b[1]), ID: binary.BigEndian.Uint64(b[4:]), Attached: b[2] == flagAttached}
-	if m.Type < Offer || m.Type > Abort || b[2] > flagAttached || b[3] != 0 {
+	if m.Type < Offer || m.Type > Again || b[2] > flagAttached || b[3] != 0 {
 		return Message{}, fmt.Errorf("handsock: message begins with % x", b[:4])
 	}
 	if m.Attached && m.Type != Offer && m.Type != Abort {

@@ -69,7 +69,7 @@ func TestRefusedMessages(t *testing.T) {
 		"empty":                 {},
 		"cut short":             {Version, byte(Commit), 0, 0, 0},
 		"type 0":                head(func(b []byte) { b[1] = 0 }),
-		"type 6":                head(func(b []byte) { b[1] = 6 }),
+		"type 7":                head(func(b []byte) { b[1] = 7 }),
 		"unknown flag":          head(func(b []byte) { b[2] = 2 }),
 		"reserved":              head(func(b []byte) { b[3] = 1 }),
 		"descriptor in commit":  head(func(b []byte) { b[2] = 1 }),

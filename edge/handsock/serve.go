@@ -34,8 +34,11 @@ const (
 	// dialPause is between two attempts to reach an agent.
 	dialPause = 200 * time.Millisecond
 	// AdriftLimit is how long a connection that an agent left silent waits for the
-	// next one to wake it.
+	// next one to wake it, or to tell who has it.
 	AdriftLimit = time.Minute
+	// UnsureLimit is how long a connection that an agent left before commit waits for the
+	// next one. It may speak already, with nobody behind it.
+	UnsureLimit = 10 * time.Second
 )
 
 // ErrRefused: the agent wants nothing to do with this server.
@@ -75,11 +78,20 @@ type server struct {
 
 // handed is one hand-off.
 type handed struct {
-	key   Key
-	phase Phase
-	file  *os.File     // of what was taken; nil for a giver
-	conn  syscall.Conn // of what was given
-	since time.Time    // adrift
+	key    Key
+	phase  Phase
+	file   *os.File     // of what was taken; nil for a giver
+	conn   syscall.Conn // of what was given
+	ticket string       // of its commit
+	since  time.Time    // in limbo
+}
+
+// until is when a hand-off in limbo is given up.
+func (x *handed) until() time.Time {
+	if x.phase == Unsure {
+		return x.since.Add(UnsureLimit)
+	}
+	return x.since.Add(AdriftLimit)
 }
 
 // talk serves one connection to an agent.
@@ -92,12 +104,10 @@ func (s *server) talk(ctx context.Context, c *Conn) error {
 	}
 	s.conn = c
 	for id, x := range s.open {
-		if x.phase == Adrift {
-			_ = c.Send(Message{Type: Abort, ID: id}, x.conn) // a dead agent shows in Receive
-		}
+		s.ask(id, x)
 	}
 	for {
-		m, f, err := c.Receive()
+		m, f, err := s.receive(c)
 		if errors.Is(err, ErrDescriptor) {
 			s.say(Message{Type: Abort, ID: m.ID, Text: ErrDescriptor.Error()})
 			continue
@@ -109,6 +119,37 @@ func (s *server) talk(ctx context.Context, c *Conn) error {
 			return err
 		}
 		s.handle(m, f)
+	}
+}
+
+// ask asks a new agent what the one before it left open; a dead agent shows in Receive.
+// Agents that know of no such questions hear nothing in the first and the last.
+func (s *server) ask(id uint64, x *handed) {
+	switch x.phase {
+	case Doubtful:
+		s.say(Message{Type: Commit, ID: id, Text: x.ticket})
+	case Adrift:
+		_ = s.conn.Send(Message{Type: Abort, ID: id}, x.conn)
+	case Unsure:
+		s.say(Message{Type: Ready, ID: id})
+	}
+}
+
+// receive waits for a message, and gives up meanwhile what no agent answers for.
+func (s *server) receive(c *Conn) (Message, *os.File, error) {
+	for {
+		var until time.Time
+		for _, x := range s.open {
+			if at := x.until(); x.phase.limbo() && (until.IsZero() || at.Before(until)) {
+				until = at
+			}
+		}
+		_ = c.c.SetReadDeadline(until) // a closed connection fails the read
+		m, f, err := c.Receive()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return m, f, err
+		}
+		s.expire(time.Now())
 	}
 }
 
@@ -141,7 +182,9 @@ func (s *server) handle(m Message, f *os.File) {
 		}
 		return
 	case Commit:
-		s.hear(m.ID, HeardCommit)
+		s.committed(m)
+	case Again:
+		s.hear(m.ID, HeardAgain)
 	case Active:
 		s.hear(m.ID, HeardActive)
 	case Abort:
@@ -185,6 +228,15 @@ func (s *server) take(m Message, f *os.File) {
 
 func cut(text string) string { return text[:min(len(text), MaxText)] }
 
+// committed keeps the ticket, if there is one.
+func (s *server) committed(m Message) {
+	e := HeardCommit
+	if x := s.open[m.ID]; x != nil && m.Text != "" {
+		x.ticket, e = m.Text, HeardTicket
+	}
+	s.hear(m.ID, e)
+}
+
 // hear moves one hand-off on.
 func (s *server) hear(id uint64, e Event) {
 	x := s.open[id]
@@ -192,7 +244,7 @@ func (s *server) hear(id uint64, e Event) {
 		return
 	}
 	next, deed := Next(x.phase, e)
-	if next == Adrift && x.phase != Adrift {
+	if next.limbo() && next != x.phase {
 		x.since = time.Now()
 	}
 	if x.phase = next; next == Over {
@@ -201,6 +253,8 @@ func (s *server) hear(id uint64, e Event) {
 	switch deed {
 	case Resume:
 		s.h.Resume(x.key)
+	case Return:
+		s.ask(id, x)
 	case Leave:
 		s.h.Leave(x.key)
 	case Discard:
@@ -222,10 +276,10 @@ func (s *server) start(id uint64, x *handed) {
 	s.say(Message{Type: Active, ID: id})
 }
 
-// expire gives up what no agent woke; a zero time gives all up.
+// expire gives up what no agent woke or knew of; a zero time gives all up.
 func (s *server) expire(now time.Time) {
 	for id, x := range s.open {
-		if x.phase == Adrift && (now.IsZero() || now.Sub(x.since) > AdriftLimit) {
+		if x.phase.limbo() && (now.IsZero() || !now.Before(x.until())) {
 			s.hear(id, Expired)
 		}
 	}

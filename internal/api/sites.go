@@ -265,13 +265,20 @@ func (r *Route) wanted(all []placement.Announcement, site string) {
 }
 
 func (r *Route) reported(s *State, site string) {
+	var node *placement.Refusal // of a node that is drained alone and stays, loudest or not
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		if n.Site != site || n.BGP == nil {
 			continue
 		}
 		for _, st := range n.BGP.Routes {
-			if st.Prefix != r.Prefix || r.Reported && st.Announced >= r.Announced {
+			if st.Prefix != r.Prefix {
+				continue
+			}
+			if st.Refusal != nil && st.Refusal.Rule == placement.RuleLastNode {
+				node = st.Refusal
+			}
+			if r.Reported && st.Announced >= r.Announced {
 				continue
 			}
 			r.Reported, r.Announced, r.Since, r.MED, r.Refusal = true, st.Announced, st.Since, st.MED, st.Refusal
@@ -280,6 +287,7 @@ func (r *Route) reported(s *State, site string) {
 			r.Cause = cmp.Or(st.Cause, r.Cause)
 		}
 	}
+	r.Refusal = cmp.Or(r.Refusal, node)
 	for _, a := range s.Announced {
 		if !r.Reported && a.Prefix == r.Prefix && a.Site == site {
 			r.Reported, r.Announced = true, a.Step
