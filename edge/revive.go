@@ -171,14 +171,8 @@ func (v *revival) lost(ctx context.Context, site string) {
 	}
 	a.log.Info("reviving sessions", "peer", site, "sessions", len(claimed))
 	w := newWave(v, now, spreadOf(len(claimed), a.moves.RestoreRate), len(claimed))
-	for _, st := range claimed {
-		if a.tab.get(st.rec.Key) != nil {
-			continue // it came here before its owner was lost
-		}
-		if rd := v.beginIn(w, st, st.rec.Epoch+1, now, reviveLife); rd != nil {
-			w.rounds = append(w.rounds, rd)
-		}
-	}
+	w.start(ctx)
+	w.begin(claimed)
 	a.wg.Go(func() { w.run(ctx) })
 }
 

@@ -29,7 +29,7 @@ const (
 	heardQueue  = 16
 	// unsentFirst is unsentMost for a while after a revival: what its client cannot take
 	// yet is not copied before others have had their first octets.
-	unsentFirst = 32 << 10
+	unsentFirst = 16 << 10
 )
 
 // How revivals end.
@@ -68,6 +68,7 @@ type round struct {
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
 	wave   *wave                  // nil: it is by itself from its beginning
 	taken  bool                   // from the wave; under its lock
+	due    time.Time              // its first probe, in a wave
 	over   chan struct{}          // closed by end
 	done   chan struct{}          // closed when it has ended
 	end    func()                 // the owner lives
@@ -226,6 +227,9 @@ func (v *revival) attempt(ctx context.Context, rd *round, seen sight, wait time.
 			}
 			continue
 		case <-next.C:
+			if rd.ended(ctx) {
+				continue
+			}
 		}
 		now := time.Now()
 		switch {
@@ -246,6 +250,18 @@ func (v *revival) attempt(ctx context.Context, rd *round, seen sight, wait time.
 		}
 		v.ask(rd, now)
 		next.Reset(probePause(rd.probes))
+	}
+}
+
+// ended reports whether there is nothing more to do for it.
+func (r *round) ended(ctx context.Context) bool {
+	select {
+	case <-r.over:
+		return true
+	case <-ctx.Done():
+		return true
+	default:
+		return false
 	}
 }
 

@@ -29,46 +29,70 @@ func spreadOf(sessions, rate int) time.Duration {
 	return min(time.Second*time.Duration(max(sessions-rate/10, 0))/time.Duration(rate), spreadMost)
 }
 
-func newWave(v *revival, begun time.Time, spread time.Duration, room int) *wave {
-	return &wave{v: v, begun: begun, spread: spread, ready: make(chan *round, room)}
+func newWave(v *revival, begun time.Time, spread time.Duration, sessions int) *wave {
+	return &wave{v: v, begun: begun, spread: spread, rounds: make([]*round, 0, sessions), ready: make(chan *round, sessions)}
 }
 
-// run returns when each round has ended or goes on by itself.
-func (w *wave) run(ctx context.Context) {
+// start makes ready for the first answers.
+func (w *wave) start(ctx context.Context) {
 	for range runtime.GOMAXPROCS(0) {
 		w.workers.Go(func() {
 			deepen(0)
 			w.work(ctx)
 		})
 	}
-	w.workers.Go(func() { w.probe(ctx) })
+}
+
+// begin claims all sessions, and asks at once those clients whose turn it is. Nobody waits in it.
+func (w *wave) begin(claimed []stored) {
+	for i, st := range claimed {
+		if w.v.a.tab.get(st.rec.Key) != nil {
+			continue // it came here before its owner was lost
+		}
+		rd := w.v.beginIn(w, st, st.rec.Epoch+1, w.begun, reviveLife)
+		if rd == nil {
+			continue
+		}
+		// By the verdict, not by when this one was claimed: that takes its time, too.
+		rd.due = w.begun.Add(w.spread * time.Duration(i) / time.Duration(len(claimed)))
+		w.rounds = append(w.rounds, rd)
+		if w.spread == 0 {
+			w.ask(rd)
+		}
+	}
+}
+
+// run returns when each round has ended or goes on by itself.
+func (w *wave) run(ctx context.Context) {
+	if w.spread > 0 {
+		w.workers.Go(func() { w.probe(ctx) })
+	}
 	w.outlast(ctx)
 	close(w.ready) // all are taken
 	w.workers.Wait()
 }
 
-// due is when the probe of the ith round leaves.
-func (w *wave) due(i int) time.Time {
-	// By the verdict, not by when this one was claimed: that takes its time, too.
-	return w.begun.Add(w.spread * time.Duration(i) / time.Duration(len(w.rounds)))
-}
-
-// probe sends the first probe of each.
+// probe asks the clients of all, each when it is due.
 func (w *wave) probe(ctx context.Context) {
-	for i, rd := range w.rounds {
-		if wait := time.Until(w.due(i)); wait > 0 && !sleep(ctx, wait) {
+	for _, rd := range w.rounds {
+		if wait := time.Until(rd.due); wait > 0 && !sleep(ctx, wait) {
 			return
 		}
-		now := time.Now()
-		w.mu.Lock()
-		asks := !rd.taken
-		if asks {
-			rd.asked, rd.probes = now, 1
-		}
-		w.mu.Unlock()
-		if asks {
-			w.v.ask(rd, now)
-		}
+		w.ask(rd)
+	}
+}
+
+// ask sends the first probe, unless the client was heard.
+func (w *wave) ask(rd *round) {
+	now := time.Now()
+	w.mu.Lock()
+	asks := !rd.taken
+	if asks {
+		rd.asked, rd.probes = now, 1
+	}
+	w.mu.Unlock()
+	if asks {
+		w.v.ask(rd, now)
 	}
 }
 
@@ -144,14 +168,8 @@ func (w *wave) restore(ctx context.Context, rd *round) *session {
 	if wait := time.Until(rd.told.Add(settleFor)); wait > 0 {
 		sleep(ctx, wait) // what is on its way is newer
 	}
-	seen, ready := v.listen(rd, rd.sight()), false
-	select {
-	case <-rd.over:
-	case <-ctx.Done():
-	default:
-		ready = seen.ready && !seen.gone
-	}
-	if !ready {
+	seen := v.listen(rd, rd.sight())
+	if rd.ended(ctx) || !seen.ready || seen.gone {
 		rd.told = time.Time{}
 		pause := max(time.Until(rd.asked.Add(probeEvery)), 0)
 		v.a.wg.Go(func() { v.run(ctx, rd, seen, pause) })
