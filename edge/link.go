@@ -79,6 +79,18 @@ func (l *link) queue(b []byte) error {
 	}
 }
 
+// try is send that does not wait: what a full queue does not take is lost.
+func (l *link) try(f frame.Frame) {
+	b, err := frame.Append(nil, f)
+	if err != nil {
+		return
+	}
+	select {
+	case l.out <- b:
+	default:
+	}
+}
+
 // sendNumbered gives f the next number; numbers leave in order. kept, if any, is
 // kept when the other side has acknowledged it.
 func (l *link) sendNumbered(f frame.Frame, kept *pledge) error {

@@ -21,6 +21,9 @@ import (
 type pathArgs struct {
 	Delay time.Duration // each way
 	Loss  int           // in a thousand, each way
+	// Large has segments pass as a NIC takes them, many at once (TSO): a router's work is
+	// not what is tried.
+	Large bool
 	// Client is the namespace of the client, whose end of the path is there: a router more
 	// would cost more than all the rest.
 	Client string
@@ -30,7 +33,7 @@ type pathArgs struct {
 const sitesEnd, clientsEnd = "path0", "path1"
 
 // tun makes a TUN device in the namespace of the thread. Where it leads to is the caller's.
-func tun(name string) (int, error) {
+func tun(name string, large bool) (int, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
@@ -39,12 +42,19 @@ func tun(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	return fd, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	if !large {
+		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		return fd, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		return fd, err
+	}
+	return fd, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6)
 }
 
 // tunIn makes one in another namespace, from a thread that ends with it.
-func tunIn(space, name string) (fd int, err error) {
+func tunIn(space, name string, large bool) (fd int, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -55,7 +65,7 @@ func tunIn(space, name string) (fd int, err error) {
 		}
 		defer unix.Close(ns)
 		if err = unix.Setns(ns, unix.CLONE_NEWNET); err == nil {
-			fd, err = tun(name)
+			fd, err = tun(name, large)
 		}
 	}()
 	<-done
@@ -71,11 +81,11 @@ func pathRole() error {
 	if err := json.Unmarshal([]byte(os.Getenv("EDGE_ARGS")), &x); err != nil {
 		return err
 	}
-	sites, err := tun(sitesEnd)
+	sites, err := tun(sitesEnd, x.Large)
 	if err != nil {
 		return err
 	}
-	client, err := tunIn(x.Client, clientsEnd)
+	client, err := tunIn(x.Client, clientsEnd, x.Large)
 	if err != nil {
 		return err
 	}

@@ -240,7 +240,7 @@ func (v *revival) goOn(ctx context.Context) {
 				continue
 			}
 			if rd := v.begin(st, st.rec.Epoch, st.at, recallLimit); rd != nil {
-				v.a.wg.Go(func() { v.run(ctx, rd, 0) })
+				v.a.wg.Go(func() { v.run(ctx, rd, rd.sight(), 0) })
 			}
 		}
 	}

@@ -76,15 +76,15 @@ func (p *progress) look(now reach) remedy {
 
 // watch asks the client of a revived session where it stands when nothing is
 // acknowledged between two looks, and revives the session again where the client
-// stands elsewhere.
-func (v *revival) watch(ctx context.Context, s *session, rd *round) {
-	first, err := reached(s)
-	if err != nil {
-		return // it has ended
-	}
+// stands elsewhere. first is what its kernel knew when it was restored.
+func (v *revival) watch(ctx context.Context, s *session, rd *round, first reach) {
 	p := progress{last: first}
-	for range watchMost {
-		if !s.lives(ctx, watchPause(rd.took(), rd.nth)) || v.doubts(ctx, s, rd, &p) {
+	for i := range watchMost {
+		wait := watchPause(rd.took(), rd.nth)
+		if i == 0 {
+			wait = time.Until(rd.restored.Add(wait))
+		}
+		if !s.lives(ctx, wait) || v.doubts(ctx, s, rd, &p) {
 			return
 		}
 	}
@@ -170,6 +170,6 @@ func (v *revival) again(ctx context.Context, s *session, n int) bool {
 	if err != nil {
 		v.a.log.Error("close a session to revive it again", "err", err)
 	}
-	v.a.wg.Go(func() { v.run(ctx, rd, 0) })
+	v.a.wg.Go(func() { v.run(ctx, rd, rd.sight(), 0) })
 	return true
 }

@@ -122,6 +122,9 @@ func (a *Agent) Heard(k frame.Key, packet []byte) {
 	case rd.heard <- seg:
 	default:
 	}
+	if rd.wave != nil {
+		rd.wave.heard(rd)
+	}
 }
 
 // Run follows the verdicts until the context ends. left are the sessions of an
@@ -166,20 +169,11 @@ func (v *revival) lost(ctx context.Context, site string) {
 	if len(claimed) == 0 {
 		return
 	}
-	spread := min(time.Second*time.Duration(len(claimed))/time.Duration(a.moves.RestoreRate), spreadMost)
 	a.log.Info("reviving sessions", "peer", site, "sessions", len(claimed))
-	for i, st := range claimed {
-		if a.tab.get(st.rec.Key) != nil {
-			continue // it came here before its owner was lost
-		}
-		rd := v.begin(st, st.rec.Epoch+1, now, reviveLife)
-		if rd == nil {
-			continue
-		}
-		// By the verdict, not by when this one was claimed: that takes its time, too.
-		due := now.Add(spread * time.Duration(i) / time.Duration(len(claimed)))
-		a.wg.Go(func() { v.run(ctx, rd, time.Until(due)) })
-	}
+	w := newWave(v, now, spreadOf(len(claimed), a.moves.RestoreRate), len(claimed))
+	w.start(ctx)
+	w.begin(claimed)
+	a.wg.Go(func() { w.run(ctx) })
 }
 
 // mayRevive leaves the records of services that are not revived, or are only

@@ -153,7 +153,7 @@ func TestSpared(t *testing.T) {
 	default:
 		t.Error("the owner's word did not end the round")
 	}
-	if _, result, _ := a.revival.attempt(t.Context(), rd, time.Hour); result != reviveLost {
+	if _, result, _ := a.revival.attempt(t.Context(), rd, rd.sight(), time.Hour); result != reviveLost {
 		t.Errorf("the round ended with %q, want %q", result, reviveLost)
 	}
 }

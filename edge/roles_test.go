@@ -506,7 +506,13 @@ type loadArgs struct {
 	// Reads has each client tell of all its reads.
 	Reads bool
 
+	// Keen is for how long after the word "now" a client makes no pauses: what is new then, it
+	// waits for.
+	Keen time.Duration
+
 	first, last chan struct{} // closed by "go" and "end"
+	now         chan struct{} // closed by "now", which came at
+	nowAt       *atomic.Int64 // in ns; 0: not yet
 	phase       time.Duration // of one client of many that ask each Pace
 	seen        *result       // of this client
 }
@@ -547,7 +553,12 @@ func loadRole() error {
 	}
 	results := make([]result, x.N)
 	x.first, x.last = make(chan struct{}), make(chan struct{})
-	go gates{"go": x.first, "end": x.last}.listen()
+	x.now, x.nowAt = make(chan struct{}), &atomic.Int64{}
+	go gates{"go": x.first, "end": x.last, "now": x.now}.listen()
+	go func() {
+		<-x.now
+		x.nowAt.Store(time.Now().UnixNano())
+	}()
 	var begun, ended sync.WaitGroup
 	for i := range results {
 		begun.Add(1)
@@ -677,10 +688,27 @@ func (x loadArgs) response(r *bufio.Reader, h io.Writer, want int64, first func(
 			x.held(all - want)
 		}
 		if last = time.Now(); x.Piece == 0 { // the waits were our own
-			time.Sleep(x.Pace)
+			x.pause()
 		}
 	}
 	return gap, nil
+}
+
+// pause is that between two reads, which the word "now" ends.
+func (x loadArgs) pause() {
+	if x.Keen == 0 {
+		time.Sleep(x.Pace)
+		return
+	}
+	timer := time.NewTimer(x.Pace)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-x.now:
+		if at := x.nowAt.Load(); at != 0 && time.Since(time.Unix(0, at)) > x.Keen {
+			time.Sleep(x.Pace)
+		}
+	}
 }
 
 // held waits at Hold until the test lets the clients go on.

@@ -29,7 +29,7 @@ const (
 	heardQueue  = 16
 	// unsentFirst is unsentMost for a while after a revival: what its client cannot take
 	// yet is not copied before others have had their first octets.
-	unsentFirst = 32 << 10
+	unsentFirst = 16 << 10
 )
 
 // How revivals end.
@@ -66,6 +66,9 @@ type round struct {
 	trail                         // how far it came, and when
 	state  tcprepair.State        // what the session was restored from
 	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
+	wave   *wave                  // nil: it is by itself from its beginning
+	taken  bool                   // from the wave; under its lock
+	due    time.Time              // its first probe, in a wave
 	over   chan struct{}          // closed by end
 	done   chan struct{}          // closed when it has ended
 	end    func()                 // the owner lives
@@ -88,11 +91,19 @@ func (t *trail) took() time.Duration {
 	return t.told.Sub(t.asked)
 }
 
+// sight is what is known before the client is heard.
+func (r *round) sight() sight { return sight{piece: uint32(len(r.piece))} }
+
 // begin enters a round and claims its flow, unless there is one.
 func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Duration) *round {
+	return v.beginIn(nil, st, epoch, now, life)
+}
+
+// beginIn is begin of a round of a wave.
+func (v *revival) beginIn(w *wave, st stored, epoch uint64, now time.Time, life time.Duration) *round {
 	v.a.uploads.position(&st.rec)
 	st.rec.RcvNxt += uint32(len(st.piece)) // the client stands behind it
-	rd := &round{stored: st, epoch: epoch, begun: now, until: now.Add(life), own: st.from == v.a.cfg.Site,
+	rd := &round{stored: st, epoch: epoch, begun: now, until: now.Add(life), own: st.from == v.a.cfg.Site, wave: w,
 		heard: make(chan tcprepair.Segment, heardQueue), over: make(chan struct{}), done: make(chan struct{})}
 	rd.end = sync.OnceFunc(func() { close(rd.over) })
 	v.mu.Lock()
@@ -109,19 +120,23 @@ func (v *revival) begin(st stored, epoch uint64, now time.Time, life time.Durati
 	return rd
 }
 
-// run is one round from its first probe to its end, and looks after the session then.
-func (v *revival) run(ctx context.Context, rd *round, wait time.Duration) {
-	if s := v.revive(ctx, rd, wait); s != nil {
-		v.watch(ctx, s, rd)
+// run is one round from where it stands to its end, and looks after the session then. The
+// next probe leaves after wait.
+func (v *revival) run(ctx context.Context, rd *round, seen sight, wait time.Duration) {
+	s, result, err := v.attempt(ctx, rd, seen, wait)
+	if s = v.conclude(rd, s, result, err); s == nil {
+		return
+	}
+	if first, err := reached(s); err == nil { // else it has ended
+		v.watch(ctx, s, rd, first)
 	}
 }
 
-// revive is the round; nil: there is no session.
-func (v *revival) revive(ctx context.Context, rd *round, wait time.Duration) *session {
+// conclude ends a round; nil: there is no session.
+func (v *revival) conclude(rd *round, s *session, result string, err error) *session {
 	a, k := v.a, rd.rec.Key
 	defer close(rd.done)
 	defer func() { rd.rec.Cover = frame.Cover{} }() // its secrets are the session's now, or nobody's
-	s, result, err := v.attempt(ctx, rd, wait)
 	v.mu.Lock()
 	delete(v.rounds, k)
 	v.mu.Unlock()
@@ -177,20 +192,19 @@ func (v *revival) tellOwner(rd *round) {
 		return
 	}
 	if l := v.a.links.have(rd.from); l != nil {
-		_ = l.send(frame.Frame{Type: frame.Claimed, Key: rd.rec.Key, Epoch: rd.epoch})
+		l.try(frame.Frame{Type: frame.Claimed, Key: rd.rec.Key, Epoch: rd.epoch}) // nobody may be there to take it
 	}
 }
 
 // attempt probes, listens and restores.
-func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*session, string, error) {
+func (v *revival) attempt(ctx context.Context, rd *round, seen sight, wait time.Duration) (*session, string, error) {
 	// What the dead process left of the connection would take the answers.
 	if rd.own {
 		if _, err := tcprepair.Destroy(rd.rec.Key.VIP, rd.rec.Key.Client); err != nil {
 			return nil, reviveFailed, err
 		}
 	}
-	seen := sight{piece: uint32(len(rd.piece))}
-	var aheadAt time.Time
+	aheadAt := time.Now() // if it is
 	next := time.NewTimer(wait)
 	defer next.Stop()
 	for {
@@ -213,6 +227,9 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 			}
 			continue
 		case <-next.C:
+			if rd.ended(ctx) {
+				continue
+			}
 		}
 		now := time.Now()
 		switch {
@@ -228,13 +245,42 @@ func (v *revival) attempt(ctx context.Context, rd *round, wait time.Duration) (*
 		case now.After(rd.until):
 			return nil, v.silent(seen), nil
 		}
-		if err := v.wire.Send(probeOf(rd.rec, now)); err != nil {
-			v.a.log.Debug("probe", "err", err)
-		}
 		if rd.probes++; rd.probes == 1 {
 			rd.asked = now
 		}
+		v.ask(rd, now)
 		next.Reset(probePause(rd.probes))
+	}
+}
+
+// ended reports whether there is nothing more to do for it.
+func (r *round) ended(ctx context.Context) bool {
+	select {
+	case <-r.over:
+		return true
+	case <-ctx.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// ask sends a probe.
+func (v *revival) ask(rd *round, now time.Time) {
+	if err := v.wire.Send(probeOf(rd.rec, now)); err != nil {
+		v.a.log.Debug("probe", "err", err)
+	}
+}
+
+// listen folds what the client has said so far.
+func (v *revival) listen(rd *round, seen sight) sight {
+	for {
+		select {
+		case seg := <-rd.heard:
+			seen = v.fold(seen, rd.rec, seg)
+		default:
+			return seen
+		}
 	}
 }
 

@@ -58,10 +58,13 @@ type Forwarder struct {
 
 // tables are what is believed of flows.
 type tables struct {
-	mu       sync.Mutex // guards the tables and the marked fields of peerState
+	mu       sync.Mutex // guards the tables, claimed and the marked fields of peerState
 	owners   *owners    // of TCP
 	udp      *owners    // of QUIC
 	arrivals arrivals
+	// claimed are flows whose claim the other sites are to be told, claiming that there are some.
+	claimed  []Flow
+	claiming chan struct{}
 }
 
 // targets are the addresses and ports whose packets we judge.
@@ -96,7 +99,7 @@ func New(c Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{identity: identity{site: c.Site, id: idOf(c.Site), local: c.Local, mtu: c.PathMTU, idle: c.QUICIdle},
 		now: c.Now, onForeign: c.OnForeign, onHeld: c.OnHeld, keptFor: c.KeptFor, metrics: newMetrics(),
-		targets: targets{renewNow: make(chan struct{}, 1)}, tables: tables{arrivals: newArrivals()},
+		targets: targets{renewNow: make(chan struct{}, 1)}, tables: tables{arrivals: newArrivals(), claiming: make(chan struct{}, 1)},
 		roundabout: roundabout{at: c.At, rate: float64(max(0, c.RelayRate)), onRelay: c.OnRelay, woken: make(chan struct{}, 1), news: make(chan news, 256)}}
 	f.log.Logger = c.Logger
 	f.quic.Store(&QUIC{})
@@ -188,6 +191,7 @@ func (f *Forwarder) Run(ctx context.Context) (err error) {
 	group.Go(func() error { return f.renewVIPs(inner, rules) })
 	group.Go(func() error { return f.tick(inner) })
 	group.Go(func() error { return f.findWays(inner) })
+	group.Go(func() error { return f.herald(inner) })
 	group.Go(func() error {
 		<-inner.Done()
 		e.interrupt()

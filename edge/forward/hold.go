@@ -36,9 +36,9 @@ func (o *owners) hold(now time.Time, f Flow) {
 		r = &record{since: now}
 		o.flows[f] = r
 	}
-	if r.is == asking {
-		o.asking = without(o.asking, f)
-	}
+	// A flow that was asked about stays in the list of those until the next tick, which passes
+	// over it: a lost site's sessions come by the thousand, and to look for each costs as much
+	// as all the rest.
 	// A session that comes back to the site which gave it away is no
 	// longer elsewhere.
 	r.is, r.owner, r.moved, r.watch, r.claimed = holding, "", false, false, false
@@ -55,6 +55,12 @@ func (o *owners) claim(now time.Time, f Flow) {
 func (o *owners) claims(f Flow) bool {
 	r := o.flows[f]
 	return r != nil && r.is == holding && r.claimed
+}
+
+// mayBeHere reports whether a session that was claimed is, or was, brought back here.
+func (o *owners) mayBeHere(f Flow) bool {
+	r := o.flows[f]
+	return r == nil || r.is == holding
 }
 
 // lost forgets what a site was believed to own. The next stray of such a flow

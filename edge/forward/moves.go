@@ -1,9 +1,11 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"time"
 )
 
 // Hold keeps the packets of a flow, until Release or 15 s have passed: its
@@ -19,11 +21,55 @@ func (f *Forwarder) Hold(flow Flow) {
 }
 
 // Claim is Hold for a session that is revived here: its owner is lost. The other
-// sites are told that its packets belong here, and OnHeld sees each of them.
+// sites are told soon that its packets belong here, and OnHeld sees each of them.
 func (f *Forwarder) Claim(flow Flow) {
 	f.mu.Lock()
 	f.owners.claim(f.now(), flow)
+	f.claimed = append(f.claimed, flow)
 	f.mu.Unlock()
+	select {
+	case f.claiming <- struct{}{}:
+	default:
+	}
+}
+
+// heraldAfter is for how long claims are gathered before the other sites are told: a lost
+// site's sessions are claimed all at once, and what their clients wait for goes first.
+const heraldAfter = 15 * time.Millisecond
+
+// herald tells the other sites of claims until the context ends.
+func (f *Forwarder) herald(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.claiming:
+		}
+		timer := time.NewTimer(heraldAfter)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		f.mu.Lock()
+		flows := f.claimed
+		f.claimed = nil
+		f.mu.Unlock()
+		for _, flow := range flows {
+			f.tellClaim(flow)
+		}
+	}
+}
+
+// tellClaim tells of one, unless its session turned out to be another site's.
+func (f *Forwarder) tellClaim(flow Flow) {
+	f.mu.Lock()
+	ours := f.owners.mayBeHere(flow)
+	f.mu.Unlock()
+	if !ours {
+		return
+	}
 	body := appendSession(nil, session{proto: protoTCP, flow: flow})
 	set := f.peers.Load()
 	for _, site := range set.sites {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,17 @@ func Adopt(fd int) (*net.TCPConn, *Dumped, error) {
 	if err := s.whole(); err != nil {
 		return nil, nil, fmt.Errorf("tcprepair: adopt: %w", err)
 	}
-	c, err := s.conn()
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("tcprepair: adopt: duplicate: %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(dup), unix.F_SETFL, unix.O_RDWR); err != nil {
+		unix.Close(dup)
+		return nil, nil, fmt.Errorf("tcprepair: adopt: set flags: %w", err)
+	}
+	f := os.NewFile(uintptr(dup), "tcp")
+	defer f.Close()
+	c, err := connOf(f)
 	if err != nil {
 		return nil, nil, fmt.Errorf("tcprepair: adopt: %w", err)
 	}
@@ -41,6 +52,9 @@ func (s sock) whole() error {
 	// steps its program has, and copies none into a room of 0.
 	var filter uint32
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(s), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&filter)), 0)
+	if errno == unix.EACCES { // a program for many sockets, as a lesson has
+		return ErrDumped
+	}
 	if errno != 0 {
 		return fmt.Errorf("get SO_GET_FILTER: %w", errno)
 	}

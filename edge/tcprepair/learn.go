@@ -129,17 +129,19 @@ func (r *Restored) ack() Segment {
 	st := r.State
 	return Segment{Src: st.Peer, Dst: st.Local, Seq: st.RcvNxt, Ack: st.SndUna, Flags: ACK, Timestamps: true,
 		Window: uint16(min(st.Window.SndWnd>>st.Options.SndScale, 0xffff)),
-		// A clock of 0 is none: the peer's own goes on being unknown (RFC 7323 section 5.3).
-		TSVal: 0}
+		TSVal:  lessonClock}
 }
 
-// silence keeps from the connection what comes before it speaks, all but a lesson. The kernel
-// compiles each filter, so there is one for both.
+// lessonClock is the clock that a lesson tells. 0 is none: the peer's own goes on being unknown
+// (RFC 7323 section 5.3).
+const lessonClock = 0
+
+// silence keeps from the connection what comes before it speaks, all but a lesson.
 func (r *Restored) silence() error {
 	if r.teacher == nil {
 		return r.fd.deafen()
 	}
-	return r.fd.hearOnly(r.ack())
+	return r.teacher.hearLesson(r.fd, r.ack())
 }
 
 // unlearn begins anew without the byte: acknowledged by the peer itself, whose echo is

@@ -33,6 +33,7 @@ const (
 type Restored struct {
 	State   State
 	fd      sock
+	file    *os.File      // has fd, once it was handed to Go's poller; nil before
 	flight  []byte        // [SndUna, SndNxt)
 	queues  Queues        // beyond the flight; empty for our own servers' connections
 	elapsed time.Duration // since the dump, at made
@@ -87,6 +88,10 @@ func (r *Restored) Close() error {
 	if r.fd = -1; fd < 0 {
 		return nil // it is closed
 	}
+	if f := r.file; f != nil {
+		r.file = nil
+		return f.Close()
+	}
 	return unix.Close(int(fd))
 }
 
@@ -100,7 +105,7 @@ func (r *Restored) Activate() (*net.TCPConn, error) {
 	if err := r.establish(); err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
-	c, err := r.fd.conn()
+	c, err := r.conn()
 	if err != nil {
 		return nil, fmt.Errorf("tcprepair: activate %s: %w", r.State.Peer, err)
 	}
@@ -129,20 +134,19 @@ func (r *Restored) speak() error {
 	return errors.Join(r.fd.hear(), r.fd.queue(noQueue), r.fd.repair(off), r.fd.reuse())
 }
 
-// conn is another descriptor of a socket, in the hands of Go's poller.
-func (s sock) conn() (*net.TCPConn, error) {
-	dup, err := unix.FcntlInt(uintptr(s), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("duplicate: %w", err)
-	}
+// conn is another descriptor of the socket, in the hands of Go's poller.
+func (r *Restored) conn() (*net.TCPConn, error) {
 	// A file that would block is none for Go's poller; FileConn's own copy is, which sets
 	// both non-blocking again. So the kernel enters one of them, not two.
-	if _, err := unix.FcntlInt(uintptr(dup), unix.F_SETFL, unix.O_RDWR); err != nil {
-		unix.Close(dup)
+	if _, err := unix.FcntlInt(uintptr(r.fd), unix.F_SETFL, unix.O_RDWR); err != nil {
 		return nil, fmt.Errorf("set flags: %w", err)
 	}
-	f := os.NewFile(uintptr(dup), "tcp")
-	defer f.Close()
+	r.file = os.NewFile(uintptr(r.fd), "tcp")
+	return connOf(r.file)
+}
+
+// connOf is a descriptor of its own, non-blocking as all of the same open file are then.
+func connOf(f *os.File) (*net.TCPConn, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
@@ -154,7 +158,7 @@ func (s sock) conn() (*net.TCPConn, error) {
 	}
 	// FileConn turns keepalive on; its probes would be a surprise to a
 	// session that never had them.
-	if err := errors.Join(tc.SetKeepAlive(false), tc.SetNoDelay(true)); err != nil {
+	if err := tc.SetKeepAlive(false); err != nil {
 		tc.Close()
 		return nil, err
 	}

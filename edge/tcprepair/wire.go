@@ -12,13 +12,14 @@ import (
 // address (CAP_NET_RAW). It only sends. Safe for concurrent use.
 type Wire struct {
 	v4, v6  int
+	filter  int     // the program of lessons; -1: none
 	lessons lessons // sent to this host itself
 }
 
 // OpenWire opens a raw socket of each family. A host without IPv6 has a Wire
 // for IPv4 alone.
 func OpenWire() (*Wire, error) {
-	w := &Wire{v6: -1}
+	w := &Wire{v6: -1, filter: -1}
 	var err error
 	// IPPROTO_RAW: the IP header is ours, and nothing is received.
 	if w.v4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW); err != nil {
@@ -28,6 +29,9 @@ func OpenWire() (*Wire, error) {
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		unix.Close(w.v4)
 		return nil, fmt.Errorf("tcprepair: raw socket for IPv6: %w", err)
+	}
+	if fd, err := loadFilter(lessonFilter()); err == nil { // without it each costs more
+		w.filter = fd
 	}
 	return w, nil
 }
@@ -51,6 +55,9 @@ func (w *Wire) Close() error {
 	err := unix.Close(w.v4)
 	if w.v6 >= 0 {
 		err = errors.Join(err, unix.Close(w.v6))
+	}
+	if w.filter >= 0 {
+		err = errors.Join(err, unix.Close(w.filter))
 	}
 	return err
 }
