@@ -91,10 +91,12 @@ func (s sight) offer(rec frame.Record, now time.Time) frame.Offer {
 		window <<= rec.Scales & 15
 	}
 	// The dead owner's receive window is unknown. A smaller one is no harm: a
-	// client that has sent more sends it again.
+	// client that has sent more sends it again. Nor is the client's largest known, by which the
+	// kernel sizes segments: that is this one, and rises with larger ones. A guess would be
+	// kept, and a client with less room be sent a segment at each end of a probe timer.
 	const rcvWindow = 65535
 	return frame.Offer{Record: rec, SndUna: at, SndNxt: at, WriteSeq: at, RcvNxt: rec.RcvNxt,
-		Window: [5]uint32{rec.RcvNxt, window, max(window, rcvWindow), rcvWindow, rec.RcvNxt}}
+		Window: [5]uint32{rec.RcvNxt, window, window, rcvWindow, rec.RcvNxt}}
 }
 
 // offsetOf is where a sequence number lies in the response: of all offsets that
