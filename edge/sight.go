@@ -66,9 +66,11 @@ func (s sight) repeats(seg tcprepair.Segment, ahead int32) bool {
 	return seg.Data > 0 && uint32(-ahead) <= s.piece
 }
 
-// clockStep is how far a revived session's timestamps run ahead of the last one
-// that the client has seen, so that it takes none for old (RFC 7323 section 5).
-const clockStep = 1000
+// clockStep is how far a revived session's timestamps run ahead of the last one that the client
+// has seen, so that it takes none for old (RFC 7323 section 5), in ms; and what the dead owner's host may still
+// say it takes for old. That repeats the end of a connection for as long as hasten bounds, and the
+// clock of one that rested has gone on for the idle time unseen: with the defaults 65 and 60 s.
+const clockStep = 150_000
 
 // offer describes the session as it stands at the client, as if a living owner
 // handed it over with nothing in flight.

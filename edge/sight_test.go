@@ -69,8 +69,8 @@ func TestOfferOfSight(t *testing.T) {
 	if st := stateOf(o); st.Window.SndWnd != 100<<7 || st.Window.MaxWindow != st.Window.SndWnd || st.InFlight() != 0 {
 		t.Errorf("window %+v, in flight %d", st.Window, st.InFlight())
 	}
-	if o.Record.TSVal != 10000 { // 9001 + 1000, the lowest bit cleared
-		t.Errorf("clock %d, want 10000", o.Record.TSVal)
+	if o.Record.TSVal != 159_000 { // 9001 + 150,000, the lowest bit cleared
+		t.Errorf("clock %d, want 159000", o.Record.TSVal)
 	}
 	if o.Record.Generation != 3 {
 		t.Errorf("generation %d, want 3", o.Record.Generation)
