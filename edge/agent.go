@@ -331,7 +331,7 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 	case frame.Tokens:
 		a.tokens(l, f)
 	case frame.Recall:
-		a.wg.Go(func() { a.recalledBy(l) })
+		a.wg.Go(func() { a.recalledBy(ctx, l) })
 	case frame.Recalled:
 		a.revival.recalled(ctx, l, f)
 	case frame.Claimed:

@@ -219,6 +219,7 @@ type revived struct {
 	Begun, Asked, Told, Restored time.Time
 	Probes                       int
 	Again                        int           // segments that were sent again there, so far
+	MSS                          int           // of the segments there, so far
 	RTT                          time.Duration // that its kernel was told
 }
 
@@ -249,7 +250,7 @@ func (f *trails) tell() (out []revived) {
 		if raw, err := x.conn.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) { // it may have ended
 				if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-					x.Again = int(info.Total_retrans)
+					x.Again, x.MSS = int(info.Total_retrans), int(info.Snd_mss)
 				}
 			})
 		}

@@ -65,9 +65,9 @@ func TestPieceIsKept(t *testing.T) {
 		t.Errorf("%d octets held", a.replica.held)
 	}
 	l.pieces.Store(true)
-	a.recalledBy(l)
+	a.recalledBy(t.Context(), l)
 	old := testLink("a")
-	a.recalledBy(old)
+	a.recalledBy(t.Context(), old)
 	for link, want := range map[*link]string{l: "GET /film", old: ""} {
 		sent := link.sent(t)
 		if len(sent) != 1 {

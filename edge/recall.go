@@ -294,9 +294,10 @@ func (v *revival) recalled(ctx context.Context, l *link, f frame.Frame) {
 }
 
 // recalledBy gives a site's new process its records.
-func (a *Agent) recalledBy(l *link) {
+func (a *Agent) recalledBy(ctx context.Context, l *link) {
 	a.revival.yield(l.peer)
 	a.tellHeirs(l)
+	a.revival.inherit(ctx, l)
 	all := a.replica.recall(l.peer)
 	if len(all) > 0 {
 		a.log.Info("another process of the site asks for its records", "peer", l.peer, "records", len(all))
@@ -309,6 +310,22 @@ func (a *Agent) recalledBy(l *link) {
 		if l.send(frame.Frame{Type: frame.Recalled, Key: rec.Key, Epoch: rec.Epoch, Generation: rec.Generation, Payload: payload}) != nil {
 			return // it asks again by another link
 		}
+	}
+}
+
+// inherit goes on here with the uploads of a process that died: what was received of them is
+// here, and the next process, who asks, has none of it. It ends what is left of their connections
+// and sends their packets after them, as at a claim of another edge.
+func (v *revival) inherit(ctx context.Context, l *link) {
+	now, a := time.Now(), v.a
+	for _, st := range a.replica.take(l.peer, func(rec frame.Record) bool { return rec.Flags&frame.Upload != 0 && a.mayRevive(rec) }) {
+		rd := v.begin(st, st.rec.Epoch+1, now, reviveLife)
+		if rd == nil {
+			continue
+		}
+		// Were it lost, the link is dead, and who asks by another one has the record put back.
+		_ = l.send(frame.Frame{Type: frame.Claimed, Key: rd.rec.Key, Epoch: rd.epoch})
+		a.wg.Go(func() { v.run(ctx, rd, 0) })
 	}
 }
 

@@ -26,6 +26,7 @@ type revival struct {
 	seen  func(*session, *round)
 	woken chan struct{} // down was replaced, or the services were
 	down  atomic.Pointer[[]string]
+	*doubtful
 
 	mu     sync.Mutex
 	rounds map[frame.Key]*round
@@ -39,7 +40,7 @@ type revival struct {
 }
 
 func newRevival(a *Agent) *revival {
-	v := &revival{a: a, woken: make(chan struct{}, 1), returned: make(chan stored, returnedQueue), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}, fetched: map[objectOf]time.Time{}}
+	v := &revival{a: a, woken: make(chan struct{}, 1), doubtful: newDoubtful(), returned: make(chan stored, returnedQueue), rounds: map[frame.Key]*round{}, orphans: map[frame.Key]bool{}, fetched: map[objectOf]time.Time{}}
 	v.down.Store(&[]string{})
 	return v
 }
@@ -90,10 +91,14 @@ func (a *Agent) alive() []Peer {
 }
 
 // Shadowed reports whether there is a record of a session here: its packets are
-// worth keeping while its owner is silent.
+// worth keeping while its owner is silent. It is a question for the session, too.
 func (a *Agent) Shadowed(k frame.Key) bool {
 	svc := a.view.Load().vips[k.VIP]
-	return a.revival.on() && svc != nil && svc.revives() && a.replica.has(k)
+	if !a.revival.on() || svc == nil || !svc.revives() || !a.replica.has(k) {
+		return false
+	}
+	a.revival.asked(k)
+	return true
 }
 
 // KeptFor names the site whose session would be revived here after its loss, "" for
@@ -131,17 +136,20 @@ func (a *Agent) Heard(k frame.Key, packet []byte) {
 // earlier process of this site.
 func (v *revival) Run(ctx context.Context, g *errgroup.Group, left []frame.Key) error {
 	v.followUp(ctx, left)
-	var known []string
+	var known, before []string
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case k := <-v.summoned:
+			v.summon(ctx, k)
+			continue
 		case <-v.woken:
 		}
 		v.followUp(ctx, v.a.openRevival(ctx, g))
-		now := *v.down.Load()
-		for _, site := range known {
-			if !slices.Contains(now, site) {
+		now, doubted := *v.down.Load(), *v.doubted.Load()
+		for _, site := range slices.Concat(known, before) {
+			if !slices.Contains(now, site) && !slices.Contains(doubted, site) {
 				v.rose(site)
 			}
 		}
@@ -150,7 +158,7 @@ func (v *revival) Run(ctx context.Context, g *errgroup.Group, left []frame.Key) 
 				v.lost(ctx, site)
 			}
 		}
-		known = now
+		known, before = now, doubted
 	}
 }
 

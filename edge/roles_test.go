@@ -424,6 +424,9 @@ func commands(in *bufio.Scanner, a *Agent, reg *prometheus.Registry, requests *a
 		case "down":
 			a.SetDown(strings.Fields(arg))
 			out.Encode("told")
+		case "doubt": // sites that are down, and kept in service
+			a.SetDoubted(strings.Fields(arg))
+			out.Encode("told")
 		case "lost": // sites, as the program tells it
 			for _, site := range strings.Fields(arg) {
 				s.Lost(site)

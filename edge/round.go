@@ -353,6 +353,7 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveFailed, fmt.Errorf("edge: revive: %w", err)
 	}
 	rd.restored = time.Now()
+	v.notice(s, rd.state)
 	limitUnsent(s.conn, unsentFirst)
 	time.AfterFunc(settleAfter, func() { // it may have ended
 		_ = tcprepair.Calm(s.conn)
@@ -361,6 +362,22 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 	s.heirOf = rd.from
 	a.run(ctx, s)
 	return s, reviveOK, nil
+}
+
+// notice tells a client that is sent nothing now the time of its session. What the dead owner's host
+// says when nobody keeps that back any longer is older then; else a client at rest would hear
+// the end of a session that goes on here.
+func (v *revival) notice(s *session, st tcprepair.State) {
+	if t := s.turn.Load(); !st.Options.Timestamps || t.off.Load() < t.wire.size() {
+		return
+	}
+	n, err := tcprepair.Notice(s.conn, st)
+	if err == nil {
+		err = v.wire.Send(n)
+	}
+	if err != nil {
+		v.a.log.Debug("tell a client the time", "err", err)
+	}
 }
 
 // refusal tells how a round ends by an error of admit, and whether it does:

@@ -66,9 +66,11 @@ func (s sight) repeats(seg tcprepair.Segment, ahead int32) bool {
 	return seg.Data > 0 && uint32(-ahead) <= s.piece
 }
 
-// clockStep is how far a revived session's timestamps run ahead of the last one
-// that the client has seen, so that it takes none for old (RFC 7323 section 5).
-const clockStep = 1000
+// clockStep is how far a revived session's timestamps run ahead of the last one that the client
+// has seen, so that it takes none for old (RFC 7323 section 5), in ms; and what the dead owner's host may still
+// say it takes for old. That repeats the end of a connection for as long as hasten bounds, and the
+// clock of one that rested has gone on for the idle time unseen: with the defaults 65 and 60 s.
+const clockStep = 150_000
 
 // offer describes the session as it stands at the client, as if a living owner
 // handed it over with nothing in flight.
@@ -91,10 +93,12 @@ func (s sight) offer(rec frame.Record, now time.Time) frame.Offer {
 		window <<= rec.Scales & 15
 	}
 	// The dead owner's receive window is unknown. A smaller one is no harm: a
-	// client that has sent more sends it again.
+	// client that has sent more sends it again. Nor is the client's largest known, by which the
+	// kernel sizes segments: that is this one, and rises with larger ones. A guess would be
+	// kept, and a client with less room be sent a segment at each end of a probe timer.
 	const rcvWindow = 65535
 	return frame.Offer{Record: rec, SndUna: at, SndNxt: at, WriteSeq: at, RcvNxt: rec.RcvNxt,
-		Window: [5]uint32{rec.RcvNxt, window, max(window, rcvWindow), rcvWindow, rec.RcvNxt}}
+		Window: [5]uint32{rec.RcvNxt, window, window, rcvWindow, rec.RcvNxt}}
 }
 
 // offsetOf is where a sequence number lies in the response: of all offsets that

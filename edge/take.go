@@ -176,6 +176,7 @@ func (a *Agent) admit(o frame.Offer) (*session, error) {
 		return nil, err
 	}
 	s.turn.Store(t)
+	s.state.Store(int32(s.resting())) // an upload that goes on here stays here: a pull would leave what was received
 	if a.moves.Backups {
 		s.reg, s.regAt = tcprepair.Registration{Options: stateOf(o).Options, TSVal: rec.TSVal, RTT: cmp.Or(o.RTT, tripOf(rec.Options))}, s.started
 		a.protect(s)

@@ -483,3 +483,23 @@ func TestNoWardWithoutRoom(t *testing.T) {
 		t.Errorf("%d uploads are staged", n)
 	}
 }
+
+// TestRevivedUploadStays: an upload that goes on here is not given away, whoever gets its
+// client's packets and asks for it.
+func TestRevivedUploadStays(t *testing.T) {
+	vip := netip.MustParseAddrPort("192.0.2.10:443")
+	a, _ := takerAt(t, "b", "a", vip, FreshL2)
+	rec := frame.Record{Key: testKey(1), Epoch: 7, Template: template, Status: http.StatusOK, Service: serviceID("video"), Options: recTimestamps}
+	for _, upload := range []bool{false, true} {
+		if rec.Flags = frame.Idle; upload {
+			rec.Flags = frame.Upload
+		}
+		s, err := a.admit(frame.Offer{Record: rec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gives := s.claim(); gives == upload {
+			t.Errorf("an upload: %t, is given away: %t", upload, gives)
+		}
+	}
+}

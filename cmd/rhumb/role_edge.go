@@ -60,6 +60,7 @@ type edgeRole struct {
 	// sites it was told are lost; owned by run.
 	leaving leaving
 	down    []string
+	doubted []string // down, and kept in service by the removal cap
 	silent  []string // other nodes of this site; as down, owned by run
 	shown   atomic.Pointer[[]string]
 	self    placement.Member

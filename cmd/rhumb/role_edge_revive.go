@@ -14,7 +14,8 @@ import (
 // falls go on where their Backup is. Where no service is revived the forwarder goes
 // on with what it believes: the owner's own word is better than a verdict.
 func (e *edgeRole) revive(s *placement.Snapshot) {
-	down, acts := edgesOf(s.Inventory, downSites(s, e.unit.cfg.Node.Site)), slices.ContainsFunc(s.Inventory.Services, revives)
+	own := e.unit.cfg.Node.Site
+	down, acts := edgesOf(s.Inventory, downSites(s, own, false)), slices.ContainsFunc(s.Inventory.Services, revives)
 	for _, site := range down {
 		if acts && !slices.Contains(e.down, site) {
 			e.forwarder.Lost(site)
@@ -24,6 +25,10 @@ func (e *edgeRole) revive(s *placement.Snapshot) {
 		e.down = down
 		e.setDown()
 	}
+	if doubted := edgesOf(s.Inventory, downSites(s, own, true)); !slices.Equal(doubted, e.doubted) {
+		e.doubted = doubted
+		e.agent.SetDoubted(doubted)
+	}
 }
 
 // revives tells whether sessions of a service may go on after a crash.
@@ -32,11 +37,12 @@ func revives(s placement.Service) bool {
 }
 
 // downSites are the other sites that are down by the word of several vantages,
-// in order. A down that the removal cap holds back may be the monitor's fault.
-func downSites(s *placement.Snapshot, own string) []string {
+// in order. A down that the removal cap holds back may be the monitor's fault: those are
+// the others.
+func downSites(s *placement.Snapshot, own string, capped bool) []string {
 	var out []string
 	for _, v := range s.Verdicts {
-		if v.Object.IsSite() && v.Object.Site != own && v.State == placement.Down && !v.Capped {
+		if v.Object.IsSite() && v.Object.Site != own && v.State == placement.Down && v.Capped == capped {
 			out = append(out, v.Object.Site)
 		}
 	}

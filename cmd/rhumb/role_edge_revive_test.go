@@ -8,7 +8,7 @@ import (
 	"rhumb/placement"
 )
 
-// TestDownSites: only sites, only others, only what is down and not held back.
+// TestDownSites: only sites, only others, only what is down; what is held back apart.
 func TestDownSites(t *testing.T) {
 	s := &placement.Snapshot{Verdicts: []placement.Verdict{
 		{Object: placement.SiteID("ams1"), State: placement.Down},
@@ -17,8 +17,11 @@ func TestDownSites(t *testing.T) {
 		{Object: placement.SiteID("lhr1"), State: placement.Down, Capped: true},
 		{Object: placement.SiteID("nyc1"), State: placement.Down},
 	}}
-	if got := downSites(s, "ams1"); !slices.Equal(got, []string{"nyc1"}) {
+	if got := downSites(s, "ams1", false); !slices.Equal(got, []string{"nyc1"}) {
 		t.Errorf("down: %v, want nyc1 alone", got)
+	}
+	if got := downSites(s, "ams1", true); !slices.Equal(got, []string{"lhr1"}) {
+		t.Errorf("down and held back: %v, want lhr1 alone", got)
 	}
 }
 

@@ -38,6 +38,16 @@ func Question(c *net.TCPConn, st State) (Segment, error) {
 	return q, err
 }
 
+// Notice is a segment that says nothing new to the peer of a connection restored from st which
+// has nothing to send: it holds the time alone. From there on the peer takes what an earlier
+// owner of the connection says for old, the end of it too (RFC 7323 section 5.3). Without
+// timestamps it is of no use.
+func Notice(c *net.TCPConn, st State) (Segment, error) {
+	n, err := Question(c, st)
+	n.Seq, n.Data, n.Flags = st.SndNxt, 0, ACK
+	return n, err
+}
+
 // Stuck reports whether a connection restored from s can send nothing new
 // before its peer has spoken: what is in flight fills the window, or the
 // congestion window that a fresh connection has (RFC 6928), or the window has no

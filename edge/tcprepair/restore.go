@@ -209,7 +209,8 @@ func (r *Restored) establish() error {
 // first: it forces the bind beside the listener, and SO_REUSEADDR here would
 // weaken that to the ordinary rule, which refuses. TCP_MAXSEG here is what
 // keeps full-sized segments: left out, the first ones carry 524 (IPv4) or
-// 1208 (IPv6) bytes.
+// 1208 (IPv6) bytes. And it is what keeps segments small for a peer with a small window;
+// the limit that was agreed upon comes back with the options.
 func (r *Restored) position() error {
 	st := r.State
 	if err := r.fd.repair(unix.TCP_REPAIR_ON); err != nil {
@@ -218,7 +219,7 @@ func (r *Restored) position() error {
 	if err := unix.Bind(int(r.fd), toSockaddr(st.Local)); err != nil {
 		return fmt.Errorf("bind %s: %w", st.Local, err)
 	}
-	if err := r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_MAXSEG, uint32(st.Options.MSS), "TCP_MAXSEG"); err != nil {
+	if err := r.fd.setInt(unix.IPPROTO_TCP, unix.TCP_MAXSEG, st.segment(), "TCP_MAXSEG"); err != nil {
 		return err
 	}
 	una := st.SndUna

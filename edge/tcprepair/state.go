@@ -59,3 +59,29 @@ func (s State) InFlight() int { return int(s.SndNxt - s.SndUna) }
 // Unsent is the count of bytes the application had written which never left;
 // the restoring side's application writes them again.
 func (s State) Unsent() int { return int(s.WriteSeq - s.SndNxt) }
+
+// Of the kernel's sizes of segments.
+const (
+	halfFrom   = 536 // the largest window that is no more than one segment (RFC 9293 section 3.7.1)
+	leastMSS   = 88  // that a socket can be set to
+	clockBytes = 12  // of a segment, for its timestamps
+)
+
+// segment is the MSS to begin with: that of Options, or one of which the peer's largest window
+// holds two. A kernel finds that out when a window is larger than any before; a restored
+// connection is told the largest at once, and so it never would. Its segments would then be larger than
+// what a peer with little room offers while it reads, and leave one by one when
+// the probe timer runs out. Where the window turns out larger, so do the segments.
+func (s State) segment() uint32 {
+	mss, room := uint32(s.Options.MSS), s.Window.MaxWindow
+	if room == 0 {
+		return mss
+	}
+	if room > halfFrom {
+		room /= 2
+	}
+	if s.Options.Timestamps {
+		room += clockBytes
+	}
+	return min(mss, max(room, leastMSS))
+}
