@@ -84,11 +84,46 @@ func (s *session) mark(by func(syscall.RawConn) error) bool {
 // speaks.
 func (u *uploads) readmit(s *session, r *tcprepair.Restored) {
 	h := u.hold.Load()
+	if s.cover != nil && s.turn.Load().rec.Flags&frame.Last != 0 {
+		return // it takes nothing more
+	}
 	if s.hold != nil || h == nil || !s.svc.held() || s.changed == nil || r.SetMark(hold.Mark) != nil {
 		return
 	}
 	s.hold = h
 	h.Enter(heldFlow(s.key), s.turn.Load().rcv)
+}
+
+// approach begins the hold of a connection over TLS, whose handshake is to come: what is read
+// of that may be acknowledged at once, and nothing behind it. It returns who is to be told
+// how many octets were read.
+func (u *uploads) approach(s *session) (read func(octets int)) {
+	h := u.hold.Load()
+	if h == nil || !s.svc.held() {
+		return func(int) {}
+	}
+	reg, err := tcprepair.RegisterAccepted(s.conn)
+	if err != nil || s.local || !u.a.moves.Backups {
+		u.exempt(s.conn, s.key)
+		return func(int) {}
+	}
+	s.hold = h
+	upto := reg.RcvNxt
+	h.Enter(heldFlow(s.key), upto)
+	return func(octets int) {
+		upto += uint32(octets)
+		h.Allow(heldFlow(s.key), upto)
+	}
+}
+
+// allowBegun lets a client over TLS hear of a request that is not whole: it would not be
+// answered elsewhere, and whoever may have one segment under way sends no second one. An upload
+// begins behind the record that its request ends in, so nothing of one is among it that
+// is not told with its beginning.
+func (s *session) allowBegun() {
+	if s.cover != nil && s.hold != nil {
+		s.hold.Allow(heldFlow(s.key), s.turn.Load().rcv+uint32(s.ahead()))
+	}
 }
 
 // dismiss ends the hold of a session whose connection did not come to be.

@@ -44,6 +44,7 @@ type link struct {
 	greeted  *pledge
 	guests   atomic.Bool
 	uploads  atomic.Bool
+	sealed   atomic.Bool // uploads over TLS too
 	pieces   atomic.Bool
 	deposits atomic.Bool
 }
@@ -147,6 +148,11 @@ func (l *link) acked(seq uint64) error {
 	return nil
 }
 
+// takes reports whether the other side knows uploads of such sessions.
+func (l *link) takes(sealed bool) bool {
+	return l.uploads.Load() && (!sealed || l.sealed.Load())
+}
+
 func (l *link) close() {
 	l.once.Do(func() {
 		close(l.done)
@@ -159,6 +165,7 @@ func (l *link) met(hello frame.Frame) {
 	l.reads.Store(hello.Generation&frame.ReadsNames != 0)
 	l.guests.Store(hello.Generation&frame.TakesGuests != 0)
 	l.uploads.Store(hello.Generation&frame.ReadsUploads != 0)
+	l.sealed.Store(hello.Generation&frame.ReadsSealed != 0)
 	l.pieces.Store(hello.Generation&frame.ReadsPieces != 0)
 	l.deposits.Store(hello.Generation&frame.TakesDeposits != 0)
 	l.greeted.keep()

@@ -153,7 +153,7 @@ func greeting(c net.Conn, patience time.Duration) (*bufio.Reader, frame.Frame, e
 // it was read.
 func (ls *links) start(c *tls.Conn, peer string, in *bufio.Reader, heard *frame.Frame) (*link, error) {
 	l := &link{peer: peer, conn: c, out: make(chan []byte, linkQueue), done: make(chan struct{}), greeted: newPledge()}
-	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests | frame.ReadsUploads | frame.ReadsPieces | frame.TakesDeposits, Payload: []byte(ls.site)}); err != nil {
+	if err := l.send(frame.Frame{Type: frame.Hello, Generation: frame.ReadsNames | frame.TakesGuests | frame.ReadsUploads | frame.ReadsSealed | frame.ReadsPieces | frame.TakesDeposits, Payload: []byte(ls.site)}); err != nil {
 		c.Close()
 		return nil, err
 	}

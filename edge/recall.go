@@ -325,7 +325,7 @@ func (v *revival) inherit(ctx context.Context, l *link) {
 		}
 		// Were it lost, the link is dead, and who asks by another one has the record put back.
 		_ = l.send(frame.Frame{Type: frame.Claimed, Key: rd.rec.Key, Epoch: rd.epoch})
-		a.wg.Go(func() { v.run(ctx, rd, 0) })
+		a.wg.Go(func() { v.run(ctx, rd, rd.sight(), 0) })
 	}
 }
 

@@ -317,11 +317,17 @@ func (v *revival) restore(ctx context.Context, rd *round, seen sight) (*session,
 		return nil, reviveStale, errEarlier // bytes that no record tells of
 	}
 	mine := v.a.uploads.claim(&rec, now)
-	if mine.wait {
+	switch {
+	case mine.none:
+		return nil, reviveStale, errUnknown
+	case mine.wait:
 		return nil, "", nil
 	}
 	o := seen.offer(rec, now)
 	o.Record.RcvNxt, o.Input = rec.RcvNxt-uint32(len(rd.piece)), bytes.Clone(rd.piece)
+	if len(mine.tail) > 0 {
+		o.Record.RcvNxt, o.Input = rec.RcvNxt-uint32(len(mine.tail)), mine.tail
+	}
 	o.Name = v.nameFor(objectOf{rec.Service, rec.Object}, now)
 	s, err := a.admit(o)
 	if result, final := refusal(err, now.Sub(rd.begun)); err != nil {

@@ -245,6 +245,7 @@ func (s *session) request(ctx context.Context) (req request, n int, err error) {
 				wake = until
 			}
 		}
+		s.allowBegun()
 		if !s.gate.pass() {
 			return req, 0, errGone
 		}
@@ -354,6 +355,9 @@ func (s *session) setTurn(t *turn) {
 func (s *session) bye() error {
 	if err := s.pin(); err != nil {
 		return err
+	}
+	if s.cover != nil {
+		s.unhold() // nothing that comes is taken any more
 	}
 	s.unquiet()
 	if err := s.conn.CloseWrite(); err != nil {

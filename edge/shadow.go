@@ -76,7 +76,7 @@ func (r *replica) tellTier(ctx context.Context, s *session, tier int, now time.T
 	if sh.Backup != peer && sh.link != nil {
 		r.withdraw(s, sh) // or two would revive it
 	}
-	if t.rec.Flags&frame.Upload != 0 && !l.uploads.Load() {
+	if t.rec.Flags&frame.Upload != 0 && !l.takes(s.cover != nil) {
 		part.waive() // it would end the link
 		return
 	}

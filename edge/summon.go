@@ -91,7 +91,7 @@ func (v *revival) summon(ctx context.Context, k frame.Key) {
 	}
 	if rd := v.begin(st, st.rec.Epoch+1, time.Now(), reviveLife); rd != nil {
 		v.a.log.Info("reviving a session that is asked for in vain", "peer", st.from)
-		v.a.wg.Go(func() { v.run(ctx, rd, 0) })
+		v.a.wg.Go(func() { v.run(ctx, rd, rd.sight(), 0) })
 	}
 }
 

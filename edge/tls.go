@@ -95,9 +95,10 @@ func (a *Agent) greet(ctx context.Context, s *session) {
 		return
 	}
 	a.m.sessions.Inc()
+	read := a.uploads.approach(s)
 	a.wg.Go(func() {
 		stop := context.AfterFunc(ctx, func() { s.conn.Close() })
-		next, err := a.shake(ctx, s)
+		next, err := a.shake(ctx, s, read)
 		stop()
 		if err == nil {
 			err = a.attend(ctx, next)
@@ -106,16 +107,16 @@ func (a *Agent) greet(ctx context.Context, s *session) {
 	})
 }
 
-// shake does the handshake. What crypto/tls is to serve it serves, and returns
-// io.EOF; else the result is the session with our record layer, entered.
-func (a *Agent) shake(ctx context.Context, s *session) (*session, error) {
+// shake does the handshake, and tells how much of it was read. What crypto/tls is to serve it
+// serves, and returns io.EOF; else the result is the session with our record layer, entered.
+func (a *Agent) shake(ctx context.Context, s *session, read func(octets int)) (*session, error) {
 	t := s.svc.tls
 	keys := &keyLog{}
 	defer keys.wipe()
 	raw := &watched{Conn: s.conn, done: make(chan struct{})}
 	conn, cfg := net.Conn(raw), t.config
 	if t.ours() {
-		conn, cfg = &oneRecord{Conn: raw}, t.config.Clone()
+		conn, cfg = &oneRecord{Conn: raw, told: read}, t.config.Clone()
 		cfg.KeyLogWriter = keys
 	}
 	c := tls.Server(conn, cfg)
@@ -128,6 +129,7 @@ func (a *Agent) shake(ctx context.Context, s *session) (*session, error) {
 	suite, ok := seal.SuiteOf(c.ConnectionState().CipherSuite)
 	if !t.ours() || !ok { // a client of TLS 1.2 is served, and stays
 		t.m.handshakes.WithLabelValues(s.svc.Name, shakeKept).Inc()
+		s.unhold() // it stays
 		t.web.take(c, raw.done)
 		return s, io.EOF
 	}
@@ -166,6 +168,10 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 	if err := c.wrap(t); err != nil {
 		return nil, err
 	}
+	if next.changed == nil {
+		s.unhold()
+	}
+	next.hold, s.hold = s.hold, nil
 	next.turn.Store(t)
 	next.state.Store(int32(next.resting()))
 	return next, nil
@@ -177,22 +183,31 @@ func (a *Agent) undercover(s *session, keys *keyLog, suite seal.Suite) (*session
 type oneRecord struct {
 	net.Conn
 	head [5]byte
-	have int // of head
-	left int // of the record's rest
+	have int              // of head
+	left int              // of the record's rest
+	told func(octets int) // of what was read; nil: nobody
 }
 
 func (c *oneRecord) Read(b []byte) (int, error) {
 	if c.left > 0 {
 		n, err := c.Conn.Read(b[:min(len(b), c.left)])
+		c.tell(n)
 		c.left -= n
 		return n, err
 	}
 	n, err := c.Conn.Read(b[:min(len(b), len(c.head)-c.have)])
+	c.tell(n)
 	c.have += copy(c.head[c.have:], b[:n])
 	if c.have == len(c.head) {
 		c.have, c.left = 0, int(binary.BigEndian.Uint16(c.head[3:]))
 	}
 	return n, err
+}
+
+func (c *oneRecord) tell(octets int) {
+	if c.told != nil {
+		c.told(octets)
+	}
 }
 
 // keyLog takes the two secrets off the key log of one handshake, in memory.

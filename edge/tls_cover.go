@@ -36,6 +36,10 @@ type cover struct {
 	mu          sync.Mutex
 	write, read seal.Secret // wiped: the session has ended here
 	updates     int         // generation of read
+	// taking: an upload is under way. Its record stays that of its beginning, and so does
+	// the secret in it: began is that of its beginning, once read is another one.
+	taking bool
+	began  seal.Secret
 }
 
 // seat is where a turn stands in the connection's records. Immutable.
@@ -71,6 +75,7 @@ func (c *cover) wipe() {
 	defer c.mu.Unlock()
 	c.write.Wipe()
 	c.read.Wipe()
+	c.began.Wipe()
 	if c.sealer != nil {
 		c.sealer.Wipe()
 	}
@@ -86,7 +91,7 @@ func (c *cover) wrap(t *turn) error {
 		return nil
 	}
 	bare := t.wire
-	st, err := seal.NewStream(c.sealer, c.next, bare.size(), bare.at, t.rec.Flags&frame.Close != 0, c.buffers)
+	st, err := seal.NewStream(c.sealer, c.next, bare.size(), bare.at, t.rec.Flags&(frame.Close|frame.Upload) == frame.Close, c.buffers)
 	if err != nil {
 		return err
 	}
@@ -163,6 +168,9 @@ func (c *cover) open(input *[]byte) (int, error) {
 	text, wire, err := c.opener.Next(*input)
 	if c.read != before {
 		c.updates++
+		if c.taking && !c.began.Suite().Valid() {
+			c.began = before
+		}
 	}
 	before.Wipe()
 	*input = text
@@ -181,6 +189,7 @@ func (s *session) part(why error) error {
 	if err := s.pin(); err != nil {
 		return err
 	}
+	s.unhold() // nothing that comes is taken any more
 	var say seal.Alert
 	var heard seal.Heard
 	switch {
@@ -212,11 +221,44 @@ func (c *cover) describe(rec *frame.Record, t *turn) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.write.Suite().Valid() || !t.seat.known || t.seat.updates != c.updates {
+	began := c.taking && t.rec.Flags&frame.Upload != 0 && c.began.Suite().Valid()
+	if !c.write.Suite().Valid() || !t.seat.known || t.seat.updates != c.updates && !began {
 		rec.Flags |= pinned
 		return
 	}
 	c.fill(rec, t, t.seat.client)
+	if began {
+		copy(rec.Cover.Read[:], c.began.Bytes())
+	}
+}
+
+// beginTaking accounts for the request of an upload and for what was opened with it, of which
+// left bytes of text belong to neither.
+func (c *cover) beginTaking(left int) seat {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taking = true
+	c.settle(left)
+	return seat{client: uint32(c.opener.Number()), updates: c.updates, known: true}
+}
+
+// settle accounts for records that were opened and answered, but for left bytes of text of
+// the last one.
+func (c *cover) settle(left int) {
+	if c.opened = 0; left > 0 {
+		c.opened = c.last
+	}
+}
+
+// endTaking forgets with which secret the upload began.
+func (c *cover) endTaking() {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taking = false
+	c.began.Wipe()
 }
 
 // fill is describe for a client record number that is known. The caller holds mu.

@@ -38,8 +38,8 @@ func (u Uploads) limits() upload.Limits {
 	return upload.Limits{Size: most, Uploads: uploadsMost, Bytes: stagedMost * most}
 }
 
-// checkUploads: over TLS what a client sends is in records whose numbers a Backup would
-// have to follow, which it does not yet.
+// checkUploads: over TLS they are read by our record layer, and what L2 promises needs a
+// Backup that has the secrets.
 func (s Service) checkUploads() error {
 	switch {
 	case s.Uploads == (Uploads{}) && s.Freshness == FreshL2:
@@ -48,17 +48,19 @@ func (s Service) checkUploads() error {
 		return nil
 	case !strings.HasPrefix(s.Uploads.Dir, "/") || s.Uploads.Max < 0:
 		return errors.New("uploads need an absolute directory, and no negative size")
-	case s.Cert != "":
-		return errors.New("uploads are taken in clear only")
+	case s.Cert != "" && s.Export != ExportGroup && (s.Export != ExportSite || s.Freshness == FreshL2):
+		return errors.New("uploads over TLS need its secrets: export group, or site below L2")
 	case s.Freshness == FreshL2 && s.Revival != ModeAct: // where only the mode observes, they are refused
 		return errors.New("freshness L2 needs revival act")
 	}
 	return nil
 }
 
-// held reports whether acknowledgements to the clients of a service wait. Over TLS nothing
-// would be won: a session that is revived takes no further request.
-func (s *service) held() bool { return s != nil && s.tls == nil && s.waits() && s.revives() }
+// held reports whether acknowledgements to the clients of a service wait. Over TLS they do
+// for uploads alone: a session that is revived takes no further request.
+func (s *service) held() bool {
+	return s != nil && s.waits() && s.revives() && (s.tls == nil || s.Freshness == FreshL2 && s.tls.export == ExportGroup)
+}
 
 // uploads has what of objects is on its way here: from clients of this site, and, as
 // their Backup, from those of others. Safe for concurrent use.
@@ -252,9 +254,11 @@ func (u *uploads) handle(l *link, f frame.Frame) {
 		return
 	}
 	switch m.Kind {
-	case upload.Open:
+	case upload.Open, upload.OpenSealed:
 		u.opened(l, f, m)
-	case upload.Data:
+	case upload.Drop:
+		u.dropped(l, f, m)
+	case upload.Data, upload.Place:
 		u.came(l, f, m)
 	case upload.Publish:
 		u.a.wg.Go(func() { u.publish(l, f, m) }) // to disk

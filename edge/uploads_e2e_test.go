@@ -32,12 +32,22 @@ type sender struct {
 // upload begins a PUT of an object.
 func (w *world) upload(vip, name string, body []byte, args ...string) *sender {
 	w.t.Helper()
-	if strings.Contains(vip, ":") {
-		vip = "[" + vip + "]"
+	return w.put("http://"+inURL(vip)+":8080"+name, body, args...)
+}
+
+func inURL(ip string) string {
+	if strings.Contains(ip, ":") {
+		return "[" + ip + "]"
 	}
+	return ip
+}
+
+// put begins a PUT to an URL.
+func (w *world) put(url string, body []byte, args ...string) *sender {
+	w.t.Helper()
 	all := append([]string{"netns", "exec", w.prefix + "c", "curl", "-sSg", "--max-time", "80", "-T", "-", "-H", "Transfer-Encoding:",
 		"-H", "Content-Length: " + strconv.Itoa(len(body)), "-w", "%{http_code}"}, args...)
-	p := &sender{t: w.t, body: body, cmd: exec.Command("ip", append(all, "http://"+vip+":8080"+name)...)}
+	p := &sender{t: w.t, body: body, cmd: exec.Command("ip", append(all, url)...)}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.stderr
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {

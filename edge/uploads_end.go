@@ -79,7 +79,7 @@ func (s *session) answerUpload(ctx context.Context, status int) error {
 		up.date = uint32(time.Now().Unix())
 	}
 	size := up.file.Request().Size
-	octets := up.file.Length()
+	octets := up.received()
 	rec := uploadAnswer(last.rec, up.first, octets, status, up.date)
 	if octets < size { // what follows is no request
 		rec.Flags |= frame.Close
@@ -87,12 +87,20 @@ func (s *session) answerUpload(ctx context.Context, status int) error {
 		s.unhold()
 	}
 	next, err := newTurn(rec, last.name, nil)
+	if err == nil {
+		err = s.cover.wrap(next)
+	}
 	if err != nil {
 		return err
 	}
 	next.base, next.rcv = last.base+uint32(last.wire.size()), rec.RcvNxt
 	if s.awaitsBackup() {
-		next.fresh, next.piece = newPledge(), bytes.Clone(s.input)
+		next.fresh = newPledge()
+	}
+	if s.cover != nil {
+		next.rcv, next.seat = s.sealedEnd()
+	} else if s.awaitsBackup() {
+		next.piece = bytes.Clone(s.input)
 	}
 	up.u.at(pointAnswer)
 	s.svc.ended(status)
@@ -118,6 +126,7 @@ func (s *session) endUpload() {
 		return
 	}
 	s.up = nil
+	s.cover.endTaking()
 	up.u.mu.Lock()
 	if up.u.own[up.key] == up {
 		delete(up.u.own, up.key)

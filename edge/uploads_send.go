@@ -61,6 +61,7 @@ type sending struct {
 	status int  // its last word, 0 if none
 	refuse int  // its no
 	lost   bool // the session goes on elsewhere
+	places
 	// moved is what was safe at movedAt, since when nothing more was.
 	moved   int64
 	movedAt time.Time
@@ -70,19 +71,25 @@ type sending struct {
 // leaves right here.
 func (s *sending) told(l *link, seq uint64, m upload.Message) {
 	s.mu.Lock()
-	if l.peer != s.peer {
+	switch {
+	case m.Kind == upload.Dropped:
+		delete(s.holders, l.peer)
+	case l.peer != s.peer:
 		s.mu.Unlock()
 		return // of one that it has left
 	}
 	switch m.Kind {
 	case upload.At:
 		s.progress(seq, int64(m.Offset))
+	case upload.Placed:
+		s.placed(seq, m)
 	case upload.Done:
 		s.status = int(m.Status)
 		if seq == s.nonce {
 			s.opened = true
 			s.lease.Granted(s.asked)
 			s.sent, s.safe = s.file.Length(), s.file.Length()
+			s.kept = s.shown
 		}
 	case upload.Refused:
 		s.opened = false
@@ -93,7 +100,10 @@ func (s *sending) told(l *link, seq uint64, m upload.Message) {
 			s.link = nil // it knows nothing of it: tell it anew
 		}
 	}
-	safe, hold := s.safe, m.Kind == upload.At
+	safe, hold := s.safe, m.Kind == upload.At || m.Kind == upload.Placed
+	if s.sealed {
+		safe = s.kept
+	}
 	s.mu.Unlock()
 	if hold {
 		s.u.committed(s, safe)
@@ -120,7 +130,7 @@ func (s *sending) progress(seq uint64, at int64) {
 	}
 }
 
-// committed lets the client hear of octets that are safe.
+// committed lets the client hear of octets that are safe, counted as they came.
 func (u *uploads) committed(s *sending, octets int64) {
 	if h := u.hold.Load(); h != nil && s.guarded && octets > 0 {
 		u.at(pointCommitted)
@@ -132,6 +142,9 @@ func (u *uploads) committed(s *sending, octets int64) {
 func (s *sending) behind() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sealed {
+		return s.at.end() - s.kept
+	}
 	return s.file.Length() - s.safe
 }
 
@@ -187,12 +200,15 @@ func (s *sending) attach(ctx context.Context, record *string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !l.uploads.Load() {
+	if !l.takes(s.sealed) {
 		return fmt.Errorf("edge: %s takes no uploads: %w", peer, errNoBackup)
 	}
 	s.mu.Lock()
 	s.peer, s.link, s.opened, s.refuse = peer, l, false, 0
 	s.mu.Unlock()
+	if s.sealed {
+		s.mayKeep(peer)
+	}
 	return s.ask(ctx)
 }
 
@@ -215,6 +231,9 @@ func (s *sending) ask(ctx context.Context) error {
 		return errLink
 	}
 	open := upload.Message{Kind: upload.Open, ID: s.id, Service: s.svc.id, First: s.first, Request: s.file.Request()}
+	if s.sealed {
+		open.Kind = upload.OpenSealed
+	}
 	if err := s.send(l, seq, open); err != nil {
 		return err
 	}
@@ -254,8 +273,11 @@ func (s *sending) push(buf []byte) error {
 		s.mu.Lock()
 		l, off, room := s.link, s.sent, sendWindow-(s.sent-s.safe)
 		s.mu.Unlock()
-		n := min(int64(len(buf)), s.file.Length()-off, room, upload.MaxData)
+		n := min(int64(len(buf)), s.received()-off, room, upload.MaxData)
 		if l == nil || n <= 0 {
+			if s.sealed {
+				s.pushPlace()
+			}
 			return nil
 		}
 		if _, err := s.file.ReadAt(buf[:n], off); err != nil {
@@ -301,6 +323,9 @@ func (u *uploads) lost(k frame.Key) {
 func (s *sending) begun() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sealed {
+		return s.kept > 0
+	}
 	return s.safe > 0
 }
 

@@ -103,8 +103,22 @@ func (s *session) stage(ctx context.Context, req *request, n int) int {
 	}
 	last := s.turn.Load()
 	u := s.svc.uploads
+	first := last.rcv + uint32(n)
+	verdict := 0
+	if s.cover != nil {
+		first = last.rcv + uint32(s.cover.opened)
+		if guarded {
+			if verdict = s.svc.store.Judge(file.Request()); !succeeded(verdict) {
+				u.drop(file)
+				return verdict // it has changed since it was asked
+			}
+		}
+	}
 	s.up = &sending{u: u, key: s.key, epoch: s.epoch, svc: s.svc, id: id, file: file, guarded: guarded,
-		first: last.rcv + uint32(n), word: make(chan struct{}, 1)}
+		first: first, word: make(chan struct{}, 1), places: places{sealed: s.cover != nil, verdict: verdict}}
+	if s.cover != nil {
+		s.up.at.number = s.cover.opener.Number()
+	}
 	u.enter(s.up)
 	if guarded {
 		// Before the record: until that comes a Backup goes on with the request, which
@@ -112,6 +126,9 @@ func (s *session) stage(ctx context.Context, req *request, n int) int {
 		err := errNoRoom
 		if !s.wardless() {
 			err = s.up.attach(ctx, s.ward())
+		}
+		if err == nil {
+			err = s.presend(n)
 		}
 		if err != nil {
 			s.endUpload()
@@ -134,15 +151,27 @@ func (s *session) turnToUpload(req *request, n int) error {
 	if !s.up.guarded {
 		rec.Flags |= frame.Pinned
 	}
-	if req.content.expect && !req.http10 && len(s.input) == n && req.content.length > 0 {
+	if rec.Size = uint64(s.up.verdict); s.up.verdict != 0 {
+		s.up.date = rec.Date
+	}
+	if s.cover.worn() {
+		rec.Flags |= frame.Close
+	}
+	if req.content.expect && !req.http10 && len(s.input) == n && s.up.received() == 0 && req.content.length > 0 {
 		rec.Status = http.StatusContinue
 	}
 	next, err := newTurn(rec, req.name, nil)
 	if err != nil {
 		return err
 	}
+	if err := s.cover.wrap(next); err != nil {
+		return err
+	}
 	last := s.turn.Load()
 	next.base, next.rcv = last.base+uint32(last.wire.size()), s.up.first
+	if s.cover != nil {
+		next.seat = s.cover.beginTaking(len(s.input) - n)
+	}
 	if s.up.guarded {
 		next.fresh = newPledge()
 	}
@@ -173,7 +202,7 @@ func (s *session) receive(ctx context.Context) error {
 	}
 	var broken *clientError
 	if errors.As(err, &broken) {
-		return broken.err
+		return s.quit(ctx, broken.err)
 	}
 	status := 0
 	if err == nil {
@@ -186,6 +215,9 @@ func (s *session) receive(ctx context.Context) error {
 	}
 	if err != nil {
 		s.up.u.a.log.Warn("upload", "service", s.svc.Name, "status", status, "err", err)
+	}
+	if status = s.up.judged(status); status != 0 && !s.maySay(ctx, status) {
+		status, err = 0, errors.Join(err, errSaid)
 	}
 	if status == 0 {
 		// Perhaps it was published, and perhaps not.
@@ -204,7 +236,7 @@ func (e *clientError) Error() string { return e.err.Error() }
 func (s *session) takeAll(ctx context.Context) error {
 	up := s.up
 	heard, lonely := time.Now(), time.Time{}
-	for up.file.Length() < up.file.Request().Size {
+	for up.received() < up.file.Request().Size {
 		if !s.gate.pass() {
 			return errGone
 		}
@@ -239,15 +271,18 @@ func (s *session) takeSome() (int, error) {
 	f := s.up.file
 	off := f.Length()
 	left := f.Request().Size - off
+	until := time.Now().Add(askAgain)
+	if s.up.guarded && s.up.behind() > 0 {
+		until = time.Now().Add(upkeepEvery)
+	}
+	if s.up.sealed {
+		return s.takeSealed(until)
+	}
 	if len(s.input) > 0 {
 		n := int(min(int64(len(s.input)), left))
 		_, err := f.Append(off, s.input[:n])
 		s.input = s.input[n:]
 		return n, err
-	}
-	until := time.Now().Add(askAgain)
-	if s.up.guarded && s.up.behind() > 0 {
-		until = time.Now().Add(upkeepEvery)
 	}
 	s.gate.deadline(func() { s.conn.SetReadDeadline(until) })
 	n, err := s.conn.Read(s.space[:min(int64(len(s.space)), left)])
@@ -330,12 +365,12 @@ func (s *session) alone(why error) error {
 func (s *sending) stalled(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.link == nil || s.sent == s.safe {
-		s.moved, s.movedAt = s.safe, now
+	if s.link == nil || !s.owed() {
+		s.moved, s.movedAt = s.safe+s.kept, now
 		return false
 	}
-	if s.moved != s.safe {
-		s.moved, s.movedAt = s.safe, now
+	if moved := s.safe + s.kept; s.moved != moved { // in clear there are no places
+		s.moved, s.movedAt = moved, now
 	}
 	if now.Sub(s.movedAt) < askAgain {
 		return false

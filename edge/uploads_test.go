@@ -295,7 +295,11 @@ func (p *pair) open() {
 	p.up.opened = false
 	p.up.mu.Unlock()
 	l, seq := p.up.question()
-	if err := p.up.send(l, seq, upload.Message{Kind: upload.Open, ID: p.up.id, Service: p.up.svc.id, First: p.up.first, Request: p.up.file.Request()}); err != nil {
+	kind := upload.Open
+	if p.up.sealed {
+		kind = upload.OpenSealed
+	}
+	if err := p.up.send(l, seq, upload.Message{Kind: kind, ID: p.up.id, Service: p.up.svc.id, First: p.up.first, Request: p.up.file.Request()}); err != nil {
 		p.t.Fatal(err)
 	}
 }

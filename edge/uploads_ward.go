@@ -18,6 +18,8 @@ type ward struct {
 	epoch uint64
 	first uint32 // sequence number of the object's first octet
 	file  *upload.File
+	// sealed: the client's octets are records of TLS.
+	sealed bool
 
 	mu      sync.Mutex
 	promise upload.Promise
@@ -26,6 +28,8 @@ type ward struct {
 	known   bool      // there was a record of it
 	busy    bool      // being published: neither claimed nor published again meanwhile
 	date    uint32    // second of the answer, once there is one
+	gone    bool      // let go: nobody goes on with it
+	at      *place    // over TLS, as far as it was told; nil: not yet
 }
 
 func (w *ward) idle(now time.Time) time.Duration {
@@ -69,7 +73,8 @@ func (u *uploads) opened(l *link, f frame.Frame, m upload.Message) {
 		return
 	}
 	svc := u.a.view.Load().vips[f.Key.VIP]
-	if svc == nil || svc.store == nil || svc.id != m.Service {
+	sealed := m.Kind == upload.OpenSealed
+	if svc == nil || svc.store == nil || svc.id != m.Service || sealed && (svc.tls == nil || svc.tls.export != ExportGroup) {
 		l.word(f, upload.Message{Kind: upload.Refused, ID: m.ID, Status: http.StatusServiceUnavailable})
 		return
 	}
@@ -107,7 +112,7 @@ func (u *uploads) wardOf(svc *service, peer string, f frame.Frame, m upload.Mess
 		u.a.log.Warn("an upload is not backed up here", "peer", peer, "err", err)
 		return nil, upload.StatusOf(err)
 	}
-	w := &ward{peer: peer, id: m.ID, epoch: f.Epoch, first: m.First, file: file, heard: time.Now()}
+	w := &ward{peer: peer, id: m.ID, epoch: f.Epoch, first: m.First, file: file, sealed: m.Kind == upload.OpenSealed, heard: time.Now()}
 	u.wards[f.Key] = w
 	return w, 0
 }
@@ -116,15 +121,19 @@ func (u *uploads) wardOf(svc *service, peer string, f frame.Frame, m upload.Mess
 func (w *ward) answer(l *link, f frame.Frame) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.claimed {
+	if w.claimed || w.gone {
 		return
 	}
 	now, at := time.Now(), uint64(0)
 	if w.known { // else nobody could go on with it
-		at = uint64(w.file.Length())
+		at = uint64(w.reached())
 	}
 	w.heard = now
 	w.promise.Give(now)
+	if w.sealed {
+		l.word(f, upload.Message{Kind: upload.Placed, ID: w.id, Offset: uint64(w.file.Length()), Wire: at})
+		return
+	}
 	l.word(f, upload.Message{Kind: upload.At, ID: w.id, Offset: at})
 }
 
@@ -157,8 +166,11 @@ func (u *uploads) came(l *link, f frame.Frame, m upload.Message) {
 func (w *ward) take(m upload.Message) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.claimed {
+	switch {
+	case w.claimed || w.gone:
 		return nil
+	case m.Kind == upload.Place:
+		return w.place(m)
 	}
 	_, err := w.file.Append(int64(m.Offset), m.Data)
 	return err
@@ -190,7 +202,8 @@ func (u *uploads) publish(l *link, f frame.Frame, m upload.Message) {
 		l.word(f, answer)
 		return
 	}
-	if !w.begin(m.Date) {
+	svc := u.a.view.Load().vips[f.Key.VIP]
+	if svc == nil || w.sealed && svc.tls == nil || !w.begin(m.Date) {
 		return // the owner asks again
 	}
 	defer w.ended()
@@ -208,9 +221,11 @@ func (u *uploads) publish(l *link, f frame.Frame, m upload.Message) {
 	if err != nil {
 		u.a.log.Warn("publish an upload", "peer", l.peer, "err", err)
 	}
-	u.a.replica.answered(f.Key, f.Epoch, func(rec frame.Record) frame.Record {
-		return uploadAnswer(rec, w.first, w.file.Request().Size, status, m.Date)
-	})
+	if w.sealed && !succeeded(status) {
+		u.remove(f.Key, w) // what its client is told is its owner's alone
+	} else {
+		u.a.replica.answered(f.Key, f.Epoch, func(rec frame.Record) frame.Record { return w.published(svc, rec, status, m.Date) })
+	}
 	u.at(pointPublished)
 	if !w.promised() {
 		return
@@ -222,7 +237,7 @@ func (u *uploads) publish(l *link, f frame.Frame, m upload.Message) {
 func (w *ward) begin(date uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.claimed || w.busy {
+	if w.claimed || w.busy || w.gone || w.sealed && (w.at == nil || w.at.plain < w.file.Request().Size) {
 		return false
 	}
 	w.busy, w.date = true, date
@@ -253,7 +268,7 @@ func uploadAnswer(rec frame.Record, first uint32, octets int64, status int, date
 	rec.Base += uint32(len(begun))
 	rec.RcvNxt = first + uint32(octets)
 	rec.Flags &^= frame.Upload | frame.Pinned
-	rec.Status, rec.Date, rec.Media, rec.Offset = uint16(status), date, 0, 0
+	rec.Status, rec.Date, rec.Media, rec.Offset, rec.Size = uint16(status), date, 0, 0, 0
 	return rec
 }
 
@@ -302,13 +317,19 @@ func (u *uploads) retired(k frame.Key, epoch uint64) {
 // knows reports whether a session can be gone on with: of an upload this takes what was
 // uploaded so far.
 func (u *uploads) knows(rec *frame.Record) bool {
-	return rec.Flags&frame.Upload == 0 || u.find(rec.Key) != nil
+	if rec.Flags&frame.Upload == 0 {
+		return true
+	}
+	w := u.find(rec.Key)
+	return w != nil && w.fits(rec)
 }
 
 // position sets what of an upload is here as what was received.
 func (u *uploads) position(rec *frame.Record) {
 	if w := u.find(rec.Key); w != nil && rec.Flags&frame.Upload != 0 {
-		rec.RcvNxt = w.first + uint32(w.file.Length())
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		rec.RcvNxt = w.first + uint32(w.reached())
 	}
 }
 
@@ -317,6 +338,9 @@ type claim struct {
 	w    *ward
 	wait bool // the promise to the owner is not over
 	over bool // it was published: there is nothing to receive any more
+	none bool // nobody can go on with it
+	at   place
+	tail []byte // over TLS: what is here of the client's next record
 }
 
 // claim takes over the upload of a record, which then says how far it is: from here on
@@ -324,19 +348,30 @@ type claim struct {
 func (u *uploads) claim(rec *frame.Record, now time.Time) claim {
 	w := u.find(rec.Key)
 	if w == nil {
-		return claim{}
+		return claim{none: rec.Flags&frame.Upload != 0}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.busy || !w.promise.Over(now) {
+	switch {
+	case w.gone || w.sealed && w.at == nil:
+		return claim{none: rec.Flags&frame.Upload != 0}
+	case w.busy || !w.promise.Over(now):
 		return claim{wait: true}
 	}
 	w.claimed = true
 	if rec.Flags&frame.Upload == 0 {
 		return claim{w: w, over: true}
 	}
-	rec.RcvNxt = w.first + uint32(w.file.Length())
-	return claim{w: w}
+	c := claim{w: w}
+	var err error
+	if c.tail, err = w.resume(rec); err != nil {
+		return claim{none: true}
+	}
+	if w.sealed {
+		c.at = *w.at
+		c.at.updates = 0 // those before are in the secret now
+	}
+	return c
 }
 
 // unclaim gives an upload back to its owner: the session was not taken over after all.
@@ -359,10 +394,16 @@ func (u *uploads) adopt(s *session, c claim, r *tcprepair.Restored) {
 		return
 	}
 	s.up = &sending{u: u, key: s.key, epoch: s.epoch, svc: s.svc, id: c.w.id, first: c.w.first, file: c.w.file, date: c.w.date, word: make(chan struct{}, 1)}
+	if c.w.sealed {
+		rec := s.turn.Load().rec
+		s.up.places = places{sealed: true, verdict: int(rec.Size), at: c.at}
+		s.up.date = rec.Date
+		s.cover.beginTaking(0)
+	}
 	h := u.hold.Load()
 	if s.guarded(h) && r.SetMark(hold.Mark) == nil {
 		s.hold, s.up.guarded = h, true
-		h.Enter(heldFlow(s.key), c.w.first+uint32(c.w.file.Length()))
+		h.Enter(heldFlow(s.key), c.w.first+uint32(s.up.reached()))
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -13,6 +13,10 @@ const ReadsNames = 1
 // flag Upload.
 const ReadsUploads = 4
 
+// ReadsSealed is said there by who reads places of uploads over TLS, and goes on with such
+// records. To one who does not say it none are sent.
+const ReadsSealed = 32
+
 // Name says by which name a service has an object. Records hold hashes alone; a
 // site that lacks the object has to know what to ask its origin for. It is told once
 // for each object and link, so that it costs sessions nothing.

@@ -11,9 +11,9 @@ import (
 // ends instead, in order.
 var ErrUpdateRequested = errors.New("seal: peer requests a key update")
 
-// maxUpdates bounds the KeyUpdates of a peer. Each costs us three derivations
+// MaxUpdates bounds the KeyUpdates of a peer. Each costs us three derivations
 // and them one small record.
-const maxUpdates = 64
+const MaxUpdates = 64
 
 // maxEmpty bounds records without a byte of text in a row.
 const maxEmpty = 32
@@ -151,7 +151,7 @@ func (o *Opener) handshake(p []byte) error {
 	default:
 		return Alert(47) // illegal_parameter
 	}
-	if o.updates++; o.updates > maxUpdates {
+	if o.updates++; o.updates > MaxUpdates {
 		return UnexpectedMessage
 	}
 	if err := o.secret.update(); err != nil {

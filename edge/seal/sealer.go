@@ -16,6 +16,8 @@ const (
 	Overhead = headerLen + 1 + tagLen
 	// MaxText is the most text a record of anybody may hold.
 	MaxText = 1 << 14
+	// MaxRecord is the longest record of anybody on the wire.
+	MaxRecord = headerLen + maxCiphertext
 	// maxCiphertext is the most a record's length field may say.
 	maxCiphertext = MaxText + 256
 )

@@ -127,6 +127,16 @@ func (t *Secret) update() error {
 	return nil
 }
 
+// Advance replaces the secret by the nth generation after it.
+func (t *Secret) Advance(n int) error {
+	for range n {
+		if err := t.update(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // expand is HKDF-Expand-Label with an empty context (RFC 8446 section 7.1).
 func (t *Secret) expand(label string, n int) ([]byte, error) {
 	if !t.suite.Valid() {

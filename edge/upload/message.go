@@ -36,17 +36,33 @@ const (
 	Done
 	// Refused ends an upload at its Backup, by an HTTP status.
 	Refused
+	// OpenSealed is Open for an upload over TLS: First is the sequence number of the record
+	// behind those of the request. It is told by Data, which are text, and Places, and
+	// answered by Placed.
+	OpenSealed
+	// Place says how far the client's records are that the text before came of.
+	Place
+	// Placed answers: the Backup has the text before an offset, and could go on behind the
+	// client's octets before another one.
+	Placed
+	// Drop asks a Backup to let an upload go. Who answers by Dropped will never go on with it.
+	Drop
+	Dropped
 
-	lastKind = Refused
+	lastKind = Dropped
 )
 
 // Message is one word between the owner of an upload and its Backup.
 type Message struct {
 	Kind    Kind
 	ID      ID
-	Offset  uint64   // Data, At
-	Data    []byte   // Data; shares memory with what it was decoded of
-	Service uint32   // Open: digest of the service's name
+	Offset  uint64   // Data, At; Place, Placed: octets of text
+	Wire    uint64   // Place: octets of whole records from First on; Placed: octets, whole or not
+	Number  uint32   // Place: of the record that begins there
+	Updates uint8    // Place: of the client's key since the record of the session
+	Tail    uint16   // Place: where in that record Data begin, ciphertext
+	Data    []byte   // Data, Place; shares memory with what it was decoded of
+	Service uint32   // Open, OpenSealed: digest of the service's name
 	First   uint32   // Open: sequence number of the object's first octet
 	Request Request  // Open
 	Sum     [32]byte // Publish: as File.Sum
@@ -62,7 +78,7 @@ func Append(b []byte, m Message) []byte {
 	be := binary.BigEndian
 	b = append(append(b, byte(m.Kind)), m.ID[:]...)
 	switch m.Kind {
-	case Open:
+	case Open, OpenSealed:
 		b = be.AppendUint32(be.AppendUint32(b, m.Service), m.First)
 		b = be.AppendUint64(b, uint64(m.Request.Size))
 		for _, s := range [...]string{m.Request.Name, m.Request.IfMatch, m.Request.IfNoneMatch} {
@@ -72,6 +88,12 @@ func Append(b []byte, m Message) []byte {
 		b = append(be.AppendUint64(b, m.Offset), m.Data...)
 	case At:
 		b = be.AppendUint64(b, m.Offset)
+	case Place:
+		b = be.AppendUint64(be.AppendUint64(b, m.Offset), m.Wire)
+		b = append(be.AppendUint32(b, m.Number), m.Updates)
+		b = append(be.AppendUint16(b, m.Tail), m.Data...)
+	case Placed:
+		b = be.AppendUint64(be.AppendUint64(b, m.Offset), m.Wire)
 	case Publish:
 		b = be.AppendUint32(append(b, m.Sum[:]...), m.Date)
 	case Done, Refused:
@@ -98,7 +120,7 @@ func Decode(b []byte) (m Message, err error) {
 	m.Kind = Kind(take(1)[0])
 	m.ID = ID(take(len(m.ID)))
 	switch m.Kind {
-	case Open:
+	case Open, OpenSealed:
 		m.Service, m.First = be.Uint32(take(4)), be.Uint32(take(4))
 		m.Request.Size = int64(be.Uint64(take(8)))
 		for _, s := range [...]*string{&m.Request.Name, &m.Request.IfMatch, &m.Request.IfNoneMatch} {
@@ -112,6 +134,13 @@ func Decode(b []byte) (m Message, err error) {
 		m.Data = take(len(b))
 	case At:
 		m.Offset = be.Uint64(take(8))
+	case Place:
+		m.Offset, m.Wire, m.Number = be.Uint64(take(8)), be.Uint64(take(8)), be.Uint32(take(4))
+		m.Updates, m.Tail = take(1)[0], be.Uint16(take(2))
+		m.Data = take(len(b))
+	case Placed:
+		m.Offset, m.Wire = be.Uint64(take(8)), be.Uint64(take(8))
+	case Drop, Dropped:
 	case Publish:
 		m.Sum = [32]byte(take(32))
 		m.Date = be.Uint32(take(4))

@@ -29,8 +29,8 @@ func (d *document) checkUploads(at []string, e *edgeFile) {
 		d.fail(append(u, "dir"), "%q: want an absolute path", e.Uploads.Dir)
 	case e.Uploads.MaxMB < 0 || e.Uploads.MaxMB > maxUploadMB:
 		d.fail(append(u, "max_mb"), "%d: want 1 to %d, or 0 for 1024", e.Uploads.MaxMB, maxUploadMB)
-	case e.TLS != (edgeTLSFile{}):
-		d.fail(u, "uploads are taken in clear only: drop tls, or take them at a service of their own")
+	case e.TLS != (edgeTLSFile{}) && e.Export != placement.ExportGroup && (e.Export != placement.ExportSite || e.Freshness == placement.FreshL2):
+		d.fail(u, "over TLS uploads need export_secrets: group (below L2, site will do): %q leaves the records to others", e.Export)
 	case e.Freshness == placement.FreshL2 && e.Revival != placement.ReviveAct:
 		d.fail(append(at, "freshness"), "L2 needs revival: act: nobody would go on with what is kept")
 	}
