@@ -121,7 +121,9 @@ type SiteIntent struct {
 	Drain *placement.Drain  `json:"drain,omitempty"`
 	Force []placement.Force `json:"force,omitempty"`
 	Dial  *placement.Dial   `json:"dial,omitempty"`
-	Pin   *placement.Pin    `json:"pin,omitempty"`
+	// ClusterDials are the dials of its clusters.
+	ClusterDials []placement.Dial `json:"cluster_dials,omitempty"`
+	Pin          *placement.Pin   `json:"pin,omitempty"`
 }
 
 // Cluster is a cluster of a site with its verdict.
@@ -188,7 +190,12 @@ func intents(inv *placement.Inventory, site string) SiteIntent {
 		}
 	}
 	for i := range inv.Dials {
-		if d := &inv.Dials[i]; d.Site == site && d.Live() && d.PerMille < 1000 {
+		d := &inv.Dials[i]
+		switch in, _, _ := strings.Cut(d.Site, "/"); {
+		case in != site || !d.Live() || d.PerMille >= 1000:
+		case d.OfCluster():
+			out.ClusterDials = append(out.ClusterDials, *d)
+		default:
 			out.Dial = d
 		}
 	}
@@ -427,6 +434,10 @@ func (row *Site) weaknesses(v *placement.Verdict) {
 	}
 	if d := row.Intents.Dial; d != nil {
 		add("dialled to %.0f %% by %s: %s", float64(d.PerMille)/10, d.Who, d.Reason)
+	}
+	for _, d := range row.Intents.ClusterDials {
+		_, name, _ := strings.Cut(d.Site, "/")
+		add("%s dialled to %.0f %% by %s: %s", name, float64(d.PerMille)/10, d.Who, d.Reason)
 	}
 	if v.Force == placement.ForceUp {
 		add("forced up")
