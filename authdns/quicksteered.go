@@ -180,8 +180,8 @@ func (c *compiler) quickSet(z *served, d *delegation, asked string, hosts []*hos
 // quickService adds a service with a map.
 func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
 	m := c.snap.Map(st.service.Name)
-	if m == nil || len(m.Rows) == 0 || len(q.services) > math.MaxUint16 {
-		return false
+	if m == nil || len(m.Rows) == 0 || len(q.services) > math.MaxUint16 || m.Policy.Answers.Set() {
+		return false // answers of several clusters are too many to be made ahead
 	}
 	s := quickService{steered: st, zone: zoneAt, m: m, decision: q.decisions, row: q.rows}
 	for f := range s.turns {

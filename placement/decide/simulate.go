@@ -73,6 +73,7 @@ func simulate(w *world, s *placement.Snapshot, ch Change) Forecast {
 	present := before.statuses(func(m *market) []status { return now(m, s.Plan, s.Verdicts) })
 	before.replay(s.Plan)
 	before.move(present)
+	before.crowd(present)
 	changed := after.statuses(func(m *market) []status { return ch.apply(s.Inventory, m, now(m, s.Plan, s.Verdicts)) })
 	if len(ch.Drain) == 0 && len(ch.Dial) == 0 {
 		after.replay(s.Plan)
@@ -81,6 +82,7 @@ func simulate(w *world, s *placement.Snapshot, ch Change) Forecast {
 		after.open(after.statuses(allOpen))
 	}
 	after.move(changed)
+	after.crowd(changed)
 	f := Forecast{Snapshot: s.Name.String(), Known: Anycast, Before: before.rtt(), After: after.rtt()}
 	f.Clusters = loads(before, after, changed)
 	f.Moved, f.Forced = moved(before, after, changed)
@@ -107,7 +109,7 @@ func (ch *Change) apply(inv *placement.Inventory, m *market, st []status) []stat
 
 // loads lists every cluster of the ledgers, in order of id.
 func loads(before, after *ledger, changed statuses) []ClusterLoad {
-	was, is := before.load(nil), after.load(nil)
+	was, is := before.expected(), after.expected()
 	open := make([]bool, len(is))
 	for _, sv := range after.services {
 		for i, st := range changed[sv.m] {

@@ -53,6 +53,7 @@ func (u *Unfolder) Unfold(inv *placement.Inventory, classes *placement.ClassTabl
 	l.replay(plan)
 	present := l.statuses(func(m *market) []status { return now(m, plan, verdicts) })
 	l.move(present)
+	l.crowd(present)
 	s.Alarms = append(s.Alarms, l.overload()...)
 	d := newDigester(s)
 	u.maps(s, l, present, d)
@@ -122,7 +123,7 @@ func (sv *serving) partsOf(split placement.Split) []part {
 
 // overload says loudly when clusters carry more than they should.
 func (l *ledger) overload() []placement.Alarm {
-	load := l.load(nil)
+	load := l.expected()
 	ids := make([]placement.ClusterID, len(l.capacity))
 	for id, i := range l.clusters {
 		ids[i] = id
@@ -152,6 +153,9 @@ func (u *Unfolder) maps(s *placement.Snapshot, l *ledger, st statuses, d *digest
 			done[&sv.parts[0]] = b
 		}
 		m.Rows = b.rows
+		if m.Policy.Answers.Set() {
+			m.Keys = placement.ClusterKeys(m.Clusters)
+		}
 		if sv.service.Mapped() {
 			m.Blocks = u.fold(s, &m, b)
 		}
