@@ -128,13 +128,23 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 		return 0
 	}
 	l := w.ledger.Load()
+	options := w.options(l, zone, scope)
+	return w.sent(l, b, x.Reply(out, &w.query.Query, b, &options), zone, ecs, from)
+}
+
+// options are the parts of a reply's OPT record that a zone, a scope and a cookie decide.
+func (w *worker) options(l *ledger, zone int, scope uint8) wire.Options {
 	options := l.state.quick.options
 	options.Scope = scope
 	options.Compact = w.query.EDNS.DO && l.state.quick.compact[zone]
 	if w.guard.use != cookieNone {
 		options.Cookie = w.guard.cookie[:]
 	}
-	n := x.Reply(out, &w.query.Query, b, &options)
+	return options
+}
+
+// sent counts a reply of so many octets, if it has any.
+func (w *worker) sent(l *ledger, b *wire.Body, n, zone, ecs int, from netip.Addr) int {
 	if n > 0 {
 		w.guard.zone = zone
 		w.guard.absent = w.guard.absent || b.Rcode() == dns.RcodeNameError
@@ -161,7 +171,7 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	if c.Head >= 0 {
 		site = int(c.Row.Candidates[c.Head].Cluster)
 		t := svc.turns[familyOf(q.Type)][site]
-		if t.count == 0 {
+		if t.count == 0 || svc.several != nil && q.EDNS.DO && st.quick.signed[svc.zone] {
 			return 0
 		}
 		body += t.first + uint32(c.Rotation(client, t.count))
@@ -176,7 +186,12 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	if q.EDNS.DO && st.quick.signed[svc.zone] {
 		x, b = w.variant(st, level, body, svc.zone, resolver)
 	}
-	n := w.write(x, b, out, svc.zone, ecs, resolver, scope)
+	n := 0
+	if c.Head >= 0 && svc.several != nil && !svc.several[site].alone {
+		n = w.together(x, e, svc, &c, client, out, ecs, scope, resolver)
+	} else {
+		n = w.write(x, b, out, svc.zone, ecs, resolver, scope)
+	}
 	if n > 0 {
 		w.ledger.Load().countChoice(svc, site, why, c.Class)
 	}

@@ -72,3 +72,20 @@ func TestSeveralClusters(t *testing.T) {
 		t.Errorf("drawn: %v", drawn)
 	}
 }
+
+// TestSeveralQuick: answers of several clusters take the fast path, and are the slow one's.
+func TestSeveralQuick(t *testing.T) {
+	for _, out := range []map[string]placement.Out{nil, {"ams1": placement.OutDown}} {
+		st := compiled(t, fleet(t, plan{answers: placement.Answers{Nearest: 1, Random: 1}, out: out}), sources()...)
+		p := newPaths(t, st, placement.LowLevel)
+		for i := range 64 {
+			for _, qtype := range []string{"A", "AAAA"} {
+				client := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 16, 0}), 24).String()
+				if !p.compare(t, ask(t, "www.cdn.demo.test. "+qtype, edns0(ecs(client))), euResolver) {
+					t.Fatalf("%s for %s takes the slow path", qtype, client)
+				}
+			}
+		}
+		p.compareCounts(t)
+	}
+}
