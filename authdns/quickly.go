@@ -128,23 +128,13 @@ func (w *worker) write(x *wire.Index, b *wire.Body, out []byte, zone, ecs int, f
 		return 0
 	}
 	l := w.ledger.Load()
-	options := w.options(l, zone, scope)
-	return w.sent(l, b, x.Reply(out, &w.query.Query, b, &options), zone, ecs, from)
-}
-
-// options are the parts of a reply's OPT record that a zone, a scope and a cookie decide.
-func (w *worker) options(l *ledger, zone int, scope uint8) wire.Options {
 	options := l.state.quick.options
 	options.Scope = scope
 	options.Compact = w.query.EDNS.DO && l.state.quick.compact[zone]
 	if w.guard.use != cookieNone {
 		options.Cookie = w.guard.cookie[:]
 	}
-	return options
-}
-
-// sent counts a reply of so many octets, if it has any.
-func (w *worker) sent(l *ledger, b *wire.Body, n, zone, ecs int, from netip.Addr) int {
+	n := x.Reply(out, &w.query.Query, b, &options)
 	if n > 0 {
 		w.guard.zone = zone
 		w.guard.absent = w.guard.absent || b.Rcode() == dns.RcodeNameError
