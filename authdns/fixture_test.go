@@ -81,6 +81,8 @@ type plan struct {
 	https, svcb *placement.Binding
 	// elsewhere is the name of others who serve www in place of nyc1.
 	elsewhere string
+	// answers are those of the policy of www.
+	answers placement.Answers
 }
 
 var fixtureSites = []placement.Site{
@@ -131,9 +133,29 @@ func fleet(t testing.TB, p plan) *placement.Snapshot {
 		for _, order := range [][]uint16{{0, 1, 2}, {1, 0, 2}, {2, 1, 0}} {
 			m.Rows = append(m.Rows, p.row(m.Clusters, order))
 		}
+		if p.answers.Set() && svc.Name == "www" {
+			p.several(s, svc, &m)
+		}
 		s.Maps = append(s.Maps, m)
 	}
 	return s
+}
+
+// several gives www a policy of its own, with answers of several clusters.
+func (p *plan) several(s *placement.Snapshot, svc *placement.Service, m *placement.ServiceMap) {
+	policy := *m.Policy
+	policy.Name, policy.Answers, policy.Pick = "several", p.answers, p.answers.Nearest+p.answers.Random
+	s.Inventory.Policies = append(s.Inventory.Policies, policy)
+	svc.Policy, m.Policy, m.Keys = policy.Name, &policy, placement.ClusterKeys(m.Clusters)
+	for _, row := range m.Rows {
+		for k, c := range row.Candidates {
+			if c.Out.Usable() && s.Inventory.CNAME(m.Clusters[c.Cluster]) == "" {
+				row.Extras = append(row.Extras, placement.Extra{Candidate: uint16(k), Upto: 1000})
+			}
+		}
+	}
+	const divided = 1 << 31 // as lpm.SplitBase
+	m.Blocks = s.Classes.Prefixes.Fold([]uint32{divided, divided + 1}, divided+2)
 }
 
 func (p *plan) sites() []placement.Site {

@@ -54,6 +54,8 @@ type abroad struct {
 	TTL   uint32
 	Err   string // of the last look, if that failed
 	next  time.Time
+	// failures counts the looks of this process that failed.
+	failures uint64
 }
 
 func newOutside(servers []netip.AddrPort, now func() time.Time, log *slog.Logger, file string) *outside {
@@ -186,7 +188,7 @@ func (o *outside) look(ctx context.Context, name string, old *abroad) *abroad {
 	if old == nil {
 		old = &abroad{TTL: outsideMaxTTL}
 	}
-	v := &abroad{TTL: outsideMaxTTL}
+	v := &abroad{TTL: outsideMaxTTL, failures: old.failures}
 	var errs [2]error
 	for family, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		addrs, ttl, err := o.lookup(ctx, name, qtype)
@@ -212,6 +214,7 @@ func (o *outside) look(ctx context.Context, name string, old *abroad) *abroad {
 	v.TTL = max(v.TTL, outsideMinTTL)
 	if v.next = now.Add(time.Duration(v.TTL) * time.Second); v.Err != "" {
 		v.next = now.Add(outsideRetry)
+		v.failures++
 	}
 	switch {
 	case v.Err != "" && old.Err == "":
@@ -286,19 +289,31 @@ func (o *outside) stale() []string {
 	var out []string
 	held := o.held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
-		v := held[name]
-		last := v.At[0]
-		if v.At[1].Before(last) {
-			last = v.At[1]
-		}
-		age := o.now().Sub(last)
-		switch {
-		case v.Err == "":
-		case last.IsZero():
-			out = append(out, fmt.Sprintf("%s: not resolved yet: %s", name, v.Err))
-		case age >= outsideSoft+time.Duration(v.TTL)*time.Second:
-			out = append(out, fmt.Sprintf("%s: last resolved %s ago: %s", name, age.Round(time.Minute), v.Err))
+		if text := held[name].complaint(o.now()); text != "" {
+			out = append(out, name+": "+text)
 		}
 	}
 	return out
+}
+
+// heard is when the family that was heard of longer ago was heard last.
+func (v *abroad) heard() time.Time {
+	if v.At[1].Before(v.At[0]) {
+		return v.At[1]
+	}
+	return v.At[0]
+}
+
+// complaint says what is wrong with a target of which nothing was heard for too long.
+func (v *abroad) complaint(now time.Time) string {
+	last := v.heard()
+	age := now.Sub(last)
+	switch {
+	case v.Err == "":
+	case last.IsZero():
+		return "not resolved yet: " + v.Err
+	case age >= outsideSoft+time.Duration(v.TTL)*time.Second:
+		return fmt.Sprintf("last resolved %s ago: %s", age.Round(time.Minute), v.Err)
+	}
+	return ""
 }

@@ -67,6 +67,8 @@ type quickService struct {
 	// turns say for each family of types where the bodies of a cluster begin in an entry,
 	// and in how many orders its addresses are given.
 	turns [families][]turn
+	// several tells of each cluster, where answers are made of several, how it may stand in one.
+	several []fragment
 	// The service's first cells in a ledger.
 	decision, row int
 }

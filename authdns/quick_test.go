@@ -127,6 +127,10 @@ func TestQuickIsTheSlowPath(t *testing.T) {
 		"elsewhere, open":   fleet(t, plan{elsewhere: "www.cdn.other.test.", out: down, failAll: true}),
 		"all":               fleet(t, plan{out: down, failAll: true, allDown: placement.All, https: &placement.Binding{}}),
 		"last good":         fleet(t, plan{out: down, failAll: true, allDown: placement.LastGood}),
+		"several":           fleet(t, plan{answers: placement.Answers{Nearest: 1, Random: 1}, https: &placement.Binding{}}),
+		"several, one down": fleet(t, plan{answers: placement.Answers{Nearest: 2, Random: 1}, out: map[string]placement.Out{"ams1": placement.OutDown}}),
+		"several, all down": fleet(t, plan{answers: placement.Answers{Nearest: 2, Random: 1}, out: down, failAll: true, allDown: placement.NoData}),
+		"several, others":   fleet(t, plan{answers: placement.Answers{Nearest: 2, Random: 1}, elsewhere: "www.cdn.other.test."}),
 		"ECS off":           fleet(t, plan{ecs: placement.ECS{Off: true}}),
 		"ECS ignored":       fleet(t, plan{ignoreECS: true}),
 		"ECS to /28":        fleet(t, plan{ecs: placement.ECS{Bits4: 28}}),
@@ -228,12 +232,18 @@ func TestQuickNeverSteersStatically(t *testing.T) {
 
 // TestQuickAllocations: a query costs none, static or steered.
 func TestQuickAllocations(t *testing.T) {
+	const several = "kept.cdn.demo.test. A"
 	st := compiled(t, fleet(t, plan{https: &web}), sources()...)
 	for _, c := range []struct {
 		question string
 		level    placement.Level
 	}{{"www.demo.test. A", placement.TopLevel}, {"www.cdn.demo.test. A", placement.LowLevel}, {"www.cdn.demo.test. AAAA", placement.LowLevel}, {"www.cdn.demo.test. HTTPS", placement.LowLevel},
-		{"www.cdn.demo.test. A", placement.TopLevel}, {"nix.demo.test. A", placement.TopLevel}, {"x.sub.demo.test. A", placement.TopLevel}} {
+		{"www.cdn.demo.test. A", placement.TopLevel}, {"nix.demo.test. A", placement.TopLevel}, {"x.sub.demo.test. A", placement.TopLevel},
+		{several, placement.LowLevel}} {
+		st := st
+		if c.question == several {
+			st = compiled(t, fleet(t, plan{answers: placement.Answers{Nearest: 1, Random: 2}}), sources()...)
+		}
 		w := quickWorker(t, st, c.level)
 		out, src := make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
 		w.server.shield.limiter = newLimiter(&Limits{Rate: maxRate}, testClock())
@@ -262,8 +272,13 @@ func BenchmarkQuick(b *testing.B) {
 		{"steered", "www.cdn.demo.test. A", placement.LowLevel},
 		{"referral", "www.cdn.demo.test. A", placement.TopLevel},
 		{"nxdomain", "nix.demo.test. A", placement.TopLevel},
+		{"several", "www.cdn.demo.test. A", placement.LowLevel},
 	} {
 		b.Run(c.name, func(b *testing.B) {
+			st := st
+			if c.name == "several" {
+				st = compiled(b, fleet(b, plan{answers: placement.Answers{Nearest: 1, Random: 2}}), sources()...)
+			}
 			w := quickWorker(b, st, c.level)
 			q, out, src := ask(b, c.question, edns0(ecs("203.0.113.0/24"))), make([]byte, maxUDP), netip.MustParseAddrPort(euResolver+":53")
 			b.ReportAllocs()

@@ -161,7 +161,7 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	if c.Head >= 0 {
 		site = int(c.Row.Candidates[c.Head].Cluster)
 		t := svc.turns[familyOf(q.Type)][site]
-		if t.count == 0 {
+		if t.count == 0 || svc.several != nil && q.EDNS.DO && st.quick.signed[svc.zone] {
 			return 0
 		}
 		body += t.first + uint32(c.Rotation(client, t.count))
@@ -176,7 +176,12 @@ func (w *worker) choose(st *state, e *wire.Entry, sub *subnet, ecs int, out []by
 	if q.EDNS.DO && st.quick.signed[svc.zone] {
 		x, b = w.variant(st, level, body, svc.zone, resolver)
 	}
-	n := w.write(x, b, out, svc.zone, ecs, resolver, scope)
+	n := 0
+	if c.Head >= 0 && svc.several != nil && !svc.several[site].alone {
+		n = w.together(x, e, svc, &c, client, out, ecs, scope, resolver)
+	} else {
+		n = w.write(x, b, out, svc.zone, ecs, resolver, scope)
+	}
 	if n > 0 {
 		w.ledger.Load().countChoice(svc, site, why, c.Class)
 	}

@@ -195,6 +195,9 @@ func (c *compiler) quickService(q *quick, st *steered, zoneAt int) bool {
 	for _, id := range m.Clusters {
 		s.sites = append(s.sites, id.Site)
 	}
+	if m.Policy.Answers.Set() {
+		c.quickSeveral(&s)
+	}
 	s.sites = append(s.sites, "")
 	q.decisions += len(s.sites) * len(reasons)
 	q.rows += len(m.Rows)
@@ -257,6 +260,10 @@ func (c *compiler) quickName(q *quick, b *wire.Builder, l placement.Level, n qui
 // left to choose.
 func (c *compiler) quickBodies(svc *quickService, z *served, name string, qtype uint16, add func(msg []byte)) {
 	st, family := svc.steered, familyOf(qtype)
+	pick := st.pick
+	if svc.several != nil {
+		pick = 1 // of each cluster; they are put together when the query comes
+	}
 	if st.allDown == placement.Static {
 		add(nil) // what the file has is of each name
 	} else {
@@ -278,7 +285,7 @@ func (c *compiler) quickBodies(svc *quickService, z *served, name string, qtype 
 			add(c.quickChoice(z, name, qtype, false, func(v *visit) {
 				v.give(name, st, alias, func(ipv6 bool) []netip.Addr {
 					all := c.snap.Inventory.Addresses(id, ipv6)
-					return hosts(placement.Rotated(all, by%max(1, len(all)), st.pick))
+					return hosts(placement.Rotated(all, by%max(1, len(all)), pick))
 				})
 			}))
 		}

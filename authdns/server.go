@@ -144,7 +144,7 @@ func New(c Config) (*Server, error) {
 	s.signs = newSignatures(c.SignBudget, s.now)
 	s.setHour()
 	s.shield.overload = newOverload(c.Overload, c.Mode, s.signs.rate, s.now())
-	m, err := newMetrics(c.Registerer, s.fold, append(s.signs.metrics.all(), s.shield.overload.metrics(s.now)...)...)
+	m, err := newMetrics(c.Registerer, s.fold, slices.Concat(s.signs.metrics.all(), s.shield.overload.metrics(s.now), s.self.outside.metrics())...)
 	if err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}

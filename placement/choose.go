@@ -2,7 +2,6 @@ package placement
 
 import (
 	"encoding/binary"
-	"hash/fnv"
 	"net/netip"
 )
 
@@ -101,15 +100,11 @@ func (r *Row) head(hash int) int {
 // splitHash places a client block in 0..999, the same on every node: clients of
 // one block stay together, and each service divides them anew.
 func splitHash(service string, client netip.Addr) int {
-	block := splitBlock(client)
-	if !block.IsValid() {
+	seed := splitSeed(service, client)
+	if seed == 0 { // of no address
 		return 0
 	}
-	h := fnv.New64a()
-	h.Write([]byte(service))
-	b := block.Addr().As16()
-	h.Write(b[:])
-	return int(mix(h.Sum64()) % 1000)
+	return int(mix(seed) % 1000)
 }
 
 // splitBlock is the block of clients which a split keeps together; the zero
@@ -147,11 +142,15 @@ func (c *Choice) Cluster() (ClusterID, bool) {
 // Addresses returns up to pick addresses of one family of the serving cluster.
 // Which one comes first is the same for the whole Scope, so that an answer may be
 // cached for it, and differs between scopes, since most clients try the first
-// address alone and the servers of a cluster would else share nothing.
+// address alone and the servers of a cluster would else share nothing. Where the policy
+// makes answers of several clusters it is one address of each, whatever pick says.
 func (s *Snapshot) Addresses(c *Choice, client netip.Addr, ipv6 bool, pick int) []netip.AddrPort {
 	id, ok := c.Cluster()
 	if !ok {
 		return nil
+	}
+	if c.Map.Policy.Answers.Set() {
+		return s.several(c, client, ipv6)
 	}
 	all := s.Inventory.Addresses(id, ipv6)
 	return Rotated(all, c.Rotation(client, len(all)), pick)

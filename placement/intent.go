@@ -68,13 +68,21 @@ type Retirement struct {
 	Audit
 }
 
-// Dial limits the share of its clients that a Site gets, in per mille; 1000 is all,
-// 0 none of the new ones.
+// Dial limits the share of its clients that a Site or one of its Clusters gets, in per
+// mille; 1000 is all, 0 none of the new ones. A cluster gets what both leave it.
 type Dial struct {
+	// Site is its name, or SITE/CLUSTER. Releases that know sites alone find none of
+	// that name and dial nothing, where a field of its own would dial the whole site.
 	Site     string `json:"site"`
 	PerMille int    `json:"per_mille"`
 	Audit
 }
+
+// OfCluster tells whether it is of one cluster and not of a site.
+func (d *Dial) OfCluster() bool { return strings.Contains(d.Site, "/") }
+
+// Covers tells whether a cluster is limited by it.
+func (d *Dial) Covers(id ClusterID) bool { return d.Site == id.Site || d.Site == id.String() }
 
 // Freeze stops every automatic decision; manual verbs still work. Votes are cast and
 // shown all the same, so that it is seen what a thaw will do.

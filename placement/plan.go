@@ -2,11 +2,6 @@ package placement
 
 import "net/netip"
 
-// Algorithm is the version of the deterministic code which turns a Plan into a
-// Snapshot. Nodes of versions N and N-1 work side by side: the director
-// publishes only a version that every live node can run.
-const Algorithm = 1
-
 // Inputs names what a Plan was made from. A node which lacks one of them keeps
 // its last Snapshot, says so loudly, and lowers nothing.
 type Inputs struct {

@@ -47,7 +47,23 @@ type Policy struct {
 	// SkipFirst passes over so many choices: names with 0 and 1 are a pair for clients
 	// that race two servers. Where there are fewer the last one answers.
 	SkipFirst int `json:"skip_first,omitempty"`
+	// Answers, when set, makes an answer of several clusters.
+	Answers Answers `json:"answers,omitzero"`
 }
+
+// Answers says of which clusters an answer is made, one address of each family from
+// each: the nearest ones, the one that serves first, and others drawn at random. The
+// zero value is one cluster with all of its addresses.
+type Answers struct {
+	Nearest int `json:"nearest,omitempty"`
+	Random  int `json:"random,omitempty"`
+}
+
+// MaxAnswers is of how many clusters an answer may be made.
+const MaxAnswers = 8
+
+// Set tells whether an answer is made of several clusters.
+func (a Answers) Set() bool { return a.Nearest+a.Random > 1 }
 
 // Branch is a node of the policy tree; exactly one field is set, and an empty
 // Branch means the nearest of all eligible clusters. Branches nest freely:

@@ -88,6 +88,8 @@ type ServiceMap struct {
 	Policy  *Policy
 	// Clusters are the eligible clusters in order of id; candidates point into it.
 	Clusters []ClusterID
+	// Keys number the clusters for draws; nil where the policy draws none.
+	Keys []uint64
 	// Rows by class id; the last one is for NoClass.
 	Rows []*Row
 	// Blocks gives the largest aligned client block with one answer (ECS scope). They
@@ -103,6 +105,9 @@ type Row struct {
 	// Shares divide the class's clients; the last one's Upto is 1000. Empty
 	// means that nobody is usable: the policy's all-down rule answers.
 	Shares []Share
+	// Extras may stand in an answer beside the one that serves, in order of preference:
+	// usable, with room, and not those of others. Empty but by a policy with Answers.
+	Extras []Extra
 	// FailOpen is set when all were down and are taken as up.
 	FailOpen bool
 }

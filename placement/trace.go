@@ -75,7 +75,17 @@ func (s *Snapshot) traced(c *Choice, cand Candidate, share int) TracedCandidate 
 	id := c.Map.Clusters[cand.Cluster]
 	v := s.Verdict(id)
 	return TracedCandidate{Cluster: id, Tier: int(cand.Tier), CostMS: cand.Cost.Milliseconds(),
-		Out: cand.Out.String(), Reason: s.reason(id, cand.Out, v), Verdict: v, PerMille: share}
+		Out: cand.Out.String(), Reason: s.reason(id, cand.Out, v) + s.limited(id, cand.Out), Verdict: v, PerMille: share}
+}
+
+// limited says why a candidate that serves gets a part of its clients alone.
+func (s *Snapshot) limited(id ClusterID, out Out) string {
+	for _, w := range s.Plan.Weights {
+		if out == In && w.Cluster == id {
+			return "; limited by dial or ramp: " + w.Cause
+		}
+	}
+	return ""
 }
 
 // reason says in words why a candidate is in or out.

@@ -340,7 +340,7 @@ func TestChangesArrive(t *testing.T) {
 		{"drain", "ams1", "--reason", "x", "--until", "23:59", "--return", "auto", "--override", "max-drains,min-sites", "--dry-run"},
 		{"undrain", "nyc1", "--ramp", "5m"},
 		{"force", "ams1/web", "down", "--reason", "fire"}, {"force", "ams1", "auto"},
-		{"dial", "ams1", "25%", "--reason", "heat"},
+		{"dial", "ams1", "25%", "--reason", "heat"}, {"dial", "ams1/web", "12.5", "--reason", "heat"},
 		{"pin", "ams1", "1041", "--reason", "bug"}, {"pin", "ams1", "--release"},
 		{"freeze", "--reason", "exam"}, {"thaw"},
 		{"prefixes", "retire", "192.0.2.0/24", "--reason", "sold"}, {"prefixes", "restore", "192.0.2.0/24", "--reason", "not sold"}, {"prefixes"},
@@ -356,7 +356,7 @@ func TestChangesArrive(t *testing.T) {
 	if u.forces[0].State != placement.ForceDown || u.forces[0].Object.Name != "web" || u.forces[1].State != placement.NoForce || !u.forces[1].Object.IsSite() {
 		t.Errorf("forces %+v", u.forces)
 	}
-	if u.dials[0].PerMille != 250 || u.pins[0].Revision != 1041 || u.pins[1].Revision != 0 || u.frozen[0] != "exam" {
+	if u.dials[0].PerMille != 250 || u.dials[1].Site != "ams1/web" || u.dials[1].PerMille != 125 || u.pins[0].Revision != 1041 || u.pins[1].Revision != 0 || u.frozen[0] != "exam" {
 		t.Errorf("dials %+v pins %+v frozen %v", u.dials, u.pins, u.frozen)
 	}
 }

@@ -129,19 +129,29 @@ func overrideFlags(cmd *cobra.Command, override *[]string, dryRun *bool) {
 
 func (a *app) dialCommand() *cobra.Command {
 	var req api.DialRequest
-	cmd := &cobra.Command{Use: "dial SITE PERCENT", Short: "Limit a site's share of its clients; 100 ends the limit",
+	cmd := &cobra.Command{Use: "dial SITE[/CLUSTER] PERCENT", Short: "Limit a site's or a cluster's share of its clients; 100 ends the limit",
 		Args: args(cobra.ExactArgs(2)), ValidArgsFunction: a.completeSites,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			p, err := strconv.ParseFloat(strings.TrimSuffix(given[1], "%"), 64)
-			if err != nil || p < 0 || p > 100 {
-				return withCode(exitUsage, fmt.Errorf("%q is no percentage within 0 and 100", given[1]))
+			p, err := parsePercent(given[1])
+			if err != nil {
+				return withCode(exitUsage, err)
 			}
 			req.Percent = p
-			return a.change(cmd, "POST", sitePath(given[0], "dial"), req, req.Reason, "dial of "+given[0], "rhumb simulate --drain "+given[0])
+			site, cluster, _ := strings.Cut(given[0], "/")
+			req.Cluster = cluster
+			return a.change(cmd, "POST", sitePath(site, "dial"), req, req.Reason, "dial of "+given[0], fmt.Sprintf("rhumb simulate --dial %s=%g", given[0], p))
 		}}
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; the next shift will read it (required)")
 	overrideFlags(cmd, &req.Override, &req.DryRun)
 	return cmd
+}
+
+func parsePercent(text string) (float64, error) {
+	p, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)
+	if err != nil || !(p >= 0 && p <= 100) { // not a number is neither
+		return 0, fmt.Errorf("%q is no percentage within 0 and 100", text)
+	}
+	return p, nil
 }
 
 func (a *app) freezeCommand() *cobra.Command {

@@ -15,10 +15,10 @@ import (
 func (a *app) simulateCommand() *cobra.Command {
 	var req api.SimulateRequest
 	var growth string
-	var capacity []string
+	var capacity, dials []string
 	cmd := &cobra.Command{
-		Use:     "simulate --down SITE | --drain SITE",
-		Short:   "Load per site before and after a loss, a drain or growth; nothing is changed",
+		Use:     "simulate --down SITE | --drain SITE | --dial SITE[/CLUSTER]=PERCENT",
+		Short:   "Load per site before and after a loss, a drain, a dial or growth; nothing is changed",
 		Example: "  rhumb simulate --down ams1\n  rhumb simulate --drain ams1 --growth 20% --capacity nyc1=30000",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -29,8 +29,11 @@ func (a *app) simulateCommand() *cobra.Command {
 			if req.Capacity, err = parseCapacity(capacity); err != nil {
 				return withCode(exitUsage, err)
 			}
+			if req.Dial, err = parseDials(dials); err != nil {
+				return withCode(exitUsage, err)
+			}
 			// Without a question about one site it is about each.
-			req.Alone = req.Alone || len(req.Down)+len(req.Drain) == 0
+			req.Alone = req.Alone || len(req.Down)+len(req.Drain)+len(req.Dial) == 0
 			c, err := a.connect()
 			if err != nil {
 				return err
@@ -52,6 +55,7 @@ func (a *app) simulateCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringSliceVar(&req.Down, "down", nil, "sites which fail")
 	f.StringSliceVar(&req.Drain, "drain", nil, "sites which are drained")
+	f.StringSliceVar(&dials, "dial", nil, "sites or clusters which are dialled, SITE[/CLUSTER]=PERCENT")
 	f.StringVar(&growth, "growth", "", "more demand everywhere, as 20%")
 	f.StringSliceVar(&capacity, "capacity", nil, "another capacity, SITE=QPS")
 	f.BoolVar(&req.Alone, "alone", false, "the loss of each single site as well")
@@ -78,6 +82,19 @@ func parseCapacity(list []string) (map[string]int64, error) {
 			return nil, fmt.Errorf("--capacity %q is not SITE=QPS", item)
 		}
 		out[site] = qps
+	}
+	return out, nil
+}
+
+func parseDials(list []string) (map[string]float64, error) {
+	out := make(map[string]float64)
+	for _, item := range list {
+		object, text, ok := strings.Cut(item, "=")
+		p, err := parsePercent(text)
+		if !ok || err != nil {
+			return nil, fmt.Errorf("--dial %q is not SITE=PERCENT or SITE/CLUSTER=PERCENT", item)
+		}
+		out[object] = p
 	}
 	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"rhumb/internal/api"
@@ -153,18 +154,22 @@ func (o ops) forceOnce(ctx context.Context, f placement.Force, dryRun bool) (api
 	return out, storeError(err)
 }
 
-// Dial limits a site's share of its clients; 1000 per mille ends the limit.
+// Dial limits the share of a site or cluster; 1000 per mille ends the limit.
 func (o ops) Dial(ctx context.Context, d placement.Dial, dryRun bool) (api.Outcome, error) {
 	return o.judged(ctx, func() (api.Outcome, error) { return o.dialOnce(ctx, d, dryRun) })
 }
 
 func (o ops) dialOnce(ctx context.Context, d placement.Dial, dryRun bool) (api.Outcome, error) {
-	inv, snap, err := o.basis(d.Site)
+	site, cluster, _ := strings.Cut(d.Site, "/")
+	inv, snap, err := o.basis(site)
 	if err != nil {
 		return api.Outcome{}, err
 	}
+	if id := (placement.ClusterID{Site: site, Name: cluster}); d.OfCluster() && inv.Cluster(id) == nil {
+		return api.Outcome{}, fmt.Errorf("%w: cluster %s", api.ErrNotFound, id)
+	}
 	if r := decide.JudgeDial(inv, snap, d, d.Override); r != nil {
-		return api.Outcome{}, o.refused(d.Who, "config", d.Site, fmt.Sprintf("dial to %d %%", d.PerMille/10), r, dryRun)
+		return api.Outcome{}, o.refused(d.Who, "config", site, fmt.Sprintf("dial of "+d.Site+" to %d %%", d.PerMille/10), r, dryRun)
 	}
 	if d.PerMille >= 1000 {
 		d.Ended = time.Now().UTC()
@@ -177,7 +182,7 @@ func (o ops) dialOnce(ctx context.Context, d placement.Dial, dryRun bool) (api.O
 	if out.Revision, err = o.u.store.Expecting(inv.Revision).PutDial(ctx, d); errors.Is(err, store.ErrConflict) {
 		return api.Outcome{}, storeError(err)
 	}
-	o.audit(d.Who, "config", d.Site, d.Site+" "+out.Text+": "+d.Reason, err)
+	o.audit(d.Who, "config", site, d.Site+" "+out.Text+": "+d.Reason, err)
 	return out, storeError(err)
 }
 
@@ -266,10 +271,21 @@ func (o ops) Simulate(_ context.Context, r api.SimulateRequest) (api.Forecast, e
 			return api.Forecast{}, fmt.Errorf("%w: site %s", api.ErrNotFound, site)
 		}
 	}
-	if len(r.Capacity) > 0 || r.Growth != 0 && r.Growth != 1 {
-		return api.Forecast{}, fmt.Errorf("%w: capacity and growth are not simulated by this version; down and drain are", api.ErrInvalid)
+	dials := make(map[string]int)
+	for _, object := range sortedKeys(r.Dial) {
+		site, cluster, ofCluster := strings.Cut(object, "/")
+		if id := (placement.ClusterID{Site: site, Name: cluster}); inv.Site(site) == nil || ofCluster && inv.Cluster(id) == nil {
+			return api.Forecast{}, fmt.Errorf("%w: site or cluster %s", api.ErrNotFound, object)
+		}
+		if p := r.Dial[object]; !(p >= 0 && p <= 100) {
+			return api.Forecast{}, fmt.Errorf("%w: dial of %s: %g %% is not within 0 and 100", api.ErrInvalid, object, p)
+		}
+		dials[object] = int(r.Dial[object]*10 + 0.5)
 	}
-	f := forecast(decide.Simulate(snap, decide.Change{Lose: r.Down, Drain: r.Drain}))
+	if len(r.Capacity) > 0 || r.Growth != 0 && r.Growth != 1 {
+		return api.Forecast{}, fmt.Errorf("%w: capacity and growth are not simulated by this version; down, drain and dial are", api.ErrInvalid)
+	}
+	f := forecast(decide.Simulate(snap, decide.Change{Lose: r.Down, Drain: r.Drain, Dial: dials}))
 	if r.Alone {
 		for _, site := range inv.Sites {
 			f.Alone = append(f.Alone, failure(site.Name, decide.Simulate(snap, decide.Change{Lose: []string{site.Name}})))
@@ -317,6 +333,9 @@ func failure(site string, f decide.Forecast) api.Failure {
 func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, error) {
 	v := o.u.views.view()
 	old := v.Inventory
+	if err := runsEverywhere(v.Nodes, &r.Fleet); err != nil {
+		return api.ApplyResult{}, err
+	}
 	res := api.ApplyResult{DryRun: r.DryRun, Answers: -1, Changes: fleetChanges(fleetOf(old), &r.Fleet)}
 	if old != nil {
 		refusals, answers, err := o.judge(v, &r.Fleet, r.Override)
@@ -339,6 +358,17 @@ func (o ops) Apply(ctx context.Context, r api.ApplyRequest) (api.ApplyResult, er
 	res.Revision = rev
 	o.audit(r.Who, "config", "", fmt.Sprintf("configuration applied, %d changes: %s", len(res.Changes), r.Note), err)
 	return res, storeError(err)
+}
+
+// runsEverywhere refuses a fleet that some live node would read without the half of it:
+// releases drop what they do not know, and their clients would get other answers.
+func runsEverywhere(nodes []placement.Node, f *placement.Fleet) error {
+	need, why := f.MinAlgorithm()
+	if common, old := placement.CommonAlgorithm(nodes); common < need {
+		return fmt.Errorf("%w: %s needs algorithm %d, and node %s (%s, release %s) runs algorithms %v: upgrade it first",
+			api.ErrInvalid, why, need, old.Name, old.Unit, old.Version, old.Algorithms)
+	}
+	return nil
 }
 
 // judge unfolds both configurations with the same votes and asks the rules.

@@ -247,9 +247,10 @@ func TestWordsByHand(t *testing.T) {
 	}
 	must(o.Force(ctx, placement.Force{Object: web, State: placement.ForceDown, Audit: audit}, false))
 	must(o.Dial(ctx, placement.Dial{Site: "tyo1", PerMille: 900, Audit: audit}, false))
+	must(o.Dial(ctx, placement.Dial{Site: "tyo1/web", PerMille: 800, Audit: audit}, false))
 	must(o.Freeze(ctx, placement.Freeze{Audit: audit}))
 	in := stored(t, u)
-	if in.Forced(web) != placement.ForceDown || len(in.Dials) != 1 || in.Dials[0].PerMille != 900 || !in.Frozen() {
+	if in.Forced(web) != placement.ForceDown || len(in.Dials) != 2 || in.Dials[0].PerMille != 900 || in.Dials[1].Site != "tyo1/web" || in.Dials[1].PerMille != 800 || !in.Frozen() {
 		t.Errorf("stored: %+v", in)
 	}
 	if _, err := o.Thaw(ctx, "ann"); !errors.Is(err, api.ErrNotFound) {
@@ -261,9 +262,10 @@ func TestWordsByHand(t *testing.T) {
 	showRevision(u, storedRevision(t, u))
 	must(o.Force(ctx, placement.Force{Object: web, Audit: audit}, false))
 	must(o.Dial(ctx, placement.Dial{Site: "tyo1", PerMille: 1000, Audit: audit}, false))
+	must(o.Dial(ctx, placement.Dial{Site: "tyo1/web", PerMille: 1000, Audit: audit}, false))
 	must(o.Thaw(ctx, "ann"))
 	in = stored(t, u)
-	if in.Forced(web) != placement.NoForce || in.Dials[0].Live() || in.Frozen() {
+	if in.Forced(web) != placement.NoForce || in.Dials[0].Live() || in.Dials[1].Live() || in.Frozen() {
 		t.Errorf("ended: %+v", in)
 	}
 	if _, err := o.Pin(ctx, placement.Pin{Site: "tyo1", Revision: 77, Audit: audit}); !errors.Is(err, api.ErrNotFound) {
@@ -281,13 +283,24 @@ func TestWishesInVain(t *testing.T) {
 			_, err := o.Force(ctx, placement.Force{Object: placement.ClusterID{Site: "ams1", Name: "x"}}, false)
 			return err
 		},
-		"dial":     func() error { _, err := o.Dial(ctx, placement.Dial{Site: "nowhere"}, false); return err },
+		"dial": func() error { _, err := o.Dial(ctx, placement.Dial{Site: "nowhere"}, false); return err },
+		"dial of no cluster": func() error {
+			_, err := o.Dial(ctx, placement.Dial{Site: "tyo1/mail"}, false)
+			return err
+		},
+		"what if no cluster": func() error {
+			_, err := o.Simulate(ctx, api.SimulateRequest{Dial: map[string]float64{"tyo1/mail": 5}})
+			return err
+		},
 		"slot":     func() error { _, err := o.FreeSlot(ctx, api.FreeSlot{Number: 1}); return err },
 		"simulate": func() error { _, err := o.Simulate(ctx, api.SimulateRequest{Down: []string{"nowhere"}}); return err },
 	} {
 		if err := do(); !errors.Is(err, api.ErrNotFound) {
 			t.Errorf("%s: %v, want not found", name, err)
 		}
+	}
+	if _, err := o.Simulate(ctx, api.SimulateRequest{Dial: map[string]float64{"tyo1": 101}}); !errors.Is(err, api.ErrInvalid) {
+		t.Errorf("more than all: %v, want invalid", err)
 	}
 	if _, err := o.Simulate(ctx, api.SimulateRequest{Growth: 1.2}); !errors.Is(err, api.ErrInvalid) {
 		t.Errorf("half a forecast: %v, want invalid", err)
@@ -357,5 +370,45 @@ func TestStoreErrors(t *testing.T) {
 	}
 	if storeError(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// TestSimulateDial: a cluster that is dialled to nothing carries nothing, and nothing is stored.
+func TestSimulateDial(t *testing.T) {
+	u := opsUnit(t)
+	f, err := ops{u}.Simulate(t.Context(), api.SimulateRequest{Dial: map[string]float64{"tyo1/web": 0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range f.Sites {
+		if s.Site == "tyo1" && (s.Before == 0 || s.After != 0) {
+			t.Errorf("the dialled site carries %d, carried %d", s.After, s.Before)
+		}
+	}
+	if in := stored(t, u); len(in.Dials) != 0 {
+		t.Errorf("stored: %+v", in.Dials)
+	}
+}
+
+// TestApplyNeedsEveryNode: what a node of an earlier release would leave out is not applied
+// while it lives, and not by halves.
+func TestApplyNeedsEveryNode(t *testing.T) {
+	u := opsUnit(t)
+	v := *u.views.view()
+	v.Nodes = []placement.Node{{Name: "ams1-a", Algorithms: []int{1, 2}}, {Name: "tyo1-a", Unit: "rhumb-dns", Version: "0.0.9", Algorithms: []int{1}}}
+	u.views.publish(&v)
+	f := v.Inventory.Fleet
+	f.Policies = slices.Clone(f.Policies)
+	f.Policies[0].SkipFirst = 1
+	for _, dry := range []bool{true, false} {
+		_, err := ops{u}.Apply(t.Context(), api.ApplyRequest{Fleet: f, Who: "ann", DryRun: dry})
+		if !errors.Is(err, api.ErrInvalid) || !strings.Contains(err.Error(), "skip_first of policy "+f.Policies[0].Name+" needs algorithm 2, and node tyo1-a (rhumb-dns, release 0.0.9) runs algorithms [1]: upgrade it first") {
+			t.Errorf("dry %v: %v", dry, err)
+		}
+	}
+	v.Nodes[1].Algorithms = placement.Algorithms()
+	u.views.publish(&v)
+	if _, err := (ops{u}).Apply(t.Context(), api.ApplyRequest{Fleet: f, Who: "ann", DryRun: true}); err != nil {
+		t.Errorf("once it is upgraded: %v", err)
 	}
 }

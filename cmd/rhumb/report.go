@@ -20,7 +20,7 @@ const (
 // record is this unit's Node record as it is now.
 func (u *unit) record(now time.Time) placement.Node {
 	n := placement.Node{Name: u.cfg.Node.Name, Site: u.cfg.Node.Site, Unit: u.name, Roles: u.roles, Version: version,
-		Algorithms: []int{placement.Algorithm}, Started: u.started, At: now.UTC()}
+		Algorithms: placement.Algorithms(), Started: u.started, At: now.UTC()}
 	if s := u.current.Load(); s != nil {
 		n.Snapshot, n.Digest, n.Listed = s.Name.String(), s.Digest, s.Listed
 		if s.Classes != nil {

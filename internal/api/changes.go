@@ -30,8 +30,9 @@ type ForceRequest struct {
 	DryRun   bool     `json:"dry_run,omitempty"`
 }
 
-// DialRequest limits a site's share; 100 ends the limit.
+// DialRequest limits the share of a site, or of one of its clusters; 100 ends the limit.
 type DialRequest struct {
+	Cluster  string   `json:"cluster,omitempty"` // empty: the whole site
 	Percent  float64  `json:"percent"`
 	Reason   string   `json:"reason"`
 	Override []string `json:"override,omitempty"`
@@ -204,24 +205,30 @@ func (s *Server) postForce(r *http.Request) (any, error) {
 }
 
 func (s *Server) postDial(r *http.Request) (any, error) {
-	site, err := s.site(r)
+	object, err := s.site(r)
 	var req DialRequest
 	if err := errors.Join(err, decode(r, &req)); err != nil {
 		return nil, err
 	}
+	if req.Cluster != "" {
+		id := placement.ClusterID{Site: object, Name: req.Cluster}
+		if object = id.String(); s.stateInventory().Cluster(id) == nil {
+			return nil, fmt.Errorf("dial: cluster %s: %w", id, ErrNotFound)
+		}
+	}
 	if req.Percent < 0 || req.Percent > 100 {
-		return nil, fmt.Errorf("dial of %s: %w: %g %% is not within 0 and 100", site, ErrInvalid, req.Percent)
+		return nil, fmt.Errorf("dial of %s: %w: %g %% is not within 0 and 100", object, ErrInvalid, req.Percent)
 	}
 	if err := errors.Join(needReason(req.Reason), knownRules(req.Override)); err != nil {
-		return nil, fmt.Errorf("dial of %s: %w", site, err)
+		return nil, fmt.Errorf("dial of %s: %w", object, err)
 	}
-	d := placement.Dial{Site: site, PerMille: int(req.Percent*10 + 0.5)}
+	d := placement.Dial{Site: object, PerMille: int(req.Percent*10 + 0.5)}
 	audit(&d.Audit, callerOf(r.Context()).who, s.clock())
 	d.Reason, d.Override = req.Reason, req.Override
 	if s.cfg.Ops.Setter == nil {
-		return nil, fmt.Errorf("dial of %s: %w", site, ErrNotHere)
+		return nil, fmt.Errorf("dial of %s: %w", object, ErrNotHere)
 	}
-	return s.change(r, "dial", site, req.Reason, func(string) (Outcome, error) {
+	return s.change(r, "dial", object, req.Reason, func(string) (Outcome, error) {
 		return s.cfg.Ops.Setter.Dial(r.Context(), d, req.DryRun)
 	})
 }

@@ -60,7 +60,9 @@ type Client struct {
 
 // Answer is what the name server sends.
 type Answer struct {
-	Cluster   string       `json:"cluster,omitempty"` // SITE/CLUSTER
+	Cluster string `json:"cluster,omitempty"` // SITE/CLUSTER
+	// Clusters are all of which the answer is made, where the policy says of several.
+	Clusters  []string     `json:"clusters,omitempty"`
 	AllDown   string       `json:"all_down,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// CNAME is the name of others who serve.
@@ -257,6 +259,12 @@ func (e *Explanation) answer(s *State, svc *placement.Service, c *placement.Choi
 			e.Answer.Addresses = append(e.Answer.Addresses, a.Addr())
 		}
 		e.Text = id.String()
+		if pol.Answers.Set() && e.Answer.CNAME == "" {
+			for _, i := range c.Clusters(e.Client.Subnet.Addr(), nil) {
+				e.Answer.Clusters = append(e.Answer.Clusters, c.Map.Clusters[i].String())
+			}
+			e.Text = strings.Join(e.Answer.Clusters, ", ")
+		}
 		if e.Answer.CNAME != "" {
 			e.Text += ": CNAME " + e.Answer.CNAME
 		} else if len(e.Answer.Addresses) == 0 {

@@ -165,11 +165,12 @@ type RollbackRequest struct {
 	DryRun   bool     `json:"dry_run,omitempty"`
 }
 
-// SimulateRequest asks for a forecast. Sites may stand in Down and Drain at once.
+// SimulateRequest asks for a forecast. Sites may stand in Down, Drain and Dial at once.
 type SimulateRequest struct {
-	Down     []string         `json:"down,omitempty"`
-	Drain    []string         `json:"drain,omitempty"`
-	Capacity map[string]int64 `json:"capacity_qps,omitempty"` // by site
+	Down     []string           `json:"down,omitempty"`
+	Drain    []string           `json:"drain,omitempty"`
+	Dial     map[string]float64 `json:"dial,omitempty"`         // percent by SITE or SITE/CLUSTER
+	Capacity map[string]int64   `json:"capacity_qps,omitempty"` // by site
 	// Growth multiplies all demand: 1.2 is 20 % more; 0 means 1.
 	Growth float64 `json:"growth,omitempty"`
 	// Alone asks for the loss of every single site as well.

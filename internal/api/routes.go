@@ -67,7 +67,7 @@ func (s *Server) readEndpoints() []endpoint {
 		{"GET", "/config/diff", roleRead, "What differs between two configurations; ?from= &to=, 0 or nothing: the one in force", nil, ConfigDiff{}, s.getConfigDiff},
 		{"GET", "/config/{revision}", roleRead, "The fleet applied as a revision", nil, placement.Fleet{}, s.getConfigAt},
 		{"POST", "/explain", roleRead, "Why a client gets the answer it gets", ExplainRequest{}, Explanation{}, s.postExplain},
-		{"POST", "/simulate", roleRead, "Load per site before and after a loss or a drain", SimulateRequest{}, Forecast{}, s.postSimulate},
+		{"POST", "/simulate", roleRead, "Load per site before and after a loss, a drain or a dial", SimulateRequest{}, Forecast{}, s.postSimulate},
 		{"POST", "/config/check", roleRead, "What an apply of this fleet would change", ApplyRequest{}, ApplyResult{}, s.postCheck},
 	}
 }
@@ -79,7 +79,7 @@ func (s *Server) changeEndpoints() []endpoint {
 		{"POST", "/sites/{site}/drain", roleOperate, "Take a site out, by phases", DrainRequest{}, Outcome{}, s.postDrain},
 		{"POST", "/sites/{site}/undrain", roleOperate, "Bring a site back", Undrain{}, Outcome{}, s.postUndrain},
 		{"POST", "/sites/{site}/force", roleOperate, "Set the operator's word beside the measured state", ForceRequest{}, Outcome{}, s.postForce},
-		{"POST", "/sites/{site}/dial", roleOperate, "Limit a site's share of its clients", DialRequest{}, Outcome{}, s.postDial},
+		{"POST", "/sites/{site}/dial", roleOperate, "Limit the share of its clients that a site, or a cluster of it, gets", DialRequest{}, Outcome{}, s.postDial},
 		{"PUT", "/pins/{site}", roleOperate, "Hold a site at a plan; revision 0 releases it", PinRequest{}, Outcome{}, s.putPin},
 		{"POST", "/checks/looks", roleOperate, "Look at checks now, at one site or all; poll the answer by its id", LookNow{}, LookReport{}, s.postLook},
 		{"POST", "/freeze", roleOperate, "Decide nothing by itself any more", ReasonRequest{}, Outcome{}, s.postFreeze},

@@ -154,6 +154,7 @@ func TestProblems(t *testing.T) {
 		"unknown rule":     {nil, "POST", "/api/v1/sites/ams1/drain", `{"reason":"x","override":["fault"]}`, 400, `no rule \"fault\" can be overridden`},
 		"a field misspelt": {nil, "POST", "/api/v1/sites/ams1/drain", `{"raeson":"x"}`, 400, "raeson"},
 		"dial over all":    {nil, "POST", "/api/v1/sites/ams1/dial", `{"percent":101,"reason":"x"}`, 400, "not within"},
+		"dial no cluster":  {nil, "POST", "/api/v1/sites/ams1/dial", `{"cluster":"mail","percent":1,"reason":"x"}`, 404, "ams1/mail"},
 		"force sideways":   {nil, "POST", "/api/v1/sites/ams1/force", `{"state":"left","reason":"x"}`, 400, "none of up"},
 		"retire nothing":   {nil, "POST", "/api/v1/prefixes/retire", `{"reason":"x"}`, 400, "is no prefix"},
 		"retire a host":    {nil, "POST", "/api/v1/prefixes/retire", `{"prefix":"192.0.2.1/24","reason":"x"}`, 400, "is no prefix"},
@@ -180,7 +181,7 @@ func TestChangesReachTheOps(t *testing.T) {
 	for _, c := range []struct{ method, path, body string }{
 		{"POST", "/api/v1/sites/ams1/drain", `{"reason":"fibre","for":"45m","return":"auto","override":["max-drains"],"dry_run":true}`},
 		{"POST", "/api/v1/sites/ams1/force", `{"cluster":"web","state":"down","reason":"fire"}`},
-		{"POST", "/api/v1/sites/ams1/dial", `{"percent":33.3,"reason":"heat"}`},
+		{"POST", "/api/v1/sites/ams1/dial", `{"cluster":"web","percent":33.3,"reason":"heat"}`},
 		{"PUT", "/api/v1/pins/ams1", `{"revision":1041,"reason":"bug"}`},
 		{"POST", "/api/v1/freeze", `{"reason":"exam"}`},
 		{"POST", "/api/v1/prefixes/retire", `{"prefix":"192.0.2.0/24","reason":"sold","override":["blast-radius"]}`},
@@ -195,7 +196,7 @@ func TestChangesReachTheOps(t *testing.T) {
 	if d.Site != "ams1" || d.Who != "eve" || d.Reason != "fibre" || d.Until.Sub(d.Since).Minutes() != 45 || d.Return != "auto" || len(d.Override) != 1 || d.Since.IsZero() {
 		t.Errorf("drain: %+v", d)
 	}
-	if ops.force.Object.String() != "ams1/web" || ops.force.State != placement.ForceDown || ops.dial.PerMille != 333 || ops.pin.Revision != 1041 || ops.freeze.Who != "eve" {
+	if ops.force.Object.String() != "ams1/web" || ops.force.State != placement.ForceDown || ops.dial.PerMille != 333 || ops.dial.Site != "ams1/web" || ops.pin.Revision != 1041 || ops.freeze.Who != "eve" {
 		t.Errorf("force %+v, dial %+v, pin %+v, freeze %+v", ops.force, ops.dial, ops.pin, ops.freeze)
 	}
 	if r := ops.retire; r.Prefix.String() != "192.0.2.0/24" || r.Who != "eve" || r.Reason != "sold" || len(r.Override) != 1 || r.Since.IsZero() {

@@ -86,7 +86,9 @@ type SiteIntent struct {
 	Drain *placement.Drain  `json:"drain,omitempty"`
 	Force []placement.Force `json:"force,omitempty"`
 	Dial  *placement.Dial   `json:"dial,omitempty"`
-	Pin   *placement.Pin    `json:"pin,omitempty"`
+	// ClusterDials are the dials of its clusters.
+	ClusterDials []placement.Dial `json:"cluster_dials,omitempty"`
+	Pin          *placement.Pin   `json:"pin,omitempty"`
 }
 
 // Cluster is a cluster of a site with its verdict.
@@ -153,7 +155,12 @@ func intents(inv *placement.Inventory, site string) SiteIntent {
 		}
 	}
 	for i := range inv.Dials {
-		if d := &inv.Dials[i]; d.Site == site && d.Live() && d.PerMille < 1000 {
+		d := &inv.Dials[i]
+		switch in, _, _ := strings.Cut(d.Site, "/"); {
+		case in != site || !d.Live() || d.PerMille >= 1000:
+		case d.OfCluster():
+			out.ClusterDials = append(out.ClusterDials, *d)
+		default:
 			out.Dial = d
 		}
 	}

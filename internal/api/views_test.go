@@ -105,6 +105,10 @@ func TestOneWordForASite(t *testing.T) {
 			s.Inventory.Drains, s.Plan.Drains = nil, nil
 			s.Inventory.Dials = []placement.Dial{{Site: "tyo1", PerMille: 300, Audit: placement.Audit{Who: "eve", Reason: "heat"}}}
 		}, StatusUp, "dialled to 30 % by eve: heat"},
+		"a cluster dialled": {"tyo1", func(s *State) {
+			s.Inventory.Drains, s.Plan.Drains = nil, nil
+			s.Inventory.Dials = []placement.Dial{{Site: "tyo1/web", PerMille: 300, Audit: placement.Audit{Who: "eve", Reason: "heat"}}, {Site: "tyo1", PerMille: 900, Audit: placement.Audit{Who: "bob", Reason: "exam"}}}
+		}, StatusUp, "dialled to 90 % by bob: exam; web dialled to 30 % by eve: heat"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

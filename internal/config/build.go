@@ -290,6 +290,9 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 	if out.Pick < 1 || out.Pick > 8 {
 		d.fail(append(at, "pick"), "%d addresses: want 1 to 8", out.Pick)
 	}
+	if p.Answers != nil {
+		b.answers(d, at, &p, &out)
+	}
 	if out.SkipFirst < 0 || out.SkipFirst > 7 {
 		d.fail(append(at, "skip_first"), "%d choices: want 0 to 7", out.SkipFirst)
 	}
@@ -300,6 +303,29 @@ func (b *builder) policy(d *document, name string, p policyFile) {
 		out.Choose = b.branch(d, append(at, "choose"), *p.Choose)
 	}
 	b.out.Policies = append(b.out.Policies, out)
+}
+
+// answers takes how many of the clusters in an answer come by nearness, and how many by
+// lot. Each gives one address of a family, so that pick has nothing left to say.
+func (b *builder) answers(d *document, at []string, p *policyFile, out *placement.Policy) {
+	at = append(slices.Clone(at), "answers")
+	a := placement.Answers{Nearest: 1, Random: p.Answers.Random}
+	if p.Answers.Nearest != nil {
+		a.Nearest = *p.Answers.Nearest
+	}
+	switch sum := a.Nearest + a.Random; {
+	case a.Nearest < 1:
+		d.fail(append(at, "nearest"), "%d clusters: want at least the one that serves", a.Nearest)
+	case a.Random < 0:
+		d.fail(append(at, "random"), "%d clusters: want 0 or more", a.Random)
+	case sum < 2 || sum > placement.MaxAnswers:
+		d.fail(at, "%d clusters in an answer: want 2 to %d; leave the key out for one", sum, placement.MaxAnswers)
+	case p.Pick != 0:
+		d.fail(append(at[:len(at)-1:len(at)-1], "pick"), "with answers each cluster gives one address; leave pick out")
+	case p.SkipFirst != 0:
+		d.fail(append(at[:len(at)-1:len(at)-1], "skip_first"), "passes over a choice that answers would add again; want one of the two")
+	}
+	out.Answers, out.Pick = a, min(max(1, a.Nearest+a.Random), placement.MaxAnswers)
 }
 
 // branch takes a node of a policy tree and all below it. A geo branch must say what
@@ -430,6 +456,9 @@ func (b *builder) checkNameServers(d *document, at []string, ns *nameServersFile
 	}
 	if ttl := ns.TTL.Or(time.Hour); ttl < time.Minute || ttl > 4000*time.Second {
 		d.fail(append(at, "ttl"), "%s: want 1m to 4000s", ttl)
+	}
+	if i := slices.IndexFunc(b.out.Policies, func(p placement.Policy) bool { return p.Name == ns.Policy }); i >= 0 && b.out.Policies[i].Answers.Set() {
+		d.fail(append(at, "policy"), "policy %s has answers, which are of addresses; how many name servers are told is its pick", ns.Policy)
 	}
 	regions := make(map[string]bool)
 	for _, s := range b.out.Sites {

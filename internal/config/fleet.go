@@ -110,6 +110,13 @@ type policyFile struct {
 	// IgnoreECS is placement.Policy's.
 	IgnoreECS bool `yaml:"ignore_ecs"`
 	SkipFirst int  `yaml:"skip_first"`
+	// Answers are placement.Policy's; nil: one cluster, Pick addresses of it.
+	Answers *answersFile `yaml:"answers"`
+}
+
+type answersFile struct {
+	Nearest *int `yaml:"nearest"`
+	Random  int  `yaml:"random"`
 }
 
 // branchFile is a node of the policy tree, with at most one of its fields.

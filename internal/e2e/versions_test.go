@@ -50,7 +50,7 @@ func TestE2EVersionsMixed(t *testing.T) {
 		}
 		return nil
 	})
-	l.rhumb("dial", "ams1", "80", "--reason", "a new plan")
+	l.rhumb("dial", "ams1/web", "80", "--reason", "a new plan")
 	l.await(patience, "the others follow", func() error { return l.follows("nyc1", 700, 900) })
 	if err := l.follows("tyo1", 1000, 1000); err != nil {
 		t.Errorf("the odd site does not keep what it had: %v", err)

@@ -14,6 +14,7 @@ const (
 	AlarmDrainExpired = "DrainExpired"
 	AlarmKept         = "ServiceKept"
 	AlarmOverload     = "Overload"
+	AlarmPlanOutdated = "PlanOutdated"
 )
 
 // alarm says what becomes of a pool of which measurement may not have all. A policy
@@ -62,8 +63,12 @@ func openly(p *placement.Policy) string {
 }
 
 // planAlarms are the loud conditions that a plan carries along.
-func planAlarms(plan *placement.Plan) []placement.Alarm {
+func planAlarms(inv *placement.Inventory, plan *placement.Plan) []placement.Alarm {
 	var out []placement.Alarm
+	if need, why := inv.MinAlgorithm(); plan.Inputs.Algorithm < need {
+		out = append(out, placement.Alarm{Kind: AlarmPlanOutdated, Object: plan.By, Text: fmt.Sprintf(
+			"%s needs algorithm %d, and the director's plan is of algorithm %d: releases before answer some clients otherwise; upgrade it", why, need, plan.Inputs.Algorithm)})
+	}
 	for _, d := range plan.Drains {
 		if d.Expired {
 			out = append(out, placement.Alarm{Kind: AlarmDrainExpired, Object: d.Site,

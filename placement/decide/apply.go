@@ -198,9 +198,13 @@ func answer(s *placement.Snapshot, service string, client netip.Addr) string {
 	if !ok {
 		return string(c.Map.Policy.AllDown)
 	}
-	text := id.String()
-	if cl := s.Inventory.Cluster(id); cl != nil {
-		text += fmt.Sprint(cl.Addresses)
+	text := ""
+	for _, i := range c.Clusters(client, nil) {
+		id = c.Map.Clusters[i]
+		text += id.String()
+		if cl := s.Inventory.Cluster(id); cl != nil {
+			text += fmt.Sprint(cl.Addresses)
+		}
 	}
 	return text
 }

@@ -78,7 +78,7 @@ func TestSumDemand(t *testing.T) {
 // TestCounted: classes 0 and 3 are of Europe, 1 and 4 of North America, 2 and 5 of
 // Asia; what is asked counts PerQuery times, and no region for less than is expected.
 func TestCounted(t *testing.T) {
-	w := newWorld(fleet(6), classes(t))
+	w := newWorld(fleet(6), classes(t), placement.Algorithm)
 	demand := map[string]int64{"europe": 100, "asia": 50}
 	cases := []struct {
 		name  string
@@ -112,7 +112,7 @@ func TestCounted(t *testing.T) {
 // TestGather: of many small classes no demand is lost, few are listed, and each
 // stands for its neighbours.
 func TestGather(t *testing.T) {
-	w := newWorld(fleet(3), &placement.ClassTable{Locations: make([]placement.Location, 60000)})
+	w := newWorld(fleet(3), &placement.ClassTable{Locations: make([]placement.Location, 60000)}, placement.Algorithm)
 	load := make([]int64, w.rows())
 	regions := make([]int, w.rows())
 	total := int64(0)
@@ -276,7 +276,7 @@ func TestMeasuredPlan(t *testing.T) {
 
 func TestExpectedDemand(t *testing.T) {
 	inv, ct := fleet(6), classes(t)
-	w := newWorld(inv, ct)
+	w := newWorld(inv, ct, placement.Algorithm)
 	cases := []struct {
 		name string
 		by   map[string]int64

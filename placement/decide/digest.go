@@ -78,6 +78,10 @@ func appendRow(buf []byte, r *placement.Row) []byte {
 		buf = binary.BigEndian.AppendUint16(buf, s.Candidate)
 		buf = binary.BigEndian.AppendUint16(buf, s.Upto)
 	}
+	for _, e := range r.Extras {
+		buf = binary.BigEndian.AppendUint16(buf, e.Candidate)
+		buf = binary.BigEndian.AppendUint16(buf, e.Upto)
+	}
 	return buf
 }
 

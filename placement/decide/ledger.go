@@ -18,6 +18,8 @@ type ledger struct {
 	clusters map[placement.ClusterID]int32
 	capacity []int64 // usable, in thousandths of a query per second
 	services []*serving
+	// beside is, by market, who may stand in answers beside the cluster that serves.
+	beside statuses
 }
 
 // serving is one service in the ledger.

@@ -77,25 +77,6 @@ func JudgeDrain(inv *placement.Inventory, s *placement.Snapshot, d placement.Dra
 	return nil
 }
 
-// JudgeDial says whether a site may be dialled to a part of its clients.
-func JudgeDial(inv *placement.Inventory, s *placement.Snapshot, d placement.Dial, overrides []string) *placement.Refusal {
-	l := newLimits(inv.Safety, append(slices.Clone(overrides), d.Override...))
-	if inv.Site(d.Site) == nil {
-		return &placement.Refusal{Rule: placement.RuleEmptySelector, Object: d.Site, Have: "no such site", Limit: "a site of the fleet"}
-	}
-	var rules []*placement.Refusal
-	if d.PerMille <= 0 {
-		rules = append(rules, l.minSites(inv, s, d.Site))
-	}
-	rules = append(rules, l.headroom(s, Change{Dial: map[string]int{d.Site: d.PerMille}}, d.Site))
-	for _, r := range rules {
-		if l.stands(r) {
-			return r
-		}
-	}
-	return nil
-}
-
 func (l *limits) maxDrains(inv *placement.Inventory, site string) *placement.Refusal {
 	n := 1
 	for i := range inv.Drains {
@@ -135,7 +116,7 @@ func sitesOn(inv *placement.Inventory, s *placement.Snapshot, without string) []
 	var out []string
 	for i := range inv.Sites {
 		name := inv.Sites[i].Name
-		off := slices.ContainsFunc(inv.Dials, func(d placement.Dial) bool { return d.Site == name && d.Live() && d.PerMille <= 0 })
+		off := Change{}.silences(inv, &inv.Sites[i])
 		v := s.Verdict(placement.SiteID(name))
 		if name != without && !inv.Sites[i].Foreign() && inv.Drained(name) == nil && !off && v.Usable() {
 			out = append(out, name)

@@ -170,7 +170,7 @@ func TestForecastIsWhatHappens(t *testing.T) {
 	before := stateOf(t, inv, ct)
 	f := Simulate(before, Change{Lose: []string{"nyc1"}})
 	after := mustUnfold(t, inv, ct, before.Plan, killed(inv, allUp(inv), "nyc1", time.Minute), 2)
-	l := newLedger(newWorld(inv, ct), after.Plan)
+	l := newLedger(newWorld(inv, ct, placement.Algorithm), after.Plan)
 	l.replay(after.Plan)
 	l.move(l.statuses(func(m *market) []status { return now(m, after.Plan, after.Verdicts) }))
 	var actual []placement.Load

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -27,6 +28,8 @@ type PlanInput struct {
 	Slots     []placement.Slot
 	Now       time.Time
 	By        string
+	// Algorithm is the version to decide by, one that every node runs; 0 is the newest.
+	Algorithm int
 }
 
 // Plan decides: what is down, how clusters are limited, how far each drain has
@@ -50,7 +53,7 @@ type Planner struct {
 func (p *Planner) Plan(in PlanInput) (*placement.Plan, []placement.Refusal) {
 	verdicts := Fold(in.Inventory, in.Votes, in.Prev)
 	plan := &placement.Plan{Revision: 1, Votes: in.VotesRevision, Made: in.Now, By: in.By,
-		Inputs: placement.Inputs{Inventory: in.Inventory.Revision, Algorithm: placement.Algorithm}}
+		Inputs: placement.Inputs{Inventory: in.Inventory.Revision, Algorithm: cmp.Or(in.Algorithm, placement.Algorithm)}}
 	if in.Prev != nil {
 		plan.Revision = in.Prev.Revision + 1
 	}
@@ -83,7 +86,7 @@ func downNow(verdicts []placement.Verdict) []placement.ClusterID {
 // what the plan has open. Only the classes that do not simply go where policy
 // alone would send them are written down.
 func (p *Planner) services(in *PlanInput, plan *placement.Plan, verdicts []placement.Verdict) []placement.Refusal {
-	w := p.u.worldOf(in.Inventory, in.Classes)
+	w := p.u.worldOf(in.Inventory, in.Classes, plan.Inputs.Algorithm)
 	if in.Asked == nil {
 		in.Asked = Measured(in.Prev, plan.Inputs.ClassTable)
 	}

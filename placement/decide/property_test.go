@@ -94,7 +94,7 @@ func (h *history) change(site string) {
 			c.Drains[i].Ended = h.now
 		}
 	case 2:
-		c.Dials = []placement.Dial{{Site: site, PerMille: h.r.IntN(1001), Audit: audit}}
+		c.Dials = []placement.Dial{{Site: site + []string{"", "/web"}[h.r.IntN(2)], PerMille: h.r.IntN(1001), Audit: audit}}
 	case 3:
 		c.Forces = []placement.Force{{Object: placement.ClusterID{Site: site, Name: "web"}, State: []placement.ForceState{placement.ForceDown, placement.ForceUp}[h.r.IntN(2)], Audit: audit}}
 	}
@@ -200,7 +200,7 @@ func TestNobodyAboveCapacityWhileTheTotalSuffices(t *testing.T) {
 		h.replan()
 		h.votes = killed(h.inv, h.votes, h.inv.Sites[0].Name, h.now.Sub(epoch()))
 		s := h.state(t)
-		l := newLedger(newWorld(h.inv, h.ct), h.plan)
+		l := newLedger(newWorld(h.inv, h.ct, placement.Algorithm), h.plan)
 		l.replay(h.plan)
 		st := l.statuses(func(m *market) []status { return now(m, h.plan, s.Verdicts) })
 		l.move(st)

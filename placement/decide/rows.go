@@ -33,13 +33,20 @@ func (l *ledger) rows(sv *serving, st []status) *built {
 	if m.policy.AllDown == placement.LastGood {
 		rm.last = lastGood(m, servicePlan(l.plan, sv.service.Name).Last, st)
 	}
+	several := m.policy.Answers.Set()
+	if several {
+		rm.told, rm.sets = placement.ServiceMap{Service: sv.service, Policy: m.policy, Clusters: m.clusters, Rows: b.rows, Keys: placement.ClusterKeys(m.clusters)}, make(map[string]uint32)
+	}
 	for class := range n {
 		row := &slab[class]
 		from := len(candidates)
 		candidates = append(candidates, m.ranked[class]...)
 		row.Candidates = candidates[from:len(candidates):len(candidates)]
 		rm.decide(row, class, sv.parts[class])
-		b.rows[class], b.labels[class] = row, rm.label(row)
+		if several {
+			row.Extras = l.extras(sv, st, class)
+		}
+		b.rows[class], b.labels[class] = row, rm.label(row, class)
 	}
 	return b
 }
@@ -52,6 +59,9 @@ type rowMaker struct {
 	levels [][]status
 	last   []status // for policies that answer as before
 	labels map[string]uint32
+	// told and sets number the answers of several clusters that a whole class gets.
+	told   placement.ServiceMap
+	sets   map[string]uint32
 	shares [][]placement.Share // one whole share, by candidate
 	key    []byte
 }
@@ -180,9 +190,12 @@ func beyond(c *placement.Candidate, row *placement.Row, head int) placement.Out 
 
 // label numbers answers: equal labels, equal answers. A split class gets one
 // that is cut finer.
-func (rm *rowMaker) label(row *placement.Row) uint32 {
+func (rm *rowMaker) label(row *placement.Row, class int) uint32 {
 	if len(row.Shares) == 0 {
 		return 0
+	}
+	if len(row.Extras) > 0 {
+		return rm.several(row, class)
 	}
 	if len(row.Shares) == 1 {
 		return 1 + uint32(row.Candidates[row.Shares[0].Candidate].Cluster)

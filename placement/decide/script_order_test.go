@@ -64,6 +64,11 @@ func (s *stage) force(f []string) {
 	})
 }
 
+// skip N: the policy passes over so many choices
+func (s *stage) skip(f []string) {
+	s.change(func(inv *placement.Inventory) { inv.Policies[0].SkipFirst = s.number(f[0]) })
+}
+
 // policy ALLDOWN
 func (s *stage) policy(f []string) {
 	s.change(func(inv *placement.Inventory) { inv.Policies[0].AllDown = placement.AllDown(f[0]) })

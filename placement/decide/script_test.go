@@ -107,7 +107,7 @@ func (s *stage) printf(format string, args ...any) { fmt.Fprintf(&s.out, format+
 func (s *stage) do(f []string) {
 	commands := map[string]func([]string){
 		"fleet": s.fleet, "machine": s.machine, "vote": s.vote, "silence": s.silence, "fail": s.fail, "missed": s.missed, "heal": s.heal, "tick": s.tick,
-		"plan": s.makePlan, "drain": s.drain, "undrain": s.undrain, "dial": s.dial, "force": s.force, "policy": s.policy,
+		"plan": s.makePlan, "drain": s.drain, "undrain": s.undrain, "dial": s.dial, "force": s.force, "policy": s.policy, "skip": s.skip,
 		"hear": s.hear, "arrive": s.arrive, "expire": s.expire, "hold": s.hold, "release": s.release, "at": s.from,
 		"domain": s.domain, "recovery": s.recovery, "closed": s.closed, "binary": s.binary, "same": s.same,
 		"announced": s.says, "retire": s.retire, "restore": s.restore, "delete": s.forget, "judge-deletion": s.judgeDeletion,
@@ -164,8 +164,7 @@ func (s *stage) tick(f []string) {
 
 func (s *stage) makePlan([]string) {
 	plan, refusals := Plan(PlanInput{Inventory: s.inv, Classes: s.ct, Votes: s.votes, VotesRevision: s.rev, Prev: s.plan,
-		Sessions: s.sessions, Announced: s.live, Now: s.now, By: "director"})
-	plan.Inputs.Algorithm = s.algorithm
+		Sessions: s.sessions, Announced: s.live, Now: s.now, By: "director", Algorithm: s.algorithm})
 	same := Same(plan, s.plan)
 	if !same {
 		s.plan = plan

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"slices"
 
 	"rhumb/placement"
@@ -27,7 +28,7 @@ func (m *market) spread(class int, st []status) []part {
 	if len(t) == 1 && st[ranked[first].Cluster].limit == whole {
 		return m.single[ranked[first].Cluster]
 	}
-	p := purse{st: st}
+	p := purse{st: st, borders: m.borders()}
 	for _, g := range openGroups(t, st) {
 		left := g.weight
 		for _, c := range ranked[first:] {
@@ -62,6 +63,19 @@ type purse struct {
 	st    []status
 	parts []part
 	left  int
+	// borders has the borders between the parts rounded, not the parts.
+	borders bool
+}
+
+// borders tells whether borders are rounded, as algorithm 2 does.
+func (m *market) borders() bool { return m.algorithm >= 2 }
+
+// divide divides a class by weights, in order of candidate.
+func (m *market) divide(weights []int64) []int {
+	if m.borders() {
+		return bounds(weights, whole)
+	}
+	return apportion(weights, whole)
 }
 
 // take gives a cluster up to its limit of a group's weight.
@@ -106,6 +120,12 @@ func (p *purse) spill(ranked []placement.Candidate) {
 	if p.left == 0 {
 		return
 	}
+	if p.borders {
+		rank := func(q part) int {
+			return slices.IndexFunc(ranked, func(c placement.Candidate) bool { return c.Cluster == q.cluster })
+		}
+		slices.SortFunc(p.parts, func(a, b part) int { return cmp.Compare(rank(a), rank(b)) })
+	}
 	weights := make([]int64, len(p.parts))
 	for i := range p.parts {
 		weights[i] = int64(p.parts[i].perMille)
@@ -113,6 +133,12 @@ func (p *purse) spill(ranked []placement.Candidate) {
 	if len(weights) == 0 { // limits too small to round to anything
 		i := slices.IndexFunc(ranked, func(c placement.Candidate) bool { return c.Tier != noTier && p.st[c.Cluster].open() })
 		p.give(ranked[i].Cluster, p.left)
+		return
+	}
+	if p.borders {
+		for i, all := range bounds(weights, whole) {
+			p.parts[i].perMille = all
+		}
 		return
 	}
 	for i, more := range apportion(weights, int64(p.left)) {
@@ -146,7 +172,7 @@ func (w *world) byCapacity(m *market, st []status) []part {
 		out = append(out, part{cluster: c.Cluster})
 		weights = append(weights, weight*int64(st[c.Cluster].limit))
 	}
-	for i, pm := range apportion(weights, whole) {
+	for i, pm := range m.divide(weights) {
 		out[i].perMille = pm
 	}
 	return slices.DeleteFunc(out, func(p part) bool { return p.perMille == 0 })

@@ -11,7 +11,7 @@ import (
 type Change struct {
 	Lose  []string       // sites that die
 	Drain []string       // sites that are drained
-	Dial  map[string]int // per mille by site
+	Dial  map[string]int // per mille by site, or by SITE/CLUSTER
 }
 
 // Anycast says what a forecast knows of clients that routing brings.
@@ -54,12 +54,12 @@ type RTT struct {
 // followed as every node would follow it at once; a drain or a dial as the
 // director would plan it.
 func Simulate(s *placement.Snapshot, ch Change) Forecast {
-	return simulate(newWorld(s.Inventory, s.Classes), s, ch)
+	return simulate(newWorld(s.Inventory, s.Classes, s.Plan.Inputs.Algorithm), s, ch)
 }
 
 // Losses is the N-1 table: what the loss of each site would do, worst first.
 func Losses(s *placement.Snapshot) []Forecast {
-	w := newWorld(s.Inventory, s.Classes)
+	w := newWorld(s.Inventory, s.Classes, s.Plan.Inputs.Algorithm)
 	out := make([]Forecast, 0, len(s.Inventory.Sites))
 	for i := range s.Inventory.Sites {
 		out = append(out, simulate(w, s, Change{Lose: []string{s.Inventory.Sites[i].Name}}))
@@ -73,7 +73,8 @@ func simulate(w *world, s *placement.Snapshot, ch Change) Forecast {
 	present := before.statuses(func(m *market) []status { return now(m, s.Plan, s.Verdicts) })
 	before.replay(s.Plan)
 	before.move(present)
-	changed := after.statuses(func(m *market) []status { return ch.apply(m, now(m, s.Plan, s.Verdicts)) })
+	before.crowd(present)
+	changed := after.statuses(func(m *market) []status { return ch.apply(s.Inventory, m, now(m, s.Plan, s.Verdicts)) })
 	if len(ch.Drain) == 0 && len(ch.Dial) == 0 {
 		after.replay(s.Plan)
 		after.move(present)
@@ -81,6 +82,7 @@ func simulate(w *world, s *placement.Snapshot, ch Change) Forecast {
 		after.open(after.statuses(allOpen))
 	}
 	after.move(changed)
+	after.crowd(changed)
 	f := Forecast{Snapshot: s.Name.String(), Known: Anycast, Before: before.rtt(), After: after.rtt()}
 	f.Clusters = loads(before, after, changed)
 	f.Moved, f.Forced = moved(before, after, changed)
@@ -89,17 +91,17 @@ func simulate(w *world, s *placement.Snapshot, ch Change) Forecast {
 }
 
 // apply puts the change upon a status.
-func (ch *Change) apply(m *market, st []status) []status {
+func (ch *Change) apply(inv *placement.Inventory, m *market, st []status) []status {
 	for i, id := range m.clusters {
-		switch limit, dialled := ch.Dial[id.Site]; {
+		switch limit, dialled := ch.dialled(inv, id); {
 		case slices.Contains(ch.Lose, id.Site):
 			st[i] = status{out: placement.OutDown}
 		case slices.Contains(ch.Drain, id.Site):
 			st[i] = status{out: placement.OutDrained}
 		case dialled && limit <= 0:
 			st[i] = status{out: placement.OutDialled}
-		case dialled && st[i].open():
-			st[i].limit = min(limit, whole)
+		case dialled && (st[i].open() || st[i].out == placement.OutDialled):
+			st[i] = status{limit: limit}
 		}
 	}
 	return st
@@ -107,7 +109,7 @@ func (ch *Change) apply(m *market, st []status) []status {
 
 // loads lists every cluster of the ledgers, in order of id.
 func loads(before, after *ledger, changed statuses) []ClusterLoad {
-	was, is := before.load(nil), after.load(nil)
+	was, is := before.expected(), after.expected()
 	open := make([]bool, len(is))
 	for _, sv := range after.services {
 		for i, st := range changed[sv.m] {

@@ -180,3 +180,25 @@ func apportion(weights []int64, total int64) []int {
 	}
 	return out
 }
+
+// bounds divides total by weights like apportion, but rounds the borders between them:
+// one weight that grows then moves each border one way, and nobody to and fro.
+func bounds(weights []int64, total int64) []int {
+	var sum, upto int64
+	for _, w := range weights {
+		sum += w
+	}
+	out, last := make([]int, len(weights)), int64(0)
+	for i, w := range weights {
+		if sum == 0 {
+			break
+		}
+		upto += w
+		at, mod := mulDiv(upto, total, sum)
+		if 2*mod >= sum {
+			at++
+		}
+		out[i], last = int(at-last), at
+	}
+	return out
+}

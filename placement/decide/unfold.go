@@ -41,18 +41,19 @@ func (u *Unfolder) Unfold(inv *placement.Inventory, classes *placement.ClassTabl
 	if err := checkInputs(inv, classes, plan); err != nil {
 		return nil, err
 	}
-	w := u.worldOf(inv, classes)
+	w := u.worldOf(inv, classes, plan.Inputs.Algorithm)
 	s := &placement.Snapshot{
 		Name:      placement.Name{Plan: plan.Revision, Votes: votesRevision, Patched: patched},
 		Inventory: inv, Plan: plan, Classes: classes, Verdicts: verdicts,
 		Anchors: plan.Anchors, Backups: plan.Backups,
 	}
-	s.Alarms = append(planAlarms(plan), capAlarms(inv, verdicts)...)
+	s.Alarms = append(planAlarms(inv, plan), capAlarms(inv, verdicts)...)
 	s.Announcements = announcements(inv, plan, verdicts)
 	l := newLedger(w, plan)
 	l.replay(plan)
 	present := l.statuses(func(m *market) []status { return now(m, plan, verdicts) })
 	l.move(present)
+	l.crowd(present)
 	s.Alarms = append(s.Alarms, l.overload()...)
 	d := newDigester(s)
 	u.maps(s, l, present, d)
@@ -68,8 +69,8 @@ func checkInputs(inv *placement.Inventory, classes *placement.ClassTable, plan *
 		digest = classes.Digest
 	}
 	switch in := plan.Inputs; {
-	case in.Algorithm != placement.Algorithm:
-		return fmt.Errorf("decide: unfold plan %d: algorithm %d, this binary runs %d", plan.Revision, in.Algorithm, placement.Algorithm)
+	case !slices.Contains(placement.Algorithms(), in.Algorithm):
+		return fmt.Errorf("decide: unfold plan %d: algorithm %d, this binary runs %v", plan.Revision, in.Algorithm, placement.Algorithms())
 	case in.Inventory != inv.Revision:
 		return fmt.Errorf("decide: unfold plan %d: inventory %d, have %d", plan.Revision, in.Inventory, inv.Revision)
 	case in.ClassTable != digest:
@@ -78,9 +79,9 @@ func checkInputs(inv *placement.Inventory, classes *placement.ClassTable, plan *
 	return nil
 }
 
-func (u *Unfolder) worldOf(inv *placement.Inventory, classes *placement.ClassTable) *world {
-	if u.world == nil || u.world.inv != inv || u.world.classes != classes {
-		u.world = newWorld(inv, classes)
+func (u *Unfolder) worldOf(inv *placement.Inventory, classes *placement.ClassTable, algorithm int) *world {
+	if u.world == nil || u.world.inv != inv || u.world.classes != classes || u.world.algorithm != algorithm {
+		u.world = newWorld(inv, classes, algorithm)
 	}
 	return u.world
 }
@@ -122,7 +123,7 @@ func (sv *serving) partsOf(split placement.Split) []part {
 
 // overload says loudly when clusters carry more than they should.
 func (l *ledger) overload() []placement.Alarm {
-	load := l.load(nil)
+	load := l.expected()
 	ids := make([]placement.ClusterID, len(l.capacity))
 	for id, i := range l.clusters {
 		ids[i] = id
@@ -152,6 +153,9 @@ func (u *Unfolder) maps(s *placement.Snapshot, l *ledger, st statuses, d *digest
 			done[&sv.parts[0]] = b
 		}
 		m.Rows = b.rows
+		if m.Policy.Answers.Set() {
+			m.Keys = placement.ClusterKeys(m.Clusters)
+		}
 		if sv.service.Mapped() {
 			m.Blocks = u.fold(s, &m, b)
 		}

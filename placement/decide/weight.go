@@ -126,7 +126,7 @@ func weights(in *PlanInput, plan *placement.Plan, verdicts []placement.Verdict) 
 		if d := plan.Drain(v.Object.Site); d != nil && d.Phase != placement.PhasePlan && d.Phase != placement.PhaseReturning {
 			w.by(0, causeDrain+": "+string(d.Phase))
 		}
-		w.dial(in.Inventory, v.Object.Site)
+		w.dial(in.Inventory, v.Object)
 		for _, r := range plan.Ramps {
 			if r.Cluster == v.Object {
 				w.ramp(&back, v, r.Start, in.Now)
@@ -164,9 +164,14 @@ func (l *limit) ramp(r *placement.Recovery, v *placement.Verdict, start, now tim
 	l.by(part, fmt.Sprintf("%s: %d %%", causeRamp, part/10))
 }
 
-func (l *limit) dial(inv *placement.Inventory, site string) {
+func (l *limit) dial(inv *placement.Inventory, id placement.ClusterID) {
 	for i := range inv.Dials {
-		if d := &inv.Dials[i]; d.Site == site && d.Live() {
+		d := &inv.Dials[i]
+		switch {
+		case !d.Live() || !d.Covers(id):
+		case d.OfCluster():
+			l.by(max(0, d.PerMille), fmt.Sprintf("%s: %s at %d %% by %s", causeDial, id.Name, d.PerMille/10, d.Who))
+		default:
 			l.by(max(0, d.PerMille), fmt.Sprintf("%s: %d %% by %s", causeDial, d.PerMille/10, d.Who))
 		}
 	}

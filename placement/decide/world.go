@@ -17,15 +17,17 @@ const maxCandidates = 32
 type world struct {
 	inv     *placement.Inventory
 	classes *placement.ClassTable
-	known   int                // classes with a location; one more row is for NoClass
-	costs   []placement.Cost   // class-major, by index of site
-	near    []int32            // nearest site of each class
-	markets map[string]*market // by market key
-	demand  map[string][]int64 // expected, by service
+	// algorithm is the plan's, by which all nodes decide alike.
+	algorithm int
+	known     int                // classes with a location; one more row is for NoClass
+	costs     []placement.Cost   // class-major, by index of site
+	near      []int32            // nearest site of each class
+	markets   map[string]*market // by market key
+	demand    map[string][]int64 // expected, by service
 }
 
-func newWorld(inv *placement.Inventory, classes *placement.ClassTable) *world {
-	w := &world{inv: inv, classes: classes, markets: make(map[string]*market), demand: make(map[string][]int64)}
+func newWorld(inv *placement.Inventory, classes *placement.ClassTable, algorithm int) *world {
+	w := &world{inv: inv, classes: classes, algorithm: algorithm, markets: make(map[string]*market), demand: make(map[string][]int64)}
 	if classes != nil {
 		w.known = len(classes.Locations)
 	}
@@ -80,11 +82,12 @@ func (w *world) places(class int) places {
 
 // market is the clusters and the policy that some services have in common.
 type market struct {
-	policy   *placement.Policy
-	clusters []placement.ClusterID
-	sites    []int // index of site, by cluster
-	layouts  []*layout
-	layoutOf []uint16 // by class
+	policy    *placement.Policy
+	algorithm int
+	clusters  []placement.ClusterID
+	sites     []int // index of site, by cluster
+	layouts   []*layout
+	layoutOf  []uint16 // by class
 	// ranked by class: the candidates in order of preference, none of them judged yet.
 	ranked [][]placement.Candidate
 	// single is, by cluster, the division that gives it the whole class.
@@ -101,7 +104,7 @@ func (w *world) market(s *placement.Service) *market {
 	if m := w.markets[key]; m != nil {
 		return m
 	}
-	m := &market{policy: w.inv.Policy(s.Policy), clusters: clusters}
+	m := &market{policy: w.inv.Policy(s.Policy), algorithm: w.algorithm, clusters: clusters}
 	if m.policy == nil {
 		m.policy = &placement.Policy{Name: s.Policy}
 	}

@@ -292,7 +292,8 @@ func (d *Director) make(now time.Time) (*placement.Plan, error) {
 	if d.frozen(inv, prev) {
 		return nil, nil
 	}
-	if err := d.runnable(); err != nil {
+	algorithm, err := d.runnable()
+	if err != nil {
 		return nil, err
 	}
 	classes, err := d.c.Classes(inv)
@@ -305,7 +306,7 @@ func (d *Director) make(now time.Time) (*placement.Plan, error) {
 	plan, refusals := d.planner.Plan(decide.PlanInput{
 		Inventory: inv, Classes: classes, Votes: d.votes, VotesRevision: d.votesRev, Prev: prev,
 		Asked: d.asked(inv, prev, classes, now), Sessions: sessions(d.view.Nodes), Announced: d.view.Announced, Slots: d.view.Slots,
-		Now: now, By: d.c.Node,
+		Now: now, By: d.c.Node, Algorithm: algorithm,
 	})
 	for i := range refusals {
 		d.c.Log.Debug("director: a service keeps its last good part", "err", &refusals[i])
@@ -341,20 +342,19 @@ func draining(plan *placement.Plan) bool {
 	return false
 }
 
-// runnable refuses to publish what some live node could not unfold. A node which
-// names no version has not said yet.
-func (d *Director) runnable() error {
-	for i := range d.view.Nodes {
-		n := &d.view.Nodes[i]
-		known := len(n.Algorithms) == 0
-		for _, a := range n.Algorithms {
-			known = known || a == placement.Algorithm
-		}
-		if !known {
-			return fmt.Errorf("director: node %s (%s) runs algorithms %v, not %d", n.Name, n.Unit, n.Algorithms, placement.Algorithm)
-		}
+// runnable is the newest algorithm that every live node runs. It is an error where
+// there is none, or where what the fleet says needs a newer one: a node that is too old
+// would leave out what it does not know, and give clients other answers than the rest.
+func (d *Director) runnable() (int, error) {
+	common, old := placement.CommonAlgorithm(d.view.Nodes)
+	need, why := d.view.Inventory.MinAlgorithm()
+	switch {
+	case common == 0:
+		return 0, fmt.Errorf("director: node %s (%s) runs algorithms %v, not %d", old.Name, old.Unit, old.Algorithms, placement.Algorithms()[0])
+	case common < need:
+		return 0, fmt.Errorf("director: %s needs algorithm %d, and node %s (%s) runs algorithms %v: upgrade it", why, need, old.Name, old.Unit, old.Algorithms)
 	}
-	return nil
+	return common, nil
 }
 
 // sessions sums what edge nodes still have to hand over, by site. Sessions of

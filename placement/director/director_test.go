@@ -285,6 +285,12 @@ func TestRefusalsAreLoggedOnce(t *testing.T) {
 		{"a node of an older algorithm", func(_ *bench, v *View) {
 			v.Nodes = []placement.Node{{Name: "old", Algorithms: []int{0}}}
 		}, "runs algorithms"},
+		{"a node that would leave half of a policy out", func(_ *bench, v *View) {
+			inv := *v.Inventory
+			inv.Policies = slices.Clone(inv.Policies)
+			inv.Policies[0].SkipFirst = 1
+			v.Inventory, v.Nodes = &inv, []placement.Node{{Name: "new", Algorithms: []int{1, 2}}, {Name: "old", Unit: "rhumb-dns", Algorithms: []int{1}}}
+		}, "needs algorithm 2, and node old (rhumb-dns) runs algorithms [1]: upgrade it"},
 		{"the store refuses", func(b *bench, _ *View) { b.store.err = errors.New("no space") }, "no space"},
 	}
 	for _, tc := range cases {

@@ -105,6 +105,9 @@ func TestIntents(t *testing.T) {
 				return s.PutForce(ctx, placement.Force{Object: placement.ClusterID{Site: site, Name: "web"}, State: placement.ForceUp, Audit: audit})
 			},
 			func() (int64, error) { return s.PutDial(ctx, placement.Dial{Site: site, PerMille: 500, Audit: audit}) },
+			func() (int64, error) {
+				return s.PutDial(ctx, placement.Dial{Site: site + "/web", PerMille: 400, Audit: audit})
+			},
 			func() (int64, error) { return s.PutPin(ctx, placement.Pin{Site: site, Revision: 3, Audit: audit}) },
 			func() (int64, error) { return s.PutFreeze(ctx, placement.Freeze{Audit: audit}) },
 		} {
@@ -130,7 +133,7 @@ func TestIntents(t *testing.T) {
 	}
 	v := viewWhere(t, s.Follow(ctx), "all", func(v *View) bool { return v.Inventory != nil })
 	in := v.Inventory
-	if in.Revision != last || len(in.Drains) != 2 || len(in.Forces) != 4 || len(in.Dials) != 2 || len(in.Pins) != 2 || !in.Frozen() {
+	if in.Revision != last || len(in.Drains) != 2 || len(in.Forces) != 4 || len(in.Dials) != 4 || len(in.Pins) != 2 || !in.Frozen() {
 		t.Fatalf("inventory %d, want %d: %+v", in.Revision, last, in.Intents)
 	}
 	if in.Drains[0].Site != "ams1" || in.Forces[0].Object.String() != "ams1/-" || in.Forces[3].Object.String() != "lhr1/web" {
