@@ -119,6 +119,7 @@ type shield struct {
 	// crashes is the directory for what is left of a crash; empty: none is kept.
 	crashes     string
 	words       *os.File   // what this process says at its end
+	crashed     time.Time  // when one before it last said something; zero: never
 	remembering sync.Mutex // held while the file of suspects is rewritten
 	tcp         *blackbox
 }
