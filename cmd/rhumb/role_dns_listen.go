@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -35,7 +36,10 @@ func dnsConfig(u *unit) (authdns.Config, error) {
 		}
 		c.Secrets = secrets
 	}
-	return c, listenDoT(&c, &u.cfg.Listen.DoT)
+	if err := listenDoT(&c, &u.cfg.Listen.DoT); err != nil {
+		return c, err
+	}
+	return c, listenDoH(&c, &u.cfg.Listen.DoH)
 }
 
 func listen(c *authdns.Config, level placement.Level, addrs []netip.AddrPort, conf *tls.Config) {
@@ -57,6 +61,24 @@ func listenDoT(c *authdns.Config, d *config.DoT) error {
 	conf.NextProtos = []string{"dot"} // the protocol's ALPN token (RFC 7858, IANA)
 	listen(c, placement.TopLevel, d.Top, conf)
 	listen(c, placement.LowLevel, d.Low, conf)
+	return nil
+}
+
+// listenDoH adds the listeners of DNS over HTTPS; of their certificate the same holds.
+func listenDoH(c *authdns.Config, d *config.DoH) error {
+	if len(d.Top)+len(d.Low) == 0 {
+		return nil
+	}
+	conf, err := api.TLS(api.TLSFiles{Cert: d.Cert, Key: d.Key})
+	if err != nil {
+		return fmt.Errorf("listen.doh: %w", err)
+	}
+	before := len(c.Listeners)
+	listen(c, placement.TopLevel, d.Top, conf)
+	listen(c, placement.LowLevel, d.Low, conf)
+	for i := range c.Listeners[before:] {
+		c.Listeners[before+i].HTTP = cmp.Or(d.Path, "/dns-query")
+	}
 	return nil
 }
 

@@ -43,6 +43,7 @@ type Node struct {
 		TLS    TLS    `yaml:"tls"`
 		Tokens string `yaml:"tokens"` // file with names, roles and hashes of tokens
 		DoT    DoT    `yaml:"dot"`
+		DoH    DoH    `yaml:"doh"`
 	} `yaml:"listen"`
 	DNS   DNS   `yaml:"dns"`
 	Store Store `yaml:"store"`
