@@ -144,11 +144,12 @@ func (r *Ring) take(f func(*Exchange) bool) {
 			continue
 		}
 		e := read(r.buf[at : at+need])
-		if !f(&e) {
-			return
-		}
+		more := f(&e)
 		tail += need
 		r.tail.Store(tail)
+		if !more {
+			return
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ type twin struct {
 	// Owned by run; mu guards what others read.
 	queue  node.Queue[*store.LateInput]
 	wave   node.Wave
-	copies *lateCopies // nil in units without role authdns
+	copies *delayedCopies // nil in units without role authdns
 	known  time.Time   // as last written down
 
 	mu   sync.Mutex

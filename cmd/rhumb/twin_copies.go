@@ -8,11 +8,11 @@ import (
 	"rhumb/placement/store"
 )
 
-// lateCopies shows the zones that come from primaries as a twin may serve them: the
+// delayedCopies shows the zones that come from primaries as a twin may serve them: the
 // versions of the input in force. The transfers go on beneath, and whether a primary
 // has been silent for too long is of now. A zone of which no version waits is served in
 // its first one at once.
-type lateCopies struct {
+type delayedCopies struct {
 	copies
 	changed func()
 
@@ -26,12 +26,12 @@ func (t *twin) delay(in copies, changed func()) copies {
 	if t == nil {
 		return in
 	}
-	t.copies = &lateCopies{copies: in, changed: changed, held: make(map[string]transfer.Held)}
+	t.copies = &delayedCopies{copies: in, changed: changed, held: make(map[string]transfer.Held)}
 	return t.copies
 }
 
 // Set says which zones are to be copied.
-func (l *lateCopies) Set(zones []transfer.Incoming) {
+func (l *delayedCopies) Set(zones []transfer.Incoming) {
 	l.copies.Set(zones)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,7 +42,7 @@ func (l *lateCopies) Set(zones []transfer.Incoming) {
 }
 
 // Held is a zone as it is served here.
-func (l *lateCopies) Held(name string) (transfer.Held, bool) {
+func (l *delayedCopies) Held(name string) (transfer.Held, bool) {
 	now, ok := l.copies.Held(name)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +59,7 @@ func (l *lateCopies) Held(name string) (transfer.Held, bool) {
 }
 
 // refs names the versions that are in force elsewhere now, and keeps their texts.
-func (l *lateCopies) refs(dir *store.LateDir, log *slog.Logger) map[string]store.LateCopy {
+func (l *delayedCopies) refs(dir *store.LateDir, log *slog.Logger) map[string]store.LateCopy {
 	if l == nil {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (l *lateCopies) refs(dir *store.LateDir, log *slog.Logger) map[string]store
 }
 
 // take puts the versions of an input in force.
-func (l *lateCopies) take(in *store.LateInput, dir *store.LateDir) {
+func (l *delayedCopies) take(in *store.LateInput, dir *store.LateDir) {
 	if l == nil || in == nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,7 +26,38 @@ type DNS struct {
 	// Overload is what is done when more is asked for than can be answered: act (the
 	// default, and observe where the node's mode is that), observe or off.
 	Overload string `yaml:"overload"`
+	Dnstap   Dnstap `yaml:"dnstap"`
 }
+
+// Dnstap says whom what is asked and answered is told: a collector that listens on a
+// unix socket, or over TCP; neither: nobody.
+type Dnstap struct {
+	Socket string `yaml:"socket"`
+	TCP    string `yaml:"tcp"`    // HOST:PORT
+	Sample int    `yaml:"sample"` // of so many queries one is told; 1 by default
+}
+
+// maxSample is one query in some minutes of a busy server.
+const maxSample = 100_000_000
+
+func (d *Dnstap) check(src *source, at []string) {
+	switch {
+	case d.Socket != "" && d.TCP != "":
+		src.fail(at, "socket and tcp exclude each other")
+	case d.Sample < 0 || d.Sample > maxSample:
+		src.fail(append(at, "sample"), "%d: want 1 to tell all, N to tell one of N, up to %d", d.Sample, maxSample)
+	case d.Sample > 0 && d.Socket == "" && d.TCP == "":
+		src.fail(append(at, "sample"), "is for a collector: socket or tcp")
+	case len(d.Socket) > maxSocketPath:
+		src.fail(append(at, "socket"), "%d octets: the kernel takes %d", len(d.Socket), maxSocketPath)
+	}
+	if host, port, err := net.SplitHostPort(d.TCP); d.TCP != "" && (err != nil || host == "" || port == "") {
+		src.fail(append(at, "tcp"), "%q is not HOST:PORT", d.TCP)
+	}
+}
+
+// maxSocketPath is of unix(7).
+const maxSocketPath = 107
 
 // What Overload may be.
 const (
@@ -76,7 +108,7 @@ const (
 
 // resolve makes the paths of the name server's files relative to a directory.
 func (n *Node) resolveDNS(dir string) {
-	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key, &n.Listen.DoH.Cert, &n.Listen.DoH.Key} {
+	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key, &n.Listen.DoH.Cert, &n.Listen.DoH.Key, &n.DNS.Dnstap.Socket} {
 		if *file != "" {
 			*file = resolve(dir, *file)
 		}
@@ -115,6 +147,7 @@ func (n *Node) checkDNS(src *source) {
 	if d.TCP.PerClient < 0 || d.TCP.Connections > 0 && d.TCP.PerClient > d.TCP.Connections {
 		src.fail(at("tcp", "per_client"), "%d: want no more than tcp.connections, or 0 for the default", d.TCP.PerClient)
 	}
+	d.Dnstap.check(src, at("dnstap"))
 	t, h := &n.Listen.DoT, &n.Listen.DoH
 	seen := n.checkTLS(src, "dot", "DNS over TLS has port 853 (RFC 7858, 3.1)", t, nil)
 	n.checkTLS(src, "doh", "DNS over HTTPS has port 443", &DoT{h.Top, h.Low, h.Cert, h.Key}, seen)
