@@ -3,12 +3,14 @@
 package authdns
 
 import (
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,10 +38,15 @@ func TestDoHClients(t *testing.T) {
 		{"192.0.2.10", []string{"dig", "@127.0.0.1", "-p", fmt.Sprint(at.Port()), "+https-get", "+tries=1", "+short", "www.demo.test", "A"}},
 	}
 	if os.Getenv("RHUMB_SOAK") != "" {
+		authority := filepath.Join(t.TempDir(), "ca.pem")
+		cert := dialHTTP(t, at, nil).ConnectionState().PeerCertificates[0]
+		if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		clients = append(clients, struct {
 			want string
 			argv []string
-		}{"192.0.2.10", []string{"kdig", "@127.0.0.1", "-p", fmt.Sprint(at.Port()), "+https=127.0.0.1/dns-query", "+short", "www.demo.test", "A"}})
+		}{"192.0.2.10", []string{"kdig", "@127.0.0.1", "-p", fmt.Sprint(at.Port()), "+https", "+tls-ca=" + authority, "+tls-hostname=ns.demo.test", "+short", "www.demo.test", "A"}})
 	}
 	for _, c := range clients {
 		if out, err := exec.Command(c.argv[0], c.argv[1:]...).CombinedOutput(); err != nil || !strings.Contains(string(out), c.want) {

@@ -51,10 +51,11 @@ func newTapMetrics(reg prometheus.Registerer, t *tap.Tap) error {
 	if reg == nil || t == nil {
 		return nil
 	}
+	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return reg.Register(&tapMetrics{t,
-		prometheus.NewDesc("rhumb_dnstap_exchanges_total", "Queries that the dnstap collector was told, with their replies.", nil, nil),
-		prometheus.NewDesc("rhumb_dnstap_dropped_total", "Queries that it was not told, as it was slow or away.", nil, nil),
-		prometheus.NewDesc("rhumb_dnstap_connected", "1 while a dnstap collector listens.", nil, nil)})
+		desc("rhumb_dnstap_exchanges_total", "Queries that the dnstap collector was told, with their replies."),
+		desc("rhumb_dnstap_dropped_total", "Queries that it was not told, as it was slow or away."),
+		desc("rhumb_dnstap_connected", "1 while a dnstap collector listens.")})
 }
 
 // Describe is of prometheus.Collector.

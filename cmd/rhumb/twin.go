@@ -38,7 +38,7 @@ type twin struct {
 	queue  node.Queue[*store.LateInput]
 	wave   node.Wave
 	copies *delayedCopies // nil in units without role authdns
-	known  time.Time   // as last written down
+	known  time.Time      // as last written down
 
 	mu   sync.Mutex
 	hold twinHold
