@@ -52,7 +52,7 @@ bench: build ## Go benchmarks, replies side by side with NSD and Knot, what prot
 	@.ci/bench-edge
 
 soak: build ## hours: the same scenarios with more rounds, longer fuzzing
-	@.ci/deps nsd bind9 dnsviz zonemaster-cli ldnsutils
+	@.ci/deps nsd bind9 dnsviz zonemaster-cli ldnsutils fstrm-bin dnstap-ldns knot-dnsutils
 	RHUMB_SOAK=1 RHUMB_BIN=$(CURDIR)/$(BIN) $(GO) test -tags e2e -count 1 -p 1 -timeout 8h $(sort $(SCENARIOS) $(LONG))
 	@.ci/fuzz 5m
 

@@ -188,7 +188,7 @@ func (s *Server) salvage(dir string) {
 	if err := s.salvageFrom(dir); err != nil {
 		s.log.Warn("what a crash may have left cannot be read", "err", err)
 	}
-	s.shield.crashes = dir
+	s.shield.crashes, s.shield.crashed = dir, lastCrash(dir)
 	s.recallKnown()
 	if err := s.openWords(dir); err != nil {
 		s.log.Warn("a crash will look like a kill", "err", err)

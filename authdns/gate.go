@@ -210,6 +210,9 @@ func (w *worker) decide(st *state, o *owing) {
 	if size > 0 {
 		w.batch.Reply(i, size)
 	}
+	if w.tap != nil {
+		w.tell(i, size)
+	}
 }
 
 // made makes a reply.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,18 @@ const (
 // CrashOutput is where the runtime is to write what it says when it ends this process
 // (runtime/debug.SetCrashOutput), nil where none is kept. It stays open.
 func (s *Server) CrashOutput() *os.File { return s.shield.words }
+
+// lastCrash is when a process of this directory last ended itself; zero where none did.
+func lastCrash(dir string) time.Time {
+	fi, err := os.Stat(filepath.Join(dir, lastWords))
+	if err != nil {
+		return time.Time{}
+	}
+	return fi.ModTime().UTC()
+}
+
+// Crashed is when a process of this name server last ended itself; zero: never.
+func (s *Server) Crashed() time.Time { return s.shield.crashed }
 
 // openWords makes the file of this process.
 func (s *Server) openWords(dir string) error {

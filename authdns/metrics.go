@@ -190,7 +190,10 @@ func (m *metrics) setZones(zones map[string]*loaded) {
 func (s *Server) Status() placement.DNSStatus {
 	now := s.now()
 	qps, answers := s.tallies.status(now)
-	out := placement.DNSStatus{QPS: qps, Answers: answers}
+	out := placement.DNSStatus{QPS: qps, Answers: answers, Crashed: s.shield.crashed}
+	if at := s.shield.quarantine.last.Load(); at > 0 {
+		out.Confined = time.Unix(0, at).UTC()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	faults := s.current.Load().faults

@@ -11,9 +11,11 @@ import (
 // asker is what is known of a request beside its octets.
 type asker struct {
 	addr  netip.AddrPort
+	local netip.AddrPort // the address asked, of a stream
 	level placement.Level
 	tcp   bool
 	tls   bool // tcp, encrypted
+	https bool // tls, and the connection is HTTP's
 	// jar judges cookies at the time now, in seconds of Unix; nil: none are spoken.
 	jar *jar
 	now uint32
@@ -79,6 +81,9 @@ func (s *state) answer(in, out []byte, from asker) (int, outcome) {
 		s.decide(&r, from, &o)
 	}
 	r.padded = from.tls && q.edns.padding
+	// How long a connection may idle HTTP says in its own words (RFC 7828 section 3.2
+	// is of DNS over TCP).
+	q.edns.keepalive = q.edns.keepalive && !from.https
 	n, truncated := r.pack(out, r.limit(from.tcp))
 	o.rcode, o.truncated = r.rcode, truncated
 	if q.edns.ecs != nil && o.ecs == ecsNone {

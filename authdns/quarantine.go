@@ -44,6 +44,8 @@ type quarantine struct {
 	// until is when the last of the list is let go, in nanoseconds of Unix: from then
 	// on queries are not looked at any more.
 	until atomic.Int64
+	// last is when a kind was last confined, in nanoseconds of Unix; 0: never.
+	last atomic.Int64
 }
 
 // holds tells whether a query is of a kind in quarantine.
@@ -89,6 +91,7 @@ func (q *quarantine) confine(kind queryKind, now time.Time) (queryKind, time.Dur
 	c.times++
 	c.until = now.Add(held)
 	q.list.Store(&list)
+	q.last.Store(max(q.last.Load(), now.UnixNano()))
 	q.until.Store(max(q.until.Load(), c.until.UnixNano()))
 	return c.queryKind, held
 }

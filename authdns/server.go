@@ -20,6 +20,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rhumb/authdns/tap"
 	"rhumb/authdns/transfer"
 	"rhumb/placement"
 )
@@ -35,6 +36,9 @@ type Listener struct {
 	Stream net.Listener
 	// TLS makes it a listener for DNS over TLS (RFC 7858), of TCP alone; nil: in clear.
 	TLS *tls.Config
+	// HTTP is the path at which a listener with TLS answers DNS over HTTPS (RFC 8484);
+	// empty: it speaks DNS over TLS.
+	HTTP string
 }
 
 // Config is what a Server is made of. Zero values mean: no Snapshot yet, act as
@@ -75,6 +79,8 @@ type Config struct {
 	SignBudget int
 	// Overload is what is done when more is asked for than can be answered.
 	Overload OverloadPolicy
+	// Tap tells a collector what is asked and answered; nil: nobody. Run runs it.
+	Tap *tap.Tap
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -87,6 +93,10 @@ type Server struct {
 	metrics *metrics
 	tallies *tallies
 	buffers sync.Pool // of *tcpBuffer
+
+	// tap tells a collector; nil tells nobody. streams is the ring of all but UDP.
+	tap     *tap.Tap
+	streams *tap.Ring
 
 	current atomic.Pointer[state]
 	shield  shield
@@ -119,6 +129,7 @@ type shield struct {
 	// crashes is the directory for what is left of a crash; empty: none is kept.
 	crashes     string
 	words       *os.File   // what this process says at its end
+	crashed     time.Time  // when one before it last said something; zero: never
 	remembering sync.Mutex // held while the file of suspects is rewritten
 	tcp         *blackbox
 }
@@ -129,7 +140,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode, Idle: c.Limits.idle()},
 		log:  c.Logger, now: c.Now, workers: c.Workers,
-		copies: copies{desk: c.Transfers},
+		copies: copies{desk: c.Transfers}, tap: c.Tap, streams: c.Tap.Ring(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -146,6 +157,9 @@ func New(c Config) (*Server, error) {
 	s.shield.overload = newOverload(c.Overload, c.Mode, s.signs.rate, s.now())
 	m, err := newMetrics(c.Registerer, s.fold, slices.Concat(s.signs.metrics.all(), s.shield.overload.metrics(s.now), s.self.outside.metrics())...)
 	if err != nil {
+		return nil, fmt.Errorf("authdns: register metrics: %w", err)
+	}
+	if err := newTapMetrics(c.Registerer, c.Tap); err != nil {
 		return nil, fmt.Errorf("authdns: register metrics: %w", err)
 	}
 	if err := newTransferMetrics(c.Registerer, c.Transfers); err != nil {
@@ -259,11 +273,16 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() { s.watchStrain(ctx) })
 	group.Go(func() { s.keepKnown(ctx) })
 	group.Go(func() { s.self.outside.run(ctx) })
+	if s.tap != nil {
+		group.Go(func() { s.tap.Run(ctx) })
+	}
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error
 			if k.packet != nil {
 				err = s.serveUDP(ctx, k)
+			} else if k.http != "" {
+				err = s.serveHTTP(ctx, k, conns)
 			} else {
 				err = s.serveTCP(ctx, k, conns)
 			}

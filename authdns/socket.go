@@ -21,6 +21,7 @@ type socket struct {
 	packet   net.PacketConn
 	stream   net.Listener
 	tls      *tls.Config // of stream; nil: in clear
+	http     string      // path of DNS over HTTPS; empty: DNS over TLS
 	// shared is set where another element has the same socket of the kernel.
 	shared bool
 }
@@ -97,7 +98,7 @@ func (l *Listener) open(index, workers int, held *Held) (out []socket, err error
 			return out, err
 		}
 	}
-	return append(out, socket{listener: index, level: l.Level, stream: stream, tls: l.TLS}), nil
+	return append(out, socket{listener: index, level: l.Level, stream: stream, tls: l.TLS, http: l.HTTP}), nil
 }
 
 // openHeld makes sockets for all workers of those that are held. None is opened
@@ -134,7 +135,7 @@ func (l *Listener) given(index, workers int) (out []socket, err error) {
 		}
 	}
 	if l.Stream != nil {
-		out = append(out, socket{listener: index, level: l.Level, stream: l.Stream, tls: l.TLS})
+		out = append(out, socket{listener: index, level: l.Level, stream: l.Stream, tls: l.TLS, http: l.HTTP})
 	}
 	return out, nil
 }

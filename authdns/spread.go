@@ -13,17 +13,25 @@ type spread struct {
 	bounds []float64
 	// unit is what one is counted as: sums are kept in whole units.
 	unit  float64
-	proto [3]spreadProto
+	proto [protoDoH + 1]spreadProto
 }
 
-// spreadProto is the part of one transport: 0 is UDP, 1 TCP, 2 TLS.
+// The transports, as places in protoLabels.
+const (
+	protoUDP = iota
+	protoTCP
+	protoTLS
+	protoDoH
+)
+
+// spreadProto is the part of one transport.
 type spreadProto struct {
 	counts []atomic.Uint64 // by bound, and one beyond the last
 	sum    atomic.Uint64
 }
 
 // protoLabels are those that CoreDNS uses, so that its panels work here.
-var protoLabels = [3]string{"udp", "tcp", "tls"}
+var protoLabels = [protoDoH + 1]string{"udp", "tcp", "tls", "https"}
 
 func newSpread(name, help string, unit float64, bounds []float64) *spread {
 	s := &spread{desc: prometheus.NewDesc(name, help, []string{"proto"}, nil), bounds: bounds, unit: unit}

@@ -45,7 +45,7 @@ func (s *Server) serveTCP(ctx context.Context, k socket, conns *conns) error {
 
 // take makes a connection of a socket, if there is room for it; else nil.
 func (s *Server) take(raw net.Conn, k socket, conns *conns) *conn {
-	c := newConn(raw, asker{addr: unmap(addrPort(raw.RemoteAddr())), level: k.level, tcp: true, tls: k.tls != nil})
+	c := newConn(raw, asker{local: specified(addrPort(raw.LocalAddr())), addr: unmap(addrPort(raw.RemoteAddr())), level: k.level, tcp: true, tls: k.tls != nil})
 	c.proxied = s.proxied(c.from.addr.Addr())
 	if conns.add(c, s.now()) {
 		return c
@@ -174,7 +174,7 @@ func (s *Server) serveBurst(c *conn, conns *conns, t *tally) bool {
 			s.shield.tcp.release(place)
 			return err == nil
 		}
-		m := s.handle(b.in[:n], b.out[used+2:], c.from, t)
+		m := s.handleTold(b.in[:n], b.out[used+2:], c.from, t)
 		s.shield.tcp.release(place)
 		if m == 0 {
 			c.send(b.out[:used])

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"rhumb/authdns/tap"
 	"rhumb/authdns/wire"
 	"rhumb/placement"
 )
@@ -34,6 +35,8 @@ type worker struct {
 	guard  guard
 	gate   *gate     // nil makes every reply as its query comes
 	box    *blackbox // nil keeps nothing
+	tap    *tap.Ring // nil tells nobody
+	local  netip.AddrPort
 }
 
 // request is a query and what it was read from.
@@ -88,7 +91,7 @@ func (g *guard) pressed() bool { return g.full >= pressedAfter }
 func (s *Server) worker(level placement.Level) *worker {
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
-	w := &worker{server: s, level: level, tally: s.tallies.worker(), gate: s.newGate()}
+	w := &worker{server: s, level: level, tally: s.tallies.worker(), gate: s.newGate(), tap: s.tap.Ring()}
 	if w.box = s.blackbox(); w.box != nil {
 		w.batch = wire.NewBatchOver(w.box.buffers())
 	} else {
@@ -145,6 +148,7 @@ func (s *Server) serveUDP(ctx context.Context, k socket) error {
 		return err
 	}
 	w := s.worker(k.level)
+	w.local = specified(k.addr())
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
 		failed = w.drain(ctx, fd)
@@ -217,6 +221,9 @@ func (w *worker) answer(n int, send func() error) {
 		if size > 0 {
 			w.batch.Reply(i, size)
 		}
+		if w.tap != nil && (size > 0 || found || w.gate == nil) {
+			w.tell(i, size)
+		}
 	}
 	w.guard.finding = false
 	if quick > 0 { // those of a batch are timed and counted together
@@ -285,12 +292,14 @@ const dropSilent = "not_a_query"
 // proto is the transport's place in protoLabels.
 func proto(from asker) int {
 	switch {
+	case from.https:
+		return protoDoH
 	case from.tls:
-		return 2
+		return protoTLS
 	case from.tcp:
-		return 1
+		return protoTCP
 	}
-	return 0
+	return protoUDP
 }
 
 // familyLabels are the address families by their numbers (RFC 7871, CoreDNS).

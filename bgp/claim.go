@@ -96,7 +96,7 @@ func (s *Speaker) ask(ctx context.Context, r *route, now time.Time) (pending boo
 func (in *input) others(r *route, site string) []placement.Announced {
 	var out []placement.Announced
 	for _, a := range in.live {
-		if a.Prefix == r.prefix.Prefix && a.Site != site && a.Step < placement.Withdrawn {
+		if a.Prefix == r.prefix.Prefix && a.Site != site && a.Step < placement.Withdrawn && !a.Twin {
 			out = append(out, a)
 		}
 	}

@@ -70,6 +70,8 @@ type Config struct {
 	Known *rpki.Known
 	// Memory keeps over a restart what is announced; nil forgets it.
 	Memory *Memory
+	// Twin marks what is announced as an input-delayed twin's, whom others do not count.
+	Twin bool
 	// MaxAnnounced is the ceiling of announced prefixes; 0 is none.
 	MaxAnnounced int
 	// Events is called for each transition from the loop; it must not block.

@@ -154,7 +154,7 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 func (in *input) siblings(p netip.Prefix, site, node string) []placement.Announced {
 	var out []placement.Announced
 	for _, a := range in.live {
-		if a.Prefix == p && a.Site == site && a.Node != node && a.Step < placement.Withdrawn {
+		if a.Prefix == p && a.Site == site && a.Node != node && a.Step < placement.Withdrawn && !a.Twin {
 			out = append(out, a)
 		}
 	}
@@ -225,7 +225,7 @@ func (s *Speaker) set(ctx context.Context, r *route, to placement.Step, now time
 
 // own is what this node says of a route.
 func (s *Speaker) own(r *route) placement.Announced {
-	return placement.Announced{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Node: s.cfg.Node, Step: r.told, Anchor: s.anchor(r)}
+	return placement.Announced{Prefix: r.prefix.Prefix, Site: s.cfg.Site, Node: s.cfg.Node, Step: r.told, Anchor: s.anchor(r), Twin: s.cfg.Twin}
 }
 
 // tell gives the engine a step; only set, after the guard, and leaveTo call it.

@@ -33,6 +33,31 @@ type Node struct {
 	// Store is how its connections to the store run; nil: a version that knows no TLS
 	// there, or a unit without such connections.
 	Store *StoreLink `json:"store,omitempty"`
+	// Twin is set where the node is an input-delayed twin.
+	Twin *TwinStatus `json:"twin,omitempty"`
+}
+
+// TwinStatus is how late the inputs of an input-delayed twin are.
+type TwinStatus struct {
+	Delay  Duration `json:"delay"`
+	Inputs Time     `json:"inputs"` // it acts by what was in force then
+	// Held says why no newer inputs are taken, from HeldSince on, until an operator says
+	// that all is well; Waits why they are not taken for the moment.
+	Held      string `json:"held,omitempty"`
+	HeldSince Time   `json:"held_since,omitzero"`
+	Waits     string `json:"waits,omitempty"`
+}
+
+// String is the twin in a line.
+func (t *TwinStatus) String() string {
+	out := "twin, inputs of " + t.Inputs.UTC().Format("15:04:05")
+	switch {
+	case t.Held != "":
+		out += ", feed held since " + t.HeldSince.UTC().Format("15:04:05") + " because of " + t.Held
+	case t.Waits != "":
+		out += ", feed waits: " + t.Waits
+	}
+	return out
 }
 
 // StoreLink is how a unit's connections to the store run.
@@ -55,6 +80,10 @@ type DNSStatus struct {
 	// Answers counts answers by the site they name, since start.
 	Answers map[string]int64 `json:"answers,omitempty"`
 	Zones   []ZoneStatus     `json:"zones,omitempty"`
+	// Crashed is when a process of this name server last ended itself, Confined when a
+	// kind of query was last put into quarantine here.
+	Crashed  Time `json:"crashed,omitzero"`
+	Confined Time `json:"confined,omitzero"`
 }
 
 // ZoneStatus is a zone as one unit serves it.

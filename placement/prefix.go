@@ -112,6 +112,9 @@ type Announced struct {
 	// Anchor acknowledges a Snapshot which names the site to stay: from here on the
 	// node goes no lower than gshut, so another anchor may be let go.
 	Anchor bool `json:"anchor,omitempty"`
+	// Twin says that the node is an input-delayed twin: it takes clients whom nobody else
+	// does, so nobody may leave because it stays.
+	Twin bool `json:"twin,omitempty"`
 	// Revision of the key, for the transaction which takes a Slot.
 	Revision int64 `json:"-"`
 }

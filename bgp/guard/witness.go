@@ -45,11 +45,12 @@ func Covered(covers []*placement.Prefix, live []placement.Announced, site string
 	})
 }
 
-// Announcing counts the other sites which announce a prefix, at any rung but the last.
+// Announcing counts the other sites which announce a prefix, at any rung but the last;
+// one that only its twin announces is none.
 func Announcing(live []placement.Announced, prefix netip.Prefix, site string) int {
 	var sites []string
 	for _, a := range live {
-		if a.Prefix == prefix && a.Site != site && a.Step < placement.Withdrawn {
+		if a.Prefix == prefix && a.Site != site && a.Step < placement.Withdrawn && !a.Twin {
 			sites = add(sites, a.Site)
 		}
 	}

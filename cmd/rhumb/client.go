@@ -25,7 +25,7 @@ import (
 // clientCommands are those which ask a running unit, or need none.
 func clientCommands(a *app) []*cobra.Command {
 	return slices.Concat(a.viewCommands(), a.changeCommands(), a.fileCommands(), a.helpCommands(),
-		[]*cobra.Command{a.explainCommand(), a.simulateCommand(), a.eventsCommand(), a.queryCommand(), a.benchCommand(), a.detectCommand(), a.geoCommand(), a.tokenCommand(), a.upgradeCommand(), a.shadowCommand()})
+		[]*cobra.Command{a.explainCommand(), a.simulateCommand(), a.eventsCommand(), a.queryCommand(), a.benchCommand(), a.detectCommand(), a.geoCommand(), a.tokenCommand(), a.upgradeCommand(), a.shadowCommand(), a.twinCommand()})
 }
 
 // client speaks to one unit.

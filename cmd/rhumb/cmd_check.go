@@ -100,6 +100,9 @@ func (a *app) checkNode(file string) error {
 			a.say("warning: this host has no address %s; a listener on it needs it on an interface (anycast: on lo)", l.Addr())
 		}
 	}
+	if n.Twin.On() {
+		a.say("twin: inputs %s late; the feed stops when %d other name servers come to harm; routes get %d more of our AS and MED %d", n.Twin.Delay, n.Twin.Wave, n.Twin.Prepend, n.Twin.MED)
+	}
 	if n.Has(config.RoleHealth) {
 		if err := health.PingAllowed(); err != nil {
 			a.say("warning: checks of kind icmp see nothing for this group (%v); let it in with sysctl net.ipv4.ping_group_range, for rhumb-bgp the group rhumb", err)

@@ -59,6 +59,9 @@ func writeExplanation(w io.Writer, s style, e *api.Explanation, all bool) {
 	if e.Past {
 		fmt.Fprintf(w, "%s\n", s.paint(yellow, "as it was at "+e.Snapshot+", which is not in force any more or here"))
 	}
+	if e.Twin != "" {
+		fmt.Fprintf(w, "%s\n", s.paint(yellow, e.Twin))
+	}
 	step(1, "client", "%s", clientText(e))
 	if e.Static || e.Trace == nil {
 		fmt.Fprintf(w, "%s answer     %s\n", s.pick("→", "->"), e.Text)

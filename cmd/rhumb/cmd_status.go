@@ -113,6 +113,9 @@ func writeStatus(w io.Writer, s style, st *api.Status) {
 	for _, h := range st.Slots {
 		fmt.Fprintf(w, "slot       %d of %s is held by %s: %s\n", h.Number, h.Prefix, h.Site, oneLine(h.Cause))
 	}
+	for i := range st.Twins {
+		fmt.Fprintf(w, "twin       %s: %s\n", st.Twins[i].Node, oneLine(st.Twins[i].String()))
+	}
 	fmt.Fprintf(w, "answered by %s/%s %s\n", st.Node, st.Unit, st.Version)
 }
 

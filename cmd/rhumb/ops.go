@@ -24,7 +24,11 @@ type ops struct{ u *unit }
 
 func newOps(u *unit) api.Ops {
 	o := ops{u}
-	return api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Retirer: o, Simulator: o, Looker: u.desk}
+	out := api.Ops{Drainer: o, Setter: o, Freezer: o, Applier: o, History: o, Slots: o, Retirer: o, Simulator: o, Looker: u.desk}
+	if u.twin != nil {
+		out.Twin = u.twin
+	}
+	return out
 }
 
 // basis is the state upon which an operator's wish is judged.

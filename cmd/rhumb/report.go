@@ -91,7 +91,10 @@ func still(n *placement.Node) placement.Node {
 		out.Alarms = append(out.Alarms, placement.Alarm{Kind: a.Kind, Object: a.Object})
 	}
 	if n.DNS != nil {
-		out.DNS = &placement.DNSStatus{Zones: n.DNS.Zones}
+		out.DNS = &placement.DNSStatus{Zones: n.DNS.Zones, Crashed: n.DNS.Crashed, Confined: n.DNS.Confined}
+	}
+	if n.Twin != nil {
+		out.Twin = &placement.TwinStatus{Held: n.Twin.Held, Waits: n.Twin.Waits}
 	}
 	if n.Edge != nil {
 		out.Edge = &placement.EdgeStats{Sessions: min(n.Edge.Sessions, 1), Foreign: min(n.Edge.Foreign, 1),

@@ -56,7 +56,7 @@ func feedSpeaker(ctx context.Context, u *unit, s *bgp.Speaker, snaps <-chan *pla
 	for {
 		now := time.Now()
 		snap, due := standing.Settle(u.current.Load(), now)
-		s.Apply(ctx, snap, u.views.view().Announced)
+		s.Apply(ctx, u.twin.worse(snap), u.views.view().Announced)
 		var again <-chan time.Time
 		if !due.IsZero() {
 			again = time.After(due.Sub(now))
@@ -96,6 +96,7 @@ func (u *unit) speakerConfig(site *placement.Site) bgp.Config {
 		ann := announcer{u}
 		c.Slots, c.Announcer, c.Renewed, c.Held = u.store, ann, u.session.Renewed, ann.held
 	}
+	c.Twin = u.twin != nil
 	c.MaxAnnounced, c.RPKI, c.Known, c.Memory = b.MaxAnnounced, u.vrps, u.known, u.memory(site.Name)
 	return c
 }

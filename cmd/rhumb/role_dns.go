@@ -41,8 +41,11 @@ func addDNS(u *unit) error {
 			u.log.Warn("a crash will look like a kill", "err", err)
 		}
 	}
+	if u.twin != nil {
+		u.twin.harmed(srv.Crashed(), time.Now())
+	}
 	first := make(chan struct{})
-	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: x.in, changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: u.twin.delay(x.in, x.tell), changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
 	if err := z.catalogs.register(u.metrics, x.in.Held); err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"rhumb/authdns"
+	"rhumb/authdns/tap"
 	"rhumb/internal/api"
 	"rhumb/internal/config"
 	"rhumb/placement"
@@ -25,7 +27,7 @@ func dnsConfig(u *unit) (authdns.Config, error) {
 		Mode: u.cfg.Mode, Logger: u.log, Registerer: u.metrics, SignBudget: u.cfg.DNSSEC.Budget, HideIdentity: d.HideIdentity, Proxies: d.Proxies, Resolvers: d.Resolvers, Crashes: filepath.Join(u.cfg.Node.DataDir, "authdns"),
 		Limits: authdns.Limits{Rate: d.Limit.Rate, Slip: d.Limit.Slip, Exempt: d.Limit.Exempt,
 			Idle: d.TCP.Idle.D(), Connections: d.TCP.Connections, PerClient: d.TCP.PerClient},
-		Overload: overloadPolicy(d.Overload)}
+		Overload: overloadPolicy(d.Overload), Tap: newTap(u)}
 	listen(&c, placement.TopLevel, u.cfg.Listen.Top, nil)
 	listen(&c, placement.LowLevel, u.cfg.Listen.Low, nil)
 	if d.Cookies != "" {
@@ -35,7 +37,10 @@ func dnsConfig(u *unit) (authdns.Config, error) {
 		}
 		c.Secrets = secrets
 	}
-	return c, listenDoT(&c, &u.cfg.Listen.DoT)
+	if err := listenDoT(&c, &u.cfg.Listen.DoT); err != nil {
+		return c, err
+	}
+	return c, listenDoH(&c, &u.cfg.Listen.DoH)
 }
 
 func listen(c *authdns.Config, level placement.Level, addrs []netip.AddrPort, conf *tls.Config) {
@@ -58,6 +63,37 @@ func listenDoT(c *authdns.Config, d *config.DoT) error {
 	listen(c, placement.TopLevel, d.Top, conf)
 	listen(c, placement.LowLevel, d.Low, conf)
 	return nil
+}
+
+// listenDoH adds the listeners of DNS over HTTPS; of their certificate the same holds.
+func listenDoH(c *authdns.Config, d *config.DoH) error {
+	if len(d.Top)+len(d.Low) == 0 {
+		return nil
+	}
+	conf, err := api.TLS(api.TLSFiles{Cert: d.Cert, Key: d.Key})
+	if err != nil {
+		return fmt.Errorf("listen.doh: %w", err)
+	}
+	before := len(c.Listeners)
+	listen(c, placement.TopLevel, d.Top, conf)
+	listen(c, placement.LowLevel, d.Low, conf)
+	for i := range c.Listeners[before:] {
+		c.Listeners[before+i].HTTP = cmp.Or(d.Path, "/dns-query")
+	}
+	return nil
+}
+
+// newTap is who tells a dnstap collector; nil where the node file names none.
+func newTap(u *unit) *tap.Tap {
+	d := &u.cfg.DNS.Dnstap
+	c := tap.Config{Network: "unix", Address: d.Socket, Every: d.Sample, Identity: u.cfg.Node.Name, Version: "rhumb " + version, Log: u.log}
+	if d.TCP != "" {
+		c.Network, c.Address = "tcp", d.TCP
+	}
+	if c.Address == "" {
+		return nil
+	}
+	return tap.New(c)
 }
 
 // readSecrets reads a file of cookie secrets. Whoever can read it can make cookies,

@@ -59,6 +59,8 @@ type unit struct {
 	present chan struct{}
 	// bound closes when the speaker has put its addresses on lo; nil without role bgp.
 	bound chan struct{}
+	// twin delays the inputs; nil where they are taken at once.
+	twin *twin
 	// vrps judge our origins and known remembers them; nil without bgp.rpki.
 	vrps  *rpki.Source
 	known *rpki.Known
@@ -118,13 +120,21 @@ func newUnit(ctx context.Context, cfg *config.Node, roles []string, log *slog.Lo
 		id.Revoked = u.revoked
 		u.identity = id
 	}
-	source, err := geo.NewSource(geo.SourceOptions{Paths: cfg.Geo.Databases, Routes: cfg.Geo.Routes, Log: u.log})
+	geoOptions := geo.SourceOptions{Paths: cfg.Geo.Databases, Routes: cfg.Geo.Routes, Log: u.log}
+	if cfg.Twin.On() {
+		geoOptions.After = cfg.Twin.Delay.D()
+	}
+	source, err := geo.NewSource(geoOptions)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", u.name, err)
 	}
 	u.classes = &classes{source: source}
 	u.add("geo", source.Run)
-	return u, u.openStore(ctx)
+	if err := u.openStore(ctx); err != nil || !cfg.Twin.On() {
+		return u, err
+	}
+	u.twin, err = newTwin(u)
+	return u, err
 }
 
 // revoked are the serials that the inventory in force revokes.
@@ -167,12 +177,16 @@ func (u *unit) openStore(ctx context.Context) error {
 func (u *unit) buildLoop() {
 	views := newBox[node.View]()
 	feed := u.views.subscribe()
-	u.add("loop-views", func(ctx context.Context) error {
-		return pump(ctx, feed, views, nodeView)
-	})
-	heard := make(chan []placement.Vote, 1)
+	heard := newBox[[]placement.Vote]()
 	stream := node.NewStream(u.socket("votes.sock"), u.cfg.Node.Site, u.log)
 	u.add("votes", func(ctx context.Context) error { return stream.Run(ctx, heard) })
+	if u.twin != nil {
+		heard = u.twin.add(u, feed, heard, views)
+	} else {
+		u.add("loop-views", func(ctx context.Context) error {
+			return pump(ctx, feed, views, nodeView)
+		})
+	}
 	u.loop = node.New(node.Config{Node: u.cfg.Node.Name, Site: u.cfg.Node.Site, Views: views, Heard: heard,
 		Classes: u.classes.of, PlanAt: u.store.PlanAt, Disk: diskOf(u.cfg.Node.DataDir), Current: u.current,
 		Appliers: append([]node.Applier{&firstSnapshot{present: u.present}}, u.appliers...), Log: u.log, Metrics: u.metrics})

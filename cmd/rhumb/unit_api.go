@@ -79,6 +79,7 @@ func (u *unit) apiState() api.State {
 	if u.loop != nil {
 		s.Alarms = u.loop.Alarms()
 	}
+	s.Twin = u.twin.status()
 	s.Nodes = u.withLooks(s.Nodes)
 	s.Looks, s.Looked = u.desk.seen()
 	if len(s.Nodes) == 0 { // a role alone: this unit is all there is

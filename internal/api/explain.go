@@ -47,6 +47,8 @@ type Explanation struct {
 	Answer  *Answer       `json:"answer,omitempty"`
 	Anycast []AnycastStep `json:"anycast,omitempty"`
 	TookUS  float64       `json:"took_us"` // of the choice
+	// Twin says how late the inputs are by which this node decides; empty where they are not.
+	Twin string `json:"twin,omitempty"`
 }
 
 // Client is whom the decision is about.
@@ -89,7 +91,11 @@ type AnycastStep struct {
 func (s *Server) explainAt(r *http.Request, req ExplainRequest) (*Explanation, error) {
 	st := s.cfg.State()
 	if req.At == "" || req.At == st.name() {
-		return Explain(st, req, s.clock)
+		e, err := Explain(st, req, s.clock)
+		if err == nil && st.Twin != nil {
+			e.Twin = st.Twin.String()
+		}
+		return e, err
 	}
 	name, err := placement.ParseName(req.At)
 	if err != nil {

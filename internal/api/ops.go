@@ -21,6 +21,7 @@ type Ops struct {
 	Retirer   Retirer
 	Simulator Simulator
 	Looker    Looker
+	Twin      TwinFeed // of an input-delayed twin alone
 }
 
 // Drainer takes sites out and brings them back.

@@ -87,6 +87,7 @@ func (s *Server) changeEndpoints() []endpoint {
 		{"POST", "/slots/free", roleOperate, "Take a slot from a site that cannot give it back", FreeSlot{}, Outcome{}, s.postFreeSlot},
 		{"POST", "/prefixes/retire", roleOperate, "Withdraw a prefix for good, one site after the other", RetireRequest{}, Outcome{}, s.postRetire},
 		{"POST", "/prefixes/restore", roleOperate, "Take a retirement back", Restore{}, Outcome{}, s.postRestore},
+		{"POST", "/twin/release", roleOperate, "Let the feed of this input-delayed twin go on", ReasonRequest{}, Outcome{}, s.postTwinRelease},
 	}
 }
 

@@ -29,7 +29,9 @@ type State struct {
 	Heartbeat time.Time
 	// Alarms of this process.
 	Alarms []placement.Alarm
-	Now    time.Time
+	// Twin is set where this node is an input-delayed twin.
+	Twin *placement.TwinStatus
+	Now  time.Time
 }
 
 // inventory returns the newest inventory known; an empty one before the first.

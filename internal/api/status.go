@@ -39,6 +39,8 @@ type Status struct {
 	Edge     SiteEdge          `json:"edge"`
 	Drains   []placement.Drain `json:"drains,omitempty"`
 	Slots    []placement.Slot  `json:"slots,omitempty"`
+	// Twins are the input-delayed twins of the fleet.
+	Twins []Twin `json:"twins,omitempty"`
 	// Notices are the loud things, worst first.
 	Notices []Notice `json:"notices"`
 }
@@ -139,6 +141,7 @@ func StatusOf(s State, id Identity, sites []Site) Status {
 		}
 	}
 	out.Store.encryption(s.Nodes)
+	out.Twins = TwinsOf(s)
 	out.Notices = Notices(s, sites)
 	out.Healthy = !slices.ContainsFunc(out.Notices, func(n Notice) bool { return n.Level == Page }) &&
 		out.Sites[StatusDown] == 0 && s.Snapshot != nil
@@ -367,7 +370,7 @@ func (n *notices) alarms(s *State) {
 func levelOf(kind string) Level {
 	switch kind {
 	case "FailOpenActive", "DrainExpired", "AnchorsShrunk", "PrefixNowhereAnnounced", "PrefixAnnouncedWhileSiteDown",
-		"RemovalCapped", "QuerySilence", "SiteDown":
+		"RemovalCapped", "QuerySilence", "SiteDown", "TwinHeld":
 		return Page
 	}
 	return Warn
@@ -391,7 +394,7 @@ func (n *notices) skew(s *State) {
 	for i := range s.Nodes {
 		u := &s.Nodes[i]
 		name, err := placement.ParseName(u.Snapshot)
-		if err == nil && name.Plan < plan.Revision && s.Now.Sub(plan.Made) > StaleAfter && !pinned(s.inventory(), u.Site) {
+		if err == nil && u.Twin == nil && name.Plan < plan.Revision && s.Now.Sub(plan.Made) > StaleAfter && !pinned(s.inventory(), u.Site) {
 			n.add(Warn, "SnapshotSkew", u.Name+"/"+u.Unit, "%s/%s serves snapshot %s, the newest plan is %d", u.Name, u.Unit, u.Snapshot, plan.Revision)
 		}
 	}

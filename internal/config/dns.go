@@ -1,8 +1,10 @@
 package config
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"rhumb/placement"
@@ -24,7 +26,38 @@ type DNS struct {
 	// Overload is what is done when more is asked for than can be answered: act (the
 	// default, and observe where the node's mode is that), observe or off.
 	Overload string `yaml:"overload"`
+	Dnstap   Dnstap `yaml:"dnstap"`
 }
+
+// Dnstap says whom what is asked and answered is told: a collector that listens on a
+// unix socket, or over TCP; neither: nobody.
+type Dnstap struct {
+	Socket string `yaml:"socket"`
+	TCP    string `yaml:"tcp"`    // HOST:PORT
+	Sample int    `yaml:"sample"` // of so many queries one is told; 1 by default
+}
+
+// maxSample is one query in some minutes of a busy server.
+const maxSample = 100_000_000
+
+func (d *Dnstap) check(src *source, at []string) {
+	switch {
+	case d.Socket != "" && d.TCP != "":
+		src.fail(at, "socket and tcp exclude each other")
+	case d.Sample < 0 || d.Sample > maxSample:
+		src.fail(append(at, "sample"), "%d: want 1 to tell all, N to tell one of N, up to %d", d.Sample, maxSample)
+	case d.Sample > 0 && d.Socket == "" && d.TCP == "":
+		src.fail(append(at, "sample"), "is for a collector: socket or tcp")
+	case len(d.Socket) > maxSocketPath:
+		src.fail(append(at, "socket"), "%d octets: the kernel takes %d", len(d.Socket), maxSocketPath)
+	}
+	if host, port, err := net.SplitHostPort(d.TCP); d.TCP != "" && (err != nil || host == "" || port == "") {
+		src.fail(append(at, "tcp"), "%q is not HOST:PORT", d.TCP)
+	}
+}
+
+// maxSocketPath is of unix(7).
+const maxSocketPath = 107
 
 // What Overload may be.
 const (
@@ -55,6 +88,16 @@ type DoT struct {
 	Key  string           `yaml:"key"`
 }
 
+// DoH are the listeners of DNS over HTTPS (RFC 8484), their certificate, and the path
+// at which they answer.
+type DoH struct {
+	Top  []netip.AddrPort `yaml:"top"`
+	Low  []netip.AddrPort `yaml:"low"`
+	Cert string           `yaml:"cert"`
+	Key  string           `yaml:"key"`
+	Path string           `yaml:"path"` // /dns-query by default
+}
+
 // The bounds of what may be set: a tick of the limiter's clock, the longest time
 // that a keepalive option holds (RFC 7828 section 3.1).
 const (
@@ -65,7 +108,7 @@ const (
 
 // resolve makes the paths of the name server's files relative to a directory.
 func (n *Node) resolveDNS(dir string) {
-	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key} {
+	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key, &n.Listen.DoH.Cert, &n.Listen.DoH.Key, &n.DNS.Dnstap.Socket} {
 		if *file != "" {
 			*file = resolve(dir, *file)
 		}
@@ -104,7 +147,13 @@ func (n *Node) checkDNS(src *source) {
 	if d.TCP.PerClient < 0 || d.TCP.Connections > 0 && d.TCP.PerClient > d.TCP.Connections {
 		src.fail(at("tcp", "per_client"), "%d: want no more than tcp.connections, or 0 for the default", d.TCP.PerClient)
 	}
-	n.checkDoT(src)
+	d.Dnstap.check(src, at("dnstap"))
+	t, h := &n.Listen.DoT, &n.Listen.DoH
+	seen := n.checkTLS(src, "dot", "DNS over TLS has port 853 (RFC 7858, 3.1)", t, nil)
+	n.checkTLS(src, "doh", "DNS over HTTPS has port 443", &DoT{h.Top, h.Low, h.Cert, h.Key}, seen)
+	if h.Path != "" && (h.Path[0] != '/' || strings.ContainsAny(h.Path, "?#{} \t")) {
+		src.fail([]string{"listen", "doh", "path"}, "%q: want a path, as /dns-query", h.Path)
+	}
 }
 
 // checkNetworks refuses a network with host bits, which means less or more than
@@ -120,12 +169,12 @@ func checkNetworks(src *source, at []string, list []netip.Prefix) {
 	}
 }
 
-// checkDoT checks the listeners of DNS over TLS. Their level is that of their
-// address, so each stands beside one in clear.
-func (n *Node) checkDoT(src *source) {
-	d := &n.Listen.DoT
-	at := func(key string) []string { return []string{"listen", "dot", key} }
-	var seen []netip.AddrPort
+// checkTLS checks the listeners of an encrypted transport. Their level is that of their
+// address, so each stands beside one in clear. It returns those that were taken before
+// and its own.
+func (n *Node) checkTLS(src *source, name, port string, d *DoT, seen []netip.AddrPort) []netip.AddrPort {
+	at := func(key string) []string { return []string{"listen", name, key} }
+	before := len(seen)
 	for _, set := range []struct {
 		key         string
 		list, clear []netip.AddrPort
@@ -138,17 +187,18 @@ func (n *Node) checkDoT(src *source) {
 			case !slices.ContainsFunc(set.clear, same):
 				src.fail(at(set.key), "%s is no address of listen.%s: the level belongs to the address", a, set.key)
 			case slices.Contains(set.clear, a):
-				src.fail(at(set.key), "%s is served in clear: DNS over TLS has port 853 (RFC 7858, 3.1)", a)
+				src.fail(at(set.key), "%s is served in clear: %s", a, port)
 			}
 			seen = append(seen, a)
 		}
 	}
 	switch {
 	case (d.Cert == "") != (d.Key == ""):
-		src.fail([]string{"listen", "dot"}, "want cert and key, both")
-	case len(seen) > 0 && d.Cert == "":
-		src.fail([]string{"listen", "dot"}, "an address for TLS needs cert and key")
-	case len(seen) == 0 && d.Cert != "":
-		src.fail([]string{"listen", "dot"}, "cert and key are for top or low addresses, which are missing")
+		src.fail([]string{"listen", name}, "want cert and key, both")
+	case len(seen) > before && d.Cert == "":
+		src.fail([]string{"listen", name}, "an address for TLS needs cert and key")
+	case len(seen) == before && d.Cert != "":
+		src.fail([]string{"listen", name}, "cert and key are for top or low addresses, which are missing")
 	}
+	return seen
 }

@@ -43,6 +43,7 @@ type Node struct {
 		TLS    TLS    `yaml:"tls"`
 		Tokens string `yaml:"tokens"` // file with names, roles and hashes of tokens
 		DoT    DoT    `yaml:"dot"`
+		DoH    DoH    `yaml:"doh"`
 	} `yaml:"listen"`
 	DNS   DNS   `yaml:"dns"`
 	Store Store `yaml:"store"`
@@ -66,6 +67,8 @@ type Node struct {
 	// Scripts is the directory whose programs checks may run; empty: none. Who
 	// may change the fleet must not thereby run programs of his choice here.
 	Scripts string `yaml:"scripts"`
+	// Twin makes it an input-delayed twin; nil: it takes everything at once.
+	Twin *Twin `yaml:"twin"`
 	// Mode overrides the fleet's mode on this node, downwards only: observe.
 	Mode placement.Mode `yaml:"mode"`
 }
@@ -245,6 +248,9 @@ func (n *Node) defaults(dir string) {
 		e.ClientPort, e.PeerPort = or(e.ClientPort, 2379), or(e.PeerPort, 2380)
 		e.defaultTLS(n.Identity != "")
 	}
+	if n.Twin != nil {
+		n.Twin.defaults()
+	}
 	if n.Machines != nil {
 		n.Machines.Interval = or(n.Machines.Interval, placement.Duration(defaultPulse))
 	}
@@ -295,6 +301,7 @@ func (n *Node) check(src *source) {
 	n.checkVIP(src)
 	n.checkHandoff(src)
 	n.checkMachines(src)
+	n.checkTwin(src)
 }
 
 // checkListen checks the listeners. The level belongs to the address, so none may

@@ -22,6 +22,9 @@ type SourceOptions struct {
 	// taken up once a file has looked the same twice, since publishers' scripts
 	// often write in place.
 	Every time.Duration
+	// After is how long a change must have stood until it is taken up; zero: two looks.
+	// An input-delayed twin waits for as long as its other inputs do.
+	After time.Duration
 	// OnChange, if set, is called by Run's goroutine with each new table, after
 	// Table returns it.
 	OnChange func(*Table)
@@ -35,8 +38,9 @@ type Source struct {
 	opt     SourceOptions
 	current atomic.Pointer[Table]
 	status  atomic.Pointer[Status]
-	settled []stamp // of the files that were last loaded or refused
-	pending []stamp // as seen at the look before, when different
+	settled []stamp   // of the files that were last loaded or refused
+	pending []stamp   // as seen at the look before, when different
+	since   time.Time // of pending
 }
 
 // Status is how the files of a Source fared last.
@@ -123,21 +127,24 @@ func (s *Source) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
-			s.poll()
+			s.poll(time.Now())
 		}
 	}
 }
 
 // poll loads the files if they differ from the last ones tried, and have been the
 // same for two looks. Each state of the files is tried once.
-func (s *Source) poll() {
+func (s *Source) poll(now time.Time) {
 	seen := look(s.opt.files())
 	if slices.Equal(seen, s.settled) {
 		s.pending = nil
 		return
 	}
 	if !slices.Equal(seen, s.pending) {
-		s.pending = seen
+		s.pending, s.since = seen, now
+		return
+	}
+	if now.Sub(s.since) < s.opt.After {
 		return
 	}
 	s.settled, s.pending = seen, nil

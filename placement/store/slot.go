@@ -119,7 +119,7 @@ func counted(all, seen []placement.Announced, held []placement.Slot, site string
 	for _, a := range all {
 		here := func(o placement.Announced) bool { return o.Site == a.Site }
 		switch {
-		case a.Site == site || a.Step == placement.Withdrawn || slices.ContainsFunc(out, here):
+		case a.Site == site || a.Step == placement.Withdrawn || a.Twin || slices.ContainsFunc(out, here):
 		case slices.ContainsFunc(held, func(h placement.Slot) bool { return h.Site == a.Site }):
 		case seen != nil && !slices.ContainsFunc(seen, func(o placement.Announced) bool {
 			return o.Site == a.Site && o.Node == a.Node && (o.Revision == 0 || o.Revision == a.Revision)

@@ -1,0 +1,221 @@
+package authdns
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"github.com/miekg/dns"
+)
+
+// DNS over HTTPS (RFC 8484), as an authoritative server speaks it: for whoever may not
+// be seen asking, or has no other way out. HTTP/2 and HTTP/1.1 come from the library;
+// connections are counted with those of TCP and bounded alike.
+
+const (
+	// mediaType is the one that is spoken (RFC 8484 section 6).
+	mediaType = "application/dns-message"
+	// maxHTTPHeader holds a query of 4 KB in a URL, and what browsers send along.
+	maxHTTPHeader = 16 << 10
+	// maxStreams is how many queries of one connection are answered at once.
+	maxStreams = 64
+)
+
+// serveHTTP answers on a listener until ctx ends. Who is connected then hears so
+// (GOAWAY), and what was asked by then is answered.
+func (s *Server) serveHTTP(ctx context.Context, k socket, conns *conns) error {
+	t := s.tallies.worker()
+	mux := http.NewServeMux()
+	mux.HandleFunc(k.http, func(w http.ResponseWriter, r *http.Request) { s.answerHTTP(w, r, conns, t) })
+	srv := &http.Server{
+		Handler: mux, TLSConfig: k.tls.Clone(), MaxHeaderBytes: maxHTTPHeader,
+		ReadTimeout: conns.idle, WriteTimeout: writeTimeout, IdleTimeout: conns.idle,
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // strangers' handshakes
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, httpConnKey{}, c.(*tls.Conn).NetConn())
+		},
+	}
+	srv.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), endOut)
+		defer cancel()
+		if srv.Shutdown(bounded) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.ServeTLS(&httpListener{server: s, socket: k, conns: conns}, "", "")
+	if !stop() {
+		<-stopped // connections end before we do
+	}
+	if ctx.Err() != nil || errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// httpConnKey finds the connection of a request.
+type httpConnKey struct{}
+
+// httpListener lets in whom the limits of TCP let in.
+type httpListener struct {
+	server *Server
+	socket socket
+	conns  *conns
+}
+
+func (l *httpListener) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.socket.stream.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.server.take(raw, l.socket, l.conns); c != nil {
+			c.from.https = true
+			return &httpConn{Conn: raw, conn: c, conns: l.conns}, nil
+		}
+	}
+}
+
+func (l *httpListener) Close() error   { return nil } // the Server's own
+func (l *httpListener) Addr() net.Addr { return l.socket.stream.Addr() }
+
+// httpConn is a connection below TLS. Who the client of a proxied one is stands in its
+// first octets, and is read before the handshake's.
+type httpConn struct {
+	net.Conn
+	conn  *conn
+	conns *conns
+	once  sync.Once
+	err   error
+}
+
+func (c *httpConn) Read(b []byte) (int, error) {
+	c.once.Do(func() {
+		if !c.conn.proxied {
+			return
+		}
+		var client netip.AddrPort
+		if client, c.err = readProxy(c.Conn, c.conn.from.addr); c.err != nil {
+			return
+		}
+		c.conn.from.addr = unmap(client)
+		if !c.conns.rename(c.conn) {
+			c.err = errTooMany
+		}
+	})
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *httpConn) Close() error {
+	c.conns.remove(c.conn)
+	return c.Conn.Close()
+}
+
+// answerHTTP answers one request.
+func (s *Server) answerHTTP(w http.ResponseWriter, r *http.Request, conns *conns, t *tally) {
+	c, ok := r.Context().Value(httpConnKey{}).(*httpConn)
+	if !ok {
+		http.Error(w, "no connection", http.StatusInternalServerError)
+		return
+	}
+	b, ok := s.buffers.Get().(*tcpBuffer)
+	if !ok {
+		b = new(tcpBuffer)
+	}
+	defer s.buffers.Put(b)
+	in, status := queryHTTP(r, b.in[:])
+	if status != http.StatusOK {
+		s.metrics.dropped.WithLabelValues("http").Inc()
+		w.Header().Set("Allow", "GET, POST")
+		http.Error(w, http.StatusText(status), status)
+		return
+	}
+	conns.touch(c.conn, s.now())
+	place := s.shield.tcp.keep(in)
+	n := s.handleTold(in, b.out[:maxTCP], c.conn.from, t)
+	s.shield.tcp.release(place)
+	if n == 0 { // what is no query at all
+		http.Error(w, http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Length", strconv.Itoa(n))
+	// An answer may be one client's alone, so no cache may keep it for others; for how
+	// long, its records say (section 5.1).
+	h.Set("Cache-Control", "private, max-age="+strconv.FormatUint(uint64(freshFor(b.out[:n])), 10))
+	w.Write(b.out[:n]) // who has gone hears nothing
+}
+
+// queryHTTP reads the query of a request into a buffer of maxTCP octets, and says with
+// which status it is turned away if it is none.
+func queryHTTP(r *http.Request, buf []byte) ([]byte, int) {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		text := r.URL.Query().Get("dns")
+		if text == "" || base64.RawURLEncoding.DecodedLen(len(text)) > len(buf) {
+			return nil, http.StatusBadRequest
+		}
+		n, err := base64.RawURLEncoding.Decode(buf, []byte(text))
+		if err != nil || n < headerLen {
+			return nil, http.StatusBadRequest
+		}
+		return buf[:n], http.StatusOK
+	case http.MethodPost:
+		if r.Header.Get("Content-Type") != mediaType {
+			return nil, http.StatusUnsupportedMediaType
+		}
+		n, err := io.ReadFull(r.Body, buf)
+		switch {
+		case err == nil: // as long as the buffer: no message is longer
+			if extra, _ := r.Body.Read(make([]byte, 1)); extra > 0 {
+				return nil, http.StatusRequestEntityTooLarge
+			}
+		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF), n < headerLen:
+			return nil, http.StatusBadRequest
+		}
+		return buf[:n], http.StatusOK
+	}
+	return nil, http.StatusMethodNotAllowed
+}
+
+// freshFor is how long a reply is fresh, in seconds: as long as its answer's shortest
+// TTL; without an answer, as its SOA tells (RFC 2308 section 5); an error, not at all.
+func freshFor(reply []byte) uint32 {
+	m := new(dns.Msg)
+	if m.Unpack(reply) != nil || m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		return 0
+	}
+	if len(m.Answer) == 0 {
+		for _, rr := range m.Ns {
+			if soa, ok := rr.(*dns.SOA); ok {
+				return min(soa.Hdr.Ttl, soa.Minttl)
+			}
+		}
+	}
+	records := m.Answer
+	if len(records) == 0 {
+		records = m.Ns // a referral
+	}
+	least := uint32(0)
+	for i, rr := range records {
+		if ttl := rr.Header().Ttl; i == 0 || ttl < least {
+			least = ttl
+		}
+	}
+	return least
+}

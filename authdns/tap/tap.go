@@ -1,0 +1,183 @@
+package tap
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says where the messages go, and of whom they are.
+type Config struct {
+	// Network and Address of the collector: unix and a path, or tcp and HOST:PORT.
+	Network, Address string
+	// Every is of how many exchanges one is told; 0 is all.
+	Every int
+	// Identity and Version stand in every message.
+	Identity, Version string
+	Log               *slog.Logger
+	// Size of a ring in octets, a multiple of 8; 0 is a megabyte. Retry is the pause
+	// after a collector that is not there; 0 is a second.
+	Size  int
+	Retry time.Duration
+}
+
+// Tap streams what lies in its rings to a collector. Rings may be made at any time; Run
+// is called once.
+type Tap struct {
+	cfg   Config
+	mu    sync.Mutex
+	rings []*Ring
+	// sent counts exchanges that a collector was given, lost those that a broken
+	// connection took along.
+	sent, lost atomic.Uint64
+	connected  atomic.Bool
+}
+
+// New makes a Tap.
+func New(c Config) *Tap {
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.Size, c.Retry, c.Every = cmp.Or(c.Size, ringSize), cmp.Or(c.Retry, time.Second), max(c.Every, 1)
+	return &Tap{cfg: c}
+}
+
+// Ring makes one more; nil from a nil Tap.
+func (t *Tap) Ring() *Ring {
+	if t == nil {
+		return nil
+	}
+	r := &Ring{every: uint64(t.cfg.Every), buf: make([]byte, t.cfg.Size)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rings = append(t.rings, r)
+	return r
+}
+
+// Counts are exchanges told, and dropped since a collector was slow or away.
+func (t *Tap) Counts() (sent, dropped uint64, connected bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.rings {
+		dropped += r.dropped.Load()
+	}
+	return t.sent.Load(), dropped + t.lost.Load(), t.connected.Load()
+}
+
+// look is how often the rings are looked at while nothing lies there.
+const look = 10 * time.Millisecond
+
+// Run streams until ctx ends, and then what lies there still. A collector that goes is
+// looked for again.
+func (t *Tap) Run(ctx context.Context) error {
+	told := ""
+	for ctx.Err() == nil {
+		err := t.stream(ctx)
+		t.connected.Store(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			t.cfg.Log.Warn("dnstap: no collector; exchanges are dropped once there is no room", "collector", t.cfg.Address, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(t.cfg.Retry):
+		}
+	}
+	return nil
+}
+
+// stream serves one collector.
+func (t *Tap) stream(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(bounded, t.cfg.Network, t.cfg.Address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := greet(c); err != nil {
+		return err
+	}
+	t.connected.Store(true)
+	t.cfg.Log.Info("dnstap: a collector listens", "collector", t.cfg.Address)
+	w := &writer{conn: c, identity: t.cfg.Identity, version: t.cfg.Version}
+	for {
+		n, err := t.drain(w)
+		switch {
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return part(c)
+		case n > 0:
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(look):
+		}
+	}
+}
+
+// drain writes what lies in the rings, and returns how many exchanges that was.
+func (t *Tap) drain(w *writer) (n uint64, err error) {
+	t.mu.Lock()
+	rings := t.rings[:len(t.rings):len(t.rings)]
+	t.mu.Unlock()
+	for _, r := range rings {
+		r.take(func(e *Exchange) bool {
+			err = w.add(e)
+			return err == nil
+		})
+		if err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = w.flush()
+	}
+	n, w.written = w.written, 0
+	t.sent.Add(n)
+	t.lost.Add(uint64(w.pending))
+	return n, err
+}
+
+// writer gathers frames for one collector.
+type writer struct {
+	conn              net.Conn
+	identity, version string
+	buf, scratch      []byte
+	pending           int    // exchanges in buf
+	written           uint64 // exchanges that were sent
+}
+
+// flushAt is how much is written at once.
+const flushAt = 64 << 10
+
+func (w *writer) add(e *Exchange) error {
+	w.buf = w.frames(w.buf, e)
+	w.pending++
+	if len(w.buf) < flushAt {
+		return nil
+	}
+	return w.flush()
+}
+
+func (w *writer) flush() error {
+	if w.pending == 0 {
+		return nil
+	}
+	if err := w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := w.conn.Write(w.buf); err != nil {
+		return err
+	}
+	w.written += uint64(w.pending)
+	w.buf, w.pending = w.buf[:0], 0
+	return nil
+}

@@ -1,0 +1,293 @@
+package tap
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	client4 = netip.MustParseAddrPort("203.0.113.7:4242")
+	client6 = netip.MustParseAddrPort("[2001:db8::7]:4242")
+	ours4   = netip.MustParseAddrPort("192.0.2.1:53")
+)
+
+func exchange(query, reply string) *Exchange {
+	at := time.Unix(1_700_000_000, 123456789)
+	return &Exchange{Protocol: UDP, Client: client4, Server: ours4, Asked: at, Told: at.Add(time.Microsecond), Query: []byte(query), Reply: []byte(reply)}
+}
+
+// text is an exchange whole.
+func text(e *Exchange) string {
+	return fmt.Sprint(e.Protocol, e.Client, e.Server, e.Asked.UnixNano(), e.Told.UnixNano(), string(e.Query), string(e.Reply))
+}
+
+// TestRing: what is read is what was put, in order, without what found no room, whatever
+// the sizes; compared with a list.
+func TestRing(t *testing.T) {
+	for seed := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		r := New(Config{Size: 4096}).Ring()
+		var want []string
+		dropped, used := uint64(0), 0
+		for range 2000 {
+			if rnd.IntN(3) > 0 {
+				e := exchange(strings.Repeat("q", rnd.IntN(300)), strings.Repeat("r", rnd.IntN(700)))
+				if rnd.IntN(2) == 0 {
+					e.Client, e.Server = client6, netip.AddrPort{}
+				}
+				before := r.dropped.Load()
+				r.Put(e)
+				if r.dropped.Load() == before {
+					want = append(want, text(e))
+				} else {
+					dropped++
+				}
+				continue
+			}
+			stop := rnd.IntN(8)
+			r.take(func(e *Exchange) bool {
+				if len(want) == 0 || text(e) != want[0] {
+					t.Fatalf("seed %d: got %s", seed, text(e))
+				}
+				want, used, stop = want[1:], used+1, stop-1
+				return stop > 0
+			})
+		}
+		if used == 0 || dropped == 0 {
+			t.Errorf("seed %d: %d read, %d dropped: nothing was tested", seed, used, dropped)
+		}
+	}
+}
+
+// TestRingShared: one writes while another reads.
+func TestRingShared(t *testing.T) {
+	const n = 20_000
+	r := New(Config{Size: 4096}).Ring()
+	var done sync.WaitGroup
+	done.Go(func() {
+		for i := range n {
+			r.Put(exchange(fmt.Sprintf("%08d", i), "r"))
+		}
+	})
+	last, got := "", uint64(0)
+	look := func(e *Exchange) bool {
+		if string(e.Query) <= last || string(e.Reply) != "r" {
+			t.Errorf("%s after %s", e.Query, last)
+			return false
+		}
+		last, got = string(e.Query), got+1
+		return true
+	}
+	stopped := make(chan struct{})
+	go func() { done.Wait(); close(stopped) }()
+	for over := false; !over; {
+		select {
+		case <-stopped:
+			over = true
+		default:
+		}
+		r.take(look)
+	}
+	if got+r.dropped.Load() != n || got == 0 {
+		t.Errorf("%d read, %d dropped, of %d", got, r.dropped.Load(), n)
+	}
+}
+
+// TestPutIsFree: a worker that tells allocates nothing, with room and without.
+func TestPutIsFree(t *testing.T) {
+	r := New(Config{Size: 4096, Every: 2}).Ring()
+	e := exchange("query", "reply")
+	if n := testing.AllocsPerRun(500, func() {
+		if r.Wanted() {
+			r.Put(e)
+		}
+	}); n != 0 || r.dropped.Load() == 0 {
+		t.Errorf("%v allocations, %d dropped", n, r.dropped.Load())
+	}
+}
+
+// TestSample: of N exchanges one is told.
+func TestSample(t *testing.T) {
+	r, n := New(Config{Every: 10}).Ring(), 0
+	for range 1000 {
+		if r.Wanted() {
+			n++
+		}
+	}
+	if n != 100 {
+		t.Errorf("%d of 1000, want 100", n)
+	}
+}
+
+// collector accepts once, shakes hands, and gives back all frames until the end, which it
+// confirms.
+func collector(t *testing.T, l net.Listener, frames func([]byte)) error {
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if err := readControl(c, controlReady); err != nil {
+		return err
+	}
+	if _, err := c.Write(control(controlAccept, true)); err != nil {
+		return err
+	}
+	if err := readControl(c, controlStart); err != nil {
+		return err
+	}
+	for {
+		var size [4]byte
+		if _, err := io.ReadFull(c, size[:]); err != nil {
+			return err
+		}
+		n := binary.BigEndian.Uint32(size[:])
+		if n == 0 {
+			var rest [8]byte
+			if _, err := io.ReadFull(c, rest[:]); err != nil || binary.BigEndian.Uint32(rest[4:]) != controlStop {
+				return fmt.Errorf("%v: not the end: %x", err, rest)
+			}
+			_, err := c.Write(control(controlFinish, false))
+			return err
+		}
+		b := make([]byte, n)
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+		frames(b)
+	}
+}
+
+// TestTap: everything that was put before the end arrives, over unix and over TCP, from a
+// collector that came late too, and the end is said and confirmed.
+func TestTap(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		address := filepath.Join(t.TempDir(), "tap.sock")
+		if network == "tcp" {
+			address = "127.0.0.1:0"
+		}
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		tap := New(Config{Network: network, Address: l.Addr().String(), Identity: "ns1", Version: "v"})
+		rings := []*Ring{tap.Ring(), tap.Ring()}
+		rings[0].Put(exchange("asked", "told"))
+		rings[1].Put(exchange("unanswered", ""))
+		ctx, cancel := context.WithCancel(t.Context())
+		var got [][]byte
+		var served error
+		var all sync.WaitGroup
+		all.Go(func() {
+			served = collector(t, l, func(b []byte) {
+				if got = append(got, b); len(got) == 3 {
+					rings[0].Put(exchange("last", "word"))
+					cancel()
+				}
+			})
+		})
+		if err := tap.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		if served != nil || len(got) != 3 && len(got) != 5 {
+			t.Fatalf("%s: %v, %d frames", network, served, len(got))
+		}
+		for i, want := range []string{"asked", "told", "unanswered"} {
+			if !bytes.Contains(got[i], []byte(want)) || !bytes.Contains(got[i], []byte("ns1")) {
+				t.Errorf("%s: frame %d is %q", network, i, got[i])
+			}
+		}
+		if sent, dropped, _ := tap.Counts(); sent < 2 || dropped != 0 {
+			t.Errorf("%s: %d sent, %d dropped", network, sent, dropped)
+		}
+	}
+}
+
+// TestTapSlow: a collector that does not read costs exchanges, and nobody's time.
+func TestTapSlow(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "tap.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	tap := New(Config{Network: "unix", Address: l.Addr().String(), Size: 1 << 14})
+	r := tap.Ring()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { tap.Run(ctx) })
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(readControl(c, controlReady), func() error { _, err := c.Write(control(controlAccept, true)); return err }(), readControl(c, controlStart)); err != nil {
+		t.Fatal(err)
+	}
+	e := exchange("q", strings.Repeat("r", 500))
+	for began := time.Now(); time.Since(began) < 20*time.Second; r.Put(e) {
+		if _, dropped, connected := tap.Counts(); dropped > 0 && connected {
+			break
+		}
+	}
+	if _, dropped, connected := tap.Counts(); dropped == 0 || !connected {
+		t.Errorf("%d dropped, connected %v", dropped, connected)
+	}
+	c.Close()
+	cancel()
+	all.Wait()
+}
+
+// TestTapRefused: who does not take dnstap is not sent any.
+func TestTapRefused(t *testing.T) {
+	var b []byte
+	for _, content := range []string{"protobuf:other", ""} {
+		body := binary.BigEndian.AppendUint32(nil, controlAccept)
+		if content != "" {
+			body = binary.BigEndian.AppendUint32(body, fieldContentType)
+			body = binary.BigEndian.AppendUint32(body, uint32(len(content)))
+			body = append(body, content...)
+		}
+		b = append(binary.BigEndian.AppendUint32(make([]byte, 4), uint32(len(body))), body...)
+		if err := readControl(bytes.NewReader(b), controlAccept); (err != nil) != (content != "") {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	for _, bad := range [][]byte{{}, b[:7], {0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1}, {0, 0, 0, 0, 0xff, 0, 0, 0}, control(controlFinish, true), slices.Concat(b[:4], []byte{0, 0, 0, 9}, b[8:], []byte{1, 2, 3, 4, 5})} {
+		if readControl(bytes.NewReader(bad), controlAccept) == nil {
+			t.Errorf("%x is taken", bad)
+		}
+	}
+}
+
+// FuzzControl: no collector can end the server by what it says.
+func FuzzControl(f *testing.F) {
+	f.Add(control(controlAccept, true))
+	f.Add(control(controlFinish, false))
+	f.Fuzz(func(t *testing.T, b []byte) { readControl(bytes.NewReader(b), controlAccept) })
+}
+
+func BenchmarkPut(b *testing.B) {
+	r := New(Config{}).Ring()
+	e := exchange(strings.Repeat("q", 45), strings.Repeat("r", 61))
+	b.ReportAllocs()
+	for b.Loop() {
+		if r.Put(e); r.head.Load()-r.tail.Load() > ringSize/2 {
+			r.tail.Store(r.head.Load())
+		}
+	}
+}
