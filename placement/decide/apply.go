@@ -194,13 +194,12 @@ func answer(s *placement.Snapshot, service string, client netip.Addr) string {
 	if !ok {
 		return ""
 	}
-	id, ok := c.Cluster()
-	if !ok {
+	if _, ok := c.Cluster(); !ok {
 		return string(c.Map.Policy.AllDown)
 	}
 	text := ""
 	for _, i := range c.Clusters(client, nil) {
-		id = c.Map.Clusters[i]
+		id := c.Map.Clusters[i]
 		text += id.String()
 		if cl := s.Inventory.Cluster(id); cl != nil {
 			text += fmt.Sprint(cl.Addresses)
