@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -173,32 +172,6 @@ func TestUploadSealedDrain(t *testing.T) {
 	}
 	w.once("a", a, "object.bin", body)
 	w.once("b", b, "object.bin", body)
-}
-
-// TestUploadSealedCrash: the process dies under an upload over TLS and another takes its
-// place, which does not take uploads back: the client hears of it, and nothing is published.
-func TestUploadSealedCrash(t *testing.T) {
-	w := newWorld(t)
-	a, _ := w.sealedTakers(nil, nil)
-	body := randomBody(4<<20, 4)
-	up := w.sealedUpload(vip4, "/object.bin", body)
-	up.give(len(body) / 2)
-	var r report
-	w.await("octets at the site", func() bool { a.ask("state", &r); return r.Mine >= int64(len(body))/4 })
-	next := w.agent("a", "b", func(y *agentArgs) {
-		y.Backups, y.Uploads, y.Freshness, y.Standby, y.Export = true, true, FreshL2, true, ExportGroup
-	})
-	w.await("silence", func() bool { a.ask("state", &r); return r.Quiet == 1 })
-	a.kill()
-	next.tell("begin")
-	if got, err := up.end(); err == nil || strings.Contains(got, "201") {
-		t.Errorf("answer %q, %v: want an error", got, err)
-	}
-	for _, site := range []string{"a", "b"} {
-		if got := w.published(site, "object.bin"); got != nil {
-			t.Errorf("%d octets are published at %s", len(got), site)
-		}
-	}
 }
 
 // TestUploadSealedKeyUpdate: a client, which is OpenSSL's, changes its key in the middle of
