@@ -69,6 +69,8 @@ func newNodesWorld(t *testing.T) *nodesWorld {
 	}
 	write(t, filepath.Join(w.router.dir, "bird.conf"), bird)
 	w.router.start("bird", "-f", "-c", filepath.Join(w.router.dir, "bird.conf"), "-s", filepath.Join(w.router.dir, "bird.ctl"))
+	// At prepend the routes of all three are equal, too, and part again on their way up.
+	soon(t, "the router hears all without prepends", func() error { return w.announced(1, 2, 3) })
 	soon(t, "the router spreads over three", func() error { return w.spreads(1, 2, 3) })
 	for i := 1; i <= 3; i++ {
 		soon(t, fmt.Sprintf("n%d hears the others", i), func() error {
@@ -81,6 +83,24 @@ func newNodesWorld(t *testing.T) *nodesWorld {
 	w.log = filepath.Join(w.router.dir, fmt.Sprintf("ip-%d.log", len(w.router.procs)))
 	w.router.start("ip", "-o", "monitor", "route")
 	return w
+}
+
+// heard is what the router has by a BGP session.
+func (w *nodesWorld) heard(session string) string { // birdc ends with 1 where there is nothing
+	out, _ := w.router.command("birdc", "-s", filepath.Join(w.router.dir, "bird.ctl"), "show", "route", "all", "protocol", session).CombinedOutput()
+	return string(out)
+}
+
+// announced wants both routes of these nodes with an AS path of one.
+func (w *nodesWorld) announced(nodes ...int) error {
+	for _, n := range nodes {
+		for _, session := range []string{fmt.Sprintf("n%d", n), fmt.Sprintf("n%dsix", n)} {
+			if out := w.heard(session); strings.Count(out, "BGP.as_path: 64500\n") == 0 || strings.Contains(out, "BGP.as_path: 64500 ") {
+				return fmt.Errorf("%s: %s", session, out)
+			}
+		}
+	}
+	return nil
 }
 
 // spreads wants exactly these nodes behind both routes.
@@ -142,9 +162,8 @@ func TestE2EDrainOfANode(t *testing.T) {
 	soon(t, "the router sends it no more", func() error { return w.spreads(2, 3) })
 	soon(t, "its route is withdrawn", func() error {
 		for _, session := range []string{"n1", "n1six"} {
-			out, _ := w.router.command("birdc", "-s", filepath.Join(w.router.dir, "bird.ctl"), "show", "route", "protocol", session).CombinedOutput()
-			if strings.Contains(string(out), "192.0.2.0/24") || strings.Contains(string(out), "2001:db8:53::/48") {
-				return errors.New(string(out)) // where there is none, it ends with 1
+			if out := w.heard(session); strings.Contains(out, "192.0.2.0/24") || strings.Contains(out, "2001:db8:53::/48") {
+				return errors.New(out)
 			}
 		}
 		return nil
