@@ -65,9 +65,11 @@ func runRouter(ctx context.Context, a *app, c routerConfig, heard string) error 
 	defer func() { stop(); wait() }()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return recordHeard(ctx, engine, heard) })
+	table := netlab.NewTable(fib, log)
+	g.Go(func() error { table.Keep(ctx); return nil })
 	g.Go(func() error {
 		return engine.WatchBest(ctx, func(b bgp.Best) {
-			if err := writeBest(fib, b); err != nil {
+			if err := writeBest(table, b); err != nil {
 				log.Error("fib", "prefix", b.Prefix.String(), "err", err)
 				return
 			}
@@ -77,15 +79,12 @@ func runRouter(ctx context.Context, a *app, c routerConfig, heard string) error 
 	return g.Wait()
 }
 
-func writeBest(fib *netlab.FIB, b bgp.Best) error {
-	if len(b.NextHops) == 0 {
-		return fib.Delete(b.Prefix)
-	}
+func writeBest(t *netlab.Table, b bgp.Best) error {
 	hops := make([]netlab.NextHop, 0, len(b.NextHops))
 	for _, a := range b.NextHops {
 		hops = append(hops, netlab.NextHop{Addr: a})
 	}
-	return fib.Replace(b.Prefix, hops)
+	return t.Set(b.Prefix, hops)
 }
 
 // routerPeers are a router's sessions. Of two neighbours the one with the higher AS

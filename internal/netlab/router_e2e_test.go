@@ -3,7 +3,9 @@
 package netlab
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -155,6 +157,48 @@ func TestFIBWatch(t *testing.T) {
 		if err := n.Heal(""); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A table has its routes again after their link was away, whether the kernel told or not.
+func TestTableKeeps(t *testing.T) {
+	n := build(t, forkTopology())
+	f := testFIB(t, mustHost(t, n, "router"))
+	table := NewTable(f, slog.New(slog.DiscardHandler))
+	routes := map[string]string{"192.0.2.0/24": "198.51.100.1", "2001:db8:53::/48": "2001:db8::1"}
+	for p, via := range routes {
+		if err := table.Set(netip.MustParsePrefix(p), []NextHop{{Addr: netip.MustParseAddr(via)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	kept := make(chan struct{})
+	go func() { defer close(kept); table.Keep(ctx) }()
+	defer func() { stop(); <-kept }()
+	if err := n.Break(Fault{Kind: Cut, Node: "site"}); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := f.List(); err != nil || len(all) > 0 {
+		t.Fatalf("with the link away there are %v, %v", all, err)
+	}
+	if err := n.Heal(""); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		all, err := f.List()
+		if err == nil && len(all) == len(routes) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after the link came back there are %v, %v", all, err)
+		}
+	}
+	if err := table.Set(netip.MustParsePrefix("192.0.2.0/24"), nil); err != nil {
+		t.Fatal(err)
+	}
+	table.compare()
+	if all, err := f.List(); err != nil || len(all) != 1 {
+		t.Errorf("of one that is no longer wanted there are %v, %v", all, err)
 	}
 }
 
