@@ -11,7 +11,8 @@ import (
 //
 //	1  the first
 //	2  borders of a division are rounded, not its parts; rtt, cname, skip_first, answers, and
-//	   the all-down rules static, last_good, all and closest
+//	   the all-down rules static, last_good, all and closest; a drained cluster that was
+//	   down and is up again stays drained
 const Algorithm = 2
 
 // Algorithms lists the versions that this binary runs.

@@ -39,6 +39,11 @@ func plannedOne(plan *placement.Plan, id placement.ClusterID) status {
 			return status{out: placement.OutDown}
 		}
 	}
+	return weighed(plan, id)
+}
+
+// weighed is the status by what a plan limits, whether the cluster is up or not.
+func weighed(plan *placement.Plan, id placement.ClusterID) status {
 	for k := range plan.Weights {
 		w := &plan.Weights[k]
 		switch {
@@ -65,12 +70,18 @@ func now(m *market, plan *placement.Plan, verdicts []placement.Verdict) []status
 			out[i].out = placement.OutForced
 		case dead(v, m.policy):
 			out[i].out = placement.OutDown
+		case out[i].out == placement.OutDown && m.drainsOutlast() && weighed(plan, id).out == placement.OutDrained:
+			out[i].out = placement.OutDrained
 		case out[i].out == placement.OutDown:
 			out[i].out = placement.OutDialled
 		}
 	}
 	return out
 }
+
+// drainsOutlast tells whether a cluster that was down in the plan, and is up again, is
+// still drained, as with algorithm 2: it is not the first to be opened when others fail.
+func (m *market) drainsOutlast() bool { return m.algorithm >= 2 }
 
 // dead tells whether a cluster is out of service for the services of a policy:
 // a policy that fails closed does not trust what the removal cap keeps.
