@@ -52,8 +52,17 @@ const (
 	flagSEP  = 1
 )
 
-// The algorithms that we sign with, and how long their keys are (RFC 6605, RFC 8080).
-var keyOctets = map[uint64]int{13: 64, 15: 32}
+// keyOctets is how long a key is of an algorithm that we sign with (RFC 6605, RFC 8080);
+// 0 for others.
+func keyOctets(algorithm uint64) int {
+	switch algorithm {
+	case 13:
+		return 64
+	case 15:
+		return 32
+	}
+	return 0
+}
 
 // readDNSKEY reads flags, protocol, algorithm and key. A whole record of the zone is as
 // good, since that is what tools print.
@@ -74,7 +83,7 @@ func readDNSKEY(zone, text string) (k placement.OtherKey, err error) {
 			return k, fmt.Errorf("%s %q: want a number", what, fields[i])
 		}
 	}
-	octets := keyOctets[n[2]]
+	octets := keyOctets(n[2])
 	public, err := base64.StdEncoding.DecodeString(strings.Join(fields[3:], ""))
 	switch {
 	case n[0]&^flagSEP != flagZone:
