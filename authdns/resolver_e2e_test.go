@@ -440,7 +440,7 @@ func TestAliasesThroughResolvers(t *testing.T) {
 			world := build(t)
 			r := start(t, euResolver, false)
 			src := sources()
-			src[0].Zone.Aliases = []placement.Alias{{Name: "demo.test.", Target: "www.cdn.demo.test."}}
+			src[0].Zone.Aliases = []placement.Alias{{Name: "demo.test.", Target: "www.cdn.demo.test."}, {Name: "spoken.demo.test.", Target: "x.any.cdn.demo.test."}}
 			for _, s := range world.nodes {
 				if errs := s.SetZones(src); errs != nil {
 					t.Fatal(errs)
@@ -449,6 +449,10 @@ func TestAliasesThroughResolvers(t *testing.T) {
 			m, _, err := r.ask("demo.test.", dns.TypeA, 30*time.Second)
 			if err != nil || addresses(m) == "" || !contains(webAMS, addresses(m)) {
 				t.Errorf("apex: %v %v, want of %s", err, m, webAMS)
+			}
+			m, _, err = r.ask("spoken.demo.test.", dns.TypeHTTPS, 30*time.Second)
+			if err != nil || len(m.Answer) != 1 || m.Answer[0].Header().Rrtype != dns.TypeHTTPS || !strings.Contains(m.Answer[0].String(), "198.51.100.1") {
+				t.Errorf("HTTPS of an alias: %v %v, want hints of %s", err, m, webAMS)
 			}
 			o := newOutside([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), r.addr}, time.Now, slog.New(slog.DiscardHandler), "")
 			for qtype, want := range map[uint16]string{dns.TypeA: "[192.0.2.99]", dns.TypeAAAA: "[]"} { // this thread alone is in the namespace
