@@ -11,11 +11,22 @@ import (
 
 // alias is a name that has the addresses of another one beside records of its own, as an
 // apex must have them, where a CNAME could not stand (RFC 1034 section 3.6.2). Nobody
-// outside sees that it is one: it answers for A and AAAA as if they were its own.
+// outside sees that it is one: it answers for A and AAAA as if they were its own, and for
+// HTTPS and SVCB as its target does where that is a name of ours, so that it says no less
+// of how that is spoken to than a CNAME or an AliasMode record would (RFC 9460 section 2.4.2).
 type alias struct{ target string }
 
-// follow answers with the addresses of an alias's target: of names in our zones by what
-// they say to this client now, of others by what they said last.
+// followed tells whether a type is answered with what the target of an alias has.
+func followed(qtype uint16) bool {
+	switch qtype {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB:
+		return true
+	}
+	return false
+}
+
+// follow answers with what an alias's target has: of names in our zones by what they say
+// to this client now, of others by what they said last.
 func (v *visit) follow(name string, a *alias) {
 	r := v.reply
 	if v.depth++; v.depth > maxChain {
@@ -35,18 +46,20 @@ func (v *visit) follow(name string, a *alias) {
 		}
 		sub := v.within(z, target)
 		r.scope = max(r.scope, sub.reply.scope)
-		var addrs []netip.Addr
+		var found []dns.RR
 		for _, rr := range sub.reply.answer {
 			ttl = min(ttl, rr.Header().Ttl)
-			addrs = append(addrs, addressOf(rr)...)
+			if rr.Header().Rrtype == r.q.qtype {
+				found = append(found, rr)
+			}
 		}
 		next := sub.reply.last()
 		switch {
 		case sub.reply.rcode != dns.RcodeSuccess && sub.reply.rcode != dns.RcodeNameError:
 			r.rcode, r.aa, r.ede, r.answer = sub.reply.rcode, false, sub.reply.ede, nil
 			return
-		case len(addrs) > 0:
-			r.answer = append(r.answer, addressRRs(name, addrs, ttl)...)
+		case len(found) > 0:
+			r.answer = append(r.answer, asOwn(name, found, ttl)...)
 			return
 		case !sub.reply.aa: // below a cut: others know
 			v.foreign(name, target, ttl)
@@ -60,6 +73,17 @@ func (v *visit) follow(name string, a *alias) {
 	r.notReady("an alias leads too far")
 }
 
+// asOwn are records of a target as those of an alias. A binding whose target is its owner
+// (".", RFC 9460 section 2.5.2) is right there as well, since both have the same addresses.
+func asOwn(name string, rrs []dns.RR, ttl uint32) []dns.RR {
+	out := make([]dns.RR, len(rrs))
+	for i, rr := range rrs {
+		out[i] = dns.Copy(rr)
+		out[i].Header().Name, out[i].Header().Ttl = name, ttl
+	}
+	return out
+}
+
 // within asks one of our zones for a name in place of that which the client asked for.
 func (v *visit) within(z *served, target string) *visit {
 	q := *v.reply.q
@@ -71,8 +95,14 @@ func (v *visit) within(z *served, target string) *visit {
 	return sub
 }
 
-// foreign answers with what a name of others had when it was looked up last.
+// foreign answers with what a name of others had when it was looked up last. That is its
+// addresses alone: bindings of others may hold keys that change within the hour, and
+// clients do without.
 func (v *visit) foreign(name, target string, ttl uint32) {
+	if t := v.reply.q.qtype; t != dns.TypeA && t != dns.TypeAAAA {
+		v.denial(ttl)
+		return
+	}
 	v.out.fleeting = true
 	addrs, own, ok := v.state.self.outside.addresses(target, v.reply.q.qtype == dns.TypeAAAA)
 	switch {

@@ -85,7 +85,7 @@ func (v *visit) marked(name string, res zone.Result) (next string, ok bool) {
 			return v.steer(name, m, res)
 		}
 	case *alias:
-		if (qtype == dns.TypeA || qtype == dns.TypeAAAA) && res.Kind != zone.Answer {
+		if followed(qtype) && res.Kind != zone.Answer {
 			v.follow(name, m)
 			return "", true
 		}

@@ -51,8 +51,7 @@ func (s *sealer) types(name string) []uint16 {
 		add(dns.TypeA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeA, 1)) > 0)
 		add(dns.TypeAAAA, m.service == nil || m.aliased || len(ofFamily(m.fixed, dns.TypeAAAA, 1)) > 0)
 	case *alias:
-		add(dns.TypeA, true)
-		add(dns.TypeAAAA, true)
+		types = append(types, dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB)
 	case *host:
 		add(dns.TypeA, len(m.addrs(dns.TypeA)) > 0)
 		add(dns.TypeAAAA, len(m.addrs(dns.TypeAAAA)) > 0)

@@ -39,6 +39,8 @@ type outside struct {
 	log     *slog.Logger
 	// file outlives the process; empty: there is none.
 	file string
+	// heard is told of each change; nil: nobody is.
+	heard func()
 
 	values atomic.Pointer[map[string]*abroad] // replaced whole by run
 	mu     sync.Mutex
@@ -170,6 +172,9 @@ func (o *outside) round(ctx context.Context) time.Duration {
 	o.values.Store(&next)
 	if changed {
 		o.keep()
+		if o.heard != nil {
+			o.heard()
+		}
 	}
 	return max(soonest, time.Second)
 }

@@ -432,6 +432,18 @@ func TestElsewhereThroughResolvers(t *testing.T) {
 	}
 }
 
+// hints are the IPv4 addresses of a binding.
+func hints(rr dns.RR) string {
+	if b := svcbOf(rr); b != nil {
+		for _, v := range b.Value {
+			if v.Key() == dns.SVCB_IPV4HINT {
+				return strings.ReplaceAll(v.String(), ",", " ")
+			}
+		}
+	}
+	return "none"
+}
+
 // TestAliasesThroughResolvers: an apex that is an alias of a steered name leads each client
 // to its region; and real resolvers tell what the names of others have.
 func TestAliasesThroughResolvers(t *testing.T) {
@@ -440,7 +452,7 @@ func TestAliasesThroughResolvers(t *testing.T) {
 			world := build(t)
 			r := start(t, euResolver, false)
 			src := sources()
-			src[0].Zone.Aliases = []placement.Alias{{Name: "demo.test.", Target: "www.cdn.demo.test."}}
+			src[0].Zone.Aliases = []placement.Alias{{Name: "demo.test.", Target: "www.cdn.demo.test."}, {Name: "spoken.demo.test.", Target: "x.any.cdn.demo.test."}}
 			for _, s := range world.nodes {
 				if errs := s.SetZones(src); errs != nil {
 					t.Fatal(errs)
@@ -449,6 +461,10 @@ func TestAliasesThroughResolvers(t *testing.T) {
 			m, _, err := r.ask("demo.test.", dns.TypeA, 30*time.Second)
 			if err != nil || addresses(m) == "" || !contains(webAMS, addresses(m)) {
 				t.Errorf("apex: %v %v, want of %s", err, m, webAMS)
+			}
+			m, _, err = r.ask("spoken.demo.test.", dns.TypeHTTPS, 30*time.Second)
+			if err != nil || len(m.Answer) != 1 || !contains(webAMS, hints(m.Answer[0])) {
+				t.Errorf("HTTPS of an alias: %v %v, want hints of %s", err, m, webAMS)
 			}
 			o := newOutside([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1"), r.addr}, time.Now, slog.New(slog.DiscardHandler), "")
 			for qtype, want := range map[uint16]string{dns.TypeA: "[192.0.2.99]", dns.TypeAAAA: "[]"} { // this thread alone is in the namespace

@@ -152,6 +152,9 @@ func New(c Config) (*Server, error) {
 		s.workers = runtime.GOMAXPROCS(0)
 	}
 	s.self.outside = newOutside(slices.Clone(c.Resolvers), s.now, s.log, below(c.Crashes, outsideFile))
+	if s.self.outside != nil {
+		s.self.outside.heard = s.letGo
+	}
 	s.signs = newSignatures(c.SignBudget, s.now)
 	s.setHour()
 	s.shield.overload = newOverload(c.Overload, c.Mode, s.signs.rate, s.now())

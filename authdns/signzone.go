@@ -18,6 +18,7 @@ type signMetrics struct {
 	signed  *prometheus.CounterVec
 	refused prometheus.Counter
 	keys    *prometheus.GaugeVec
+	others  *prometheus.GaugeVec
 	at      *prometheus.GaugeVec
 	suspect prometheus.Gauge
 	steps   prometheus.Counter
@@ -28,6 +29,7 @@ func newSignMetrics() *signMetrics {
 		signed:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rhumb_dnssec_signatures_total", Help: "RRsets signed, of names that exist and of others."}, []string{"names"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dnssec_budget_spent_total", Help: "Replies that were not signed, as the budget for names that do not exist was spent."}),
 		keys:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_dnssec_keys", Help: "Published keys of a signed zone."}, []string{"zone"}),
+		others:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_dnssec_other_keys", Help: "Keys of other providers in the DNSKEY RRset of a signed zone."}, []string{"zone"}),
 		at:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rhumb_dnssec_signed_timestamp_seconds", Help: "Hour for which the zone is signed; every signature is valid for five days from then at least."}, []string{"zone"}),
 		suspect: prometheus.NewGauge(prometheus.GaugeOpts{Name: "rhumb_dnssec_clock_suspect", Help: "1 while the clock cannot be right, so that signatures may not be valid."}),
 		steps:   prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dnssec_clock_steps_total", Help: "Times that the clock was set by more than five minutes."}),
@@ -36,7 +38,7 @@ func newSignMetrics() *signMetrics {
 
 // all lists them for the metrics of the Server, which register and collect them.
 func (m *signMetrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.signed, m.refused, m.keys, m.at, m.suspect, m.steps}
+	return []prometheus.Collector{m.signed, m.refused, m.keys, m.others, m.at, m.suspect, m.steps}
 }
 
 // count counts an RRset that was signed, however many keys signed it.
@@ -51,10 +53,13 @@ func (m *signMetrics) count(exists bool) {
 // setZones tells about the signed zones and forgets the others.
 func (m *signMetrics) setZones(zones map[string]*loaded) {
 	m.keys.Reset()
+	m.others.Reset()
 	m.at.Reset()
 	for name, l := range zones {
 		if l.sign != nil {
-			m.keys.WithLabelValues(name).Set(float64(l.sign.ring.Len()))
+			ours, others := l.sign.ring.Len()
+			m.keys.WithLabelValues(name).Set(float64(ours))
+			m.others.WithLabelValues(name).Set(float64(others))
 			m.at.WithLabelValues(name).Set(float64(l.sign.ring.At.Unix()))
 		}
 	}
@@ -86,7 +91,7 @@ func (s *Server) sign(l, old *loaded) error {
 	if s := l.file.Signed; s != nil {
 		return fmt.Errorf("%szone:%d:%d: the zone is to be signed here, and its owner has signed it already", name, s.Line, s.Column)
 	}
-	ring, err := dnssec.NewRing(name, l.keys, s.signs.hour)
+	ring, err := dnssec.NewRing(name, l.keys, s.signs.hour, l.meta.OtherKeys...)
 	if err != nil {
 		return err
 	}

@@ -310,7 +310,8 @@ func startOurs(t *testing.T, told ...string) *ours {
 	for _, a := range told {
 		o.rules.Notify = append(o.rules.Notify, netip.MustParseAddrPort(a))
 	}
-	o.server = start(t, Config{Workers: 1, Listeners: []Listener{loopback(low, ourAddr)}, Transfers: o.desk})
+	o.server = start(t, Config{Workers: 1, Listeners: []Listener{loopback(low, ourAddr)}, Transfers: o.desk,
+		Resolvers: []netip.AddrPort{netip.MustParseAddrPort(knotAddr)}}) // which knows in.test, for aliases
 	o.server.Apply(t.Context(), fleet(t, plan{}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

@@ -20,15 +20,18 @@ type copies struct {
 	desk *transfer.Desk // nil: transfers are refused, NOTIFY is not implemented
 	// views are zones as they leave, by name; mu of the Server guards them.
 	views map[string]*view
+	// withheld says, by zone, why its newest version does not leave yet; guarded likewise.
+	withheld map[string]string
 }
 
 // view is a zone with the static sets of its steered names laid over it, kept
 // while both stay the same: a Snapshot comes every few seconds, and a secondary
-// need not hear of it.
+// need not hear of it. Nor of new addresses of others: theirs are those of the version.
 type view struct {
-	from *zone.Zone
-	over string // the records laid over it, as text
-	zone *zone.Zone
+	from   *zone.Zone
+	over   string // the records laid over it, and whose addresses others have, as text
+	theirs map[loan][]dns.RR
+	zone   *zone.Zone
 }
 
 // leave hands over to the desk what may leave under a state; mu is held.
@@ -36,7 +39,7 @@ func (s *Server) leave(st *state) {
 	if s.copies.desk == nil {
 		return
 	}
-	views := make(map[string]*view)
+	views, withheld := make(map[string]*view), make(map[string]string)
 	var out []transfer.Outgoing
 	for _, name := range sortedKeys(s.zones) {
 		l := s.zones[name]
@@ -45,12 +48,21 @@ func (s *Server) leave(st *state) {
 			// the serial of the whole zone, and stay.
 			continue
 		}
-		v := s.copies.views[name].renew(l.plain(), st.standIns(name))
+		v, missing := s.copies.views[name].renew(l.plain(), st.standIns(name), st.loansOf(name), s.self.outside)
+		if missing != "" {
+			withheld[name] = missing
+			if s.copies.withheld[name] != missing {
+				s.log.Warn("zone does not leave yet for those who copy it: the target of an alias is not resolved", "zone", name, "target", missing)
+			}
+		}
+		if v == nil {
+			continue
+		}
 		views[name] = v
 		out = append(out, transfer.Outgoing{Name: name, Zone: v.zone, Rules: rules(l.meta.Transfer),
 			Diff: func(old transfer.Zone) (removed, added []dns.RR) { return zone.Changes(old.(*zone.Zone), v.zone) }})
 	}
-	s.copies.views = views
+	s.copies.views, s.copies.withheld = views, withheld
 	s.copies.desk.Out.Set(out)
 }
 
@@ -66,17 +78,43 @@ func rules(t *placement.Transfer) transfer.Rules {
 	return r
 }
 
-// renew returns the view of a zone with records laid over it: this one where
-// nothing has changed.
-func (v *view) renew(z *zone.Zone, over []dns.RR) *view {
+// letGo hands over what was held back until the target of an alias was known.
+func (s *Server) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.copies.withheld) > 0 {
+		s.leave(s.current.Load())
+	}
+}
+
+// renew returns the view of a zone with records laid over it, and with what aliases have
+// from others: this one where nothing has changed, or where a target, which is returned
+// then, was never resolved. An alias without addresses would be an outage wherever the
+// zone is copied to.
+func (v *view) renew(z *zone.Zone, over []dns.RR, borrowed []loan, o *outside) (next *view, missing string) {
 	var text strings.Builder
 	for _, rr := range over {
 		text.WriteString(rr.String() + "\n")
 	}
-	if v != nil && v.from == z && v.over == text.String() {
-		return v
+	for _, b := range borrowed {
+		text.WriteString(b.name + " " + b.target + "\n")
 	}
-	return &view{from: z, over: text.String(), zone: z.Plus(over)}
+	if v != nil && v.from == z && v.over == text.String() {
+		return v, ""
+	}
+	next = &view{from: z, over: text.String(), theirs: make(map[loan][]dns.RR)}
+	for _, b := range borrowed {
+		rrs, ok := o.records(b)
+		if !ok && v != nil {
+			rrs, ok = v.theirs[b]
+		}
+		if !ok {
+			return v, b.target
+		}
+		next.theirs[b], over = rrs, append(over, rrs...)
+	}
+	next.zone = z.Plus(over)
+	return next, ""
 }
 
 // standIns are the records by which a copy elsewhere answers for what is chosen
@@ -91,6 +129,10 @@ func (s *state) standIns(name string) []dns.RR {
 			out = append(out, addressRRs(m.Name, v.fixed, v.ttl)...)
 			if v.other != "" {
 				out = append(out, &dns.CNAME{Hdr: dns.RR_Header{Name: m.Name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: v.ttl}, Target: v.other})
+			}
+		case *alias:
+			if t, ok := s.stillOf(v.target); ok {
+				out = append(out, addressRRs(m.Name, t.addrs, t.ttl)...)
 			}
 		case *host:
 			out = append(out, addressRRs(m.Name, v.all, v.ttl)...)

@@ -73,7 +73,7 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 	next := *l
 	next.file = z
 	if err := s.signed(&next, old); err != nil {
-		l.fault, l.keys = next.fault, next.keys
+		l.fault, l.keys, l.meta.OtherKeys = next.fault, next.keys, next.meta.OtherKeys
 		return l, err
 	}
 	s.logChange(name, l.file, z)
@@ -88,7 +88,7 @@ func (s *Server) signed(l, old *loaded) error {
 	if err != nil {
 		l.fault, l.keys = err.Error(), nil
 		if old != nil {
-			l.keys = old.keys // what is served has to be signed anew in time
+			l.keys, l.meta.OtherKeys = old.keys, old.meta.OtherKeys // what is served has to be signed anew in time
 		}
 		s.metrics.zoneFailed(l.meta.Name)
 	}

@@ -74,6 +74,8 @@ type Zone struct {
 	NameServers string `json:"name_servers,omitempty"`
 	// DNSSEC says who signs the zone: nobody, or the nodes as they answer.
 	DNSSEC DNSSEC `json:"dnssec,omitempty"`
+	// OtherKeys are those of other providers which sign it too, in order of name.
+	OtherKeys []OtherKey `json:"other_keys,omitempty"`
 	// Serial of the SOA, so that a change which secondaries would not see is noticed.
 	Serial uint32 `json:"serial,omitempty"`
 	// Transfer says who may copy the zone; nil: nobody.

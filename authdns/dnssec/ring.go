@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"rhumb/placement"
 )
 
 // Ring is the keys of a zone at an instant; it is immutable and safe for
@@ -18,6 +20,7 @@ type Ring struct {
 	// apex sign DNSKEY, CDS and CDNSKEY; data sign everything else.
 	apex, data []*Key
 	synced     []*Key
+	others     []*other
 }
 
 // reached tells whether an instant was set and has come.
@@ -49,8 +52,9 @@ func (t *Times) Synced(now time.Time) bool {
 // NewRing sorts the keys of a zone by what they do at an instant. Every algorithm
 // that is published must sign everything (RFC 4035 section 2.2): keys with SEP
 // sign the keys, those without the data, and where there is only one kind it
-// signs both. An error says what could not be signed; nothing is then.
-func NewRing(zone string, keys []*Key, at time.Time) (*Ring, error) {
+// signs both. Keys of other providers are published beside ours and sign nothing. An
+// error says what could not be signed; nothing is then.
+func NewRing(zone string, keys []*Key, at time.Time, others ...placement.OtherKey) (*Ring, error) {
 	r := &Ring{Zone: zone, At: at}
 	algorithms := make(map[uint8]bool)
 	for _, k := range keys {
@@ -77,6 +81,9 @@ func NewRing(zone string, keys []*Key, at time.Time) (*Ring, error) {
 		}
 		r.apex = append(r.apex, either(sep, plain)...)
 		r.data = append(r.data, either(plain, sep)...)
+	}
+	if err := r.join(others, keys, algorithms); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -109,7 +116,7 @@ func (r *Ring) Apex() []dns.RR {
 		ds.Hdr.Ttl = TTL
 		out = append(out, ds.ToCDS(), k.Public.ToCDNSKEY())
 	}
-	return out
+	return append(out, r.otherApex()...)
 }
 
 // DS returns what the parent shall publish.
@@ -120,7 +127,7 @@ func (r *Ring) DS(ttl uint32) []dns.RR {
 		ds.Hdr.Ttl = ttl
 		out = append(out, ds)
 	}
-	return out
+	return append(out, r.otherDS(ttl)...)
 }
 
 // Same tells whether another ring has the same keys in the same uses.
@@ -131,7 +138,8 @@ func (r *Ring) Same(o *Ring) bool {
 	same := func(a, b []*Key) bool {
 		return slices.EqualFunc(a, b, func(x, y *Key) bool { return dns.IsDuplicate(x.Public, y.Public) })
 	}
-	return same(r.published, o.published) && same(r.apex, o.apex) && same(r.data, o.data) && same(r.synced, o.synced)
+	return same(r.published, o.published) && same(r.apex, o.apex) && same(r.data, o.data) && same(r.synced, o.synced) &&
+		slices.EqualFunc(r.others, o.others, func(x, y *other) bool { return dns.IsDuplicate(x.public, y.public) && x.synced == y.synced })
 }
 
 // signers are the keys that sign a type.
@@ -193,5 +201,5 @@ func WindowAt(at time.Time, owner string, rrtype uint16) Window {
 	return Window{begin.Add(-Backdate), begin.Add(Validity)}
 }
 
-// Len is the number of published keys.
-func (r *Ring) Len() int { return len(r.published) }
+// Len is the number of published keys of ours, and of other providers'.
+func (r *Ring) Len() (ours, others int) { return len(r.published), len(r.others) }

@@ -10,16 +10,18 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"rhumb/authdns/dnssec"
 	"rhumb/health"
 	"rhumb/internal/api"
 	"rhumb/internal/config"
 )
 
 func (a *app) checkCommand() *cobra.Command {
-	var against string
+	var against, keys string
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a fleet file or a node file; with --against live: what an apply would change",
@@ -33,15 +35,16 @@ func (a *app) checkCommand() *cobra.Command {
 				return withCode(exitNotFound, fmt.Errorf("check: %w", err))
 			}
 			if isNodeFile(data) {
-				if against != "" {
-					return withCode(exitUsage, errors.New("--against live compares fleets; this is a node file"))
+				if against != "" || keys != "" {
+					return withCode(exitUsage, errors.New("--against and --keys are for fleets; this is a node file"))
 				}
 				return a.checkNode(given[0])
 			}
-			return a.checkFleet(cmd, given[0], against == "live")
+			return a.checkFleet(cmd, given[0], keys, against == "live")
 		},
 	}
 	cmd.Flags().StringVar(&against, "against", "", "live: compare with what is in force")
+	cmd.Flags().StringVar(&keys, "keys", "", "directory of key files: those of zones with other_keys go with these")
 	return cmd
 }
 
@@ -52,10 +55,15 @@ func isNodeFile(data []byte) bool {
 	})
 }
 
-func (a *app) checkFleet(cmd *cobra.Command, file string, live bool) error {
+func (a *app) checkFleet(cmd *cobra.Command, file, keys string, live bool) error {
 	fleet, err := config.LoadFleet(file, readZone)
 	if err != nil {
 		return err
+	}
+	if keys != "" {
+		if err := checkOtherKeys(fleet, &keyFlags{dir: keys, now: time.Now}); err != nil {
+			return err
+		}
 	}
 	if !live {
 		return a.sound(file, contents(&fleet.Fleet))
@@ -71,6 +79,30 @@ func (a *app) checkFleet(cmd *cobra.Command, file string, live bool) error {
 	}
 	res.DryRun = true
 	return a.showApply(raw, &res)
+}
+
+// checkOtherKeys holds keys of other providers against ours, which no fleet file knows: as
+// each node does, which then refuses them too.
+func checkOtherKeys(fleet *config.Fleet, f *keyFlags) error {
+	for i := range fleet.Zones {
+		z := &fleet.Zones[i]
+		if len(z.OtherKeys) == 0 {
+			continue
+		}
+		keys, err := f.load(z.Name)
+		if err != nil {
+			return err
+		}
+		_, err = dnssec.NewRing(z.Name, keys, dnssec.HourOf(f.now()), z.OtherKeys...)
+		var other *dnssec.OtherError
+		if errors.As(err, &other) {
+			err = fleet.Mistake([]string{"zones", "serve", strings.TrimSuffix(z.Name, ".")}, []string{"other_keys", other.Name, "dnskey"}, other.Reason)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sound says that a file is right; -o json says so as a document.

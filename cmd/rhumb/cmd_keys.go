@@ -27,7 +27,7 @@ type keyFlags struct {
 // keyCommands are those below `zones`.
 func (a *app) keyCommands() []*cobra.Command {
 	f := &keyFlags{now: time.Now}
-	cmds := []*cobra.Command{a.dsCommand(f), a.keysCommand(f), a.keygenCommand(f), a.rollCommand(f)}
+	cmds := []*cobra.Command{a.dsCommand(f), a.dnskeyCommand(f), a.keysCommand(f), a.keygenCommand(f), a.rollCommand(f)}
 	for _, c := range cmds {
 		c.Flags().StringVar(&f.dir, "keys", "/etc/rhumb/keys", "directory of key files")
 	}
@@ -56,23 +56,42 @@ func (a *app) dsCommand(f *keyFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var lines []string
-			for _, rr := range ring.DS(dnssec.TTL) {
-				lines = append(lines, strings.ReplaceAll(rr.String(), "\t", " "))
-			}
-			if len(lines) == 0 {
+			records := ring.DS(dnssec.TTL)
+			if len(records) == 0 {
 				return withCode(exitNotFound, fmt.Errorf("no key of %s is meant for its parent now (SyncPublish)", names[0]))
 			}
-			raw, err := json.Marshal(map[string][]string{"items": lines})
+			return a.showRecords(records)
+		}}
+}
+
+// dnskeyCommand prints what goes to other providers of the zone.
+func (a *app) dnskeyCommand(f *keyFlags) *cobra.Command {
+	return &cobra.Command{Use: "dnskey ZONE", Short: "The keys that other providers who sign the zone too must publish beside theirs, by the key files",
+		Example: "  rhumb zones dnskey demo.test", Args: args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, names []string) error {
+			keys, err := f.load(names[0])
 			if err != nil {
 				return err
 			}
-			return a.show(result{raw: raw, names: lines, text: func(w io.Writer, _ style) {
-				for _, l := range lines {
-					fmt.Fprintln(w, l)
-				}
-			}})
+			return a.showRecords(dnssec.Export(keys, dnssec.HourOf(f.now())))
 		}}
+}
+
+// showRecords prints records, a line each.
+func (a *app) showRecords(rrs []dns.RR) error {
+	var lines []string
+	for _, rr := range rrs {
+		lines = append(lines, strings.ReplaceAll(rr.String(), "\t", " "))
+	}
+	raw, err := json.Marshal(map[string][]string{"items": lines})
+	if err != nil {
+		return err
+	}
+	return a.show(result{raw: raw, names: lines, text: func(w io.Writer, _ style) {
+		for _, l := range lines {
+			fmt.Fprintln(w, l)
+		}
+	}})
 }
 
 // keyRow is one key as it is listed.

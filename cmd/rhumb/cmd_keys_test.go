@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -42,7 +44,11 @@ func TestKeyCommands(t *testing.T) {
 	}
 	say(exitOK, "KSK", "keygen", "demo.test", "--ds-after", "0s")
 	first := say(exitOK, " DS ", "ds", "demo.test")
+	given := say(exitOK, " DNSKEY 256 3 13 ", "dnskey", "demo.test")
 	say(exitOK, "published", "roll", "demo.test", "zsk")
+	if both := say(exitOK, given, "dnskey", "demo.test"); strings.Count(both, "\n") != 2 {
+		t.Errorf("in a roll others are to publish %s, want both ZSKs", both)
+	}
 	say(exitRefused, "on its way in", "roll", "demo.test", "zsk")
 	say(exitOK, "waits for its DS", "roll", "demo.test", "ksk")
 	say(exitUsage, "--parent", "roll", "demo.test", "ksk")
@@ -55,6 +61,61 @@ func TestKeyCommands(t *testing.T) {
 	say(exitOK, "not yet", "roll", "demo.test", "ksk", "--parent", parent)
 	say(exitRefused, "", "roll", "demo.test", "ksk", "--parent", parent)
 	say(exitOK, `"use": "signs"`, "keys", "demo.test", "-o", "json")
+}
+
+// TestCheckOtherKeys: `check --keys` holds other providers' keys against ours, as the nodes
+// do, and says where the one stands that cannot be beside them.
+func TestCheckOtherKeys(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("../../internal/config/testdata/bad/zone-dnssec")); err != nil {
+		t.Fatal(err)
+	}
+	file, keys := filepath.Join(dir, "fleet.yaml"), filepath.Join(dir, "keys")
+	plain, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ours []*dnssec.Key
+	for _, sep := range []bool{true, false} {
+		k, err := dnssec.Generate("demo.test.", dnssec.P256, sep, dnssec.Times{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours = append(ours, k)
+	}
+	theirs, err1 := dnssec.Generate("demo.test.", dnssec.P256, false, dnssec.Times{})
+	alien, err2 := dnssec.Generate("demo.test.", dnssec.Ed25519, false, dnssec.Times{})
+	if err := errors.Join(err1, err2, os.Mkdir(keys, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	check := func(code int, want string, k *dnssec.Key, more ...string) {
+		t.Helper()
+		line := fmt.Sprintf(", dnssec: on, other_keys: {them: {dnskey: %q}}", k.Public.String())
+		if err := os.WriteFile(file, []byte(strings.Replace(string(plain), ", dnssec: maybe", line, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var out, errw bytes.Buffer
+		got := run(t.Context(), append([]string{"check", file}, more...), strings.NewReader(""), &out, &errw)
+		if text := out.String() + errw.String(); got != code || !strings.Contains(text, want) {
+			t.Errorf("exit %d, want %d and %q; it said:\n%s", got, code, want, text)
+		}
+	}
+	check(exitOK, "is sound", alien)
+	check(exitNotFound, "no key files", theirs, "--keys", keys)
+	if err := save(keys, ours); err != nil {
+		t.Fatal(err)
+	}
+	check(exitOK, "is sound", theirs, "--keys", keys)
+	const place = "fleet.yaml:6:61: zones.serve.demo.test.other_keys.them.dnskey: "
+	check(exitConfig, place+"no key of ours signs with its algorithm 15", alien, "--keys", keys)
+	check(exitConfig, place+"has the tag", ours[1], "--keys", keys)
+	if err := os.WriteFile(filepath.Join(dir, "node.yaml"), []byte("node: {}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if got := run(t.Context(), []string{"check", filepath.Join(dir, "node.yaml"), "--keys", keys}, strings.NewReader(""), &out, &out); got != exitUsage {
+		t.Errorf("a node file with --keys: exit %d\n%s", got, out.String())
+	}
 }
 
 // parentWith serves test. with these DS records of demo.test and returns its address.

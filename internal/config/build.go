@@ -400,6 +400,7 @@ func (b *builder) zone(d *document, name string, z zoneFile, dir string, read Zo
 	default:
 		d.fail(append(at, "dnssec"), "%q: want on or off", z.DNSSEC)
 	}
+	d.otherKeys(append(at, "other_keys"), &out, z.OtherKeys)
 	out.Transfer, out.Secondary = z.Transfer.build(d, append(at, "transfer")), z.Secondary.build(d, append(at, "secondary"))
 	out.Catalog = z.Catalog.build(d, append(at, "catalog"), out.Name, z)
 	out.Listed = z.Listed.build(d, append(at, "listed"), z)

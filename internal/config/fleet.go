@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"rhumb/placement"
 )
@@ -52,7 +53,10 @@ type zoneFile struct {
 	Level       placement.Level  `yaml:"level"`
 	NameServers *nameServersFile `yaml:"name_servers"`
 	// DNSSEC: on, each node signs with the keys in its directory; off by default.
-	DNSSEC    string         `yaml:"dnssec"`
+	DNSSEC string `yaml:"dnssec"`
+	// OtherKeys are keys of other providers which sign the zone too, by a name of one's own.
+	OtherKeys map[string]otherKeyFile `yaml:"other_keys"`
+
 	Transfer  *transferFile  `yaml:"transfer"`
 	Secondary *secondaryFile `yaml:"secondary"`
 	Catalog   *catalogFile   `yaml:"catalog"`
@@ -248,6 +252,15 @@ type Fleet struct {
 	placement.Fleet
 	// Blobs are the zone files by hex SHA-256.
 	Blobs map[string][]byte
+
+	where func(path ...string) (*document, []string)
+}
+
+// Mistake is one that was found after loading, at the place of an entry of the fleet and a
+// path below it.
+func (f *Fleet) Mistake(entry, below []string, reason string) error {
+	d, at := f.where(entry...)
+	return d.at(append(slices.Clone(at), below...), reason)
 }
 
 // LoadFleet reads a fleet file, the documents beside it and its zones, and
@@ -268,6 +281,7 @@ func LoadFleet(file string, zones ZoneReader) (*Fleet, error) {
 	if err := b.err(); err != nil {
 		return nil, err
 	}
+	b.out.where = b.where
 	return b.out, nil
 }
 
