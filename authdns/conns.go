@@ -96,7 +96,7 @@ func (t *conns) evict() {
 			oldest = c
 		}
 	}
-	oldest.raw.Close()
+	oldest.end(doqExcessiveLoad)
 	t.drop(oldest)
 }
 
@@ -166,7 +166,7 @@ func (t *conns) finish() {
 	defer t.mu.Unlock()
 	t.closed = true
 	for c := range t.all {
-		c.raw.SetReadDeadline(time.Unix(1, 0))
+		c.finish()
 	}
 }
 
@@ -183,7 +183,7 @@ func (t *conns) closeAll() {
 	defer t.mu.Unlock()
 	t.closed = true
 	for c := range t.all {
-		c.raw.Close()
+		c.end(doqNoError)
 	}
 }
 

@@ -19,6 +19,7 @@ type metrics struct {
 	decisions, ecs      *prometheus.CounterVec
 	would, dropped      *prometheus.CounterVec
 	truncated, panics   prometheus.Counter
+	retries             prometheus.Counter
 	guards
 	zones zoneMetrics
 
@@ -96,6 +97,7 @@ func newMetrics(reg prometheus.Registerer, fresh func(), all ...prometheus.Colle
 		dropped:   counter("rhumb_dns_dropped_total", "Packets and connections without a reply.", "reason"),
 		truncated: prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_truncated_total", Help: "Replies with TC set."}),
 		panics:    prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_panics_total", Help: "Queries that panicked; each cost one answer."}),
+		retries:   prometheus.NewCounter(prometheus.CounterOpts{Name: "rhumb_dns_quic_retries_total", Help: "Clients over QUIC that had to prove their address first, as many handshakes were under way."}),
 		guards:    newGuards(counter),
 		zones: zoneMetrics{
 			serial:   gauge("rhumb_zone_serial", "Serial of the zone as served."),
@@ -105,7 +107,7 @@ func newMetrics(reg prometheus.Registerer, fresh func(), all ...prometheus.Colle
 			failures: counter("rhumb_zone_load_failures_total", "Versions refused; the previous one stayed.", "zone"),
 		},
 	}
-	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics, m.strained), fresh
+	m.all, m.fresh = append(all, m.duration, m.size, m.truncated, m.panics, m.retries, m.strained), fresh
 	if reg == nil {
 		return m, nil
 	}

@@ -16,6 +16,7 @@ type asker struct {
 	tcp   bool
 	tls   bool // tcp, encrypted
 	https bool // tls, and the connection is HTTP's
+	quic  bool // tls, and the connection is QUIC's
 	// jar judges cookies at the time now, in seconds of Unix; nil: none are spoken.
 	jar *jar
 	now uint32
@@ -80,7 +81,8 @@ func (s *state) answer(in, out []byte, from asker) (int, outcome) {
 	case q.question != nil:
 		s.decide(&r, from, &o)
 	}
-	r.padded = from.tls && q.edns.padding
+	// Over QUIC every reply is padded that can be, asked for or not (RFC 9250 section 5.4).
+	r.padded = from.tls && q.edns.padding || from.quic && q.edns.present
 	// How long a connection may idle HTTP says in its own words (RFC 7828 section 3.2
 	// is of DNS over TCP).
 	q.edns.keepalive = q.edns.keepalive && !from.https

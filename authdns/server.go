@@ -36,6 +36,8 @@ type Listener struct {
 	Stream net.Listener
 	// TLS makes it a listener for DNS over TLS (RFC 7858), of TCP alone; nil: in clear.
 	TLS *tls.Config
+	// QUIC makes a listener with TLS one for DNS over QUIC (RFC 9250), of UDP alone.
+	QUIC bool
 	// HTTP is the path at which a listener with TLS answers DNS over HTTPS (RFC 8484);
 	// empty: it speaks DNS over TLS.
 	HTTP string
@@ -81,6 +83,9 @@ type Config struct {
 	Overload OverloadPolicy
 	// Tap tells a collector what is asked and answered; nil: nobody. Run runs it.
 	Tap *tap.Tap
+	// Settled is closed once the process before reads no more from the sockets that it
+	// left us; nil: there was none. Datagrams of its connections over QUIC are no others'.
+	Settled <-chan struct{}
 }
 
 // Server answers queries. Its methods are safe for concurrent use.
@@ -90,6 +95,7 @@ type Server struct {
 	now     func() time.Time
 	workers int
 	sockets []socket
+	settled <-chan struct{}
 	metrics *metrics
 	tallies *tallies
 	buffers sync.Pool // of *tcpBuffer
@@ -140,7 +146,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		self: identity{Site: c.Site, Node: c.Node, Version: c.Version, Hide: c.HideIdentity, Mode: c.Mode, Idle: c.Limits.idle()},
 		log:  c.Logger, now: c.Now, workers: c.Workers,
-		copies: copies{desk: c.Transfers}, tap: c.Tap, streams: c.Tap.Ring(),
+		copies: copies{desk: c.Transfers}, tap: c.Tap, streams: c.Tap.Ring(), settled: c.Settled,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -282,7 +288,9 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, k := range s.sockets {
 		group.Go(func() {
 			var err error
-			if k.packet != nil {
+			if k.quic {
+				err = s.serveQUIC(ctx, k, conns)
+			} else if k.packet != nil {
 				err = s.serveUDP(ctx, k)
 			} else if k.http != "" {
 				err = s.serveHTTP(ctx, k, conns)
@@ -296,7 +304,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	for _, k := range s.sockets {
-		k.close()
+		if !k.quic { // connections end on it, and then itself
+			k.close()
+		}
 	}
 	succeeded := errors.Is(context.Cause(ctx), ErrSucceeded)
 	conns.end(&group, succeeded)

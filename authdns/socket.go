@@ -20,8 +20,9 @@ type socket struct {
 	level    placement.Level
 	packet   net.PacketConn
 	stream   net.Listener
-	tls      *tls.Config // of stream; nil: in clear
+	tls      *tls.Config // of stream, or of QUIC; nil: in clear
 	http     string      // path of DNS over HTTPS; empty: DNS over TLS
+	quic     bool        // of packet: DNS over QUIC
 	// shared is set where another element has the same socket of the kernel.
 	shared bool
 }
@@ -80,6 +81,9 @@ func (l *Listener) open(index, workers int, held *Held) (out []socket, err error
 	if l.Packet != nil || l.Stream != nil {
 		return l.given(index, workers)
 	}
+	if l.QUIC {
+		return l.openQUIC(index, held)
+	}
 	var packets []net.PacketConn
 	if l.TLS == nil {
 		packets = held.takePackets(l.Addr)
@@ -127,8 +131,28 @@ func (l *Listener) openHeld(index, workers int, packets []net.PacketConn) (out [
 	return out, nil
 }
 
+// openQUIC opens the one socket of a listener for DNS over QUIC, or takes it: that of
+// the process before. Others on its address, which somebody else was for, are let go.
+func (l *Listener) openQUIC(index int, held *Held) ([]socket, error) {
+	packets := held.takePackets(l.Addr)
+	if len(packets) == 0 {
+		p, err := listenUDP(l.Addr)
+		if err != nil {
+			return nil, err
+		}
+		packets = append(packets, p)
+	}
+	for _, p := range packets[1:] {
+		p.Close()
+	}
+	return []socket{{listener: index, level: l.Level, packet: packets[0], tls: l.TLS, quic: true}}, nil
+}
+
 // given makes sockets of those in the Listener itself.
 func (l *Listener) given(index, workers int) (out []socket, err error) {
+	if l.QUIC {
+		return []socket{{listener: index, level: l.Level, packet: l.Packet, tls: l.TLS, quic: true}}, nil
+	}
 	if l.Packet != nil {
 		if out, err = l.openHeld(index, workers, []net.PacketConn{l.Packet}); err != nil {
 			return out, err

@@ -13,7 +13,7 @@ type spread struct {
 	bounds []float64
 	// unit is what one is counted as: sums are kept in whole units.
 	unit  float64
-	proto [protoDoH + 1]spreadProto
+	proto [protoDoQ + 1]spreadProto
 }
 
 // The transports, as places in protoLabels.
@@ -22,6 +22,7 @@ const (
 	protoTCP
 	protoTLS
 	protoDoH
+	protoDoQ
 )
 
 // spreadProto is the part of one transport.
@@ -31,7 +32,7 @@ type spreadProto struct {
 }
 
 // protoLabels are those that CoreDNS uses, so that its panels work here.
-var protoLabels = [protoDoH + 1]string{"udp", "tcp", "tls", "https"}
+var protoLabels = [protoDoQ + 1]string{"udp", "tcp", "tls", "https", "quic"}
 
 func newSpread(name, help string, unit float64, bounds []float64) *spread {
 	s := &spread{desc: prometheus.NewDesc(name, help, []string{"proto"}, nil), bounds: bounds, unit: unit}

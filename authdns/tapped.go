@@ -31,7 +31,7 @@ func (s *Server) handleTold(in, out []byte, from asker, t *tally) int {
 }
 
 // tapProtocols are dnstap's numbers of the transports in protoLabels.
-var tapProtocols = [protoDoH + 1]tap.Protocol{tap.UDP, tap.TCP, tap.DoT, tap.DoH}
+var tapProtocols = [protoDoQ + 1]tap.Protocol{tap.UDP, tap.TCP, tap.DoT, tap.DoH, tap.DoQ}
 
 // specified is an address that says which of ours it is, else the zero value.
 func specified(a netip.AddrPort) netip.AddrPort {

@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/quic-go/quic-go"
 )
 
 // writeTimeout is how long a peer may take to read what has been written to it.
@@ -78,6 +80,26 @@ type conn struct {
 	proxied bool
 	last    time.Time
 	client  client
+	// quic ends one over QUIC, which has no raw and no stream.
+	quic *quicEnds
+}
+
+// end ends a connection at once. Over QUIC the client is told why.
+func (c *conn) end(code quic.ApplicationErrorCode) {
+	if c.quic != nil {
+		c.quic.end(code)
+		return
+	}
+	c.raw.Close()
+}
+
+// finish ends it where it waits for a query.
+func (c *conn) finish() {
+	if c.quic != nil {
+		c.quic.finish()
+		return
+	}
+	c.raw.SetReadDeadline(time.Unix(1, 0))
 }
 
 // newConn makes a connection of an open socket. The buffer holds a few queries,

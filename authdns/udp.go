@@ -292,6 +292,8 @@ const dropSilent = "not_a_query"
 // proto is the transport's place in protoLabels.
 func proto(from asker) int {
 	switch {
+	case from.quic:
+		return protoDoQ
 	case from.https:
 		return protoDoH
 	case from.tls:

@@ -17,6 +17,7 @@ const (
 	TCP Protocol = 2
 	DoT Protocol = 3
 	DoH Protocol = 4
+	DoQ Protocol = 7
 )
 
 // Exchange is a query, and its reply where it got one. What it points to is the

@@ -30,7 +30,7 @@ type question struct {
 
 func (a *app) queryCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "query NAME [TYPE] [@SERVER[:PORT]] [+subnet=PREFIX] [+tcp] [+tls] [+dnssec] [+cookie] [+padding] [+keepalive] [+short]",
+		Use:     "query NAME [TYPE] [@SERVER[:PORT]] [+subnet=PREFIX] [+tcp] [+tls] [+quic] [+dnssec] [+cookie] [+padding] [+keepalive] [+short]",
 		Short:   "Ask a name server, as dig does; shows which site answered from which snapshot",
 		Example: "  rhumb query www.cdn.demo.test A +subnet=203.0.113.64/28 @127.0.0.1:5300",
 		Args:    args(cobra.MinimumNArgs(1)),
@@ -77,6 +77,9 @@ func parseQuestion(words []string) (*question, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if err := q.edns.fit(); err != nil {
+		return nil, err
 	}
 	if asked != "" {
 		var err error
@@ -157,6 +160,13 @@ func (q *question) ask(ctx context.Context) (*dns.Msg, time.Duration, error) {
 		transport = "tcp"
 	}
 	for again := true; ; again = false {
+		if q.edns.quic {
+			reply, took, err := q.askQUIC(ctx)
+			if err == nil && reply.Rcode == dns.RcodeBadCookie && again && q.edns.learn(reply) {
+				continue
+			}
+			return reply, took, err
+		}
 		c := &dns.Client{Net: transport, TLSConfig: q.edns.tlsConfig()}
 		if deadline, ok := ctx.Deadline(); ok {
 			c.Timeout = time.Until(deadline)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -12,15 +13,15 @@ import (
 
 // ednsWords are the words of `query` about EDNS options and the transport below.
 type ednsWords struct {
-	tls, padding, keepalive bool
+	tls, quic, padding, keepalive bool
 	// cookie is the client's part, with a server's behind it where one is known; "": none.
 	cookie string
 }
 
 // port is where the server is asked if no other one is named.
 func (e *ednsWords) port() string {
-	if e.tls {
-		return "853" // RFC 7858 section 3.1
+	if e.tls || e.quic {
+		return "853" // RFC 7858 section 3.1, RFC 9250 section 4.1.1
 	}
 	return "53"
 }
@@ -30,6 +31,8 @@ func (e *ednsWords) word(name, value string) error {
 	switch name {
 	case "tls":
 		e.tls = true
+	case "quic":
+		e.quic = true
 	case "padding":
 		e.padding = true
 	case "keepalive":
@@ -45,7 +48,18 @@ func (e *ednsWords) word(name, value string) error {
 		}
 		e.cookie = value
 	default:
-		return fmt.Errorf("no option +%s; there are +subnet=PREFIX, +tcp, +tls, +dnssec, +cookie[=HEX], +padding, +keepalive, +short", name)
+		return fmt.Errorf("no option +%s; there are +subnet=PREFIX, +tcp, +tls, +quic, +dnssec, +cookie[=HEX], +padding, +keepalive, +short", name)
+	}
+	return nil
+}
+
+// fit tells which words do not go together.
+func (e *ednsWords) fit() error {
+	switch {
+	case e.quic && e.tls:
+		return errors.New("+quic and +tls are two transports")
+	case e.quic && e.keepalive:
+		return errors.New("+keepalive is for TCP: over QUIC it ends the connection (RFC 9250, 5.5.2)")
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func addDNS(u *unit) error {
 	if err := x.listenTLS(u, &c); err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
-	c.Held = u.estate.forDNS()
+	c.Held, c.Settled = u.estate.forDNS()
 	srv, err := authdns.New(c)
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)

@@ -40,7 +40,10 @@ func dnsConfig(u *unit) (authdns.Config, error) {
 	if err := listenDoT(&c, &u.cfg.Listen.DoT); err != nil {
 		return c, err
 	}
-	return c, listenDoH(&c, &u.cfg.Listen.DoH)
+	if err := listenDoH(&c, &u.cfg.Listen.DoH); err != nil {
+		return c, err
+	}
+	return c, listenDoQ(&c, &u.cfg.Listen.DoQ)
 }
 
 func listen(c *authdns.Config, level placement.Level, addrs []netip.AddrPort, conf *tls.Config) {
@@ -82,6 +85,29 @@ func listenDoH(c *authdns.Config, d *config.DoH) error {
 	}
 	return nil
 }
+
+// listenDoQ adds the listeners of DNS over QUIC; of their certificate the same holds.
+func listenDoQ(c *authdns.Config, d *config.DoQ) error {
+	if len(d.Top)+len(d.Low) == 0 {
+		return nil
+	}
+	conf, err := api.TLS(api.TLSFiles{Cert: d.Cert, Key: d.Key})
+	if err != nil {
+		return fmt.Errorf("listen.doq: %w", err)
+	}
+	before := len(c.Listeners)
+	listen(c, placement.TopLevel, d.Top, conf)
+	listen(c, placement.LowLevel, d.Low, conf)
+	for i := range c.Listeners[before:] {
+		c.Listeners[before+i].QUIC = true
+	}
+	quietQUIC()
+	return nil
+}
+
+// quietQUIC keeps the library from telling in its own way that the receive buffers are
+// small: the name server tells it in its log, and a client has no use for large ones.
+func quietQUIC() { os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true") }
 
 // newTap is who tells a dnstap collector; nil where the node file names none.
 func newTap(u *unit) *tap.Tap {

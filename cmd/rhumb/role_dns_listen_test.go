@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/quic-go/quic-go"
 
 	"rhumb/authdns"
 	"rhumb/internal/config"
@@ -174,9 +175,107 @@ func TestDoTListener(t *testing.T) {
 	}
 }
 
+// TestDoQListener: the same of DNS over QUIC.
+func TestDoQListener(t *testing.T) {
+	dir := t.TempDir()
+	writePair(t, dir, 1)
+	free, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	low := []netip.AddrPort{netip.MustParseAddrPort(free.LocalAddr().String())}
+	var c authdns.Config
+	if err := listenDoQ(&c, &config.DoQ{Low: low, Cert: filepath.Join(dir, "dot.crt"), Key: filepath.Join(dir, "dot.key")}); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Listeners) != 1 || c.Listeners[0].Level != placement.LowLevel || c.Listeners[0].Addr != low[0] || c.Listeners[0].TLS == nil || !c.Listeners[0].QUIC {
+		t.Fatalf("%+v", c.Listeners)
+	}
+	c.Listeners[0].Packet = free
+	srv, err := authdns.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	zone := []byte("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")
+	if errs := srv.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test."}, Data: zone}}); errs != nil {
+		t.Fatal(errs)
+	}
+	for serial := int64(1); serial < 3; serial++ {
+		writePair(t, dir, serial)
+		code, out, errs := cli(t.Context(), "query", "ns.demo.test", "+quic", "+cookie=0102030405060708", "+padding", "@"+low[0].String())
+		if code != exitOK || !strings.Contains(out, "192.0.2.1") || !strings.Contains(out, ";; cookie 010203040506070801000000") {
+			t.Errorf("exit %d\n%s%s", code, out, errs)
+		}
+		conn, err := quic.DialAddr(t.Context(), low[0].String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"doq"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().TLS.PeerCertificates[0].SerialNumber.Int64(); got != serial {
+			t.Errorf("certificate %d, want %d", got, serial)
+		}
+		conn.CloseWithError(0, "")
+	}
+	if code, _, errs := cli(t.Context(), "query", "ns.demo.test", "+quic", "@127.0.0.1:1", "--timeout", "300ms"); code != exitUnreachable {
+		t.Errorf("nobody there: exit %d %s", code, errs)
+	}
+	if err := listenDoQ(&c, &config.DoQ{Low: low, Cert: filepath.Join(dir, "none"), Key: filepath.Join(dir, "dot.key")}); err == nil || !strings.Contains(err.Error(), "listen.doq") {
+		t.Errorf("a missing certificate: %v", err)
+	}
+}
+
+// TestQUICQuery: a query over QUIC has the ID 0 and comes to whole blocks (RFC 9250
+// sections 4.2.1 and 5.4), and what is no one reply is told.
+func TestQUICQuery(t *testing.T) {
+	for _, line := range []string{"www.test +quic", "www.test +quic +padding +cookie", "www.test +quic +subnet=192.0.2.0/24 +dnssec"} {
+		q, err := parseQuestion(strings.Fields(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := q.message()
+		if err := padQuery(m); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := m.Pack(); err != nil || len(b)%queryBlock != 0 {
+			t.Errorf("%s: %d octets, %v", line, len(b), err)
+		}
+	}
+	good := make([]byte, 14)
+	good[1], good[4] = 12, 0x80
+	if m, err := onlyMessage(good); err != nil || !m.Response {
+		t.Errorf("%v, %v", m, err)
+	}
+	for want, b := range map[string][]byte{"without a reply": {0}, "for a reply of": append(slices.Clone(good), 0), "over QUIC is 0": slices.Concat(good[:3], []byte{7}, good[4:]), "unpacking": {0, 1, 0}} {
+		if _, err := onlyMessage(b); err == nil || want != "unpacking" && !strings.Contains(err.Error(), want) {
+			t.Errorf("%x: %v, want %q", b, err, want)
+		}
+	}
+}
+
+// FuzzQUICReply: whatever a server sends.
+func FuzzQUICReply(f *testing.F) {
+	f.Add([]byte{0, 12, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, err := onlyMessage(b); (m == nil) == (err == nil) || err == nil && m.Id != 0 {
+			t.Fatalf("%v, %v", m, err)
+		}
+	})
+}
+
 func TestQueryEDNSWords(t *testing.T) {
 	for line, want := range map[string]string{
 		"www.test +cookie=zz": "+cookie=zz", "www.test +cookie=0102": "8 to 40", "www.test +tls @192.0.2.1": "", "www.test @192.0.2.1:5300 +tls": "", "www.test +cookie +padding +keepalive": "",
+		"www.test +quic @192.0.2.1": "", "www.test +quic +tls": "two transports", "www.test +quic +keepalive": "5.5.2",
 	} {
 		q, err := parseQuestion(strings.Fields(line))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -164,12 +164,13 @@ func (l *shared) Close() error {
 	return l.Listener.Close()
 }
 
-// forDNS is what is held for the server; nil where nothing can be.
-func (e *estate) forDNS() *authdns.Held {
+// forDNS is what is held for the server, and when nobody else reads it any more; nil where
+// nothing can be.
+func (e *estate) forDNS() (held *authdns.Held, settled <-chan struct{}) {
 	if e == nil {
-		return nil
+		return nil, nil
 	}
-	return e.held
+	return e.held, e.settled
 }
 
 // own notes the sockets of the server, to be passed on.

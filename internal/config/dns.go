@@ -98,6 +98,14 @@ type DoH struct {
 	Path string           `yaml:"path"` // /dns-query by default
 }
 
+// DoQ are the listeners of DNS over QUIC (RFC 9250) and their certificate.
+type DoQ struct {
+	Top  []netip.AddrPort `yaml:"top"`
+	Low  []netip.AddrPort `yaml:"low"`
+	Cert string           `yaml:"cert"`
+	Key  string           `yaml:"key"`
+}
+
 // The bounds of what may be set: a tick of the limiter's clock, the longest time
 // that a keepalive option holds (RFC 7828 section 3.1).
 const (
@@ -108,7 +116,7 @@ const (
 
 // resolve makes the paths of the name server's files relative to a directory.
 func (n *Node) resolveDNS(dir string) {
-	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key, &n.Listen.DoH.Cert, &n.Listen.DoH.Key, &n.DNS.Dnstap.Socket} {
+	for _, file := range []*string{&n.DNS.Cookies, &n.Listen.DoT.Cert, &n.Listen.DoT.Key, &n.Listen.DoH.Cert, &n.Listen.DoH.Key, &n.Listen.DoQ.Cert, &n.Listen.DoQ.Key, &n.DNS.Dnstap.Socket} {
 		if *file != "" {
 			*file = resolve(dir, *file)
 		}
@@ -151,8 +159,23 @@ func (n *Node) checkDNS(src *source) {
 	t, h := &n.Listen.DoT, &n.Listen.DoH
 	seen := n.checkTLS(src, "dot", "DNS over TLS has port 853 (RFC 7858, 3.1)", t, nil)
 	n.checkTLS(src, "doh", "DNS over HTTPS has port 443", &DoT{h.Top, h.Low, h.Cert, h.Key}, seen)
+	// Of UDP: an address of the others is no hindrance.
+	n.checkTLS(src, "doq", "DNS over QUIC has UDP port 853", (*DoT)(&n.Listen.DoQ), nil)
+	n.checkDoQ(src)
 	if h.Path != "" && (h.Path[0] != '/' || strings.ContainsAny(h.Path, "?#{} \t")) {
 		src.fail([]string{"listen", "doh", "path"}, "%q: want a path, as /dns-query", h.Path)
+	}
+}
+
+// checkDoQ refuses the port that is for DNS in clear (RFC 9250 section 4.1.1).
+func (n *Node) checkDoQ(src *source) {
+	for _, set := range []struct {
+		key  string
+		list []netip.AddrPort
+	}{{"top", n.Listen.DoQ.Top}, {"low", n.Listen.DoQ.Low}} {
+		if i := slices.IndexFunc(set.list, func(a netip.AddrPort) bool { return a.Port() == 53 }); i >= 0 {
+			src.fail([]string{"listen", "doq", set.key}, "%s: DNS over QUIC must not use port 53 (RFC 9250, 4.1.1)", set.list[i])
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ listen:
   top: ["192.0.2.53:53"]
   low: ["[2001:db8::53]:53"]
   dot: {top: ["192.0.2.53:853"], low: ["[2001:db8::53]:853"], cert: dot.crt, key: /etc/dot.key}
+  doq: {top: ["192.0.2.53:853"], low: ["[2001:db8::53]:8853"], cert: doq.crt, key: /etc/doq.key}
 dns:
   cookies: cookies.secret
   hide_identity: true
@@ -43,5 +44,9 @@ dns:
 	}
 	if dot.Top[0].Port() != 853 || dot.Low[0].Addr() != netip.MustParseAddr("2001:db8::53") || dot.Cert != filepath.Join(dir, "dot.crt") || dot.Key != "/etc/dot.key" {
 		t.Errorf("%+v", dot)
+	}
+	// The same port as DNS over TLS, but of UDP.
+	if doq := n.Listen.DoQ; doq.Top[0] != dot.Top[0] || doq.Low[0].Port() != 8853 || doq.Cert != filepath.Join(dir, "doq.crt") || doq.Key != "/etc/doq.key" {
+		t.Errorf("%+v", doq)
 	}
 }

@@ -44,6 +44,7 @@ type Node struct {
 		Tokens string `yaml:"tokens"` // file with names, roles and hashes of tokens
 		DoT    DoT    `yaml:"dot"`
 		DoH    DoH    `yaml:"doh"`
+		DoQ    DoQ    `yaml:"doq"`
 	} `yaml:"listen"`
 	DNS   DNS   `yaml:"dns"`
 	Store Store `yaml:"store"`

@@ -61,6 +61,7 @@ func isPart(dir string) bool {
 var doors = map[string][]string{
 	"github.com/miekg/dns":                     {"authdns", "authdns/dnssec", "authdns/zone", "authdns/transfer", "health", "internal/netlab", "cmd/rhumb"},
 	"github.com/osrg/gobgp":                    {"bgp"},
+	"github.com/quic-go/":                      {"authdns", "cmd/rhumb"},
 	"go.etcd.io/":                              {"placement/store"},
 	"github.com/oschwald/":                     {"placement/geo"},
 	"github.com/vishvananda/netlink":           {"bgp", "edge", "edge/forward", "edge/vip", "internal/netlab"},
