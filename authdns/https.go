@@ -1,6 +1,7 @@
 package authdns
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -132,12 +133,7 @@ func (s *Server) answerHTTP(w http.ResponseWriter, r *http.Request, conns *conns
 		http.Error(w, "no connection", http.StatusInternalServerError)
 		return
 	}
-	b, ok := s.buffers.Get().(*tcpBuffer)
-	if !ok {
-		b = new(tcpBuffer)
-	}
-	defer s.buffers.Put(b)
-	in, status := queryHTTP(r, b.in[:])
+	in, status := queryHTTP(r)
 	if status != http.StatusOK {
 		s.metrics.dropped.WithLabelValues("http").Inc()
 		w.Header().Set("Allow", "GET, POST")
@@ -145,50 +141,60 @@ func (s *Server) answerHTTP(w http.ResponseWriter, r *http.Request, conns *conns
 		return
 	}
 	conns.touch(c.conn, s.now())
-	place := s.shield.tcp.keep(in)
-	n := s.handleTold(in, b.out[:maxTCP], c.conn.from, t)
-	s.shield.tcp.release(place)
-	if n == 0 { // what is no query at all
+	reply := s.replyHTTP(in, c.conn.from, t)
+	if len(reply) == 0 { // what is no query at all
 		http.Error(w, http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", mediaType)
-	h.Set("Content-Length", strconv.Itoa(n))
+	h.Set("Content-Length", strconv.Itoa(len(reply)))
 	// An answer may be one client's alone, so no cache may keep it for others; for how
 	// long, its records say (section 5.1).
-	h.Set("Cache-Control", "private, max-age="+strconv.FormatUint(uint64(freshFor(b.out[:n])), 10))
-	w.Write(b.out[:n]) // who has gone hears nothing
+	h.Set("Cache-Control", "private, max-age="+strconv.FormatUint(uint64(freshFor(reply)), 10))
+	w.Write(reply) // who has gone hears nothing
 }
 
-// queryHTTP reads the query of a request into a buffer of maxTCP octets, and says with
-// which status it is turned away if it is none.
-func queryHTTP(r *http.Request, buf []byte) ([]byte, int) {
+// replyHTTP is the reply to a query, in memory of its own: a client that is slow to send
+// or to take holds no more than its octets, not a buffer for the longest message.
+func (s *Server) replyHTTP(in []byte, from asker, t *tally) []byte {
+	b, ok := s.buffers.Get().(*tcpBuffer)
+	if !ok {
+		b = new(tcpBuffer)
+	}
+	defer s.buffers.Put(b)
+	place := s.shield.tcp.keep(in)
+	n := s.handleTold(in, b.out[:maxTCP], from, t)
+	s.shield.tcp.release(place) // not deferred: what ends the process stays noted
+	return bytes.Clone(b.out[:n])
+}
+
+// queryHTTP reads the query of a request, and says with which status it is turned away if
+// it is none.
+func queryHTTP(r *http.Request) ([]byte, int) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		text := r.URL.Query().Get("dns")
-		if text == "" || base64.RawURLEncoding.DecodedLen(len(text)) > len(buf) {
+		if base64.RawURLEncoding.DecodedLen(len(text)) > maxTCP {
 			return nil, http.StatusBadRequest
 		}
-		n, err := base64.RawURLEncoding.Decode(buf, []byte(text))
-		if err != nil || n < headerLen {
+		in, err := base64.RawURLEncoding.DecodeString(text)
+		if err != nil || len(in) < headerLen {
 			return nil, http.StatusBadRequest
 		}
-		return buf[:n], http.StatusOK
+		return in, http.StatusOK
 	case http.MethodPost:
 		if r.Header.Get("Content-Type") != mediaType {
 			return nil, http.StatusUnsupportedMediaType
 		}
-		n, err := io.ReadFull(r.Body, buf)
+		in, err := io.ReadAll(io.LimitReader(r.Body, maxTCP+1))
 		switch {
-		case err == nil: // as long as the buffer: no message is longer
-			if extra, _ := r.Body.Read(make([]byte, 1)); extra > 0 {
-				return nil, http.StatusRequestEntityTooLarge
-			}
-		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF), n < headerLen:
+		case len(in) > maxTCP: // no message is longer
+			return nil, http.StatusRequestEntityTooLarge
+		case err != nil, len(in) < headerLen:
 			return nil, http.StatusBadRequest
 		}
-		return buf[:n], http.StatusOK
+		return in, http.StatusOK
 	}
 	return nil, http.StatusMethodNotAllowed
 }

@@ -181,11 +181,13 @@ func (l *quicListener) reply(c *quicConn, st *quic.Stream, in []byte) ([]byte, e
 	}
 	defer s.buffers.Put(b)
 	place := s.shield.tcp.keep(in)
-	defer s.shield.tcp.release(place)
-	if done, err := s.atStream(in, b.out[2:], c.from.addr.Addr(), l.writer(c, st)); done {
+	done, err := s.atStream(in, b.out[2:], c.from.addr.Addr(), l.writer(c, st))
+	if done {
+		s.shield.tcp.release(place)
 		return nil, err
 	}
 	n := s.handleTold(in, b.out[2:2+maxTCP], c.from, l.tally)
+	s.shield.tcp.release(place) // not deferred: what ends the process stays noted
 	if n == 0 {
 		return nil, &doqError{doqInternalError, "no reply"}
 	}
