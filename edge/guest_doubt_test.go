@@ -296,22 +296,32 @@ func TestMoveIsNoted(t *testing.T) {
 				return p.willing(m)
 			})
 			_ = a.guests.give(t.Context(), a.view.Load().guests[guestKey().VIP], guestKey(), "b")
-			for end := time.Now().Add(time.Minute); (p.owner() != tc.owner || b.ledger.row(guestKey()) != tc.state) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			is := func() string {
+				mu.Lock()
+				defer mu.Unlock()
+				return fmt.Sprintf("%s: %d, %s, ticket %t", strings.Join(points, ", "), b.ledger.row(guestKey()), p.owner(), held != "")
 			}
-			if got := b.ledger.row(guestKey()); got != tc.state || p.owner() != tc.owner {
-				t.Errorf("noted %d with owner %s, want %d with %s", got, p.owner(), tc.state, tc.owner)
+			want := fmt.Sprintf("%s: %d, %s, ticket true", tc.points, tc.state, tc.owner)
+			for end := time.Now().Add(time.Minute); is() != want && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
+			if got := is(); got != want {
+				t.Errorf("points, then what is noted and who the owner is: %s, want %s", got, want)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if got := strings.Join(points, ", "); got != tc.points {
-				t.Errorf("points %q, want %q", got, tc.points)
-			}
 			x, err := readTicket(held)
 			if err != nil || x.to != "b" || x.msg.Key != guestKey() || !bytes.Equal(x.msg.Payload, b.ledger.word()) {
 				t.Fatalf("ticket %q: %+v, %v", held, x, err)
 			}
 			if took, denies := b.ledger.took(x.msg), b.ledger.denies(x.msg); took != (tc.state != ledgerNever) || denies == took {
 				t.Errorf("by its ticket it was taken %t, denied %t", took, denies)
+			}
+			answer := handsock.Active
+			if tc.state == ledgerNever {
+				answer = handsock.Again
+			}
+			if got := question(t, p.enter(a, "stream"), handsock.Message{Type: handsock.Commit, ID: 77, Text: held}); got.Type != answer {
+				t.Errorf("who asks by its ticket hears %s, want %s", got.Type, answer)
 			}
 		})
 	}
