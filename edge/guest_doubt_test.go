@@ -170,8 +170,10 @@ func TestDoubtWaitsForItsHandOff(t *testing.T) {
 	if err := c.Send(handsock.Message{Type: handsock.Commit, ID: 77, Text: x.text()}, nil); err != nil {
 		t.Fatal(err)
 	}
-	for i := range uint64(20) { // questions that are answered at once
-		if got := question(t, c, handsock.Message{Type: handsock.Ready, ID: 100 + i}); got.Type != handsock.Abort || got.ID != 100+i {
+	y := x
+	y.msg.Key.Client = netip.MustParseAddrPort("203.0.113.8:50000")
+	for i := range uint64(5) { // later ones, of a session that is not on the move
+		if got := question(t, c, handsock.Message{Type: handsock.Commit, ID: 100 + i, Text: y.text()}); got.Type != handsock.Again || got.ID != 100+i {
 			t.Fatalf("answered by %+v", got)
 		}
 	}
@@ -316,6 +318,9 @@ func TestMoveIsNoted(t *testing.T) {
 			if took, denies := b.ledger.took(x.msg), b.ledger.denies(x.msg); took != (tc.state != ledgerNever) || denies == took {
 				t.Errorf("by its ticket it was taken %t, denied %t", took, denies)
 			}
+			if gone := !a.tab.gaveAt(guestKey()).IsZero(); gone != (tc.owner != "a") {
+				t.Errorf("known to be given away: %t", gone)
+			}
 			answer := handsock.Active
 			if tc.state == ledgerNever {
 				answer = handsock.Again
@@ -324,5 +329,32 @@ func TestMoveIsNoted(t *testing.T) {
 				t.Errorf("who asks by its ticket hears %s, want %s", got.Type, answer)
 			}
 		})
+	}
+}
+
+// TestDeclineIsRemembered: a taker without a ledger remembers exactly the offer that it declined, for a giver who did not hear
+// of that; of any other it knows nothing.
+func TestDeclineIsRemembered(t *testing.T) {
+	p := newPretend(t)
+	a, b := newHosts(t, p)
+	p.join(a, p.willing)
+	p.join(b, func(m handsock.Message) (handsock.Message, bool) {
+		if m.Type == handsock.Offer {
+			return handsock.Message{Type: handsock.Abort, Text: "no"}, true
+		}
+		return p.willing(m)
+	})
+	if err := a.guests.give(t.Context(), a.view.Load().guests[guestKey().VIP], guestKey(), "b"); err == nil {
+		t.Fatal("it moved")
+	}
+	b.guests.declined.mu.Lock()
+	was := b.guests.declined.by[guestKey()]
+	b.guests.declined.mu.Unlock()
+	c := p.enter(a, "stream")
+	for gen, want := range map[uint32]handsock.Type{was.gen: handsock.Again, was.gen + 1: handsock.Active} {
+		x := ticket{to: "b", msg: frame.Frame{Key: guestKey(), Epoch: max(was.epoch, 1), Generation: max(gen, 1)}}
+		if got := question(t, c, handsock.Message{Type: handsock.Commit, ID: 77, Text: x.text()}); got.Type != want {
+			t.Errorf("generation %d, declined %d: answered by %s, want %s", gen, was.gen, got.Type, want)
+		}
 	}
 }
