@@ -92,7 +92,9 @@ func TestUploadDiskFull(t *testing.T) {
 			if a.ask("state", &r); r.Mine != 0 || r.Uploads["507"] != 1 || after.Descriptors > before.Descriptors+descriptorsMore {
 				t.Errorf("%d octets staged, ended %v, %d descriptors, %d before", r.Mine, r.Uploads, after.Descriptors, before.Descriptors)
 			}
-			w.noResets()
+			if !tc.sealed { // there curl may close before it has read the site's close_notify
+				w.noResets()
+			}
 		})
 	}
 }
