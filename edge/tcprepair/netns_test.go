@@ -66,15 +66,14 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// hold drops a server's packets of connections that it does not have, with a listener or
-// without. Its kernel would answer them with a reset while a connection is nowhere: a dumped
-// socket's probe timer goes on, and what the client answers comes to where the route points.
+// hold drops a server's packets of connections that it does not have. Its
+// kernel would answer them with a reset while a connection is nowhere.
 func (w *world) hold(n string) {
 	w.t.Helper()
 	c := exec.Command("ip", "netns", "exec", w.prefix+n, "nft", "-f", "-")
 	c.Stdin = strings.NewReader(`table inet t {
 		chain in { type filter hook prerouting priority -310; tcp dport 8080 goto known; }
-		chain known { tcp flags & (syn|ack|rst|fin) == syn accept; socket wildcard 0 accept; drop; }
+		chain known { tcp flags & (syn|ack|rst|fin) == syn accept; socket wildcard 0 accept; socket wildcard 1 drop; }
 	}`)
 	if out, err := c.CombinedOutput(); err != nil {
 		w.t.Fatalf("nft: %v: %s", err, out)
