@@ -3,10 +3,12 @@
 package edge
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,19 +22,24 @@ const costMost = 1.10
 // without being asked why.
 const costMostOfNginx = 1.5
 
-// costCase is one size of a response, and how many of them a round has.
+// costCase is one size of a response or an upload, and how many of them a round has.
 type costCase struct {
 	size         int
 	conns, times int // on so many connections, so many requests on each
+	put          bool
 }
 
 func (c costCase) requests() int { return c.conns * c.times }
 
 func (c costCase) String() string {
-	if c.times == 1 {
-		return costSize(c.size) + ", a connection each"
+	what := costSize(c.size)
+	if c.put {
+		what = "upload of " + what
 	}
-	return costSize(c.size) + ", kept connections"
+	if c.times == 1 {
+		return what + ", a connection each"
+	}
+	return what + ", kept connections"
 }
 
 // costSize names a size as the table does.
@@ -57,15 +64,15 @@ func costCases() [][]costCase {
 		return [][]costCase{{c}}
 	}
 	if !soak() {
-		return [][]costCase{{{1 << 10, 20, 1}, {1 << 10, 4, 20}}, {{1 << 20, 2, 1}, {1 << 20, 2, 2}}}
+		return [][]costCase{{{1 << 10, 20, 1, false}, {1 << 10, 4, 20, false}}, {{1 << 20, 2, 1, false}, {1 << 20, 2, 2, false}}}
 	}
 	return [][]costCase{
-		{{1 << 10, 2000, 1}, {1 << 10, 8, 1000}},
-		{{10 << 10, 2000, 1}, {10 << 10, 8, 1000}},
-		{{100 << 10, 1500, 1}, {100 << 10, 8, 800}},
-		{{1 << 20, 480, 1}, {1 << 20, 8, 100}},
-		{{10 << 20, 64, 1}, {10 << 20, 4, 14}},
-		{{100 << 20, 6, 1}, {100 << 20, 2, 3}},
+		{{1 << 10, 2000, 1, false}, {1 << 10, 8, 1000, false}},
+		{{10 << 10, 2000, 1, false}, {10 << 10, 8, 1000, false}},
+		{{100 << 10, 1500, 1, false}, {100 << 10, 8, 800, false}},
+		{{1 << 20, 480, 1, false}, {1 << 20, 8, 100, false}},
+		{{10 << 20, 64, 1, false}, {10 << 20, 4, 14, false}},
+		{{100 << 20, 6, 1, false}, {100 << 20, 2, 3, false}},
 	}
 }
 
@@ -118,6 +125,58 @@ func TestCostOfProtection(t *testing.T) {
 	t.Logf("\n%s", table)
 }
 
+// TestCostOfUploads asks servers that take uploads, with L2 and without protection, in turns for the same, as
+// TestCostOfProtection; each object is looked at where it was published. There is no bar for L2.
+func TestCostOfUploads(t *testing.T) {
+	var table costTable
+	for _, cover := range []struct{ name, export string }{{"plain", ""}, {"TLS", ExportGroup}} {
+		t.Run(cover.name, func(t *testing.T) {
+			root := costRoot(t)
+			var servers []*costServer
+			for _, x := range []struct{ name, revival, freshness string }{costOff: {"off", ReviveOff, FreshL0}, costControl: {"control", ReviveOff, FreshL0}, costL2: {"L2", ModeAct, FreshL2}} {
+				if x.name == "" {
+					servers = append(servers, nil)
+					continue
+				}
+				servers = append(servers, costAgent(t, x.name, "", root, cover.export, x.revival, x.freshness, true))
+			}
+			for _, c := range costUploads() {
+				row := measure(t, c, servers)
+				row.cover = cover.name
+				table = append(table, row)
+				servers[costOff].stored(t, root, c)
+				servers[costL2].stored(t, root, c)
+			}
+		})
+	}
+	t.Logf("\n%s", table)
+}
+
+// costUploads are by size. The short form judges that each object is whole.
+func costUploads() []costCase {
+	if !soak() {
+		return []costCase{{1 << 10, 4, 2, true}, {1 << 20, 2, 2, true}}
+	}
+	return []costCase{{1 << 10, 8, 50, true}, {1 << 20, 8, 25, true}, {100 << 20, 2, 3, true}}
+}
+
+// stored wants all objects of a round where they were sent, octet for octet.
+func (s *costServer) stored(t *testing.T, root string, c costCase) {
+	t.Helper()
+	want, err := os.ReadFile(filepath.Join(root, strconv.Itoa(c.size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.conns {
+		if got := s.w.published("a", uploadName(c.size, i)); !bytes.Equal(got, want) {
+			t.Errorf("%s: %s has %d octets, or others than were sent", s.name, uploadName(c.size, i), len(got))
+		}
+	}
+}
+
+// uploadName is that of the objects of one connection of a round.
+func uploadName(size, conn int) string { return fmt.Sprintf("up-%d-%d", size, conn) }
+
 // costRow is what one case cost each server, by round.
 type costRow struct {
 	costCase
@@ -143,7 +202,7 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 			continue
 		}
 		row.names[i] = s.name
-		warm := costCase{c.size, min(c.conns, fetchAtOnce), 1}
+		warm := costCase{c.size, min(c.conns, fetchAtOnce), 1, c.put}
 		s.ask(t, warm)
 	}
 	for r := range rounds {
@@ -171,7 +230,11 @@ func measure(t *testing.T, c costCase, servers []*costServer) *costRow {
 func (s *costServer) ask(t *testing.T, c costCase) {
 	t.Helper()
 	var out string
-	if s.load.ask(fmt.Sprintf("%d %d %d", c.size, c.conns, c.times), &out); out != "" {
+	line := fmt.Sprintf("%d %d %d", c.size, c.conns, c.times)
+	if c.put {
+		line += " put"
+	}
+	if s.load.ask(line, &out); out != "" {
 		t.Fatalf("%s, %v: %s", s.name, c, out)
 	}
 }

@@ -8,12 +8,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,20 +48,20 @@ func costServers(t *testing.T, export string) []*costServer {
 	t.Helper()
 	root := costRoot(t)
 	servers := []*costServer{
-		costOff:     costAgent(t, "off", "", root, export, ReviveOff, FreshL0),
-		costControl: costAgent(t, "control", "", root, export, ReviveOff, FreshL0),
-		costL0:      costAgent(t, "L0", "", root, export, ModeAct, FreshL0),
+		costOff:     costAgent(t, "off", "", root, export, ReviveOff, FreshL0, false),
+		costControl: costAgent(t, "control", "", root, export, ReviveOff, FreshL0, false),
+		costL0:      costAgent(t, "L0", "", root, export, ModeAct, FreshL0, false),
 		costL1:      nil,
 		costL2:      nil,
 	}
 	if was := os.Getenv("EDGE_WAS"); was != "" {
-		servers[costL1] = costAgent(t, "was off", was, root, export, ReviveOff, FreshL0)
-		servers[costL2] = costAgent(t, "was L0", was, root, export, ModeAct, FreshL0)
+		servers[costL1] = costAgent(t, "was off", was, root, export, ReviveOff, FreshL0, false)
+		servers[costL2] = costAgent(t, "was L0", was, root, export, ModeAct, FreshL0, false)
 		return append(servers, costNginx(t, root, export))
 	}
-	servers[costL1] = costAgent(t, "L1", "", root, export, ModeAct, FreshL1)
-	if export == "" { // uploads, and so all that L2 adds to L1, are in clear
-		servers[costL2] = costAgent(t, "L2", "", root, export, ModeAct, FreshL2)
+	servers[costL1] = costAgent(t, "L1", "", root, export, ModeAct, FreshL1, false)
+	if export == "" { // with uploads, or nothing of it would differ from L1
+		servers[costL2] = costAgent(t, "L2", "", root, export, ModeAct, FreshL2, true)
 	}
 	if soak() {
 		servers = append(servers, costNginx(t, root, export))
@@ -69,8 +72,7 @@ func costServers(t *testing.T, export string) []*costServer {
 // costRoot is a directory with an object of each size.
 func costRoot(t *testing.T) string {
 	root := t.TempDir()
-	for _, cases := range costCases() {
-		c := cases[0]
+	for _, c := range append(slices.Concat(costCases()...), costUploads()...) {
 		b := bytes.Repeat([]byte("seven s"), c.size/7+1)[:c.size] // a period that divides no block
 		if err := os.WriteFile(filepath.Join(root, strconv.Itoa(c.size)), b, 0o600); err != nil {
 			t.Fatal(err)
@@ -80,14 +82,14 @@ func costRoot(t *testing.T) string {
 }
 
 // costAgent is a server of ours, and its Backup.
-func costAgent(t *testing.T, name, binary, root, export, revival, freshness string) *costServer {
+func costAgent(t *testing.T, name, binary, root, export, revival, freshness string, uploads bool) *costServer {
 	t.Helper()
 	w := newWorldFor(t, t.Name()+name)
 	w.binary = binary
 	pairFor(t, w.dir, "video.test", 1, time.Now().Add(time.Hour))
 	a, b := w.sites(func(x *agentArgs) {
 		x.Root, x.Export, x.Revival, x.Freshness, x.Backups = root, export, revival, freshness, true
-		x.Uploads = freshness == FreshL2 // or nothing of it would differ from L1
+		x.Uploads = uploads
 	})
 	seconds := func(p *process) func() float64 {
 		return func() (v float64) { p.ask("cpu", &v); return v }
@@ -161,7 +163,7 @@ func (x *fetchArgs) secure() error {
 	return nil
 }
 
-// fetchRole answers each line "size connections times" when all is read, with the
+// fetchRole answers each line "size connections times", with "put" for uploads, when all is done, with the
 // first error or nothing.
 func fetchRole() error {
 	var x fetchArgs
@@ -174,9 +176,11 @@ func fetchRole() error {
 	out := json.NewEncoder(os.Stdout)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var c costCase
-		if _, err := fmt.Sscan(in.Text(), &c.size, &c.conns, &c.times); err != nil {
+		var how string
+		if n, err := fmt.Sscan(in.Text(), &c.size, &c.conns, &c.times, &how); n < 3 {
 			return err
 		}
+		c.put = how == "put"
 		word := ""
 		if err := x.round(c); err != nil {
 			word = err.Error()
@@ -194,17 +198,23 @@ func (x fetchArgs) round(c costCase) error {
 	if err != nil {
 		return err
 	}
-	todo, errs := make(chan struct{}, c.conns), make(chan error, c.conns)
-	for range c.conns {
-		todo <- struct{}{}
+	todo, errs := make(chan int, c.conns), make(chan error, c.conns)
+	for i := range c.conns {
+		todo <- i
 	}
 	close(todo)
 	var wg sync.WaitGroup
 	for range min(c.conns, fetchAtOnce) {
 		wg.Go(func() {
 			buf := make([]byte, min(c.size, 256<<10))
-			for range todo {
-				if err := x.fetch(want, c.times, buf); err != nil {
+			for i := range todo {
+				err := error(nil)
+				if c.put {
+					err = x.store(uploadName(c.size, i), want, c.times)
+				} else {
+					err = x.fetch(want, c.times, buf)
+				}
+				if err != nil {
 					errs <- err
 				}
 			}
@@ -215,21 +225,57 @@ func (x fetchArgs) round(c costCase) error {
 	return <-errs
 }
 
-// fetch asks for one object again and again on one connection, and compares.
-func (x fetchArgs) fetch(want []byte, times int, buf []byte) error {
+// dial connects, over TLS if that is asked for.
+func (x fetchArgs) dial() (net.Conn, error) {
 	c, err := net.Dial("tcp", x.Addr)
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(80 * time.Second))
+	if x.trust == nil {
+		return c, nil
+	}
+	t := tls.Client(c, x.trust)
+	if err := t.Handshake(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return t, nil
+}
+
+// store uploads one object again and again on one connection.
+func (x fetchArgs) store(name string, body []byte, times int) error {
+	c, err := x.dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if x.trust != nil {
-		t := tls.Client(c, x.trust)
-		if err := t.Handshake(); err != nil {
+	r := bufio.NewReader(c)
+	for range times {
+		if _, err := fmt.Fprintf(c, "PUT /%s HTTP/1.1\r\nHost: video.test\r\nContent-Length: %d\r\n\r\n", name, len(body)); err != nil {
 			return err
 		}
-		c = t
+		if _, err := c.Write(body); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent {
+			return fmt.Errorf("%s: %s, %w", name, resp.Status, err)
+		}
 	}
-	c.SetDeadline(time.Now().Add(80 * time.Second))
+	return nil
+}
+
+// fetch asks for one object again and again on one connection, and compares.
+func (x fetchArgs) fetch(want []byte, times int, buf []byte) error {
+	c, err := x.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	r := bufio.NewReaderSize(c, 32<<10)
 	for range times {
 		fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: video.test\r\n\r\n", len(want))

@@ -46,7 +46,7 @@ func (r *replica) deposit(ctx context.Context, s *session, now time.Time, part *
 		part.waive()
 		return
 	}
-	if sh.due(s, r.a.isLeaving, now) {
+	if sh.due(s, r.leaves, now) {
 		rec := s.record(t)
 		l.tellName(rec, t.name, now)
 		r.out.put(l, frame.Deposit, &rec, t.piece, part)

@@ -38,21 +38,29 @@ func (w *world) disk(site, kind string, megabytes int) {
 // so by 507, and not cut off; another upload goes on, the next ones have room again, and
 // nothing is left of the one that failed.
 func TestUploadDiskFull(t *testing.T) {
-	for i, tc := range []struct{ name, site, kind string }{
-		{"before it begins", "a", "tmpfs"}, {"before it begins, at its Backup", "b", "tmpfs"},
-		{"in its middle", "a", "ext2"}, {"in its middle, at its Backup", "b", "ext2"},
+	for i, tc := range []struct {
+		name, site, kind string
+		sealed           bool
+	}{
+		{"before it begins", "a", "tmpfs", false}, {"before it begins, at its Backup", "b", "tmpfs", false},
+		{"in its middle", "a", "ext2", false}, {"in its middle, at its Backup", "b", "ext2", false},
+		{"over TLS, in its middle", "a", "ext2", true}, {"over TLS, in its middle, at its Backup", "b", "ext2", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w, vip := newWorld(t), e2eFamilies[i%2].vip
 			w.disk(tc.site, tc.kind, 8)
-			a, b := w.takers(nil, nil)
+			takers, upload := w.takers, w.upload
+			if tc.sealed {
+				takers, upload = w.sealedTakers, w.sealedUpload
+			}
+			a, b := takers(nil, nil)
 			small, large := randomBody(2<<20, 1), randomBody(16<<20, 2)
 			var before, after census
-			if got, err := w.upload(vip, "/first.bin", small[:1<<20]).end(); got != "Created\n201" || err != nil {
+			if got, err := upload(vip, "/first.bin", small[:1<<20]).end(); got != "Created\n201" || err != nil {
 				t.Fatalf("%q, %v", got, err)
 			}
 			a.ask("census", &before)
-			other := w.upload(vip, "/other.bin", small)
+			other := upload(vip, "/other.bin", small)
 			given := make(chan struct{})
 			go func() {
 				defer close(given)
@@ -60,7 +68,7 @@ func TestUploadDiskFull(t *testing.T) {
 			}()
 			var r report
 			w.await("half of the other upload", func() bool { b.ask("state", &r); return r.Staged >= int64(len(small))/4 })
-			if got, err := w.upload(vip, "/large.bin", large).end(); !strings.HasSuffix(got, "507") || err != nil {
+			if got, err := upload(vip, "/large.bin", large).end(); !strings.HasSuffix(got, "507") || err != nil {
 				t.Errorf("answer %q, %v: want 507, and no broken connection", got, err)
 			}
 			for _, site := range []string{"a", "b"} {
@@ -70,7 +78,7 @@ func TestUploadDiskFull(t *testing.T) {
 			if got, err := other.end(); got != "Created\n201" || err != nil {
 				t.Errorf("the other upload: %q, %v", got, err)
 			}
-			if got, err := w.upload(vip, "/next.bin", small).end(); got != "Created\n201" || err != nil {
+			if got, err := upload(vip, "/next.bin", small).end(); got != "Created\n201" || err != nil {
 				t.Errorf("the next upload: %q, %v", got, err)
 			}
 			for _, site := range []string{"a", "b"} {
@@ -84,7 +92,9 @@ func TestUploadDiskFull(t *testing.T) {
 			if a.ask("state", &r); r.Mine != 0 || r.Uploads["507"] != 1 || after.Descriptors > before.Descriptors+descriptorsMore {
 				t.Errorf("%d octets staged, ended %v, %d descriptors, %d before", r.Mine, r.Uploads, after.Descriptors, before.Descriptors)
 			}
-			w.noResets()
+			if !tc.sealed { // there curl may close before it has read the site's close_notify
+				w.noResets()
+			}
 		})
 	}
 }

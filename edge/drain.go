@@ -148,10 +148,14 @@ func (a *Agent) pushTo(ctx context.Context, d *drain, to string, load []*session
 }
 
 // targets are the members a drain goes to. Named by the operator, a site
-// needs no weight.
+// needs no weight; else none is a target that is held for dead.
 func (a *Agent) targets(d *drain) []Peer {
 	var out []Peer
-	for _, p := range a.view.Load().peers {
+	peers := a.view.Load().peers
+	if len(d.to) == 0 {
+		peers = a.sure()
+	}
+	for _, p := range peers {
 		switch {
 		case len(d.to) == 0 && !a.isNear(p): // it is the site that drains, and p with it
 			out = append(out, p)

@@ -238,6 +238,12 @@ func newPretend(t *testing.T) *pretend {
 // join connects a server and waits until its agent knows it.
 func (p *pretend) join(a *Agent, act func(handsock.Message) (handsock.Message, bool)) {
 	p.t.Helper()
+	go actor{p.enter(a, "stream"), p, act}.run()
+}
+
+// enter connects a server of some service.
+func (p *pretend) enter(a *Agent, service string) *handsock.Conn {
+	p.t.Helper()
 	var c *handsock.Conn
 	for end := time.Now().Add(time.Minute); c == nil; time.Sleep(time.Millisecond) {
 		var err error
@@ -245,18 +251,18 @@ func (p *pretend) join(a *Agent, act func(handsock.Message) (handsock.Message, b
 			p.t.Fatal(err)
 		}
 	}
-	if err := c.Send(handsock.Message{Type: handsock.Ready, Text: "stream"}, nil); err != nil {
+	if err := c.Send(handsock.Message{Type: handsock.Ready, Text: service}, nil); err != nil {
 		p.t.Fatal(err)
 	}
 	if m, _, err := c.Receive(); err != nil || m.Type != handsock.Ready {
 		p.t.Fatalf("greeted by %+v, %v", m, err)
 	}
 	p.t.Cleanup(func() { c.Close() })
-	go actor{c, p, act}.run()
+	return c
 }
 
-// newHosts makes two agents that reach each other, over one pretended kernel.
-func newHosts(t *testing.T, p *pretend) (a, b *Agent) {
+// newHosts makes two agents that reach each other, over one pretended kernel. Each may be changed before it runs.
+func newHosts(t *testing.T, p *pretend, change ...func(*Agent)) (a, b *Agent) {
 	t.Helper()
 	dir, pool := t.TempDir(), x509.NewCertPool()
 	doors := []net.Listener{listenLoopback(t), listenLoopback(t)}
@@ -276,6 +282,9 @@ func newHosts(t *testing.T, p *pretend) (a, b *Agent) {
 			t.Fatal(err)
 		}
 		h.guests.kernel, h.patience, h.links.patience = p.kernel(), 20*time.Second, time.Minute
+		for _, f := range change {
+			f(h)
+		}
 		out = append(out, h)
 		h.host(t, doors[i])
 	}

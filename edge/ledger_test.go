@@ -38,6 +38,7 @@ func TestLedger(t *testing.T) {
 	l.end(six, 12, 3, ledgerActive)
 	l.begin(ledgerRow{key: key(2), epoch: 11, gen: 3, id: 79})
 	l.end(key(2), 11, 3, ledgerNever)
+	l.begin(ledgerRow{key: key(4), epoch: 9, gen: 3}) // of ours: no server was offered it
 	for range 2 {
 		for name, tc := range map[string]struct {
 			f            frame.Frame
@@ -57,6 +58,9 @@ func TestLedger(t *testing.T) {
 		}
 		if x := l.byID(78); x.state != ledgerActive || x.key != six || x.epoch != 12 || x.gen != 3 {
 			t.Errorf("by its number: %+v", x)
+		}
+		if x := l.byID(0); x.state != ledgerNone {
+			t.Errorf("of no offer: %+v", x)
 		}
 		if x := l.byID(80); x.state != ledgerNone {
 			t.Errorf("of no number: %+v", x)

@@ -15,6 +15,7 @@ const (
 	refreshBytes = 1 << 30 // sequence numbers wrap at four times that
 	sweepEvery   = time.Second
 	recordLife   = 6 * refreshTime // of a record that is not refreshed
+	anewMost     = 5000            // records a sweep that go elsewhere since their Backup is none any more
 	dirtyQueue   = 8192
 	// piecesMost bounds what is kept here of requests that come in pieces. Beyond it a
 	// session is kept without, and reset after a crash.

@@ -95,7 +95,7 @@ func (p *pulls) waits(k frame.Key, now time.Time) bool {
 // the best first, without this one.
 func (a *Agent) First(k frame.Key) []string {
 	v := a.view.Load()
-	all := append(a.alive(), Peer{Name: a.cfg.Site, Of: a.cfg.Of, Weight: or(v.own.Weight, 1), Domains: v.own.Domains})
+	all := append(a.sure(), Peer{Name: a.cfg.Site, Of: a.cfg.Of, Weight: or(v.own.Weight, 1), Domains: v.own.Domains})
 	var out []string
 	for i, p := range rendezvous(k, all) {
 		if i < pullRank && p.Name != a.cfg.Site {

@@ -79,16 +79,13 @@ func (a *Agent) mayAsk(s *session) bool { return a.revival.on() && s.svc.revives
 
 func (a *Agent) isDown(site string) bool { return slices.Contains(*a.revival.down.Load(), site) }
 
-// isLeaving reports whether a site is down, or a Backup no more.
-func (a *Agent) isLeaving(site string) bool {
-	p, ok := a.view.Load().peer(site)
-	return !ok || p.Weight == 0 || a.isDown(site)
-}
-
 // alive are the members that are not down.
 func (a *Agent) alive() []Peer {
 	return slices.DeleteFunc(slices.Clone(a.view.Load().peers), func(p Peer) bool { return a.isDown(p.Name) })
 }
+
+// sure are those of them whom nobody takes for dead, if there are any.
+func (a *Agent) sure() []Peer { return certain(a.alive(), *a.revival.doubted.Load()) }
 
 // Shadowed reports whether there is a record of a session here: its packets are
 // worth keeping while its owner is silent. It is a question for the session, too.

@@ -153,6 +153,7 @@ func (r *replica) withdraw(s *session, sh *shadow) {
 func (r *replica) sweep(ctx context.Context, now time.Time) {
 	live, bare := map[*session]bool{}, map[*session]bool{}
 	counts := map[string]int{}
+	anew := 0
 	deposits := map[string]int{}
 	r.balance(now)
 	for _, s := range r.a.tab.all() {
@@ -161,8 +162,8 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 		}
 		live[s] = true
 		for tier := range tierCount {
-			if r.own[copyOf{s, tier}].due(s, r.a.isLeaving, now) {
-				r.tellTier(ctx, s, tier, now)
+			if r.own[copyOf{s, tier}].due(s, r.leaves, now) {
+				anew += r.anew(ctx, s, tier, now, anew < anewMost)
 			}
 			if sh := r.own[copyOf{s, tier}]; sh != nil && sh.link != nil {
 				counts[sh.Backup]++
@@ -199,6 +200,26 @@ func (r *replica) sweep(ctx context.Context, now time.Time) {
 	for c, n := range r.expire(now) {
 		r.a.m.records.WithLabelValues(c.site, c.role()).Set(float64(n))
 	}
+}
+
+// anew tells what is due, and returns 1 if the record went to another Backup because the one it
+// had is none any more. Those wait for the next sweep unless they may go now: all of a site's
+// are due at once, when its loss keeps everybody busy.
+func (r *replica) anew(ctx context.Context, s *session, tier int, now time.Time, may bool) int {
+	sh := r.own[copyOf{s, tier}]
+	if sh == nil || sh.Backup == "" || !r.leaves(sh.Backup) {
+		r.tellTier(ctx, s, tier, now)
+		return 0
+	}
+	was := sh.Backup
+	if !may && sh.turn == s.turn.Load() {
+		return 0
+	}
+	r.tellTier(ctx, s, tier, now)
+	if sh.Backup == was {
+		return 0
+	}
+	return 1
 }
 
 // due reports whether the Backup's knowledge is too old.

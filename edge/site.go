@@ -27,25 +27,26 @@ const (
 	tierDeposit = tierCount
 )
 
-// known is what the choice of Backups follows from; both are replaced, never changed.
+// known is what the choice of Backups follows from; all are replaced, never changed.
 type known struct {
-	view *view
-	down *[]string
+	view          *view
+	down, doubted *[]string
 }
 
 // tiered are those who may be Backups, as of what is known. It belongs to replica.Run.
 type tiered struct {
 	known
 	peers [tierCount][]Peer
+	may   map[string]bool // those of them who have weight
 }
 
 // tiers are those who may be Backups now.
 func (t *tiered) tiers(a *Agent) [tierCount][]Peer {
-	now := known{a.view.Load(), a.revival.down.Load()}
+	now := known{a.view.Load(), a.revival.down.Load(), a.revival.doubted.Load()}
 	if t.known == now {
 		return t.peers
 	}
-	t.known, t.peers = now, [tierCount][]Peer{}
+	t.known, t.peers, t.may = now, [tierCount][]Peer{}, map[string]bool{}
 	for _, p := range a.alive() {
 		i := tierFar
 		if a.isNear(p) {
@@ -53,7 +54,30 @@ func (t *tiered) tiers(a *Agent) [tierCount][]Peer {
 		}
 		t.peers[i] = append(t.peers[i], p)
 	}
+	for i, peers := range t.peers {
+		t.peers[i] = certain(peers, *now.doubted)
+		for _, p := range t.peers[i] {
+			t.may[p.Name] = p.Weight > 0
+		}
+	}
 	return t.peers
+}
+
+// certain leaves out who is down but for the removal cap, unless nobody else has weight: then
+// it may be the monitor that is broken, and those are as good as before.
+func certain(peers []Peer, doubted []string) []Peer {
+	sure := slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool { return slices.Contains(doubted, p.Name) })
+	if !slices.ContainsFunc(sure, func(p Peer) bool { return p.Weight > 0 }) {
+		return peers
+	}
+	return sure
+}
+
+// leaves reports whether who has records of this edge's sessions is a Backup no more: down, down
+// but for the removal cap, or without weight.
+func (r *replica) leaves(backup string) bool {
+	r.tiers(r.a)
+	return !r.may[backup]
 }
 
 // mayKeep reports whether a peer is one of the Backups of a session.

@@ -169,7 +169,7 @@ func (s *sending) candidate(record *string) (string, error) {
 	if record != nil && !s.u.a.isDown(*record) {
 		return *record, nil
 	}
-	if order := rendezvous(s.key, s.u.a.alive()); len(order) > 0 {
+	if order := rendezvous(s.key, s.u.a.sure()); len(order) > 0 {
 		return order[0].Name, nil
 	}
 	return "", errAlone

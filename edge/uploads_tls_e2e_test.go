@@ -5,6 +5,7 @@ package edge
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -265,4 +266,50 @@ func TestUploadSealedSmallWindow(t *testing.T) {
 		t.Fatalf("answer %q, %v; revivals %v, answers %v", got, err, r.Revivals, r.Answers)
 	}
 	w.once("b", b, "object.bin", body)
+}
+
+// TestUploadUnsealed: a client of TLS 1.2, whose session nobody can go on with, is told by 405 that objects are not taken
+// so, and has what it asks for otherwise; nothing of its upload is staged at either site. One of TLS 1.3 uploads meanwhile.
+func TestUploadUnsealed(t *testing.T) {
+	for _, f := range e2eFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.sealedTakers(nil, nil)
+			body := randomBody(300_000, 10)
+			other := w.sealedUpload(f.vip, "/other.bin", body)
+			other.give(len(body) / 2)
+			var mine, backup report
+			w.await("octets at the backup", func() bool { b.ask("state", &backup); return backup.Staged >= int64(len(body))/4 })
+			old := []string{"--tls-max", "1.2", "--cacert", filepath.Join(w.dir, "video.test.crt"), "--resolve", "video.test:8080:" + inURL(f.vip)}
+			for _, http := range []string{"--http1.1", "--http2"} {
+				head := filepath.Join(w.dir, "head")
+				got, err := w.put("https://video.test:8080/old.bin", body[:1000], append([]string{http, "-D", head}, old...)...).end()
+				if got != "Method Not Allowed\n405" || err != nil {
+					t.Errorf("%s: answer %q, %v", http, got, err)
+				}
+				if b, err := os.ReadFile(head); err != nil || !bytes.Contains(bytes.ToLower(b), []byte("\nallow: get, head\r\n")) {
+					t.Errorf("%s: head %q, %v", http, b, err)
+				}
+				args := append([]string{"netns", "exec", w.prefix + "c", "curl", "-sSg", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", http}, old...)
+				if got, err := exec.Command("ip", append(args, "https://video.test:8080/film.mp4")...).CombinedOutput(); string(got) != "200 1024" || err != nil {
+					t.Errorf("%s: a download is answered by %q, %v", http, got, err)
+				}
+			}
+			for _, site := range []string{"a", "b"} {
+				if got := w.staged(site); len(got) != 1 {
+					t.Errorf("staged at %s: %v, want the other upload alone", site, got)
+				}
+				if got := w.published(site, "old.bin"); got != nil {
+					t.Errorf("%d octets are published at %s", len(got), site)
+				}
+			}
+			if got, err := other.end(); got != "Created\n201" || err != nil {
+				t.Errorf("the other upload: %q, %v", got, err)
+			}
+			w.once("b", b, "other.bin", body)
+			if a.ask("state", &mine); mine.Uploads["201"] != 1 || mine.Uploads["405"] != 0 {
+				t.Errorf("uploads ended %v, want one by 201", mine.Uploads)
+			}
+		})
+	}
 }

@@ -136,11 +136,12 @@ func (v *Verdict) Usable() bool {
 	return !v.Shunned && (v.State != Down || v.Capped)
 }
 
-// Load is what a cluster carries, as its site reports it; a report that is too old
-// is none.
+// Load is what a cluster carries, as the edges of its site report it.
 type Load struct {
 	Cluster  ClusterID `json:"cluster"`
-	QPS      int64     `json:"qps"`
-	Sessions int64     `json:"sessions"`
-	At       Time      `json:"at"`
+	QPS      int64     `json:"qps"`      // requests a second
+	Sessions int64     `json:"sessions"` // connections of clients
+	// Counted tells that requests are: those of a server that is not ours nobody counts.
+	Counted bool `json:"counted,omitempty"`
+	At      Time `json:"at"`
 }

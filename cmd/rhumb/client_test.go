@@ -111,7 +111,7 @@ func unitState() *api.State {
 	return &api.State{Now: now, Connected: true, Heartbeat: now, Inventory: inv, Plan: plan,
 		Snapshot: &placement.Snapshot{Name: placement.Name{Plan: 1042, Votes: 17}, Inventory: inv, Plan: plan, Maps: maps,
 			Verdicts: []placement.Verdict{up("ams1/-"), up("ams1/web"), up("nyc1/-"), up("nyc1/web")}},
-		Loads: []placement.Load{{Cluster: placement.ClusterID{Site: "ams1", Name: "web"}, QPS: 20000}}}
+		Loads: []placement.Load{{Cluster: placement.ClusterID{Site: "ams1", Name: "web"}, QPS: 20000, Sessions: 812, Counted: true}}}
 }
 
 func (u *fakeUnit) now() api.State {

@@ -78,10 +78,10 @@ func writeSites(w io.Writer, s style, rows []api.Site, now time.Time) {
 }
 
 func loadCell(s style, l api.SiteLoad) string {
-	if l.Ratio() < 0 {
+	if l.Use == nil {
 		return ""
 	}
-	return s.bar(l.Ratio(), 6) + fmt.Sprintf(" %3.0f %%", l.Ratio()*100)
+	return s.bar(*l.Use, 6) + fmt.Sprintf(" %3.0f %%", *l.Use*100)
 }
 
 func sessionsCell(r api.Site) string {
@@ -152,13 +152,21 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 		t.add(route.Prefix, announced(route), route.Want, string(route.Mode), med(route.MED), yes(route.Anchor, "anchor"), slot(route.Slot), since(route.Since, now), why(route.Cause, route.Refusal))
 	}
 	t.write(w)
-	t = newTable(s, "CLUSTER", "STATE", "DOWN", ">QPS", ">CAPACITY", "ADDRESSES", ">SINCE", "")
+	t = newTable(s, "CLUSTER", "STATE", "DOWN", ">QPS", ">CAPACITY", ">SESSIONS", "ADDRESSES", ">SINCE", "")
 	t.indent = "  "
 	for _, cl := range r.Clusters {
-		t.add(cl.Name, verdictCell(&cl.Verdict), fmt.Sprintf("%d/%d", cl.Verdict.DownDomains, cl.Verdict.Domains), count(cl.QPS), capacityText(cl.Capacity),
+		t.add(cl.Name, verdictCell(&cl.Verdict), fmt.Sprintf("%d/%d", cl.Verdict.DownDomains, cl.Verdict.Domains), qpsText(&cl), capacityText(cl.Capacity), capacityText(cl.Sessions),
 			cmp.Or(cl.CNAME, joined(cl.Addresses)), since(cl.Verdict.Since, now), cl.Verdict.Cause)
 	}
 	t.write(w)
+}
+
+// qpsText is empty where nobody counts requests.
+func qpsText(c *api.Cluster) string {
+	if !c.Counted {
+		return ""
+	}
+	return count(c.QPS)
 }
 
 func capacityText(qps int64) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ type encounters struct {
 
 	mu   sync.Mutex
 	runs map[string]*errorRun // by service
+	all  map[string]int64     // requests since the start, by service
 }
 
 // errorRun is the errors in a row of one service.
@@ -37,7 +39,7 @@ const (
 )
 
 func newEncounters(path string, clusters func(string) []string) *encounters {
-	return &encounters{path: path, clusters: clusters, out: make(chan health.Encounter, 16), runs: make(map[string]*errorRun)}
+	return &encounters{path: path, clusters: clusters, out: make(chan health.Encounter, 16), runs: make(map[string]*errorRun), all: make(map[string]int64)}
 }
 
 // met takes the end of one request. It never waits: a session does.
@@ -60,6 +62,7 @@ func (e *encounters) met(service string, ok bool) {
 func (e *encounters) count(service string, ok bool, now time.Time) (errors int, tell bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.all[service]++
 	r := e.runs[service]
 	switch {
 	case ok && r == nil:
@@ -77,6 +80,13 @@ func (e *encounters) count(service string, ok bool, now time.Time) (errors int, 
 	}
 	errors, r.told, r.at = r.n-r.told, r.n, now
 	return errors, true
+}
+
+// requests tells how many of each service there were since the start.
+func (e *encounters) requests() map[string]int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return maps.Clone(e.all)
 }
 
 // run sends what there is to tell until the context ends. Where no role health

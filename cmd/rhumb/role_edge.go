@@ -79,6 +79,9 @@ func (e *edgeRole) run(ctx context.Context, snap *placement.Snapshot, site *plac
 	g.Go(func() error { return e.followTokens(ctx) })
 	g.Go(func() error { return e.hear(ctx) })
 	g.Go(func() error { return e.nodes.run(ctx) })
+	if !e.unit.alone() {
+		g.Go(func() error { return e.tellLoad(ctx) })
+	}
 	g.Go(func() error {
 		tick := time.NewTicker(announceEvery)
 		defer tick.Stop()

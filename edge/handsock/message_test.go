@@ -22,6 +22,7 @@ func messages() []Message {
 		{Type: Ready, Text: "stream"}, {Type: Offer, ID: 1, Key: key4()}, {Type: Offer, ID: 1 << 63, Key: key6(), Record: []byte("record"), Attached: true},
 		{Type: Offer, ID: 2, Key: key4(), Record: make([]byte, MaxRecord), Attached: true},
 		{Type: Commit, ID: 3}, {Type: Active, ID: 4}, {Type: Abort, ID: 5, Text: "no"}, {Type: Abort, ID: 5, Attached: true},
+		{Type: Commit, ID: 6, Text: "ams1 203.0.113.7:50000 192.0.2.10:443 5 3 0102"}, {Type: Again, ID: 6},
 	}
 }
 

@@ -47,7 +47,7 @@ func testState(t testing.TB) State {
 		Drains:   []placement.DrainState{{Site: "tyo1", Phase: placement.PhaseSessions, Since: ago(4 * time.Minute)}}}
 	return State{Snapshot: testSnapshot(t, inv, plan), Inventory: inv, Plan: plan, Nodes: testNodes(),
 		Slots:     []placement.Slot{{Prefix: inv.Prefixes[0].Prefix, Number: 1, Site: "tyo1", Cause: "drain", Taken: ago(time.Minute)}},
-		Loads:     []placement.Load{{Cluster: placement.ClusterID{Site: "ams1", Name: "web"}, QPS: 12000}, {Cluster: placement.ClusterID{Site: "nyc1", Name: "web"}, QPS: 3000}},
+		Loads:     []placement.Load{{Cluster: placement.ClusterID{Site: "ams1", Name: "web"}, QPS: 12000, Sessions: 812, Counted: true}, {Cluster: placement.ClusterID{Site: "nyc1", Name: "web"}, QPS: 3000, Counted: true}},
 		Connected: true, Heartbeat: ago(2 * time.Second), Now: noon()}
 }
 

@@ -42,16 +42,11 @@ type SiteDNS struct {
 
 // SiteLoad is a site's use; Capacity 0 means without limit.
 type SiteLoad struct {
-	QPS      int64 `json:"qps"`
+	QPS      int64 `json:"qps"` // of the clusters whose requests are counted
 	Capacity int64 `json:"capacity_qps"`
-}
-
-// Ratio returns the part of the capacity in use, or -1 without a limit.
-func (l SiteLoad) Ratio() float64 {
-	if l.Capacity <= 0 {
-		return -1
-	}
-	return float64(l.QPS) / float64(l.Capacity)
+	// Use is the part of the capacity in use, of those clusters that have a limit and whose
+	// requests are counted; absent without any.
+	Use *float64 `json:"use,omitempty"`
 }
 
 // SiteBGP counts neighbours.
@@ -97,7 +92,9 @@ type Cluster struct {
 	Addresses []netip.AddrPort  `json:"addresses"`
 	CNAME     string            `json:"cname,omitempty"` // of others who serve
 	Capacity  int64             `json:"capacity_qps,omitempty"`
-	QPS       int64             `json:"qps"`
+	QPS       int64             `json:"qps"` // if Counted
+	Counted   bool              `json:"counted,omitempty"`
+	Sessions  int64             `json:"sessions,omitempty"`
 	Usable    bool              `json:"usable"`
 	Verdict   placement.Verdict `json:"verdict"`
 }
@@ -174,6 +171,7 @@ func intents(inv *placement.Inventory, site string) SiteIntent {
 
 func (row *Site) clusters(s *State, site *placement.Site) {
 	row.Clusters = make([]Cluster, 0, len(site.Clusters))
+	var used, limit int64
 	for _, c := range site.Clusters {
 		id := placement.ClusterID{Site: site.Name, Name: c.Name}
 		view := Cluster{Name: c.Name, Addresses: append([]netip.AddrPort{}, c.Addresses...), CNAME: c.CNAME, Capacity: c.Capacity, Verdict: placement.Verdict{Object: id}}
@@ -183,12 +181,19 @@ func (row *Site) clusters(s *State, site *placement.Site) {
 		view.Usable = view.Verdict.Usable()
 		for _, l := range s.Loads {
 			if l.Cluster == id {
-				view.QPS += l.QPS
+				view.QPS, view.Sessions, view.Counted = view.QPS+l.QPS, view.Sessions+l.Sessions, view.Counted || l.Counted
 			}
 		}
 		row.Load.QPS += view.QPS
 		row.Load.Capacity += c.Capacity
+		if view.Counted && c.Capacity > 0 {
+			used, limit = used+view.QPS, limit+c.Capacity
+		}
 		row.Clusters = append(row.Clusters, view)
+	}
+	if limit > 0 {
+		use := float64(used) / float64(limit)
+		row.Load.Use = &use
 	}
 }
 

@@ -297,6 +297,7 @@ func sumLoads(all []placement.Load) []placement.Load {
 		if n := len(out); n > 0 && out[n-1].Cluster == l.Cluster {
 			out[n-1].QPS += l.QPS
 			out[n-1].Sessions += l.Sessions
+			out[n-1].Counted = out[n-1].Counted || l.Counted
 			if l.At.After(out[n-1].At) {
 				out[n-1].At = l.At
 			}

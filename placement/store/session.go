@@ -110,6 +110,9 @@ func (s *Session) DropAnnounced(p netip.Prefix) { s.set(announceKey(p, s.node), 
 // several nodes of a cluster add up.
 func (s *Session) SetLoad(l placement.Load) { s.set(loadKey(l.Cluster, s.node), seal(l), false) }
 
+// DropLoad takes the report on a cluster back.
+func (s *Session) DropLoad(id placement.ClusterID) { s.set(loadKey(id, s.node), nil, false) }
+
 // SetDemand reports what this node's name server is asked; the reports of all nodes
 // add up.
 func (s *Session) SetDemand(r placement.DemandReport) { s.set(demandKey(s.node), seal(r), false) }

@@ -75,11 +75,10 @@ export class Sites {
     set(row.city, site.city || '');
     row.share.update(site.dns.share, percent(site.dns.share));
     set(row.cells[3], count(site.dns.answers_per_second));
-    const limited = site.load.capacity_qps > 0;
-    row.load.node.hidden = !limited;
-    if (limited) {
-      const part = site.load.qps / site.load.capacity_qps;
-      row.load.update(part, percent(part));
+    const use = site.load.use;
+    row.load.node.hidden = use === undefined;
+    if (use !== undefined) {
+      row.load.update(use, percent(use));
     }
     set(row.cells[5], routesText(site.routes));
     set(row.cells[6], `${site.bgp.established}/${site.bgp.configured}`);
