@@ -133,6 +133,7 @@ func families(e *Exchange) (f byte) {
 // next time: a writer that is faster keeps no other ring waiting. Only the Tap calls it.
 func (r *Ring) take(f func(*Exchange) bool) {
 	size, head := uint64(len(r.buf)), r.head.Load()
+	e := new(Exchange) // one for all: f may keep it no longer than its octets
 	for tail := r.tail.Load(); tail != head; {
 		at := tail % size
 		need := uint64(0)
@@ -144,8 +145,8 @@ func (r *Ring) take(f func(*Exchange) bool) {
 			r.tail.Store(tail)
 			continue
 		}
-		e := read(r.buf[at : at+need])
-		more := f(&e)
+		*e = read(r.buf[at : at+need])
+		more := f(e)
 		tail += need
 		r.tail.Store(tail)
 		if !more {
