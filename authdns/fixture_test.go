@@ -83,6 +83,8 @@ type plan struct {
 	elsewhere string
 	// answers are those of the policy of www.
 	answers placement.Answers
+	// shared is an address that www has at nyc1, in place of its own ones.
+	shared string
 }
 
 var fixtureSites = []placement.Site{
@@ -162,6 +164,9 @@ func (p *plan) sites() []placement.Site {
 	out := slices.Clone(fixtureSites)
 	if p.elsewhere != "" {
 		out[1].Clusters = []placement.Cluster{out[1].Clusters[0], {Name: "web", CNAME: p.elsewhere}}
+	}
+	if p.shared != "" {
+		out[1].Clusters = clusters("198.51.100.73", "2001:db8:b::9", p.shared)
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/miekg/dns"
@@ -28,6 +29,12 @@ const (
 	maxHTTPHeader = 16 << 10
 	// maxStreams is how many queries of one connection are answered at once.
 	maxStreams = 64
+	// shortQuery holds all but odd queries: so much of each stream is read at once, and
+	// what is longer of one stream of a connection at a time.
+	shortQuery = 2 << 10
+	// httpWindow is how much of a stream may come before it is read. A connection's is
+	// that of all its streams: those that wait for another's long query hold up nobody.
+	httpWindow = 16 << 10
 )
 
 // serveHTTP answers on a listener until ctx ends. Who is connected then hears so
@@ -39,7 +46,8 @@ func (s *Server) serveHTTP(ctx context.Context, k socket, conns *conns) error {
 	srv := &http.Server{
 		Handler: mux, TLSConfig: k.tls.Clone(), MaxHeaderBytes: maxHTTPHeader,
 		ReadTimeout: conns.idle, WriteTimeout: writeTimeout, IdleTimeout: conns.idle,
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout,
+			MaxReceiveBufferPerStream: httpWindow, MaxReceiveBufferPerConnection: maxStreams * httpWindow},
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // strangers' handshakes
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, httpConnKey{}, c.(*tls.Conn).NetConn())
@@ -83,7 +91,7 @@ func (l *httpListener) Accept() (net.Conn, error) {
 		}
 		if c := l.server.take(raw, l.socket, l.conns); c != nil {
 			c.from.https = true
-			return &httpConn{Conn: raw, conn: c, conns: l.conns}, nil
+			return &httpConn{Conn: raw, conn: c, conns: l.conns, long: make(chan struct{}, 1)}, nil
 		}
 	}
 }
@@ -97,6 +105,7 @@ type httpConn struct {
 	net.Conn
 	conn  *conn
 	conns *conns
+	long  chan struct{} // held by the stream whose long query is read
 	once  sync.Once
 	err   error
 }
@@ -133,15 +142,17 @@ func (s *Server) answerHTTP(w http.ResponseWriter, r *http.Request, conns *conns
 		http.Error(w, "no connection", http.StatusInternalServerError)
 		return
 	}
-	in, status := queryHTTP(r)
+	query, status := queryHTTP(r, c.long)
 	if status != http.StatusOK {
 		s.metrics.dropped.WithLabelValues("http").Inc()
-		w.Header().Set("Allow", "GET, POST")
+		if status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", "GET, HEAD, POST")
+		}
 		http.Error(w, http.StatusText(status), status)
 		return
 	}
 	conns.touch(c.conn, s.now())
-	reply := s.replyHTTP(in, c.conn.from, t)
+	reply := s.replyHTTP(query, c.conn.from, t)
 	if len(reply) == 0 { // what is no query at all
 		http.Error(w, http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
 		return
@@ -155,48 +166,72 @@ func (s *Server) answerHTTP(w http.ResponseWriter, r *http.Request, conns *conns
 	w.Write(reply) // who has gone hears nothing
 }
 
-// replyHTTP is the reply to a query, in memory of its own: a client that is slow to send
-// or to take holds no more than its octets, not a buffer for the longest message.
-func (s *Server) replyHTTP(in []byte, from asker, t *tally) []byte {
+// replyHTTP is the reply to a query, in room of its own: who takes long to read it must
+// not hold a buffer meanwhile.
+func (s *Server) replyHTTP(query []byte, from asker, t *tally) []byte {
 	b, ok := s.buffers.Get().(*tcpBuffer)
 	if !ok {
 		b = new(tcpBuffer)
 	}
 	defer s.buffers.Put(b)
-	place := s.shield.tcp.keep(in)
-	n := s.handleTold(in, b.out[:maxTCP], from, t)
-	s.shield.tcp.release(place) // not deferred: what ends the process stays noted
+	place := s.shield.tcp.keep(query)
+	n := s.handleTold(query, b.out[:maxTCP], from, t)
+	s.shield.tcp.release(place)
 	return bytes.Clone(b.out[:n])
 }
 
-// queryHTTP reads the query of a request, and says with which status it is turned away if
-// it is none.
-func queryHTTP(r *http.Request) ([]byte, int) {
+// queryHTTP reads the query of a request, of maxTCP octets at most, and says with which
+// status it is turned away if it is none.
+func queryHTTP(r *http.Request, long chan struct{}) ([]byte, int) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		text := r.URL.Query().Get("dns")
-		if base64.RawURLEncoding.DecodedLen(len(text)) > maxTCP {
+		query, err := base64.RawURLEncoding.DecodeString(r.URL.Query().Get("dns"))
+		if err != nil || len(query) < headerLen || len(query) > maxTCP {
 			return nil, http.StatusBadRequest
 		}
-		in, err := base64.RawURLEncoding.DecodeString(text)
-		if err != nil || len(in) < headerLen {
-			return nil, http.StatusBadRequest
-		}
-		return in, http.StatusOK
+		return query, http.StatusOK
 	case http.MethodPost:
-		if r.Header.Get("Content-Type") != mediaType {
+		if !strings.EqualFold(r.Header.Get("Content-Type"), mediaType) { // RFC 9110 section 8.3.1
 			return nil, http.StatusUnsupportedMediaType
 		}
-		in, err := io.ReadAll(io.LimitReader(r.Body, maxTCP+1))
+		query, err := readBody(r, long)
 		switch {
-		case len(in) > maxTCP: // no message is longer
+		case len(query) > maxTCP:
 			return nil, http.StatusRequestEntityTooLarge
-		case err != nil, len(in) < headerLen:
+		case err != nil || len(query) < headerLen:
 			return nil, http.StatusBadRequest
 		}
-		return in, http.StatusOK
+		return query, http.StatusOK
 	}
 	return nil, http.StatusMethodNotAllowed
+}
+
+// readBody reads a body, and of one that is too long an octet more than may be. Who opens
+// many streams and says little on each has little room for each.
+func readBody(r *http.Request, long chan struct{}) ([]byte, error) {
+	query := make([]byte, shortQuery)
+	n, err := io.ReadFull(r.Body, query)
+	if err != nil {
+		return query[:n], atEnd(err)
+	}
+	select {
+	case long <- struct{}{}:
+		defer func() { <-long }()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	query = append(make([]byte, 0, maxTCP+1), query...)
+	n, err = io.ReadFull(r.Body, query[shortQuery:cap(query)])
+	return query[:shortQuery+n], atEnd(err)
+}
+
+// atEnd is nil where a body ended before a buffer was full. One that was broken off does
+// not end so: its connection, or stream, fails.
+func atEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
 }
 
 // freshFor is how long a reply is fresh, in seconds: as long as its answer's shortest

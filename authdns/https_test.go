@@ -8,10 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -139,16 +141,70 @@ func TestDoHTurnsAway(t *testing.T) {
 		{"empty", "POST", "", mediaType, nil, 400},
 		{"a reply", "POST", "", mediaType, raw(bytes.Clone(q), flags(0x8000)), 400},
 		{"another type", "POST", "", "application/json", q, 415},
+		{"its type in capitals", "POST", "", "Application/DNS-Message", q, 200},
 		{"too long", "POST", "", mediaType, append(bytes.Clone(q), make([]byte, maxTCP)...), 413},
 		{"as long as may be", "POST", "", mediaType, append(bytes.Clone(q), make([]byte, maxTCP-len(q))...), 200},
 		{"another method", "PUT", "", mediaType, q, 405},
 		{"another path", "GET", "x?dns=" + text, "", nil, 404},
 		{"good", "GET", "?dns=" + text, "", nil, 200},
 	} {
-		if resp, _ := answered(t, c, httpRequest(t, tt.method, dohURL(s)+tt.url, tt.media, tt.body)); resp.StatusCode != tt.want {
-			t.Errorf("%s: %s, want %d", tt.name, resp.Status, tt.want)
+		resp, _ := answered(t, c, httpRequest(t, tt.method, dohURL(s)+tt.url, tt.media, tt.body))
+		if resp.StatusCode != tt.want || (resp.Header.Get("Allow") != "") != (tt.want == 405) {
+			t.Errorf("%s: %s, want %d; allowed %q", tt.name, resp.Status, tt.want, resp.Header.Get("Allow"))
 		}
 	}
+}
+
+// metered is a body that tells how much of it was read.
+type metered struct {
+	io.Reader
+	n int
+}
+
+func (c *metered) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += n
+	return n, err
+}
+
+// TestDoHLongQuery: of a connection's streams one alone has the rest of a long query
+// read; short ones and other connections go on, and a short one has little room.
+func TestDoHLongQuery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		long, other := make(chan struct{}, 1), make(chan struct{}, 1)
+		post := func(body io.Reader, long chan struct{}) (done chan int) {
+			done = make(chan int, 1)
+			r := httptest.NewRequest("POST", "/dns-query", body)
+			r.Header.Set("Content-Type", mediaType)
+			go func() {
+				q, status := queryHTTP(r, long)
+				if status == 200 && len(q) < shortQuery && cap(q) > shortQuery {
+					t.Errorf("%d octets have room for %d", len(q), cap(q))
+				}
+				done <- status
+			}()
+			synctest.Wait()
+			return done
+		}
+		slow, rest := io.Pipe()
+		first := post(slow, long)
+		rest.Write(make([]byte, shortQuery+1))
+		synctest.Wait()
+		waits := &metered{Reader: bytes.NewReader(make([]byte, maxTCP))}
+		second := post(waits, long)
+		if waits.n != shortQuery || len(second) > 0 {
+			t.Errorf("%d octets of a second long query are read beside the first", waits.n)
+		}
+		for name, done := range map[string]chan int{"short": post(bytes.NewReader(make([]byte, 100)), long), "elsewhere": post(bytes.NewReader(make([]byte, maxTCP)), other)} {
+			if len(done) == 0 || <-done != 200 {
+				t.Errorf("%s: has to wait", name)
+			}
+		}
+		rest.Close()
+		if a, b := <-first, <-second; a != 200 || b != 200 || waits.n != maxTCP {
+			t.Errorf("first %d, second %d, %d octets read", a, b, waits.n)
+		}
+	})
 }
 
 // TestDoHConformance: each row of the checklist is answered over HTTPS as over TCP.

@@ -49,12 +49,25 @@ func (w *worker) together(x *wire.Index, e *wire.Entry, svc *quickService, c *pl
 		if bodies[n] = x.Body(e.First + t.first + uint32(c.Rotation(client, t.count))); bodies[n] == nil {
 			return 0
 		}
-		n++
+		if !given(bodies[:n], bodies[n]) {
+			n++
+		}
 	}
 	if n == 1 {
 		return w.write(x, bodies[0], out, svc.zone, ecs, resolver, scope)
 	}
 	return w.writeAll(x, bodies[:n], out, svc.zone, ecs, resolver, scope)
+}
+
+// given tells whether a body is one of those before it: clusters may share an address,
+// and an Index keeps equal bodies once.
+func given(before []*wire.Body, b *wire.Body) bool {
+	for _, o := range before {
+		if *o == *b {
+			return true
+		}
+	}
+	return false
 }
 
 // writeAll is write for a reply put together. It stands apart, since write is on the way

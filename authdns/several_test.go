@@ -89,3 +89,21 @@ func TestSeveralQuick(t *testing.T) {
 		p.compareCounts(t)
 	}
 }
+
+// TestSeveralShareAnAddress (RFC 2181 section 5): where clusters of an answer share an
+// address it stands there once, by either path.
+func TestSeveralShareAnAddress(t *testing.T) {
+	const shared = "198.51.100.138" // tyo1's
+	st := compiled(t, fleet(t, plan{answers: placement.Answers{Nearest: 1, Random: 2}, shared: shared}), sources()...)
+	p := newPaths(t, st, placement.LowLevel)
+	for i := range 16 {
+		q := ask(t, "www.cdn.demo.test. A", edns0(ecs(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 16, 0}), 24).String())))
+		if !p.compare(t, q, euResolver) {
+			t.Fatal("takes the slow path")
+		}
+		m := st.reply(t, q, from(euResolver, placement.LowLevel))
+		if len(m.Answer) != 2 || m.Answer[0].(*dns.A).A.String() != shared || m.Answer[1].(*dns.A).A.String() == shared {
+			t.Errorf("client block %d: %v", i, m.Answer)
+		}
+	}
+}

@@ -142,13 +142,18 @@ func ClusterKeys(ids []ClusterID) []uint64 {
 	return out
 }
 
-// several are the addresses of an answer of several clusters: one from each.
+// several are the addresses of an answer of several clusters: one from each, and none
+// twice where clusters share one (RFC 2181 section 5).
 func (s *Snapshot) several(c *Choice, client netip.Addr, ipv6 bool) []netip.AddrPort {
 	var clusters [MaxAnswers]uint16
 	var out []netip.AddrPort
 	for _, i := range c.Clusters(client, clusters[:0]) {
 		all := s.Inventory.Addresses(c.Map.Clusters[i], ipv6)
-		out = append(out, Rotated(all, c.Rotation(client, len(all)), 1)...)
+		for _, a := range Rotated(all, c.Rotation(client, len(all)), 1) {
+			if !slices.ContainsFunc(out, func(b netip.AddrPort) bool { return a.Addr() == b.Addr() }) {
+				out = append(out, a)
+			}
+		}
 	}
 	return out
 }

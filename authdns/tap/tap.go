@@ -3,6 +3,8 @@ package tap
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -69,18 +71,24 @@ func (t *Tap) Counts() (sent, dropped uint64, connected bool) {
 // look is how often the rings are looked at while nothing lies there.
 const look = 10 * time.Millisecond
 
+// endWithin is how long a collector may take, once the server ends, for what lies there
+// still and to confirm it.
+const endWithin = time.Second
+
 // Run streams until ctx ends, and then what lies there still. A collector that goes is
-// looked for again.
+// looked for again; that it is away is logged once for each cause.
 func (t *Tap) Run(ctx context.Context) error {
 	told := ""
 	for ctx.Err() == nil {
 		err := t.stream(ctx)
-		t.connected.Store(false)
+		if t.connected.Swap(false) {
+			told = ""
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && err.Error() != told {
-			told = err.Error()
+		if why := cause(err); why != told {
+			told = why
 			t.cfg.Log.Warn("dnstap: no collector; exchanges are dropped once there is no room", "collector", t.cfg.Address, "err", err)
 		}
 		select {
@@ -91,7 +99,16 @@ func (t *Tap) Run(ctx context.Context) error {
 	return nil
 }
 
-// stream serves one collector.
+// cause is an error without the port of one connection: the next one has another.
+func cause(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
+}
+
+// stream serves one collector. It ends with an error unless ctx has ended.
 func (t *Tap) stream(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -100,8 +117,16 @@ func (t *Tap) stream(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	return t.converse(ctx, c)
+}
+
+// converse is stream with a collector at the other end of a connection.
+func (t *Tap) converse(ctx context.Context, c net.Conn) error {
+	over, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { closeAfter(over, c) })()
 	if err := greet(c); err != nil {
-		return err
+		return fmt.Errorf("greeting: %w", err)
 	}
 	t.connected.Store(true)
 	t.cfg.Log.Info("dnstap: a collector listens", "collector", t.cfg.Address)
@@ -120,6 +145,15 @@ func (t *Tap) stream(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-time.After(look):
 		}
+	}
+}
+
+// closeAfter closes a connection that is not over when endWithin has passed.
+func closeAfter(over context.Context, c net.Conn) {
+	select {
+	case <-over.Done():
+	case <-time.After(endWithin):
+		c.Close()
 	}
 }
 

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -72,6 +73,20 @@ func TestRing(t *testing.T) {
 	}
 }
 
+// TestRingTakeEnds: a writer who is as fast as the reader does not hold it.
+func TestRingTakeEnds(t *testing.T) {
+	r, n := New(Config{Size: 4096}).Ring(), 0
+	r.Put(exchange("q", "r"))
+	r.take(func(*Exchange) bool {
+		r.Put(exchange("q", "r"))
+		n++
+		return n < 100
+	})
+	if n != 1 {
+		t.Errorf("%d taken, want the one that lay there", n)
+	}
+}
+
 // TestRingShared: one writes while another reads.
 func TestRingShared(t *testing.T) {
 	const n = 20_000
@@ -119,6 +134,23 @@ func TestPutIsFree(t *testing.T) {
 	}
 }
 
+// TestTakeIsCheap: reading makes no garbage for each exchange: of a busy server that would
+// be a hundred megabytes in a second.
+func TestTakeIsCheap(t *testing.T) {
+	r, w, e := New(Config{Size: 1 << 16}).Ring(), &writer{}, exchange("query", "reply")
+	if n := testing.AllocsPerRun(50, func() {
+		for range 100 {
+			r.Put(e)
+		}
+		r.take(func(e *Exchange) bool {
+			w.buf = w.frames(w.buf[:0], e)
+			return true
+		})
+	}); n > 5 {
+		t.Errorf("%v allocations for 100 exchanges", n)
+	}
+}
+
 // TestSample: of N exchanges one is told.
 func TestSample(t *testing.T) {
 	r, n := New(Config{Every: 10}).Ring(), 0
@@ -132,6 +164,17 @@ func TestSample(t *testing.T) {
 	}
 }
 
+// welcome is a collector's side of the handshake.
+func welcome(c net.Conn) error {
+	if err := readControl(c, controlReady); err != nil {
+		return err
+	}
+	if _, err := c.Write(control(controlAccept, true)); err != nil {
+		return err
+	}
+	return readControl(c, controlStart)
+}
+
 // collector accepts once, shakes hands, and gives back all frames until the end, which it
 // confirms.
 func collector(t *testing.T, l net.Listener, frames func([]byte)) error {
@@ -141,13 +184,7 @@ func collector(t *testing.T, l net.Listener, frames func([]byte)) error {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	if err := readControl(c, controlReady); err != nil {
-		return err
-	}
-	if _, err := c.Write(control(controlAccept, true)); err != nil {
-		return err
-	}
-	if err := readControl(c, controlStart); err != nil {
+	if err := welcome(c); err != nil {
 		return err
 	}
 	for {
@@ -235,7 +272,7 @@ func TestTapSlow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(readControl(c, controlReady), func() error { _, err := c.Write(control(controlAccept, true)); return err }(), readControl(c, controlStart)); err != nil {
+	if err := welcome(c); err != nil {
 		t.Fatal(err)
 	}
 	e := exchange("q", strings.Repeat("r", 500))
@@ -250,6 +287,109 @@ func TestTapSlow(t *testing.T) {
 	c.Close()
 	cancel()
 	all.Wait()
+}
+
+// lines counts what is logged.
+type lines struct {
+	mu    sync.Mutex
+	warns []string
+}
+
+func (l *lines) Enabled(context.Context, slog.Level) bool { return true }
+func (l *lines) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *lines) WithGroup(string) slog.Handler            { return l }
+func (l *lines) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.Level == slog.LevelWarn {
+		r.Attrs(func(a slog.Attr) bool { l.warns = append(l.warns, a.String()); return true })
+	}
+	return nil
+}
+
+// TestTapLogsOnce: a collector that breaks off each time, from a port that is another each
+// time, is told of once, and again when there was one in between.
+func TestTapLogsOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	log := new(lines)
+	tap := New(Config{Network: "tcp", Address: l.Addr().String(), Retry: time.Millisecond, Log: slog.New(log)})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { tap.Run(ctx) })
+	reset := func(times int) {
+		for range times {
+			c, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			readControl(c, controlReady)
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	}
+	reset(5)
+	c, err := l.Accept() // the fifth was told by now
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.mu.Lock()
+	if len(log.warns) != 2 || !strings.Contains(log.warns[1], "reset") {
+		t.Errorf("five times the same: %q", log.warns)
+	}
+	log.mu.Unlock()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if err := welcome(c); err != nil {
+		t.Fatal(err)
+	}
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	r := tap.Ring()
+	for began := time.Now(); time.Since(began) < 20*time.Second; r.Put(exchange("q", "r")) {
+		if _, _, connected := tap.Counts(); !connected {
+			break
+		}
+	}
+	reset(3)
+	cancel()
+	l.Close()
+	all.Wait()
+	if n := len(log.warns); n < 4 || n > 8 {
+		t.Errorf("after one that listened: %q", log.warns)
+	}
+}
+
+// TestTapEnds: a collector that takes nothing keeps the server from ending for a moment,
+// not for as long as it may take in service.
+func TestTapEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, greets := range []bool{false, true} {
+			ours, theirs := net.Pipe()
+			tap := New(Config{})
+			tap.Ring().Put(exchange("asked", "told"))
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- tap.converse(ctx, ours) }()
+			if greets {
+				if err := welcome(theirs); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			began := time.Now()
+			cancel()
+			if err := <-ended; err == nil || time.Since(began) != endWithin {
+				t.Errorf("greeted %v: ends after %s, %v", greets, time.Since(began), err)
+			}
+			ours.Close()
+			theirs.Close()
+		}
+	})
 }
 
 // TestTapRefused: who does not take dnstap is not sent any.

@@ -58,7 +58,8 @@ func (x *Index) Reply(out []byte, q *Query, b *Body, o *Options) int {
 	binary.BigEndian.PutUint16(out[10:], extra)
 	n := headerLen + copy(out[headerLen:], q.Question)
 	body := out[n : n+int(b.len)]
-	n += copy(body, x.arena[b.off:])
+	copy(body, x.arena[b.off:]) // which may end sooner, where a body stands for several (Replies)
+	n += len(body)
 	if b.nfix > 0 {
 		x.repoint(body, b, len(q.Question))
 	}

@@ -100,12 +100,25 @@ func (a *app) tell(o *outcome) error {
 
 func sitePath(site, verb string) string { return "/sites/" + url.PathEscape(site) + "/" + verb }
 
+// siteAndCluster splits SITE[/CLUSTER]. A cluster whose name is empty, as of an unset
+// variable in a script, is not the whole site.
+func siteAndCluster(text string) (site, cluster string, err error) {
+	site, cluster, named := strings.Cut(text, "/")
+	if site == "" || named && cluster == "" {
+		return "", "", withCode(exitUsage, fmt.Errorf("%q: want SITE or SITE/CLUSTER, and an empty name matches nothing", text))
+	}
+	return site, cluster, nil
+}
+
 func (a *app) forceCommand() *cobra.Command {
 	var req api.ForceRequest
 	cmd := &cobra.Command{Use: "force SITE[/CLUSTER] up|down|auto", Short: "Set the operator's word beside the measured state",
 		Args: args(cobra.ExactArgs(2)), ValidArgsFunction: a.completeSites,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			site, cluster, _ := strings.Cut(given[0], "/")
+			site, cluster, err := siteAndCluster(given[0])
+			if err != nil {
+				return err
+			}
 			req.Cluster, req.State = cluster, given[1]
 			reason := req.Reason
 			switch req.State {
@@ -136,9 +149,11 @@ func (a *app) dialCommand() *cobra.Command {
 			if err != nil {
 				return withCode(exitUsage, err)
 			}
-			req.Percent = p
-			site, cluster, _ := strings.Cut(given[0], "/")
-			req.Cluster = cluster
+			site, cluster, err := siteAndCluster(given[0])
+			if err != nil {
+				return err
+			}
+			req.Percent, req.Cluster = p, cluster
 			return a.change(cmd, "POST", sitePath(site, "dial"), req, req.Reason, "dial of "+given[0], fmt.Sprintf("rhumb simulate --dial %s=%g", given[0], p))
 		}}
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; the next shift will read it (required)")

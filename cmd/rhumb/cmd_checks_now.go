@@ -36,7 +36,10 @@ const lookPoll = 150 * time.Millisecond
 // lookNow asks for looks, follows them, and ends by what they found.
 func (a *app) lookNow(cmd *cobra.Command, names []string, n *lookNow) error {
 	if len(names) == 1 {
-		n.req.Site, n.req.Cluster, _ = strings.Cut(names[0], "/")
+		var err error
+		if n.req.Site, n.req.Cluster, err = siteAndCluster(names[0]); err != nil {
+			return err
+		}
 	}
 	c, err := a.connect()
 	if err != nil {

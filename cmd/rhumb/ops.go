@@ -173,12 +173,12 @@ func (o ops) dialOnce(ctx context.Context, d placement.Dial, dryRun bool) (api.O
 		return api.Outcome{}, fmt.Errorf("%w: cluster %s", api.ErrNotFound, id)
 	}
 	if r := decide.JudgeDial(inv, snap, d, d.Override); r != nil {
-		return api.Outcome{}, o.refused(d.Who, "config", site, fmt.Sprintf("dial of "+d.Site+" to %d %%", d.PerMille/10), r, dryRun)
+		return api.Outcome{}, o.refused(d.Who, "config", site, fmt.Sprintf("dial of %s to %g %%", d.Site, float64(d.PerMille)/10), r, dryRun)
 	}
 	if d.PerMille >= 1000 {
 		d.Ended = time.Now().UTC()
 	}
-	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: fmt.Sprintf("dialled to %d %% of its clients", d.PerMille/10),
+	out := api.Outcome{Object: d.Site, DryRun: dryRun, Snapshot: snap.Name.String(), Text: fmt.Sprintf("dialled to %g %% of its clients", float64(d.PerMille)/10),
 		Forecast: forecast(decide.Simulate(snap, decide.Change{Dial: map[string]int{d.Site: d.PerMille}})), Undo: "rhumb dial " + d.Site + " 100 --reason …"}
 	if dryRun {
 		return out, nil

@@ -46,6 +46,11 @@ func addDNS(u *unit) error {
 	}
 	first := make(chan struct{})
 	z := &zoneKeeper{zones: srv, blob: u.store.Blob, copies: u.twin.delay(x.in, x.tell), changed: x.changed, log: u.log, keys: keyDir{dir: u.cfg.DNSSEC.Keys}, wanted: newBox[*placement.Inventory](), ready: sync.OnceFunc(func() { close(first) })}
+	z.loaded = sync.OnceFunc(func() {
+		if err := shedProgram(); err != nil {
+			u.log.Info("the pages of the program that starting took stay resident", "err", err)
+		}
+	})
 	if err := z.catalogs.register(u.metrics, x.in.Held); err != nil {
 		return fmt.Errorf("%s: %w", u.name, err)
 	}
@@ -114,6 +119,8 @@ type zoneKeeper struct {
 	catalogs catalogs
 	// ready is called each time that the server has all zones it shall have; may be nil.
 	ready func()
+	// loaded is called after each load, once its garbage is collected; may be nil.
+	loaded func()
 }
 
 // madeFrom are zones, copies as they were held, and steered names.
@@ -174,7 +181,8 @@ func (z *zoneKeeper) run(ctx context.Context) error {
 
 // renew loads the zones, tells that they are there, and only then collects the garbage.
 func (z *zoneKeeper) renew(ctx context.Context, inv *placement.Inventory) error {
-	defer debug.SetGCPercent(collectLess())
+	after := collectLess()
+	defer func() { debug.SetGCPercent(after) }()
 	if err := z.load(ctx, inv); err != nil {
 		return err
 	}
@@ -182,6 +190,10 @@ func (z *zoneKeeper) renew(ctx context.Context, inv *placement.Inventory) error 
 	// Making the replies left several times their own size behind, and serving them
 	// leaves so little that the collector might not come round for hours.
 	debug.FreeOSMemory()
+	after = collectServing(after)
+	if z.loaded != nil {
+		z.loaded()
+	}
 	return nil
 }
 

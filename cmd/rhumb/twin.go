@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,9 +113,15 @@ func (t *twin) recall() {
 	for _, err := range refused {
 		t.log.Warn("twin: an input that waited is lost", "err", err)
 	}
+	var over []node.Late[*store.LateInput]
 	for _, in := range all {
-		t.queue.Put(in.At, in)
+		if dropped, replaced := t.queue.Put(in.At, in); replaced {
+			over = append(over, dropped)
+		}
 	}
+	// The process before ended when it was about to remove them. A later one would find such
+	// a one to be the oldest of all, and take it for what is in force.
+	t.drop(over)
 	if b, err := os.ReadFile(t.knownFile()); err == nil {
 		if at, err := time.Parse(time.RFC3339, string(b)); err == nil {
 			t.queue.Know(at)
@@ -156,7 +163,7 @@ func (t *twin) say() error {
 	if err != nil {
 		return err
 	}
-	tmp := t.holdFile() + ".tmp"
+	tmp := t.holdFile() + "." + t.unit // two units may stop at one moment
 	if err := os.WriteFile(tmp, b, 0o644); err != nil {
 		return err
 	}
@@ -226,8 +233,9 @@ func (t *twin) worse(s *placement.Snapshot) *placement.Snapshot {
 	out.Inventory = &inv
 	inv.Prefixes = slices.Clone(inv.Prefixes)
 	for i := range inv.Prefixes {
-		inv.Prefixes[i].Prepend += t.conf.Prepend
-		inv.Prefixes[i].MED += t.conf.MED
+		p := &inv.Prefixes[i]
+		p.Prepend += t.conf.Prepend
+		p.MED += min(t.conf.MED, math.MaxUint32-p.MED)
 	}
 	out.Announcements = slices.Clone(s.Announcements)
 	for i := range out.Announcements {

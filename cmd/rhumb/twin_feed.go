@@ -20,12 +20,13 @@ func (t *twin) add(u *unit, views <-chan *store.View, votes <-chan []placement.V
 		return nil
 	})
 	u.add("twin-zones", func(ctx context.Context) error {
+		here := make(map[string]bool)
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
 			case zones := <-wanted:
-				t.fetch(ctx, u.store.Blob, zones)
+				here = t.fetch(ctx, u.store.Blob, zones, here)
 			}
 		}
 	})
@@ -179,21 +180,26 @@ func (t *twin) zonesWanted() []placement.Zone {
 	return out
 }
 
-// fetch has zones by digest in the cache on disk. What cannot be had is tried again with
-// the next input, and when its time comes.
-func (t *twin) fetch(ctx context.Context, blob func(context.Context, string) ([]byte, error), zones []placement.Zone) {
-	done := make(map[string]bool)
+// fetch has zones by digest in the cache on disk, but for those that are here already, and
+// returns which of them are. What cannot be had is tried again with the next input, and
+// when its time comes.
+func (t *twin) fetch(ctx context.Context, blob func(context.Context, string) ([]byte, error), zones []placement.Zone, here map[string]bool) map[string]bool {
+	out := make(map[string]bool)
 	for _, z := range zones {
-		if z.SHA256 == "" || z.Secondary != nil || done[z.SHA256] {
+		if _, done := out[z.SHA256]; done || z.SHA256 == "" || z.Secondary != nil {
 			continue
 		}
-		done[z.SHA256] = true
+		if out[z.SHA256] = here[z.SHA256]; out[z.SHA256] {
+			continue
+		}
 		bounded, cancel := context.WithTimeout(ctx, zoneTimeout)
-		if _, err := blob(bounded, z.SHA256); err != nil && ctx.Err() == nil {
+		_, err := blob(bounded, z.SHA256)
+		cancel()
+		if out[z.SHA256] = err == nil; err != nil && ctx.Err() == nil {
 			t.log.Warn("twin: a zone that will be needed cannot be had yet", "zone", z.Name, "err", err)
 		}
-		cancel()
 	}
+	return out
 }
 
 // drop removes inputs that are over from the disk.

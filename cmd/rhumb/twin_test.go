@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -199,6 +202,64 @@ func TestTwinVotes(t *testing.T) {
 	}
 }
 
+// TestTwinForgetsTheReplaced: an input that another one stands for is gone from the disk,
+// though the process ended before it had removed it: it must never be the oldest.
+func TestTwinForgetsTheReplaced(t *testing.T) {
+	r := newTwinRig(t)
+	r.apply(1)
+	r.want(0, 1)
+	r.apply(2)
+	r.want(90, 1)
+	orphan := &store.LateInput{At: r.at(91), Inventory: &placement.Inventory{Revision: 99}}
+	if err := r.late.Put(orphan); err != nil {
+		t.Fatal(err)
+	}
+	r.apply(3)
+	r.want(92, 1)
+	r.restart()
+	if all, _ := r.late.Load(); len(all) != 2 {
+		t.Errorf("%d inputs on disk, want those of 0 and 92", len(all))
+	}
+	r.want(92+lateBy, 3)
+	r.restart()
+	if got := r.queue.Current.Value.Inventory.Revision; got != 3 {
+		t.Errorf("after a restart inventory %d is in force, want 3", got)
+	}
+}
+
+// TestTwinFetches: a zone is read once, however many inputs name it, and again where it
+// could not be had, or was named no more in between.
+func TestTwinFetches(t *testing.T) {
+	r := newTwinRig(t)
+	asked := map[string]int{}
+	away := true
+	blob := func(_ context.Context, sha string) ([]byte, error) {
+		if asked[sha]++; sha == "b" && away {
+			return nil, errors.New("the store is away")
+		}
+		return nil, nil
+	}
+	a, b := placement.Zone{Name: "a.", SHA256: "a"}, placement.Zone{Name: "b.", SHA256: "b"}
+	copied := placement.Zone{Name: "c.", SHA256: "c", Secondary: new(placement.Secondary)}
+	var here map[string]bool
+	for i, c := range []struct {
+		zones []placement.Zone
+		want  map[string]int
+	}{
+		{[]placement.Zone{a, a, b, copied}, map[string]int{"a": 1, "b": 1}},
+		{[]placement.Zone{a, b}, map[string]int{"a": 1, "b": 2}},
+		{[]placement.Zone{a, b}, map[string]int{"a": 1, "b": 3}},
+		{[]placement.Zone{a, b}, map[string]int{"a": 1, "b": 3}},
+		{[]placement.Zone{b}, map[string]int{"a": 1, "b": 3}},
+		{[]placement.Zone{a, b}, map[string]int{"a": 2, "b": 3}},
+	} {
+		away = i < 2
+		if here = r.fetch(t.Context(), blob, c.zones, here); !maps.Equal(asked, c.want) {
+			t.Errorf("after input %d: asked for %v, want %v", i, asked, c.want)
+		}
+	}
+}
+
 // heldCopies is a zone from a primary, as it came last.
 type heldCopies struct{ held transfer.Held }
 
@@ -253,8 +314,8 @@ func TestTwinCopies(t *testing.T) {
 // TestTwinIsWorse: the routes of a twin are the last resort.
 func TestTwinIsWorse(t *testing.T) {
 	r := newTwinRig(t)
-	p := placement.Prefix{Prepend: 2, MED: 50}
-	in := &placement.Snapshot{Inventory: &placement.Inventory{Fleet: placement.Fleet{Prefixes: []placement.Prefix{p}}}, Announcements: []placement.Announcement{
+	p, worst := placement.Prefix{Prepend: 2, MED: 50}, placement.Prefix{MED: math.MaxUint32 - 1}
+	in := &placement.Snapshot{Inventory: &placement.Inventory{Fleet: placement.Fleet{Prefixes: []placement.Prefix{p, worst}}}, Announcements: []placement.Announcement{
 		{Site: "ams1", Want: placement.Announce}, {Site: "nyc1", Want: placement.Announce}, {Site: "ams1", Want: placement.Withdrawn, Cause: "drained"}}}
 	out := r.worse(in)
 	for i, want := range []placement.Step{placement.Prepend, placement.Announce, placement.Withdrawn} {
@@ -264,6 +325,9 @@ func TestTwinIsWorse(t *testing.T) {
 	}
 	if q := out.Inventory.Prefixes[0]; q.Prepend != 5 || q.MED != 1050 {
 		t.Errorf("%+v", q)
+	}
+	if q := out.Inventory.Prefixes[1]; q.MED != math.MaxUint32 {
+		t.Errorf("a MED that has no worse one becomes %d", q.MED)
 	}
 	if in.Inventory.Prefixes[0].Prepend != 2 || in.Announcements[0].Want != placement.Announce {
 		t.Error("what others hold was changed")

@@ -147,11 +147,11 @@ func (row *Site) weaknesses(v *placement.Verdict) {
 		row.Status = StatusDegraded
 	}
 	if d := row.Intents.Dial; d != nil {
-		add("dialled to %.0f %% by %s: %s", float64(d.PerMille)/10, d.Who, d.Reason)
+		add("dialled to %g %% by %s: %s", float64(d.PerMille)/10, d.Who, d.Reason)
 	}
 	for _, d := range row.Intents.ClusterDials {
 		_, name, _ := strings.Cut(d.Site, "/")
-		add("%s dialled to %.0f %% by %s: %s", name, float64(d.PerMille)/10, d.Who, d.Reason)
+		add("%s dialled to %g %% by %s: %s", name, float64(d.PerMille)/10, d.Who, d.Reason)
 	}
 	if v.Force == placement.ForceUp {
 		add("forced up")

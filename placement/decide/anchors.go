@@ -108,7 +108,8 @@ func (e *election) holder(site string) bool {
 // acknowledged tells whether a site announces the prefix and all its nodes which do
 // know that it is an anchor, as far as anybody reports announcements at all: where
 // the prefix is only observed, nobody does. One node that does not know it could be
-// the last of its site, and go.
+// the last of its site, and go. An input-delayed twin counts for nothing: it will know
+// of it when it is too late, and nobody stays or leaves because of it.
 func (e *election) acknowledged(site string) bool {
 	reported, announces := false, false
 	for _, a := range e.in.Announced {
@@ -116,7 +117,7 @@ func (e *election) acknowledged(site string) bool {
 			continue
 		}
 		reported = true
-		if a.Site != site || a.Step == placement.Withdrawn {
+		if a.Site != site || a.Step == placement.Withdrawn || a.Twin {
 			continue
 		}
 		if !a.Anchor {

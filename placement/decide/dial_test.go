@@ -46,6 +46,10 @@ func TestDialOfCluster(t *testing.T) {
 	if c := tr.Candidates[0]; c.PerMille != 300 || c.Reason != "usable: up; limited by dial or ramp: dial: web at 50 % by op; dial: 60 % by op" {
 		t.Errorf("explained as %+v", c)
 	}
+	little := dialled(twins(3), "ams1/web", 5)
+	if plan, _ := Plan(PlanInput{Inventory: little, Classes: ct, Votes: allUp(little), Now: epoch()}); len(plan.Weights) != 1 || plan.Weights[0].Cause != "dial: web at 0.5 % by op" {
+		t.Errorf("half a percent is told as %+v", plan.Weights)
+	}
 	gone := dialled(twins(3), "ams1/web", 0)
 	plan, _ = Plan(PlanInput{Inventory: gone, Classes: ct, Votes: allUp(gone), Now: epoch()})
 	tr = placement.Trace{}

@@ -131,11 +131,11 @@ func longestTTL(inv *placement.Inventory, site string) time.Duration {
 
 // stepsReached tells whether nothing of a site is announced louder than a step.
 // Prefixes that only observe, or that the site has to keep as an anchor, are not
-// waited for.
+// waited for, nor is an input-delayed twin, which hears of the drain when it is over.
 func (in *PlanInput) stepsReached(site string, step placement.Step) bool {
 	for _, a := range in.Announced {
 		p := in.Inventory.Prefix(a.Prefix)
-		if a.Site != site || a.Step >= step || p == nil || p.Mode.Or(in.Inventory.RoleMode("bgp")) != placement.Act {
+		if a.Site != site || a.Twin || a.Step >= step || p == nil || p.Mode.Or(in.Inventory.RoleMode("bgp")) != placement.Act {
 			continue
 		}
 		return false

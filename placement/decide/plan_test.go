@@ -18,6 +18,11 @@ func announced(inv *placement.Inventory, steps map[string]placement.Step) []plac
 	return out
 }
 
+// lateTwin is an input-delayed twin of a site, which knows of nothing yet.
+func lateTwin(inv *placement.Inventory, site string) placement.Announced {
+	return placement.Announced{Prefix: inv.Prefixes[0].Prefix, Site: site, Node: site + "-t", Step: placement.Prepend, Twin: true}
+}
+
 // knowing lets the announcements of a site acknowledge that it is an anchor.
 func knowing(all []placement.Announced, sites ...string) []placement.Announced {
 	for i := range all {
@@ -58,7 +63,11 @@ func TestAnchorsMoveInTwoPlans(t *testing.T) {
 			t.Fatalf("%v, though sin1 %s", sites(), name)
 		}
 	}
-	in.Announced = knowing(twice, "nyc1", "sin1")
+	in.Announced = append(knowing(announced(inv, map[string]placement.Step{"sin1": placement.Withdrawn}), "nyc1"), lateTwin(inv, "sin1"))
+	if in.Prev, _ = Plan(in); !slices.Equal(sites(), []string{"ams1", "nyc1", "sin1"}) {
+		t.Fatalf("%v, though at sin1 a twin alone announces", sites())
+	}
+	in.Announced = append(knowing(twice, "nyc1", "sin1"), lateTwin(inv, "sin1"))
 	in.Prev, _ = Plan(in)
 	if !slices.Equal(sites(), []string{"nyc1", "sin1"}) {
 		t.Fatalf("at last %v", sites())
@@ -155,7 +164,7 @@ func TestDrainWaitsForTheRoutes(t *testing.T) {
 				want = []placement.Phase{placement.PhaseDrained, placement.PhaseDrained, placement.PhaseDrained}
 			}
 			for i, step := range []placement.Step{placement.Announce, placement.GShut, placement.Withdrawn} {
-				in.Announced = announced(inv, map[string]placement.Step{"ams1": step})
+				in.Announced = append(announced(inv, map[string]placement.Step{"ams1": step}), lateTwin(inv, "ams1"))
 				if got := reach(); got != want[i] {
 					t.Errorf("announced at %v: reaches %s, want %s", step, got, want[i])
 				}

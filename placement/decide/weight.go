@@ -170,9 +170,9 @@ func (l *limit) dial(inv *placement.Inventory, id placement.ClusterID) {
 		switch {
 		case !d.Live() || !d.Covers(id):
 		case d.OfCluster():
-			l.by(max(0, d.PerMille), fmt.Sprintf("%s: %s at %d %% by %s", causeDial, id.Name, d.PerMille/10, d.Who))
+			l.by(max(0, d.PerMille), fmt.Sprintf("%s: %s at %g %% by %s", causeDial, id.Name, float64(d.PerMille)/10, d.Who))
 		default:
-			l.by(max(0, d.PerMille), fmt.Sprintf("%s: %d %% by %s", causeDial, d.PerMille/10, d.Who))
+			l.by(max(0, d.PerMille), fmt.Sprintf("%s: %g %% by %s", causeDial, float64(d.PerMille)/10, d.Who))
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 // goes round that they do not stand. One that restarts, is upgraded or is stopped for
 // a moment is no sign; one that crashed, that had to put a query's kind into
 // quarantine, or that is gone for longer than a restart takes, is. So is a prefix which
-// this node announces and all others have left.
+// this node announces and all others have left for as long.
 //
 //	signs of            with Least 2
 //	one of many         goes on
@@ -31,18 +31,17 @@ type Wave struct {
 	// Since is when an operator last said that all is well: what was before counts no more.
 	Since time.Time
 
-	seen map[string]sighting
-	left map[netip.Prefix]bool // prefixes that others were seen to announce
+	// seen are the name servers that were there, left the prefixes that others announced:
+	// from when on they are not there any more; zero while they are.
+	seen map[string]time.Time
+	left map[netip.Prefix]time.Time
 }
-
-// sighting is when a name server was last in the store, and from when on it was not.
-type sighting struct{ last, gone time.Time }
 
 // Look takes in what the store shows now, and says what the wave is; "": there is none.
 // It must not be called while the store is away: everybody would be gone.
 func (w *Wave) Look(now time.Time, nodes []placement.Node, announced []placement.Announced) string {
 	if w.seen == nil {
-		w.seen, w.left = make(map[string]sighting), make(map[netip.Prefix]bool)
+		w.seen, w.left = make(map[string]time.Time), make(map[netip.Prefix]time.Time)
 	}
 	signs := make(map[string]string)
 	present := make(map[string]bool)
@@ -52,30 +51,30 @@ func (w *Wave) Look(now time.Time, nodes []placement.Node, announced []placement
 			continue // another twin lives in the past as well
 		}
 		present[n.Name] = true
-		w.seen[n.Name] = sighting{last: now}
+		w.seen[n.Name] = time.Time{}
 		if sign := w.ill(now, n.DNS); sign != "" {
 			signs[n.Name] = sign
 		}
 	}
-	for name, s := range w.seen {
+	for name, gone := range w.seen {
 		if present[name] {
 			continue
 		}
-		if s.gone.IsZero() {
-			s.gone = now
-			w.seen[name] = s
+		if gone.IsZero() {
+			gone = now
+			w.seen[name] = gone
 		}
-		switch away := now.Sub(s.gone); {
+		switch away := now.Sub(gone); {
 		case away > w.Within:
 			delete(w.seen, name) // taken away for good
-		case away >= w.Grace && s.gone.After(w.Since):
-			signs[name] = "gone since " + s.gone.UTC().Format("15:04:05")
+		case away >= w.Grace && gone.After(w.Since):
+			signs[name] = "gone since " + gone.UTC().Format("15:04:05")
 		}
 	}
 	if len(signs) > 0 && len(signs) >= min(w.Least, len(w.seen)) {
 		return fmt.Sprintf("%d of %d other name servers: %s", len(signs), len(w.seen), list(signs))
 	}
-	return w.alone(announced)
+	return w.alone(now, announced)
 }
 
 // ill is what a name server says of the harm done to it.
@@ -90,8 +89,9 @@ func (w *Wave) ill(now time.Time, d *placement.DNSStatus) string {
 	return ""
 }
 
-// alone finds a prefix that this node announces and nobody else any more.
-func (w *Wave) alone(announced []placement.Announced) string {
+// alone finds a prefix that this node announces and nobody else any more. The only other
+// speaker may be restarted.
+func (w *Wave) alone(now time.Time, announced []placement.Announced) string {
 	others, ours := make(map[netip.Prefix]bool), make(map[netip.Prefix]bool)
 	for _, a := range announced {
 		switch {
@@ -100,12 +100,19 @@ func (w *Wave) alone(announced []placement.Announced) string {
 			ours[a.Prefix] = true
 		case !a.Twin:
 			others[a.Prefix] = true
-			w.left[a.Prefix] = true
+			w.left[a.Prefix] = time.Time{}
 		}
 	}
-	for p := range ours {
-		if w.left[p] && !others[p] {
-			return fmt.Sprintf("no other node announces %s any more", p)
+	for p, gone := range w.left {
+		if others[p] {
+			continue
+		}
+		if gone.IsZero() {
+			gone = now
+			w.left[p] = gone
+		}
+		if ours[p] && now.Sub(gone) >= w.Grace {
+			return fmt.Sprintf("no other node has announced %s since %s", p, gone.UTC().Format("15:04:05"))
 		}
 	}
 	return ""

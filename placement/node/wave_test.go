@@ -75,20 +75,26 @@ func TestWaveOfRoutes(t *testing.T) {
 	}
 	w := testWave()
 	own, other, second := at("t", placement.Prepend, true), at("a", placement.Announce, false), at("u", placement.Prepend, true)
-	for i, c := range []struct {
+	for _, c := range []struct {
+		at   int
 		live []placement.Announced
 		want bool
 	}{
-		{[]placement.Announced{own}, false}, // the others have not begun
-		{[]placement.Announced{own, other}, false},
-		{[]placement.Announced{own, at("a", placement.GShut, false)}, false},
-		{[]placement.Announced{own, second, at("a", placement.Withdrawn, false)}, true},
-		{[]placement.Announced{own}, true},
-		{[]placement.Announced{own, other}, false},
-		{[]placement.Announced{}, false}, // nor does it itself
+		{0, []placement.Announced{own}, false}, // the others have not begun
+		{100, []placement.Announced{own, other}, false},
+		{200, []placement.Announced{own, at("a", placement.GShut, false)}, false},
+		{210, []placement.Announced{own}, false}, // restarted
+		{230, []placement.Announced{own, other}, false},
+		{300, []placement.Announced{own, second, at("a", placement.Withdrawn, false)}, false},
+		{359, []placement.Announced{own, second}, false},
+		{360, []placement.Announced{own, second}, true},
+		{400, []placement.Announced{own}, true},
+		{410, []placement.Announced{own, other}, false},
+		{420, []placement.Announced{}, false}, // nor does it itself
+		{500, []placement.Announced{}, false},
 	} {
-		if got := w.Look(clockAt(i), nil, c.live); (got != "") != c.want {
-			t.Errorf("look %d: %q", i, got)
+		if got := w.Look(clockAt(c.at), nil, c.live); (got != "") != c.want {
+			t.Errorf("at %d: %q", c.at, got)
 		}
 	}
 }

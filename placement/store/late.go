@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,11 +92,14 @@ func (d *LateDir) Drop(at time.Time) error {
 }
 
 // Load returns all inputs that are whole, oldest first; refused says of the others why not.
+// Inventories that are the same are one, as they were when the inputs came: they are large,
+// and most inputs differ by their votes.
 func (d *LateDir) Load() (all []*LateInput, refused []error) {
 	entries, err := os.ReadDir(d.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, []error{fmt.Errorf("store: load inputs: %w", err)}
 	}
+	known := make(map[int64]*placement.Inventory)
 	for _, e := range entries { // in order of name, which is that of time
 		number, ok := strings.CutPrefix(e.Name(), latePrefix)
 		if !ok {
@@ -109,9 +113,23 @@ func (d *LateDir) Load() (all []*LateInput, refused []error) {
 			refused = append(refused, fmt.Errorf("store: load %s: %w", e.Name(), err))
 			continue
 		}
+		in.Inventory, in.Planned = once(known, in.Inventory), once(known, in.Planned)
 		all = append(all, in)
 	}
 	return all, refused
+}
+
+// once returns the inventory that is known of a revision in place of an equal one. A store
+// that was made anew counts from the beginning, so the revision alone does not tell.
+func once(known map[int64]*placement.Inventory, inv *placement.Inventory) *placement.Inventory {
+	if inv == nil {
+		return nil
+	}
+	if had := known[inv.Revision]; had != nil && reflect.DeepEqual(had, inv) {
+		return had
+	}
+	known[inv.Revision] = inv
+	return inv
 }
 
 func (d *LateDir) read(name string) (*LateInput, error) {

@@ -61,3 +61,33 @@ func TestLateDir(t *testing.T) {
 		t.Error("a copy that nobody names stays")
 	}
 }
+
+// TestLateInventoriesAreOne: of inputs that came with one inventory none has its own after
+// a restart, and one of the same number that says something else stays another.
+func TestLateInventoriesAreOne(t *testing.T) {
+	d := NewLateDir(t.TempDir())
+	inventory := func(revision int64, mode placement.Mode) *placement.Inventory {
+		return &placement.Inventory{Revision: revision, Fleet: placement.Fleet{Mode: mode}}
+	}
+	for i, in := range []*LateInput{
+		{Inventory: inventory(7, placement.Act)},
+		{Inventory: inventory(7, placement.Act), VotesRevision: 1},
+		{Inventory: inventory(8, placement.Act), Planned: inventory(7, placement.Act), VotesRevision: 2},
+		{Inventory: inventory(7, placement.Observe), VotesRevision: 3},
+	} {
+		in.At = time.Unix(1_700_000_000+int64(i), 0).UTC()
+		if err := d.Put(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, refused := d.Load()
+	if len(all) != 4 || refused != nil {
+		t.Fatalf("%d, %v", len(all), refused)
+	}
+	if all[0].Inventory != all[1].Inventory || all[0].Inventory != all[2].Planned || all[2].Inventory.Revision != 8 {
+		t.Error("an inventory stands there more than once")
+	}
+	if all[3].Inventory == all[0].Inventory || all[3].Inventory.Mode != placement.Observe {
+		t.Error("another one was taken for it")
+	}
+}
