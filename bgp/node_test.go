@@ -125,6 +125,39 @@ func TestNodeDrainedLast(t *testing.T) {
 	})
 }
 
+// TestNodeDrainedStaysAway: once it has gone it is not called back while its site comes back
+// from gshut, when no other node is as loud yet as the site is to be; it is when none
+// announces any more.
+func TestNodeDrainedStaysAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, nil)
+		b.live = []placement.Announced{sibling("ams1", placement.Announce), sibling("ams2", placement.Announce)}
+		b.up()
+		b.drains("ams/ams1")
+		b.pass(20 * time.Second)
+		b.expect(placement.Withdrawn)
+		b.engine.told(true)
+		for _, at := range []placement.Step{placement.GShut, placement.Prepend, placement.Announce} {
+			b.live = []placement.Announced{sibling("ams2", at)}
+			b.want(placement.GShut, shared)
+			b.pass(20 * time.Second)
+			b.want(placement.Announce)
+			b.pass(20 * time.Second)
+			b.expect(placement.Withdrawn)
+			b.rule("")
+		}
+		if got := b.engine.told(true); len(got) > 0 {
+			t.Errorf("the engine was told %v", got)
+		}
+		b.live = []placement.Announced{sibling("ams2", placement.Withdrawn)}
+		b.want(placement.Announce)
+		b.pass(20 * time.Second)
+		b.expect(placement.Announce)
+		b.rule(placement.RuleLastNode)
+		b.end()
+	})
+}
+
 // TestNodeDrainedStoreAway: without the store's word that another node stays it is gshut.
 func TestNodeDrainedStoreAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
