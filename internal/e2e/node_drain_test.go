@@ -163,9 +163,12 @@ func TestE2EDrainOfANode(t *testing.T) {
 		}
 		return nil
 	})
-	if n, left := w.kept(2)+w.kept(3), w.kept(1); n != nodeDownloads || left > 0 {
-		t.Errorf("%d sessions at the neighbours, %d at the node", n, left)
-	}
+	soon(t, "the neighbours have all sessions", func() error { // counted anew each second
+		if n, left := w.kept(2)+w.kept(3), w.kept(1); n != nodeDownloads || left > 0 {
+			return fmt.Errorf("%d at the neighbours, %d at the node", n, left)
+		}
+		return nil
+	})
 	write(t, filepath.Join(w.client.dir, "go"), "")
 	soon(t, "the downloads end", func() error {
 		if left := results.left(); left > 0 {
