@@ -128,9 +128,11 @@ func eachAddress(site *placement.Site, services []placement.Service, keep func(n
 
 // expect binds the addresses of a prefix which this site is meant to announce, as
 // soon as it is known: health looks at them before anything is announced, and
-// without them it would find every cluster on them down.
+// without them it would find every cluster on them down. So it does at a node that is
+// drained alone: the site goes on.
 func (s *Speaker) expect(r *route) {
-	if r.expected || r.mode != placement.Act || s.cfg.Host == nil || r.want.Intent && r.want.Want == placement.Withdrawn && !s.retired(r) {
+	goes := r.want.Intent && r.want.Want == placement.Withdrawn && !r.alone && !s.retired(r)
+	if r.expected || goes || r.mode != placement.Act || s.cfg.Host == nil {
 		return
 	}
 	r.expected = true

@@ -21,9 +21,9 @@ const keepLimit = time.Hour
 // tidy does what follows a step: the address leaves lo after the routers' FIBs
 // had time to forget the route and the last session on it has ended, and a Slot
 // goes back when it is not needed. A fault leaves the address where it is: health
-// must see its own servers come back there, not those of another site; so does the
-// drain of a node alone, whose sessions are still found there; and so does a retirement,
-// until no cluster has it any more.
+// must see its own servers come back there, not those of another site; so does a retirement,
+// until no cluster has it any more; and so does the drain of a node alone, whose sessions are
+// still found there, until its site is drained as well.
 func (s *Speaker) tidy(r *route, now time.Time) time.Time {
 	s.release(r)
 	if r.unbind.IsZero() {
@@ -32,8 +32,12 @@ func (s *Speaker) tidy(r *route, now time.Time) time.Time {
 	if now.Before(r.unbind) {
 		return r.unbind
 	}
+	if r.alone {
+		r.unbind = now.Add(retryEvery)
+		return r.unbind
+	}
 	r.unbind = time.Time{}
-	if !r.want.Intent || r.alone || s.retired(r) && len(s.addresses(r)) > 0 {
+	if !r.want.Intent || s.retired(r) && len(s.addresses(r)) > 0 {
 		return r.unbind
 	}
 	if r.mode == placement.Act && s.unbind(r, now.Sub(r.ladder.Since) < keepLimit) {

@@ -30,18 +30,23 @@ func nodeWish(site placement.Announcement, node string, d *placement.Drain, othe
 	return want, true, nil
 }
 
-// followNode applies the drain of this node to what its site wants.
+// followNode applies the drain of this node to what its site wants. Once it has gone, another
+// one that announces is enough: while a site comes back rung by rung, no node is as loud
+// yet as it is to be, and what was drained is not called for that.
 func (s *Speaker) followNode(r *route) {
 	in, name := s.loop.now, s.cfg.Site+"/"+s.cfg.Node
-	r.alone, r.stays, r.site = false, nil, r.want.Want
+	r.alone, r.stays, r.loud = false, nil, r.want.Want
 	if r.gone {
 		return // the site's own step
 	}
-	r.want, r.alone, r.stays = nodeWish(r.want, name, in.snapshot.Inventory.Drained(name), in.staying(r, s.cfg.Node, r.want.Want))
+	if r.ladder.At == placement.Withdrawn {
+		r.loud = placement.GShut
+	}
+	r.want, r.alone, r.stays = nodeWish(r.want, name, in.snapshot.Inventory.Drained(name), in.staying(r, s.cfg.Node, r.loud))
 }
 
 // staying returns the live nodes of this site, other than this one, which announce the
-// prefix as loudly as a step or louder, and are not drained themselves.
+// prefix at a step or louder, and are not drained themselves.
 func (in *input) staying(r *route, node string, step placement.Step) []placement.Announced {
 	var out []placement.Announced
 	for _, a := range in.siblings(r.prefix.Prefix, r.want.Site, node) {

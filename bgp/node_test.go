@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -121,6 +122,74 @@ func TestNodeDrainedLast(t *testing.T) {
 		b.pass(20 * time.Second)
 		b.expect(placement.Announce)
 		b.rule(placement.RuleLastNode)
+		b.end()
+	})
+}
+
+// TestNodeDrainedStaysAway: once it has gone it is not called back while its site comes back
+// from gshut, when no other node is as loud yet as the site is to be; it is when none
+// announces any more.
+func TestNodeDrainedStaysAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, nil)
+		b.live = []placement.Announced{sibling("ams1", placement.Announce), sibling("ams2", placement.Announce)}
+		b.up()
+		b.drains("ams/ams1")
+		b.pass(20 * time.Second)
+		b.expect(placement.Withdrawn)
+		b.engine.told(true)
+		for _, at := range []placement.Step{placement.GShut, placement.Prepend, placement.Announce} {
+			b.live = []placement.Announced{sibling("ams2", at)}
+			b.want(placement.GShut, shared)
+			b.pass(20 * time.Second)
+			b.want(placement.Announce)
+			b.pass(20 * time.Second)
+			b.expect(placement.Withdrawn)
+			b.rule("")
+		}
+		if got := b.engine.told(true); len(got) > 0 {
+			t.Errorf("the engine was told %v", got)
+		}
+		b.live = []placement.Announced{sibling("ams2", placement.Withdrawn)}
+		b.want(placement.Announce)
+		b.pass(20 * time.Second)
+		b.expect(placement.Announce)
+		b.rule(placement.RuleLastNode)
+		b.end()
+	})
+}
+
+// TestNodeDrainedAddresses: a node that is drained alone has its addresses on lo, also one
+// whose speaker begins then: health looks at them for the whole site. They leave when the
+// site is drained as well.
+func TestNodeDrainedAddresses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		host := &fakeHost{bound: make(map[netip.Addr]bool)}
+		b := start(t, func(c *Config, b *bench) {
+			host.log = b.engine
+			c.Host, c.Addresses = host, []netip.Addr{vip}
+		})
+		bound := func(when string, want bool) {
+			t.Helper()
+			if have, _ := host.Bound(vip); have != want {
+				t.Errorf("%s: bound %t", when, have)
+			}
+		}
+		b.live = []placement.Announced{sibling("ams2", placement.Announce)}
+		b.drains("ams/ams1")
+		b.pass(10 * time.Second)
+		b.expect(placement.Withdrawn)
+		bound("begun while it is drained", true)
+		b.drains()
+		b.pass(10 * time.Second)
+		b.expect(placement.Announce)
+		b.drains("ams/ams1")
+		b.pass(time.Hour)
+		b.expect(placement.Withdrawn)
+		bound("drained", true)
+		b.want(placement.Withdrawn, intent)
+		b.pass(2 * time.Second)
+		bound("its site drained, too", false)
 		b.end()
 	})
 }

@@ -140,7 +140,7 @@ func (s *Speaker) request(r *route, at, to placement.Step, now time.Time) guard.
 	req.MinSites, req.Overrides = inv.Safety.MinSites, s.setAside(r)
 	req.Others = len(in.siblings(r.prefix.Prefix, s.cfg.Site, s.cfg.Node))
 	if req.Alone = r.alone && req.Intent; req.Alone {
-		req.Others = len(in.staying(r, s.cfg.Node, r.site))
+		req.Others = len(in.staying(r, s.cfg.Node, r.loud))
 	}
 	req.Seen = guard.Seen(s.loop.markers.sightings(), r.prefix.Prefix, uint32(s.cfg.SiteNumber))
 	if r.ladder.At == placement.GShut {

@@ -32,7 +32,7 @@ type route struct {
 	// alone is set while this node leaves its site's others, and the site stays; stays says
 	// why it does not, though it is drained.
 	alone bool
-	site  placement.Step // what the site wants
+	loud  placement.Step // how loud, at the least, those are that stay
 	stays *placement.Refusal
 	// gone is set while no snapshot names the prefix for this site any more.
 	gone bool

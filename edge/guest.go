@@ -187,10 +187,11 @@ func (g *guests) pulled(ctx context.Context, svc *Service, k frame.Key, peer str
 	if !a.drainsTo(peer) && !a.inOrder(k, peer) {
 		return fmt.Errorf("edge: %s may not pull this session", peer)
 	}
-	return g.give(ctx, svc, k, peer)
+	return g.give(ctx, svc, k, peer, func() {})
 }
 
-// push gives away the sessions of all services that have a server here to ask.
+// push gives away the sessions of all services that have a server here to ask. It waits for
+// none that is in doubt: the drain goes on.
 func (g *guests) push(ctx context.Context, d *drain) {
 	a := g.a
 	if a.cfg.Flows == nil {
@@ -217,8 +218,11 @@ func (g *guests) push(ctx context.Context, d *drain) {
 		if len(order) == 0 || !d.tries.due(k, time.Now()) {
 			continue
 		}
-		wg.Go(func() {
-			switch err := g.give(ctx, v.guests[k.VIP], k, order[0].Name); {
+		wg.Add(1)
+		freed := sync.OnceFunc(wg.Done)
+		a.wg.Go(func() {
+			defer freed()
+			switch err := g.give(ctx, v.guests[k.VIP], k, order[0].Name, freed); {
 			case err == nil:
 				d.moved.Add(1)
 			case !errors.Is(err, errClaimed):

@@ -16,14 +16,14 @@ import (
 // agent needs to come back, shorter than a server waits for one (handsock.AdriftLimit).
 const doubtTries = 30
 
-// How hand-offs ended of which an agent died between two words, as counted by the next
-// one. The other two are errors: nobody could tell, or its server was never told.
+// How hand-offs ended of which an agent died between two words, as counted by the next one.
+// A session that is lost or dropped is an error.
 const (
-	doubtAway  = "away"  // the taker has it
-	doubtBack  = "back"  // it never had it: the giver's server goes on
-	doubtLost  = "lost"  // nobody can tell: the giver's server lets it go
-	doubtTaken = "taken" // it speaks here, its new server is told
-	doubtDrop  = "dropped"
+	doubtAway  = "away"    // the taker has it
+	doubtBack  = "back"    // it never had it: the giver's server goes on
+	doubtLost  = "lost"    // nobody can tell: the giver's server lets it go
+	doubtTaken = "taken"   // it speaks here, its new server is told
+	doubtDrop  = "dropped" // it was about to speak here, and ended with the process
 )
 
 // errDoubt ends a hand-off that our next process goes on with, asked by its server.

@@ -46,15 +46,16 @@ type given struct {
 }
 
 // give hands one session to a site and reports how it ended. The counting and the
-// words are those of our own sessions.
-func (g *guests) give(ctx context.Context, svc *Service, k frame.Key, to string) error {
+// words are those of our own sessions. freed is called once its slot is, be it before the
+// end: one of which nobody can tell who has it lasts for doubtTries seconds.
+func (g *guests) give(ctx context.Context, svc *Service, k frame.Key, to string, freed func()) error {
 	a := g.a
 	select {
 	case g.slots <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	free := sync.OnceFunc(func() { <-g.slots })
+	free := sync.OnceFunc(func() { <-g.slots; freed() })
 	defer free()
 	if !g.claim(k, svc.Name) {
 		return errClaimed

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,7 +212,7 @@ func TestGuestMoves(t *testing.T) {
 				}
 				p.join(host, do)
 			}
-			err := a.guests.give(t.Context(), a.view.Load().guests[p.key.VIP], guestKey(), "b")
+			err := a.guests.give(t.Context(), a.view.Load().guests[p.key.VIP], guestKey(), "b", func() {})
 			if (err == nil) != (tc.why == "") || err != nil && !strings.Contains(err.Error(), tc.why) {
 				t.Errorf("%v, want %q", err, tc.why)
 			}
@@ -221,6 +222,34 @@ func TestGuestMoves(t *testing.T) {
 				t.Errorf("owner is %s, want %s", got, tc.owner)
 			}
 		})
+	}
+}
+
+// TestPushLeavesDoubts: the push of a drain does not wait for a hand-off that nobody confirms.
+func TestPushLeavesDoubts(t *testing.T) {
+	p := newPretend(t)
+	a, b := newHosts(t, p)
+	var deaf atomic.Bool
+	deaf.Store(true)
+	heard := a.links.handle
+	a.links.handle = func(l *link, f frame.Frame) {
+		if f.Type != frame.Active || !deaf.Load() {
+			heard(l, f)
+		}
+	}
+	p.join(a, p.willing)
+	p.join(b, p.willing)
+	a.cfg.Flows = func([]netip.AddrPort) ([]frame.Key, error) { return []frame.Key{guestKey()}, nil }
+	d := &drain{to: []string{"b"}, tries: newPulls()}
+	a.guests.push(t.Context(), d)
+	if n := a.Handing()[0].Moving; n != 1 || d.moved.Load()+d.kept.Load() != 0 {
+		t.Errorf("%d sessions on the move, %d moved, %d kept: the push has waited", n, d.moved.Load(), d.kept.Load())
+	}
+	deaf.Store(false)
+	for end := time.Now().Add(time.Minute); d.moved.Load() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if p.owner() != "b" || d.moved.Load() != 1 {
+		t.Errorf("owner is %s, %d moved", p.owner(), d.moved.Load())
 	}
 }
 

@@ -41,14 +41,7 @@ func (w *ward) idle(now time.Time) time.Duration {
 // word is an answer about an upload. Where the queue is full it is left out: the owner
 // asks again. Were the reader to wait, two sites could wait for each other.
 func (l *link) word(f frame.Frame, m upload.Message) {
-	b, err := frame.Append(nil, frame.Frame{Type: frame.Uploads, Seq: f.Seq, Key: f.Key, Epoch: f.Epoch, Payload: upload.Append(nil, m)})
-	if err != nil {
-		return
-	}
-	select {
-	case l.out <- b:
-	default:
-	}
+	l.try(frame.Frame{Type: frame.Uploads, Seq: f.Seq, Key: f.Key, Epoch: f.Epoch, Payload: upload.Append(nil, m)})
 }
 
 // superseded answers the owner of a session that goes on here.
@@ -58,12 +51,7 @@ func (u *uploads) superseded(l *link, f frame.Frame) bool {
 		return false
 	}
 	u.a.m.refused.Inc()
-	if b, err := frame.Append(nil, frame.Frame{Type: frame.Claimed, Key: f.Key, Epoch: s.epoch, Generation: s.gen.Load()}); err == nil {
-		select {
-		case l.out <- b:
-		default:
-		}
-	}
+	l.try(frame.Frame{Type: frame.Claimed, Key: f.Key, Epoch: s.epoch, Generation: s.gen.Load()})
 	return true
 }
 

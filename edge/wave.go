@@ -82,17 +82,29 @@ func (w *wave) probe(ctx context.Context) {
 	}
 }
 
-// ask sends the first probe, unless the client was heard.
+// ask sends the first probe, unless the client was heard or the owner lives.
 func (w *wave) ask(rd *round) {
 	now := time.Now()
+	var of round // the session alone: from here on the round may be another goroutine's
 	w.mu.Lock()
-	asks := !rd.taken
+	asks := !rd.taken && !rd.spared()
 	if asks {
 		rd.asked, rd.probes = now, 1
+		of.rec = rd.rec
 	}
 	w.mu.Unlock()
 	if asks {
-		w.v.ask(rd, now)
+		w.v.ask(&of, now)
+	}
+}
+
+// spared reports whether the owner lives.
+func (r *round) spared() bool {
+	select {
+	case <-r.over:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -111,15 +123,15 @@ func (w *wave) outlast(ctx context.Context) {
 	}
 }
 
-// outlasts reports whether a round is taken. If it is time it takes it, and lets it go on by
-// itself.
+// outlasts reports whether a round is taken. If it is time, or the round is to end, it takes it
+// and lets it go on by itself.
 func (w *wave) outlasts(ctx context.Context, rd *round) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if rd.taken {
 		return true
 	}
-	if ctx.Err() == nil && (rd.asked.IsZero() || time.Since(rd.asked) < probeEvery) {
+	if !rd.ended(ctx) && (rd.asked.IsZero() || time.Since(rd.asked) < probeEvery) {
 		return false
 	}
 	rd.taken = true
@@ -169,7 +181,10 @@ func (w *wave) restore(ctx context.Context, rd *round) *session {
 		sleep(ctx, wait) // what is on its way is newer
 	}
 	seen := v.listen(rd, rd.sight())
-	if rd.ended(ctx) || !seen.ready || seen.gone {
+	if seen.gone && !rd.ended(ctx) {
+		return v.conclude(rd, nil, reviveGone, nil)
+	}
+	if rd.ended(ctx) || !seen.ready {
 		rd.told = time.Time{}
 		pause := max(time.Until(rd.asked.Add(probeEvery)), 0)
 		v.a.wg.Go(func() { v.run(ctx, rd, seen, pause) })

@@ -104,3 +104,55 @@ func TestWaveSpared(t *testing.T) {
 		t.Error("its record is gone")
 	}
 }
+
+// TestWaveGone: a client that says where it stands and then that it has no such connection any
+// more is not answered by a session.
+func TestWaveGone(t *testing.T) {
+	for name, flags := range map[string]uint8{"reset": tcprepair.RST, "another connection": tcprepair.SYN} {
+		t.Run(name, func(t *testing.T) {
+			a, w := waveOf(t, 1)
+			rd := w.rounds[0]
+			rd.heard <- tcprepair.Segment{Flags: tcprepair.ACK}
+			rd.heard <- tcprepair.Segment{Flags: flags}
+			rd.told = time.Now()
+			if s := w.restore(t.Context(), rd); s != nil {
+				t.Error("a session was restored whose client has none")
+			}
+			a.wg.Wait()
+			<-rd.done
+			if n := revivals(t, a, reviveGone); n != 1 {
+				t.Errorf("%v rounds ended with the client gone", n)
+			}
+		})
+	}
+}
+
+// TestWaveYields: rounds that are to end do so at once, be their clients asked or not; nobody
+// asks them then.
+func TestWaveYields(t *testing.T) {
+	for name, asked := range map[string]time.Time{"not asked": {}, "asked": time.Now().Add(time.Hour)} {
+		t.Run(name, func(t *testing.T) {
+			a, w := waveOf(t, 2)
+			for _, rd := range w.rounds {
+				rd.asked = asked
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				a.revival.yield("a")
+			}()
+			for _, rd := range w.rounds {
+				<-rd.over
+				probes := rd.probes
+				if w.ask(rd); rd.probes != probes {
+					t.Error("a client is asked though its owner lives")
+				}
+				if !w.outlasts(t.Context(), rd) {
+					t.Fatal("a round whose owner lives is waited for")
+				}
+			}
+			<-done
+			a.wg.Wait()
+		})
+	}
+}

@@ -41,7 +41,11 @@ func (a *app) waitNode(ctx context.Context, c *client, name string, patience tim
 			a.say("detached; the drain of %s goes on. To reverse it: rhumb undrain %s", name, name)
 			return &exitError{code: exitInterrupted, err: errors.New("interrupted"), quiet: true}
 		case <-limit:
-			return withCode(exitTimeout, fmt.Errorf("%s has %d sessions after %s; the drain goes on. To reverse it: rhumb undrain %s", name, told, patience, name))
+			left := fmt.Sprintf("%d sessions", told)
+			if told < 0 {
+				left = fmt.Sprintf("told nothing of its sessions (%v)", err)
+			}
+			return withCode(exitTimeout, fmt.Errorf("%s has %s after %s; the drain goes on. To reverse it: rhumb undrain %s", name, left, patience, name))
 		case <-tick.C:
 		}
 	}

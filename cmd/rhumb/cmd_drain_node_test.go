@@ -37,3 +37,19 @@ func TestWaitNode(t *testing.T) {
 		t.Errorf("of a node that is not there: %v", err)
 	}
 }
+
+// TestWaitNodeUnheard: who is told nothing for as long as he waits hears why, and no number.
+func TestWaitNodeUnheard(t *testing.T) {
+	unit := httptest.NewServer(http.NotFoundHandler())
+	a := &app{out: io.Discard, err: io.Discard}
+	a.global.timeout = time.Minute
+	c, err := a.dial(unit.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit.Close()
+	err = a.waitNode(t.Context(), c, "ams1/n1", time.Millisecond)
+	if err == nil || codeOf(err) != exitTimeout || !strings.Contains(err.Error(), "told nothing of its sessions (") || strings.Contains(err.Error(), "-1") {
+		t.Errorf("%v", err)
+	}
+}

@@ -265,9 +265,7 @@ func (e *edgeRole) announceNear() {
 
 // setDown tells the agent which edges are lost.
 func (e *edgeRole) setDown() {
-	down := slices.Concat(e.down, e.silent)
-	slices.Sort(down)
-	e.agent.SetDown(slices.Compact(down))
+	e.agent.SetDown(either(e.down, e.silent))
 }
 
 // nodeAlarms are raised for silent nodes.

@@ -21,14 +21,32 @@ func (e *edgeRole) revive(s *placement.Snapshot) {
 			e.forwarder.Lost(site)
 		}
 	}
+	e.lose(down, edgesOf(s.Inventory, downSites(s, own, true)), e.setDown, e.agent.SetDoubted)
+}
+
+// lose tells which edges are lost, and which are down and kept in service. One that goes from
+// one list to the other is in one of them at any moment: in none, the revival of its sessions
+// would end.
+func (e *edgeRole) lose(down, doubted []string, tellDown func(), tellDoubted func([]string)) {
+	doubt := func(edges []string) {
+		if !slices.Equal(edges, e.doubted) {
+			e.doubted = edges
+			tellDoubted(edges)
+		}
+	}
+	doubt(either(e.doubted, doubted))
 	if !slices.Equal(down, e.down) {
 		e.down = down
-		e.setDown()
+		tellDown()
 	}
-	if doubted := edgesOf(s.Inventory, downSites(s, own, true)); !slices.Equal(doubted, e.doubted) {
-		e.doubted = doubted
-		e.agent.SetDoubted(doubted)
-	}
+	doubt(doubted)
+}
+
+// either is what is in one of two ordered lists, in order.
+func either(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // revives tells whether sessions of a service may go on after a crash.

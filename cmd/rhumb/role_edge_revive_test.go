@@ -25,6 +25,41 @@ func TestDownSites(t *testing.T) {
 	}
 }
 
+// TestLose: an edge that is down, and held back or not any more, is in no list at no moment.
+func TestLose(t *testing.T) {
+	var e edgeRole
+	var doubted []string
+	told := 0
+	lose := func(nextDown, nextDoubted []string) {
+		t.Helper()
+		before, after := either(e.down, e.doubted), either(nextDown, nextDoubted)
+		look := func() {
+			told++
+			for _, site := range before {
+				if slices.Contains(after, site) && !slices.Contains(either(e.down, doubted), site) {
+					t.Errorf("%s is lost before and after, and not meanwhile", site)
+				}
+			}
+		}
+		e.lose(nextDown, nextDoubted, look, func(edges []string) { doubted = edges; look() })
+		if !slices.Equal(e.down, nextDown) || !slices.Equal(doubted, nextDoubted) {
+			t.Errorf("down %v, held back %v, want %v and %v", e.down, doubted, nextDown, nextDoubted)
+		}
+	}
+	lose([]string{"fra1", "nyc1"}, []string{"lhr1"})
+	lose([]string{"nyc1"}, []string{"fra1", "lhr1"})
+	lose([]string{"lhr1", "nyc1"}, []string{"fra1"})
+	lose([]string{"fra1"}, []string{"nyc1"})
+	if told == 0 {
+		t.Error("nothing was told")
+	}
+	told = 0
+	if lose([]string{"fra1"}, []string{"nyc1"}); told != 0 {
+		t.Error("what is known was told again")
+	}
+	lose(nil, nil)
+}
+
 func TestRevivedEvents(t *testing.T) {
 	var told int64
 	if ev := revivedEvents(&told, 12, time.Unix(1, 0)); len(ev) != 1 || ev[0].Text != "12 sessions revived here after a crash" {
