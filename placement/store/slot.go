@@ -235,7 +235,7 @@ func (s *Store) leaveNode(ctx context.Context, prefix netip.Prefix, node, site s
 	all := announcedOf(found[0])
 	anchor := slices.ContainsFunc(all, func(a placement.Announced) bool { return a.Node == node && a.Anchor })
 	i := slices.IndexFunc(all, func(a placement.Announced) bool {
-		return a.Site == site && a.Node != node && a.Step != placement.Withdrawn && (a.Anchor || !anchor)
+		return a.Site == site && a.Node != node && !a.Twin && a.Step != placement.Withdrawn && (a.Anchor || !anchor)
 	})
 	if i < 0 || !s.slots {
 		return &placement.Refusal{Rule: placement.RuleLastNode, Object: prefix.String(),

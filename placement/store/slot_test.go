@@ -210,7 +210,8 @@ func TestLastNodeStays(t *testing.T) {
 	for _, n := range []string{"n1", "n2", "n3"} {
 		mustWrite(t, s.kv, nil, put(announceKey(p, n), seal(placement.Announced{Prefix: p, Site: "ams1", Node: n})))
 	}
-	announcing(t, s, placement.Announce, "fra1") // another site's does not count
+	announcing(t, s, placement.Announce, "fra1") // another site's does not count, nor a twin
+	mustWrite(t, s.kv, nil, put(announceKey(p, "late"), seal(placement.Announced{Prefix: p, Site: "ams1", Node: "late", Twin: true})))
 	errs := make(chan error)
 	for _, n := range []string{"n1", "n2", "n3"} {
 		go func() { errs <- s.LeaveNode(ctxFor(t), p, n, "ams1") }()
@@ -222,7 +223,7 @@ func TestLastNodeStays(t *testing.T) {
 		}
 	}
 	left, _ := mustRead(t, s.kv, query{span: under(announceDir(p))})
-	if refused != 1 || len(left[0]) != 2 {
+	if refused != 1 || len(left[0]) != 3 {
 		t.Errorf("%d refused, %v left", refused, keysOf(left[0]))
 	}
 }
