@@ -343,7 +343,7 @@ func (a *Agent) handle(ctx context.Context, l *link, f frame.Frame) {
 func (a *Agent) committedTo(l *link, f frame.Frame) {
 	answer := frame.Frame{Type: frame.Refused, Key: f.Key, Epoch: f.Epoch, Generation: f.Generation}
 	switch {
-	case a.tab.took(f.Key, f.Epoch, f.Generation) || a.ledger.took(f):
+	case a.tab.took(f.Key, f.Epoch, f.Generation):
 		answer.Type = frame.Active
 	case a.taking.put(f):
 		return

@@ -297,7 +297,7 @@ func TestMoveIsNoted(t *testing.T) {
 				}
 				return p.willing(m)
 			})
-			_ = a.guests.give(t.Context(), a.view.Load().guests[guestKey().VIP], guestKey(), "b")
+			_ = a.guests.give(t.Context(), a.view.Load().guests[guestKey().VIP], guestKey(), "b", func() {})
 			is := func() string {
 				mu.Lock()
 				defer mu.Unlock()
@@ -344,7 +344,7 @@ func TestDeclineIsRemembered(t *testing.T) {
 		}
 		return p.willing(m)
 	})
-	if err := a.guests.give(t.Context(), a.view.Load().guests[guestKey().VIP], guestKey(), "b"); err == nil {
+	if err := a.guests.give(t.Context(), a.view.Load().guests[guestKey().VIP], guestKey(), "b", func() {}); err == nil {
 		t.Fatal("it moved")
 	}
 	b.guests.declined.mu.Lock()

@@ -120,12 +120,25 @@ func (a *Agent) Heard(k frame.Key, packet []byte) {
 	if rd == nil {
 		return
 	}
-	select {
-	case rd.heard <- seg:
-	default:
-	}
+	rd.hear(seg)
 	if rd.wave != nil {
 		rd.wave.heard(rd)
+	}
+}
+
+// hear queues a segment; the oldest makes room, since later ones acknowledge more. It does
+// not block.
+func (rd *round) hear(seg tcprepair.Segment) {
+	for range 2 {
+		select {
+		case rd.heard <- seg:
+			return
+		default:
+		}
+		select {
+		case <-rd.heard:
+		default:
+		}
 	}
 }
 

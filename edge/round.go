@@ -65,7 +65,7 @@ type round struct {
 	nth    int                    // restore of this session, from 0
 	trail                         // how far it came, and when
 	state  tcprepair.State        // what the session was restored from
-	heard  chan tcprepair.Segment // what the client says; what does not fit is lost
+	heard  chan tcprepair.Segment // what the client says; the newest, where not all fits
 	wave   *wave                  // nil: it is by itself from its beginning
 	taken  bool                   // from the wave; under its lock
 	due    time.Time              // its first probe, in a wave

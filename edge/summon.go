@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,18 +21,27 @@ const (
 )
 
 // summons tell which sessions are asked for in vain. It is a plain value; revival.mu.
-type summons map[frame.Key]time.Time
+type summons struct {
+	first map[frame.Key]time.Time // question, by session
+	swept time.Time               // when they were looked through last for old ones
+}
 
 // asked takes a question for a session and reports whether it is in vain for long enough.
-func (m summons) asked(k frame.Key, now time.Time) bool {
-	first, ok := m[k]
-	switch since := now.Sub(first); {
-	case ok && since <= summonWithin:
+func (m *summons) asked(k frame.Key, now time.Time) bool {
+	first, ok := m.first[k]
+	if since := now.Sub(first); ok && since <= summonWithin {
 		return since >= summonAfter
-	case !ok && len(m) >= summonsMost:
-		return false
 	}
-	m[k] = now
+	if len(m.first) >= summonsMost && now.Sub(m.swept) > summonWithin {
+		m.swept = now
+		maps.DeleteFunc(m.first, func(_ frame.Key, first time.Time) bool { return now.Sub(first) > summonWithin })
+	}
+	if m.first == nil {
+		m.first = map[frame.Key]time.Time{}
+	}
+	if ok || len(m.first) < summonsMost {
+		m.first[k] = now
+	}
 	return false
 }
 
@@ -43,7 +53,7 @@ type doubtful struct {
 }
 
 func newDoubtful() *doubtful {
-	d := &doubtful{calls: summons{}, summoned: make(chan frame.Key, returnedQueue)}
+	d := &doubtful{summoned: make(chan frame.Key, returnedQueue)}
 	d.doubted.Store(&[]string{})
 	return d
 }
@@ -57,7 +67,7 @@ func (a *Agent) SetDoubted(sites []string) {
 	v := a.revival
 	sites = slices.Clone(sites)
 	v.mu.Lock()
-	clear(v.calls)
+	v.calls = summons{}
 	v.mu.Unlock()
 	v.doubted.Store(&sites)
 	v.wake()

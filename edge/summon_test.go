@@ -42,8 +42,13 @@ func TestSummonsAreBounded(t *testing.T) {
 	for i := range summonsMost + 5 {
 		m.asked(testKey(i), at)
 	}
-	if len(m) != summonsMost {
-		t.Errorf("%d questions are kept", len(m))
+	if len(m.first) != summonsMost {
+		t.Errorf("%d questions are kept", len(m.first))
+	}
+	late := at.Add(summonWithin + time.Second)
+	m.asked(testKey(summonsMost+9), late)
+	if !m.asked(testKey(summonsMost+9), late.Add(summonAfter)) {
+		t.Error("old questions leave no room for a new one")
 	}
 }
 
