@@ -6,7 +6,7 @@ BIN     := bin/rhumb
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # Debian packages whose programs stand as real peers in the tests.
-PEERS   := bird2 frr unbound knot-resolver nginx-light haproxy e2fsprogs curl bind9-dnsutils iproute2 nftables chromium stayrtr knot prometheus
+PEERS   := bird2 frr unbound knot-resolver nginx-light haproxy e2fsprogs curl bind9-dnsutils iproute2 nftables chromium stayrtr knot knot-dnsutils fstrm-bin dnstap-ldns prometheus
 # The packages with tests that need root: all others have run with the race detector.
 SCENARIOS = $(shell grep -rl --include='*_test.go' '^//go:build e2e' . | xargs -n 1 dirname | sort -u)
 # The packages which have a longer form of some test.
@@ -52,7 +52,7 @@ bench: build ## Go benchmarks, replies side by side with NSD and Knot, what prot
 	@.ci/bench-edge
 
 soak: build ## hours: the same scenarios with more rounds, longer fuzzing
-	@.ci/deps nsd bind9 dnsviz zonemaster-cli ldnsutils fstrm-bin dnstap-ldns knot-dnsutils
+	@.ci/deps nsd bind9 dnsviz zonemaster-cli ldnsutils
 	RHUMB_SOAK=1 RHUMB_BIN=$(CURDIR)/$(BIN) $(GO) test -tags e2e -count 1 -p 1 -timeout 8h $(sort $(SCENARIOS) $(LONG))
 	@.ci/fuzz 5m
 
