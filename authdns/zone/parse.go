@@ -236,8 +236,11 @@ func (l *loader) syntax(err error, in *lineReader) error {
 			if token, err := strconv.Unquote(m[2]); err == nil && len(token) <= p.column {
 				p.column -= max(len(token)-1, 0)
 			}
-			if in.ended && p.line >= in.line || p.line < in.entry.line {
-				p = in.entry // it lacks what was looked for behind it, or is wrong in what it generates
+			switch {
+			case in.ended && p.line >= in.line: // it lacks what was looked for behind it, where we put words
+				p, reason = in.entry, m[1]+": the entry ends too early"
+			case p.line < in.entry.line: // it is wrong in what it generates
+				p = in.entry
 			}
 		}
 	}
