@@ -26,11 +26,12 @@ func TestDnstapPeers(t *testing.T) {
 		t.Fatalf("%v (Debian package fstrm-bin)", err)
 	}
 	defer capture.Process.Kill()
-	addr, run := tappedServer(t, socket)
+	addr, told, run := tappedServer(t, socket)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var all sync.WaitGroup
 	all.Go(func() { run(ctx) })
+	eventually(t, "the collector listens", func() bool { _, _, listens := told.Counts(); return listens })
 	askTapped(t, addr, 50)
 	cancel()
 	all.Wait() // the end was said, and confirmed

@@ -75,10 +75,11 @@ func tapCollector(l net.Listener) ([]byte, error) {
 }
 
 // tappedServer serves a zone on loopback, and tells a collector.
-func tappedServer(t *testing.T, socket string) (addr netip.AddrPort, run func(context.Context) error) {
+func tappedServer(t *testing.T, socket string) (addr netip.AddrPort, told *tap.Tap, run func(context.Context) error) {
 	t.Helper()
+	told = tap.New(tap.Config{Network: "unix", Address: socket, Identity: "ns1", Version: "rhumb test", Retry: 10 * time.Millisecond})
 	s, err := authdns.New(authdns.Config{Site: "ams1", Node: "ns1", Workers: 1, Listeners: []authdns.Listener{{Level: placement.LowLevel, Addr: netip.MustParseAddrPort("127.0.0.1:0")}},
-		Tap: tap.New(tap.Config{Network: "unix", Address: socket, Identity: "ns1", Version: "rhumb test", Retry: 10 * time.Millisecond})})
+		Tap: told})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func tappedServer(t *testing.T, socket string) (addr netip.AddrPort, run func(co
 	if errs := s.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test.", Level: placement.LowLevel}, Data: []byte(zone)}}); errs != nil {
 		t.Fatal(errs)
 	}
-	return s.Addrs()[0], s.Run
+	return s.Addrs()[0], told, s.Run
 }
 
 // askTapped asks over UDP so often, and once over TCP.
@@ -113,7 +114,7 @@ func TestDnstapReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	addr, run := tappedServer(t, l.Addr().String())
+	addr, told, run := tappedServer(t, l.Addr().String())
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var all sync.WaitGroup
@@ -121,6 +122,7 @@ func TestDnstapReadBack(t *testing.T) {
 	var served error
 	all.Go(func() { file, served = tapCollector(l) })
 	all.Go(func() { run(ctx) })
+	eventually(t, "the collector listens", func() bool { _, _, listens := told.Counts(); return listens })
 	askTapped(t, addr, 6)
 	cancel()
 	all.Wait()
@@ -136,7 +138,7 @@ func TestDnstapReadBack(t *testing.T) {
 	if err := os.WriteFile(recorded, file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	again, run := tappedServer(t, filepath.Join(dir, "nobody.sock"))
+	again, _, run := tappedServer(t, filepath.Join(dir, "nobody.sock"))
 	ctx, cancel = context.WithCancel(t.Context())
 	defer cancel()
 	all.Go(func() { run(ctx) })

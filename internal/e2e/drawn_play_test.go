@@ -180,11 +180,15 @@ func (p *player) lift(f netlab.Trouble) {
 	}
 }
 
-// startAgain starts a process, which is expected to run from then on.
+// startAgain starts a process, which is expected to run from then on. Until it is the
+// program that was asked for it has no command line to be found by.
 func (p *player) startAgain(site, unit string) {
+	key := site + " " + unit
 	p.control("heal", site, map[string]string{"unit": unit}, nil)
-	delete(p.away, site+" "+unit)
-	p.look()
+	for end := time.Now().Add(5 * time.Second); describe(p.pids[key]) == "" && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		p.look()
+	}
+	delete(p.away, key)
 }
 
 // stop sends a process SIGSTOP or SIGCONT. One that has just ended by itself is gone.
