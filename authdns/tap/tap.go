@@ -132,11 +132,12 @@ func (t *Tap) converse(ctx context.Context, c net.Conn) error {
 	t.cfg.Log.Info("dnstap: a collector listens", "collector", t.cfg.Address)
 	w := &writer{conn: c, identity: t.cfg.Identity, version: t.cfg.Version}
 	for {
+		last := ctx.Err() != nil // asked before: what came while the rings were read lies there still
 		n, err := t.drain(w)
 		switch {
 		case err != nil:
 			return err
-		case ctx.Err() != nil:
+		case last:
 			return part(c)
 		case n > 0:
 			continue

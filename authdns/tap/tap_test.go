@@ -347,14 +347,19 @@ func TestTapLogsOnce(t *testing.T) {
 	if err := welcome(c); err != nil {
 		t.Fatal(err)
 	}
+	r := tap.Ring()
+	await := func(want bool, meanwhile func()) {
+		for began := time.Now(); time.Since(began) < 20*time.Second; meanwhile() {
+			if _, _, connected := tap.Counts(); connected == want {
+				return
+			}
+		}
+		t.Fatalf("connected is not %t", want)
+	}
+	await(true, func() { time.Sleep(time.Millisecond) })
 	c.(*net.TCPConn).SetLinger(0)
 	c.Close()
-	r := tap.Ring()
-	for began := time.Now(); time.Since(began) < 20*time.Second; r.Put(exchange("q", "r")) {
-		if _, _, connected := tap.Counts(); !connected {
-			break
-		}
-	}
+	await(false, func() { r.Put(exchange("q", "r")) })
 	reset(3)
 	cancel()
 	l.Close()
