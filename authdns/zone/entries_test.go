@@ -44,7 +44,8 @@ func sameReading(t *testing.T, origin, text string) (read bool) {
 	t.Helper()
 	got, err := Parse("f", origin, strings.NewReader(text))
 	want, wantErr := whole(origin, text)
-	if err != nil && strings.HasSuffix(err.Error(), ": the entry ends too early") {
+	short := func(end string) bool { return strings.HasSuffix(err.Error(), end) }
+	if err != nil && (short(": the entry ends too early") || short(`: "\n"`) || short(`: " "`)) {
 		// An entry that ends too early is wrong. The library alone goes on with the next line,
 		// and may take what it wants from there.
 		return false
