@@ -55,8 +55,10 @@ func (l *loader) entry() error {
 		switch {
 		case before > 0:
 			before--
-		case in.asked > len(end):
+		case in.asked > len(end) && answers(rr):
 			after = append(after, rr)
+		case in.asked > 0: // the library went on behind the entry for what it lacks
+			return l.errorf(in.entry, "%s", short)
 		default:
 			if !in.asking {
 				c.follow(rr.Header())
@@ -96,6 +98,15 @@ const nothing = " IN A 0.0.0.0\n"
 // tells what the entries to come take over: the owner, the origin and the TTL; whether
 // there is one, else the third is wrong; and whether it outlives a record's own.
 const questions = nothing + "@" + nothing + "@ A 0.0.0.0\n" + "@ 4294967295 A 0.0.0.0\n" + "@ A 0.0.0.0\n"
+
+// answers tells whether a record is an answer to a question.
+func answers(rr dns.RR) bool {
+	a, ok := rr.(*dns.A)
+	return ok && a.A.IsUnspecified()
+}
+
+// short is what an entry is told that ends before it is whole.
+const short = "the entry ends too early"
 
 // learn reads the answers to the questions, the first two at least.
 func (c *context) learn(answers []dns.RR) {

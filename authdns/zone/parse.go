@@ -238,7 +238,7 @@ func (l *loader) syntax(err error, in *lineReader) error {
 			}
 			switch {
 			case in.ended && p.line >= in.line: // it lacks what was looked for behind it, where we put words
-				p, reason = in.entry, m[1]+": the entry ends too early"
+				p, reason = in.entry, m[1]+": "+short
 			case p.line < in.entry.line: // it is wrong in what it generates
 				p = in.entry
 			}
