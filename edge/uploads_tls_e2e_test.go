@@ -43,37 +43,10 @@ func TestUploadSealedSiteLoss(t *testing.T) {
 	for _, f := range e2eFamilies {
 		for i := range runs {
 			t.Run(fmt.Sprintf("%s, run %d", f.name, i+1), func(t *testing.T) {
-				w := newWorld(t)
-				a, b := w.sealedTakers(nil, nil)
-				body := randomBody(size, uint64(i))
-				up := w.sealedUpload(f.vip, "/new/object.bin", body)
-				given := make(chan struct{})
-				go func() {
-					defer close(given)
-					up.give(size / 4 * 3) // the crash is somewhere in it, the end is not
-				}()
-				var r report
-				w.await("octets at the backup", func() bool { b.ask("state", &r); return r.Staged >= int64(size)/4 })
-				w.lose("a", a)
-				begun := time.Now()
-				var word string
-				b.ask("down a", &word)
-				there := r.Staged
-				<-given
-				got, err := up.end()
-				took := time.Since(begun)
-				if b.ask("state", &r); got != "Created\n201" || err != nil {
-					t.Fatalf("answer %q, %v; revivals %v, answers %v", got, err, r.Revivals, r.Answers)
-				}
-				t.Logf("%d octets at the backup a moment before its site died, whole %v later; revivals %v", there, took, r.Revivals)
-				if r.Revivals[reviveOK] != 1 {
-					t.Errorf("revivals %v: want one", r.Revivals)
-				}
-				w.once("b", b, "new/object.bin", body)
-				if got := w.published("a", "new/object.bin"); got != nil {
-					t.Errorf("the dead site has published %d octets", len(got))
-				}
-				w.noResets()
+				uploadLosesSite(t, size, uint64(i), func(w *world, body []byte) (a, b *process, up *sender) {
+					a, b = w.sealedTakers(nil, nil)
+					return a, b, w.sealedUpload(f.vip, "/new/object.bin", body)
+				})
 			})
 		}
 	}

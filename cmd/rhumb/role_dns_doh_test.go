@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -41,23 +40,7 @@ func TestDoHListener(t *testing.T) {
 			t.Fatalf("%+v", c.Listeners)
 		}
 		c.Listeners[0].Stream = free // its port is known to be free
-		srv, err := authdns.New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- srv.Run(ctx) }()
-		defer func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}()
-		zone := []byte("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")
-		if errs := srv.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test."}, Data: zone}}); errs != nil {
-			t.Fatal(errs)
-		}
+		defer serveDemo(t, c)()
 		for serial := int64(1); serial < 3; serial++ {
 			writePair(t, dir, serial)
 			resp, m := askHTTPS(t, "https://"+low[0].String()+path)

@@ -138,23 +138,7 @@ func TestDoTListener(t *testing.T) {
 		t.Fatalf("%+v", c.Listeners)
 	}
 	c.Listeners[0].Stream = free // its port is known to be free
-	srv, err := authdns.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- srv.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	zone := []byte("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")
-	if errs := srv.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test."}, Data: zone}}); errs != nil {
-		t.Fatal(errs)
-	}
+	defer serveDemo(t, c)()
 	code, out, errs := cli(t.Context(), "query", "ns.demo.test", "+tls", "+cookie=0102030405060708", "+padding", "@"+low[0].String())
 	if code != exitOK || !strings.Contains(out, "192.0.2.1") || !strings.Contains(out, ";; cookie 010203040506070801000000") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
@@ -193,23 +177,7 @@ func TestDoQListener(t *testing.T) {
 		t.Fatalf("%+v", c.Listeners)
 	}
 	c.Listeners[0].Packet = free
-	srv, err := authdns.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- srv.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	zone := []byte("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")
-	if errs := srv.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test."}, Data: zone}}); errs != nil {
-		t.Fatal(errs)
-	}
+	defer serveDemo(t, c)()
 	for serial := int64(1); serial < 3; serial++ {
 		writePair(t, dir, serial)
 		code, out, errs := cli(t.Context(), "query", "ns.demo.test", "+quic", "+cookie=0102030405060708", "+padding", "@"+low[0].String())
@@ -313,5 +281,27 @@ func TestQueryLearns(t *testing.T) {
 	_, out, errs := cli(t.Context(), "query", "www.test", "+cookie", "@"+pc.LocalAddr().String())
 	if !strings.Contains(out, "NOERROR") || !strings.Contains(out, given) || !strings.Contains(out, ";; error 0 Other: a test") {
 		t.Errorf("%s%s", out, errs)
+	}
+}
+
+// serveDemo serves demo.test. where a configuration says, until what it returns is called.
+func serveDemo(t *testing.T, c authdns.Config) (end func()) {
+	t.Helper()
+	srv, err := authdns.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone := []byte("$ORIGIN demo.test.\n$TTL 60\n@ SOA ns hostmaster 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n")
+	if errs := srv.SetZones([]authdns.Source{{Zone: placement.Zone{Name: "demo.test."}, Data: zone}}); errs != nil {
+		t.Fatal(errs)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
