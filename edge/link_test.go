@@ -1,11 +1,31 @@
 package edge
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 
 	"rhumb/edge/frame"
 )
+
+// TestNoDialAfterTheEnd: those who ask for a link while the agent ends get none, at
+// once. A dial that began then would outlive those who wait for what the links began.
+func TestNoDialAfterTheEnd(t *testing.T) {
+	ls := newLinks(Config{Site: "a", TLS: &tls.Config{}}, slog.New(slog.DiscardHandler),
+		func(string) (Peer, bool) { t.Error("dialled"); return Peer{}, false }, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := ls.serve(ctx, listenLoopback(t)); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := ls.to(t.Context(), "b"); l != nil || !errors.Is(err, errLink) {
+		t.Errorf("link %v, error %v, want none and %q", l, err, errLink)
+	}
+	ls.wg.Wait()
+}
 
 // TestFullLink: while a link takes nothing more, its reader goes on: it acknowledges
 // what it can and hears what is acknowledged. Else two sites whose links are full would

@@ -58,9 +58,14 @@ func (ls *links) have(name string) *link {
 	return nil
 }
 
-// to returns a live link to a peer, dialling if there is none.
+// to returns a live link to a peer, dialling if there is none. Once serve ends there is
+// none any more: a dial begun then would be one that nobody waits for.
 func (ls *links) to(ctx context.Context, name string) (*link, error) {
 	ls.mu.Lock()
+	if ls.ended {
+		ls.mu.Unlock()
+		return nil, errLink
+	}
 	if have := ls.byOf[name]; len(have) > 0 {
 		defer ls.mu.Unlock()
 		return have[0], nil
