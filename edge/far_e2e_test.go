@@ -281,20 +281,26 @@ func slowest(t *testing.T, crash time.Time, clients []result, all []revived) {
 			c.Client, s.Gap.Seconds()*1000, ms(s.End.Add(-s.Gap)), ms(s.End), ms(r.Begun), ms(r.Asked), r.Probes, ms(r.Told), ms(r.Restored), r.RTT, r.Again, c.Again)
 	}
 	for _, step := range []struct {
-		name string
-		took func(revived) time.Duration
+		name     string
+		from, to func(revived) time.Time
 	}{
-		{"crash to verdict", func(r revived) time.Duration { return r.Begun.Sub(crash) }},
-		{"verdict to probe", func(r revived) time.Duration { return r.Asked.Sub(r.Begun) }},
-		{"probe to answer", func(r revived) time.Duration { return r.Told.Sub(r.Asked) }},
-		{"answer to restore", func(r revived) time.Duration { return r.Restored.Sub(r.Told) }},
-		{"crash to restore", func(r revived) time.Duration { return r.Restored.Sub(crash) }},
+		{"crash to verdict", func(revived) time.Time { return crash }, func(r revived) time.Time { return r.Begun }},
+		{"verdict to probe", func(r revived) time.Time { return r.Begun }, func(r revived) time.Time { return r.Asked }},
+		{"probe to answer", func(r revived) time.Time { return r.Asked }, func(r revived) time.Time { return r.Told }},
+		{"answer to restore", func(r revived) time.Time { return r.Told }, func(r revived) time.Time { return r.Restored }},
+		{"crash to restore", func(revived) time.Time { return crash }, func(r revived) time.Time { return r.Restored }},
 	} {
 		var list []time.Duration
-		for _, r := range all {
-			list = append(list, step.took(r))
+		for _, r := range all { // not every session takes every step
+			if from, to := step.from(r), step.to(r); !from.IsZero() && !to.IsZero() {
+				list = append(list, to.Sub(from))
+			}
 		}
-		t.Logf("%-32s p50 %v p99 %v max %v", step.name, quantile(list, .5), quantile(list, .99), quantile(list, 1))
+		if len(list) == 0 {
+			t.Logf("%-32s none", step.name)
+			continue
+		}
+		t.Logf("%-32s p50 %v p99 %v max %v of %d", step.name, quantile(list, .5), quantile(list, .99), quantile(list, 1), len(list))
 	}
 }
 

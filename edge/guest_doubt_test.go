@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -357,4 +359,32 @@ func TestDeclineIsRemembered(t *testing.T) {
 			t.Errorf("generation %d, declined %d: answered by %s, want %s", gen, was.gen, got.Type, want)
 		}
 	}
+}
+
+// TestJudgedAtOnce: of what one server asks only so much is found out at once; the rest
+// waits in its socket, and is not refused.
+func TestJudgedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, c := &lobby{a: &Agent{}}, &caller{judged: make(chan struct{}, 2)}
+		var running, answered atomic.Int32
+		goOn := make(chan struct{})
+		go func() {
+			for range 5 {
+				b.judge(c, func() {
+					running.Add(1)
+					<-goOn
+					running.Add(-1)
+					answered.Add(1)
+				})
+			}
+		}()
+		for done := range int32(5) {
+			synctest.Wait()
+			if n, want := running.Load(), min(2, 5-done); n != want || answered.Load() != done {
+				t.Errorf("%d are found out at once and %d answered, want %d and %d", n, answered.Load(), want, done)
+			}
+			goOn <- struct{}{}
+		}
+		b.a.wg.Wait()
+	})
 }

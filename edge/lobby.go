@@ -38,6 +38,10 @@ const (
 	maxCallers = 256
 	// wordsKept bounds what a server says of one hand-off: there are four messages.
 	wordsKept = 8
+	// maxJudged bounds what is found out at once of connections that one server asks
+	// about after its connection to us, or one of our processes, was gone. What it says
+	// beyond that waits in its socket.
+	maxJudged = 4096
 )
 
 // word is what a server said, with the descriptor that came with it.
@@ -52,6 +56,7 @@ type caller struct {
 	service string
 	pid     int32
 	gone    chan struct{} // closed when the server says nothing more
+	judged  chan struct{} // holds one for each of its questions that is being answered
 
 	mu    sync.Mutex
 	open  map[uint64]chan word
@@ -288,7 +293,7 @@ func (b *lobby) greet(conn *handsock.Conn) (*caller, error) {
 	case !b.a.view.Load().hands(m.Text):
 		err = fmt.Errorf("no service %q of kind handoff", m.Text)
 	}
-	c := &caller{conn: conn, service: m.Text, pid: p.PID, gone: make(chan struct{}), open: map[uint64]chan word{}}
+	c := &caller{conn: conn, service: m.Text, pid: p.PID, gone: make(chan struct{}), judged: make(chan struct{}, maxJudged), open: map[uint64]chan word{}}
 	if err == nil && !b.enter(c) {
 		err = fmt.Errorf("more than %d servers", maxCallers)
 	}
@@ -359,15 +364,24 @@ func (c *caller) listen(ctx context.Context, b *lobby) error {
 			_ = c.tell(handsock.Abort, 0, err.Error())
 			return err
 		case m.Type == handsock.Abort && f != nil:
-			b.a.wg.Go(func() { b.wake(c, m, f) })
+			b.judge(c, func() { b.wake(c, m, f) })
 		case m.Type == handsock.Commit:
-			b.a.wg.Go(func() { b.doubt(ctx, c, m) })
+			b.judge(c, func() { b.doubt(ctx, c, m) })
 		case m.Type == handsock.Ready && !c.has(m.ID):
-			b.a.wg.Go(func() { b.unsure(ctx, c, m) })
+			b.judge(c, func() { b.unsure(ctx, c, m) })
 		default:
 			c.put(word{m, f})
 		}
 	}
+}
+
+// judge finds out what a server asked, in a goroutine. It waits while there are too many.
+func (b *lobby) judge(c *caller, find func()) {
+	c.judged <- struct{}{}
+	b.a.wg.Go(func() {
+		defer func() { <-c.judged }()
+		find()
+	})
 }
 
 // wakeLimit is more than a hand-off takes.
