@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -16,12 +17,12 @@ import (
 // time (RFC 7766 section 6.2.3).
 var errConnClosed = errors.New("the server closed the connection")
 
-// runTCP asks over one connection after another. What is open when the server
-// closes one is lost; one that it closes without an answer is an error.
-func (l *lane) runTCP(ctx context.Context, server netip.AddrPort) error {
+// run asks over one connection after another. What is open when the server closes one is
+// lost; one that it closes without an answer is an error.
+func (l *lane) run(ctx context.Context, connection func(context.Context) error) error {
 	for {
 		before := l.tally.answered.Load()
-		err := l.connection(ctx, server)
+		err := connection(ctx)
 		if !errors.Is(err, errConnClosed) || l.tally.answered.Load() == before {
 			return err
 		}
@@ -29,10 +30,17 @@ func (l *lane) runTCP(ctx context.Context, server netip.AddrPort) error {
 	}
 }
 
-// connection asks over one connection, many queries in it at once (RFC 7766
-// section 6.2.1.1). The lane is used by its writer and its reader in turn.
-func (l *lane) connection(ctx context.Context, server netip.AddrPort) error {
-	conn, err := (&net.Dialer{Timeout: l.patience}).DialContext(ctx, "tcp", server.String())
+// overTCP asks over one connection, many queries in it at once (RFC 7766 section
+// 6.2.1.1), in TLS if there is a configuration. The lane is used by its writer and its
+// reader in turn.
+func (l *lane) overTCP(ctx context.Context, server netip.AddrPort, secure *tls.Config) error {
+	dialer := interface {
+		DialContext(context.Context, string, string) (net.Conn, error)
+	}(&net.Dialer{Timeout: l.patience})
+	if secure != nil {
+		dialer = &tls.Dialer{NetDialer: &net.Dialer{Timeout: l.patience}, Config: secure}
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", server.String())
 	if err != nil {
 		return err
 	}
@@ -42,14 +50,19 @@ func (l *lane) connection(ctx context.Context, server netip.AddrPort) error {
 		defer close(ended)
 		l.readTCP(conn, &mu, heard)
 	}()
-	err = l.writeTCP(ctx, conn, &mu, heard, ended)
+	err = l.write(ctx, &mu, heard, ended, func(out []byte) error {
+		conn.SetWriteDeadline(time.Now().Add(l.patience))
+		_, err := conn.Write(out)
+		return err
+	})
 	conn.Close()
 	<-ended
 	return err
 }
 
-// writeTCP returns when all is asked and answered or lost.
-func (l *lane) writeTCP(ctx context.Context, conn net.Conn, mu *sync.Mutex, heard, ended <-chan struct{}) error {
+// write hands queries to send, each behind its length as over TCP, until all is asked and
+// answered or lost, or the connection has ended.
+func (l *lane) write(ctx context.Context, mu *sync.Mutex, heard, ended <-chan struct{}, send func(out []byte) error) error {
 	out := make([]byte, 0, benchBatch*2048)
 	for {
 		mu.Lock()
@@ -66,8 +79,7 @@ func (l *lane) writeTCP(ctx context.Context, conn net.Conn, mu *sync.Mutex, hear
 			return nil
 		}
 		if len(out) > 0 {
-			conn.SetWriteDeadline(time.Now().Add(l.patience))
-			if _, err := conn.Write(out); err != nil {
+			if err := send(out); err != nil {
 				return errors.Join(errConnClosed, err)
 			}
 			continue
@@ -97,9 +109,14 @@ func (l *lane) readTCP(conn net.Conn, mu *sync.Mutex, heard chan<- struct{}) {
 		mu.Lock()
 		l.heard(msg[:n], l.now())
 		mu.Unlock()
-		select {
-		case heard <- struct{}{}:
-		default:
-		}
+		wake(heard)
+	}
+}
+
+// wake lets the writer look again.
+func wake(heard chan<- struct{}) {
+	select {
+	case heard <- struct{}{}:
+	default:
 	}
 }

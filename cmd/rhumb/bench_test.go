@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +16,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"rhumb/authdns"
+	"rhumb/internal/config"
 )
 
 // TestLatenciesOracle: quantiles are those of the sorted list, within 1/32.
@@ -234,6 +239,76 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// TestBenchEncrypted asks our own server over everything that it speaks.
+func TestBenchEncrypted(t *testing.T) {
+	dir := t.TempDir()
+	writePair(t, dir, 1)
+	cert, key := filepath.Join(dir, "dot.crt"), filepath.Join(dir, "dot.key")
+	for name, c := range map[string]struct {
+		listen func(*authdns.Config, []netip.AddrPort) error
+		line   []string
+	}{
+		"tls": {func(c *authdns.Config, low []netip.AddrPort) error {
+			return listenDoT(c, &config.DoT{Low: low, Cert: cert, Key: key})
+		}, []string{"--tls"}},
+		"https": {func(c *authdns.Config, low []netip.AddrPort) error {
+			return listenDoH(c, &config.DoH{Low: low, Cert: cert, Key: key})
+		}, []string{"--https"}},
+		"quic": {func(c *authdns.Config, low []netip.AddrPort) error {
+			return listenDoQ(c, &config.DoQ{Low: low, Cert: cert, Key: key})
+		}, []string{"--quic"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pc, free := bothPorts(t)
+			defer pc.Close()
+			defer free.Close()
+			var cfg authdns.Config
+			if err := c.listen(&cfg, []netip.AddrPort{netip.MustParseAddrPort(free.Addr().String())}); err != nil {
+				t.Fatal(err)
+			}
+			if cfg.Listeners[0].QUIC {
+				cfg.Listeners[0].Packet = pc
+			} else {
+				cfg.Listeners[0].Stream = free
+			}
+			defer serveDemo(t, cfg)()
+			line := append([]string{free.Addr().String(), "--zone", "demo.test", "--sockets", "2"}, c.line...)
+			some := func(r *benchReport) bool { return r.Answered > 0 }
+			closed := benchUntil(t, some, append(line, "--outstanding", "7")...)
+			open := benchJSON(t, append(line, "--rate", "500", "--duration", "200ms", "--patience", "10s")...)
+			for _, r := range []*benchReport{closed, open} {
+				if r.Answered != r.Sent || r.Lost != 0 || r.Strays != 0 || r.Rcodes["NXDOMAIN"] != r.Sent || r.Transport != name {
+					t.Errorf("%+v", r)
+				}
+			}
+			if open.Sent != 100 {
+				t.Errorf("sent %d, want 500 a second for 200 ms", open.Sent)
+			}
+			_, out, errs := cli(t.Context(), "query", "ns.demo.test", "+"+name, "@"+free.Addr().String(), "+short", "--timeout", "20s")
+			if out != "192.0.2.1\n" {
+				t.Errorf("query says %q %s", out, errs)
+			}
+		})
+	}
+}
+
+// TestBenchStreamsEnd: a connection on which queries fail ends the bench, and says why.
+func TestBenchStreamsEnd(t *testing.T) {
+	web := httptest.NewUnstartedServer(http.NotFoundHandler())
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	where := web.Listener.Addr().String()
+	code, _, errs := cli(t.Context(), "bench", where, "--zone", "demo.test", "--https", "--patience", "10s")
+	if code != exitUnreachable || !strings.Contains(errs, "404") {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	code, _, errs = cli(t.Context(), "query", "www.demo.test", "+https=/ask", "@"+where)
+	if code != exitUnreachable || !strings.Contains(errs, "404") {
+		t.Errorf("query: exit %d: %s", code, errs)
+	}
+}
+
 // TestBenchReconnects: a server that closes each connection after ten queries.
 func TestBenchReconnects(t *testing.T) {
 	server := strings.TrimPrefix(startServerFor(t, 10), "@")
@@ -313,6 +388,11 @@ func TestBenchRefuses(t *testing.T) {
 		"IDs":           {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--outstanding", "1000000"}},
 		"nobody there":  {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--duration", "50ms", "--patience", "50ms"}},
 		"nobody, TCP":   {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--tcp", "--duration", "50ms", "--patience", "50ms"}},
+		"nobody, TLS":   {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--tls", "--duration", "50ms", "--patience", "50ms"}},
+		"nobody, HTTPS": {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--https", "--duration", "50ms", "--patience", "50ms"}},
+		"nobody, QUIC":  {exitUnreachable, []string{gone.LocalAddr().String(), "--zone", "demo.test", "--quic", "--duration", "50ms", "--patience", "50ms"}},
+		"two at once":   {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--quic", "--tls"}},
+		"no path":       {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--https=ask"}},
 		"negative rate": {exitUsage, []string{"127.0.0.1", "--zone", "demo.test", "--rate", "-1"}},
 	} {
 		if code, _, errs := cli(t.Context(), append([]string{"bench"}, c.line...)...); code != c.code {

@@ -23,7 +23,8 @@ import (
 type benchPlan struct {
 	names, zone, qtype, subnet string
 	count                      int
-	tcp                        bool
+	tcp, tls, quic             bool
+	https                      string // the path; "": not over HTTPS
 	sockets, outstanding       int
 	rate                       float64
 	duration, patience         time.Duration
@@ -51,6 +52,10 @@ func (a *app) benchCommand() *cobra.Command {
 	f.StringVar(&p.qtype, "type", "A", "type where a line names none")
 	f.StringVar(&p.subnet, "subnet", "", "send a client subnet with each query: a random /24 (IPv6: /56) of this prefix")
 	f.BoolVar(&p.tcp, "tcp", false, "ask over TCP, pipelined")
+	f.BoolVar(&p.tls, "tls", false, "ask over TLS, pipelined; any certificate is trusted, as with --https and --quic")
+	f.StringVar(&p.https, "https", "", "ask over HTTP/2 at this path ("+dohPath+")")
+	f.Lookup("https").NoOptDefVal = dohPath
+	f.BoolVar(&p.quic, "quic", false, "ask over QUIC")
 	f.IntVar(&p.sockets, "sockets", 4, "ask from so many ports, or connections")
 	f.IntVar(&p.outstanding, "outstanding", 64, "closed loop: queries open at once, all sockets together")
 	f.Float64Var(&p.rate, "rate", 0, "open loop: queries a second; 0 is a closed loop")
@@ -61,7 +66,7 @@ func (a *app) benchCommand() *cobra.Command {
 }
 
 func (a *app) bench(ctx context.Context, where string, p *benchPlan) error {
-	server, err := benchServer(where)
+	server, err := benchServer(where, p.port())
 	if err == nil {
 		err = p.check()
 	}
@@ -86,10 +91,11 @@ func (a *app) bench(ctx context.Context, where string, p *benchPlan) error {
 	return a.show(result{raw: raw, names: []string{r.Server}, text: r.write})
 }
 
-// benchServer reads the address; names are not looked up, that is not what is measured.
-func benchServer(s string) (netip.AddrPort, error) {
+// benchServer reads the address, with a port where it names none. Names are not looked
+// up: that is not what is measured.
+func benchServer(s string, port uint16) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
-		return netip.AddrPortFrom(a, 53), nil
+		return netip.AddrPortFrom(a, port), nil
 	}
 	a, err := netip.ParseAddrPort(s)
 	if err != nil {
@@ -98,8 +104,55 @@ func benchServer(s string) (netip.AddrPort, error) {
 	return a, nil
 }
 
+// transports are those that were named.
+func (p *benchPlan) transports() (all []string) {
+	for _, t := range []struct {
+		name  string
+		named bool
+	}{{"tcp", p.tcp}, {"tls", p.tls}, {"https", p.https != ""}, {"quic", p.quic}} {
+		if t.named {
+			all = append(all, t.name)
+		}
+	}
+	return all
+}
+
+// transport names what is asked over.
+func (p *benchPlan) transport() string { return append(p.transports(), "udp")[0] }
+
+// port is where a server is asked if no other one is named.
+func (p *benchPlan) port() uint16 {
+	switch p.transport() {
+	case "tls", "quic":
+		return 853
+	case "https":
+		return 443
+	}
+	return 53
+}
+
+// runs is how a lane asks a server.
+func (p *benchPlan) runs(l *lane, server netip.AddrPort) func(context.Context) error {
+	switch p.transport() {
+	case "tcp":
+		return func(ctx context.Context) error { return l.overTCP(ctx, server, nil) }
+	case "tls":
+		e := ednsWords{tls: true}
+		return func(ctx context.Context) error { return l.overTCP(ctx, server, e.tlsConfig()) }
+	case "https":
+		return func(ctx context.Context) error { return l.overHTTPS(ctx, server, p.https) }
+	case "quic":
+		return func(ctx context.Context) error { return l.overQUIC(ctx, server) }
+	}
+	return func(ctx context.Context) error { return l.runUDP(ctx, server) }
+}
+
 func (p *benchPlan) check() error {
 	switch {
+	case len(p.transports()) > 1:
+		return fmt.Errorf("--%s are two transports", strings.Join(p.transports()[:2], " and --"))
+	case p.https != "" && p.https[0] != '/':
+		return fmt.Errorf("--https=%s: want a path, which begins with a slash", p.https)
 	case (p.names == "") == (p.zone == ""):
 		return errors.New("say what to ask: one of --names and --zone")
 	case p.count < 1 || p.sockets < 1 || p.outstanding < 1 || p.duration <= 0 || p.patience <= 0 || p.rate < 0:
@@ -174,11 +227,7 @@ func (a *app) runBench(ctx context.Context, server netip.AddrPort, p *benchPlan,
 	var group sync.WaitGroup
 	for _, l := range lanes {
 		group.Go(func() {
-			run := l.runUDP
-			if p.tcp {
-				run = l.runTCP
-			}
-			if err := run(ctx, server); err != nil {
+			if err := l.run(ctx, p.runs(l, server)); err != nil {
 				cancel(err)
 			}
 		})
@@ -242,11 +291,8 @@ type benchReport struct {
 
 // report sums up the lanes. What was open when the user interrupted is not lost.
 func (p *benchPlan) report(server netip.AddrPort, lanes []*lane) *benchReport {
-	r := &benchReport{Server: server.String(), Transport: "udp", Loop: fmt.Sprintf("closed, %d outstanding", p.outstanding),
+	r := &benchReport{Server: server.String(), Transport: p.transport(), Loop: fmt.Sprintf("closed, %d outstanding", p.outstanding),
 		Seconds: min(lanes[0].now(), p.duration).Seconds(), Rcodes: map[string]int64{}, Latency: map[string]float64{}}
-	if p.tcp {
-		r.Transport = "tcp"
-	}
 	if p.rate > 0 {
 		r.Loop = fmt.Sprintf("open, %g a second", p.rate)
 	}

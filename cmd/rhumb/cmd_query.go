@@ -30,7 +30,7 @@ type question struct {
 
 func (a *app) queryCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "query NAME [TYPE] [@SERVER[:PORT]] [+subnet=PREFIX] [+tcp] [+tls] [+quic] [+dnssec] [+cookie] [+padding] [+keepalive] [+short]",
+		Use:     "query NAME [TYPE] [@SERVER[:PORT]] [+subnet=PREFIX] [+tcp] [+tls] [+https[=PATH]] [+quic] [+dnssec] [+cookie] [+padding] [+keepalive] [+short]",
 		Short:   "Ask a name server, as dig does; shows which site answered from which snapshot",
 		Example: "  rhumb query www.cdn.demo.test A +subnet=203.0.113.64/28 @127.0.0.1:5300",
 		Args:    args(cobra.MinimumNArgs(1)),
@@ -160,8 +160,8 @@ func (q *question) ask(ctx context.Context) (*dns.Msg, time.Duration, error) {
 		transport = "tcp"
 	}
 	for again := true; ; again = false {
-		if q.edns.quic {
-			reply, took, err := q.askQUIC(ctx)
+		if other := q.otherwise(); other != nil {
+			reply, took, err := other(ctx)
 			if err == nil && reply.Rcode == dns.RcodeBadCookie && again && q.edns.learn(reply) {
 				continue
 			}
@@ -181,6 +181,17 @@ func (q *question) ask(ctx context.Context) (*dns.Msg, time.Duration, error) {
 		}
 		return reply, took, err
 	}
+}
+
+// otherwise is how to ask where that is not plain UDP, TCP or TLS, else nil.
+func (q *question) otherwise() func(context.Context) (*dns.Msg, time.Duration, error) {
+	switch {
+	case q.edns.quic:
+		return q.askQUIC
+	case q.edns.https != "":
+		return q.askHTTPS
+	}
+	return nil
 }
 
 func (a *app) showReply(q *question, m *dns.Msg, took time.Duration) error {

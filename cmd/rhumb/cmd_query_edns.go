@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
@@ -14,6 +15,8 @@ import (
 // ednsWords are the words of `query` about EDNS options and the transport below.
 type ednsWords struct {
 	tls, quic, padding, keepalive bool
+	// https is the path where queries are asked over HTTPS; "": they are not.
+	https string
 	// cookie is the client's part, with a server's behind it where one is known; "": none.
 	cookie string
 }
@@ -22,6 +25,9 @@ type ednsWords struct {
 func (e *ednsWords) port() string {
 	if e.tls || e.quic {
 		return "853" // RFC 7858 section 3.1, RFC 9250 section 4.1.1
+	}
+	if e.https != "" {
+		return "443"
 	}
 	return "53"
 }
@@ -33,6 +39,10 @@ func (e *ednsWords) word(name, value string) error {
 		e.tls = true
 	case "quic":
 		e.quic = true
+	case "https":
+		if e.https = cmp.Or(value, dohPath); e.https[0] != '/' {
+			return fmt.Errorf("+https=%s: want a path, which begins with a slash", value)
+		}
 	case "padding":
 		e.padding = true
 	case "keepalive":
@@ -48,7 +58,7 @@ func (e *ednsWords) word(name, value string) error {
 		}
 		e.cookie = value
 	default:
-		return fmt.Errorf("no option +%s; there are +subnet=PREFIX, +tcp, +tls, +quic, +dnssec, +cookie[=HEX], +padding, +keepalive, +short", name)
+		return fmt.Errorf("no option +%s; there are +subnet=PREFIX, +tcp, +tls, +https[=PATH], +quic, +dnssec, +cookie[=HEX], +padding, +keepalive, +short", name)
 	}
 	return nil
 }
@@ -58,6 +68,10 @@ func (e *ednsWords) fit() error {
 	switch {
 	case e.quic && e.tls:
 		return errors.New("+quic and +tls are two transports")
+	case e.https != "" && (e.quic || e.tls):
+		return errors.New("+https is a transport of its own, beside +tls and +quic")
+	case e.https != "" && e.keepalive:
+		return errors.New("+keepalive is for TCP alone (RFC 7828): HTTP has its own means")
 	case e.quic && e.keepalive:
 		return errors.New("+keepalive is for TCP: over QUIC it ends the connection (RFC 9250, 5.5.2)")
 	}

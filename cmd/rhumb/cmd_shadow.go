@@ -133,7 +133,7 @@ func (a *app) shadow(ctx context.Context, p *shadowPlan) error {
 // shadowSides makes those who answer; theirs is nil where the recording does.
 func (a *app) shadowSides(p *shadowPlan, pace <-chan time.Time) (ours, theirs answerer, err error) {
 	remoteOf := func(flag, where string) answerer {
-		addr, rerr := benchServer(where)
+		addr, rerr := benchServer(where, 53)
 		if rerr != nil {
 			err = withCode(exitUsage, fmt.Errorf("%s: %w", flag, rerr))
 		}
