@@ -360,7 +360,7 @@ func TestServersUnderFlips(t *testing.T) {
 		l.startAgents(t, true)
 		each, flips, pause := 3, 4, time.Duration(0)
 		if soak() {
-			each, flips, pause = 250, 30, 2*time.Second
+			each, flips, pause = 250, 30, 5*time.Second
 		}
 		c := l.startCrowd(vip, each, pause)
 		curls := l.startCurls(t, vip)
