@@ -93,9 +93,10 @@
 // # Cost
 //
 // A download pays for the packets of its client only, which are few. An upload
-// pays for everything: two system calls at the ingress and two at the owner
-// for each packet, beside which tags and look-ups are small. Sessions whose
-// packets arrive where they belong pay for the rules alone.
+// pays for everything: a system call at the ingress and one at the owner for each
+// packet, and on its way between them those of many packets together, which the
+// kernel carries as one (outbox.go). Tags and look-ups are small beside that.
+// Sessions whose packets arrive where they belong pay for the rules alone.
 //
 // # Concurrency
 //

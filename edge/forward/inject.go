@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -113,16 +114,42 @@ func (r *rim) close() {
 	r.giveBack.close(giveBackDevice)
 }
 
-// read returns the next IP packet, in buf.
-func (p *port) read(buf []byte) ([]byte, error) {
-	n, err := p.file.Read(buf)
+// drain hands on each IP packet, in buf, until reading fails. Whenever there is none for
+// now it calls rest, before it waits for one.
+func (p *port) drain(buf []byte, packet func([]byte), rest func()) error {
+	raw, err := p.file.SyscallConn()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if !p.veth {
-		return buf[:n], nil
+	var n int
+	var failed error
+	read := func(fd uintptr) bool {
+		for {
+			if n, failed = unix.Read(int(fd), buf); failed != unix.EINTR {
+				break
+			}
+		}
+		if failed == unix.EAGAIN {
+			rest()
+			return false
+		}
+		return true
 	}
-	return buf[min(n, etherSize):n], nil
+	for {
+		err := raw.Read(read)
+		switch {
+		case err != nil:
+			return err
+		case failed != nil:
+			return failed
+		case n == 0:
+			return io.EOF
+		case p.veth:
+			packet(buf[min(n, etherSize):n])
+		default:
+			packet(buf[:n])
+		}
+	}
 }
 
 // write lets an IP packet enter the host.

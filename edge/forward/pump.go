@@ -34,6 +34,7 @@ func listenTunnel(local netip.AddrPort) (*tunnelSocket, error) {
 			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 			}
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 1) // else they come one by one
 		})
 		return errors.Join(err, failed)
 	}}
@@ -49,43 +50,47 @@ func (t *tunnelSocket) close() { _ = t.conn.Close() }
 
 // readStrays judges what the rules copied to us.
 func (f *Forwarder) readStrays(ctx context.Context, e *ends) error {
-	buf := make([]byte, largestInput)
-	var steps []step
-	for {
-		packet, err := e.rim.strays.read(buf)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("forward: read strays: %w", err)
-		}
-		steps = f.judge(f.now(), packet, steps[:0])
+	r := strayReader{Forwarder: f, out: newOutbox(f)}
+	err := e.rim.strays.drain(make([]byte, largestInput), r.judge, r.rest)
+	if ctx.Err() != nil {
+		return nil
 	}
+	return fmt.Errorf("forward: read strays: %w", err)
 }
+
+// strayReader is what belongs to the goroutine that reads strays.
+type strayReader struct {
+	*Forwarder
+	out   *outbox
+	steps []step
+}
+
+// rest comes before a wait.
+func (r *strayReader) rest() { r.out.flush(r.now()) }
 
 // judge handles one stray. What isn't to a VIP didn't come from our rules, but
 // from the host's own chatter on the device.
-func (f *Forwarder) judge(now time.Time, packet []byte, steps []step) []step {
+func (r *strayReader) judge(packet []byte) {
+	now := r.now()
 	s, err := parsePacket(packet)
 	if err != nil {
 		if errors.Is(err, errFragment) {
-			f.giveBack(packet)
+			r.giveBack(packet)
 		}
-		return steps
+		return
 	}
-	mode, table, ours := f.treat(s.session)
+	mode, table, ours := r.treat(s.session)
 	if !ours {
-		return steps
+		return
 	}
-	if q := f.quic.Load(); s.proto == protoUDP && q.VIPs[s.flow.VIP].Owner == ByConnectionID {
-		steps = f.judgeQUIC(now, s, q, steps)
+	if q := r.quic.Load(); s.proto == protoUDP && q.VIPs[s.flow.VIP].Owner == ByConnectionID {
+		r.steps = r.judgeQUIC(now, s, q, r.steps[:0])
 	} else {
-		f.mu.Lock()
-		steps = table.packet(now, s.flow, s.packet, mode == Observe, steps)
-		f.mu.Unlock()
+		r.mu.Lock()
+		r.steps = table.packet(now, s.flow, s.packet, mode == Observe, r.steps[:0])
+		r.mu.Unlock()
 	}
-	f.run(now, table, steps)
-	return steps
+	r.runBy(r.out, now, table, r.steps)
 }
 
 // treat returns how packets of a session are treated, and the table for its
@@ -102,11 +107,15 @@ func (f *Forwarder) treat(s session) (mode Mode, table *owners, ours bool) {
 // run does what was decided, in order and without the lock: sending may block,
 // and OnForeign may call us.
 func (f *Forwarder) run(now time.Time, table *owners, steps []step) {
+	f.runBy(f, now, table, steps)
+}
+
+func (f *Forwarder) runBy(t tunneller, now time.Time, table *owners, steps []step) {
 	for i := range steps {
 		s := &steps[i]
 		switch s.do {
 		case doTunnel:
-			f.tunnel(now, s.site, s.packet)
+			t.tunnel(now, s.site, s.packet)
 		case doGiveBack:
 			f.giveBack(s.packet)
 		case doAsk:

@@ -43,17 +43,32 @@ func (f *Forwarder) newReceiver(e *ends) *receiver {
 // readTunnel handles what peers send.
 func (f *Forwarder) readTunnel(ctx context.Context, e *ends) error {
 	r := f.newReceiver(e)
-	buf := make([]byte, largestInput)
+	buf, control := make([]byte, largestInput), make([]byte, 64)
 	for {
-		n, _, err := e.tunnel.conn.ReadFromUDPAddrPort(buf)
+		n, nc, _, _, err := e.tunnel.conn.ReadMsgUDPAddrPort(buf, control)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("forward: read tunnel: %w", err)
 		}
-		if err := r.receive(f.now(), buf[:n]); err != nil {
-			f.metrics.refused.WithLabelValues(reason(err)).Inc()
+		r.receiveAll(f.now(), buf[:n], segmentSize(control[:nc]))
+	}
+}
+
+// receiveAll handles datagrams of a size which the kernel joined, the last one perhaps
+// shorter; a size of 0 is that of all.
+func (r *receiver) receiveAll(now time.Time, b []byte, size int) {
+	if size <= 0 {
+		size = len(b)
+	}
+	for {
+		d := b[:min(size, len(b))]
+		if err := r.receive(now, d); err != nil {
+			r.metrics.refused.WithLabelValues(reason(err)).Inc()
+		}
+		if b = b[len(d):]; len(b) == 0 {
+			return
 		}
 	}
 }

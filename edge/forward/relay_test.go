@@ -215,6 +215,9 @@ func newCarrying(t testing.TB, rate int64) *carrying {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
+		if err := conn.SetReadBuffer(1 << 20); err != nil { // all that a test sends
+			t.Fatal(err)
+		}
 		return conn, conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	}
 	var aAt, bAt netip.AddrPort
