@@ -211,6 +211,34 @@ func TestStartsFromDisk(t *testing.T) {
 	})
 }
 
+// TestNobodyHasEverDirected: a name server alone has no director, and is no older for
+// that; that its store went away it says like any other.
+func TestNobodyHasEverDirected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, new(fakeDisk))
+		b.run()
+		defer b.stop()
+		time.Sleep(5 * time.Second) // until the store answers for the first time
+		v := View{Inventory: b.inv, Votes: allSay(placement.Up), Connected: true}
+		b.show(v)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if b.alarms() != AlarmNoPlan {
+			t.Errorf("alarms after an hour without a director: %q", b.alarms())
+		}
+		v.Connected = false
+		b.show(v)
+		time.Sleep(13 * time.Second)
+		synctest.Wait()
+		if b.alarms() != AlarmStateStale+" "+AlarmNoPlan {
+			t.Errorf("alarms 13 s after the store went away: %q", b.alarms())
+		}
+		if text := b.n.Alarms()[0].Text; !strings.Contains(text, "for 12s") && !strings.Contains(text, "for 13s") {
+			t.Errorf("13 s after the store went away: %s", text)
+		}
+	})
+}
+
 func TestMissingInputKeepsTheLast(t *testing.T) {
 	votes := allSay(placement.Up)
 	cases := []struct {

@@ -80,8 +80,18 @@ func (n *Node) tell() {
 	n.raised = all
 }
 
+// undirected tells that the store answers and nobody has ever directed: a name server
+// alone, or a new fleet. NoPlan says so already, and nothing is old.
+func (n *Node) undirected() bool {
+	return n.view.Connected && n.view.Heartbeat.IsZero() && n.held.Plan != nil && n.held.Plan.Revision == 0
+}
+
 // age is how old the inputs are; before the first heartbeat, how long it is awaited.
 func (n *Node) age(now time.Time) time.Duration {
+	if n.undirected() {
+		n.stale.since = time.Time{}
+		return 0
+	}
 	from := n.view.Heartbeat
 	if from.IsZero() {
 		if n.stale.since.IsZero() {
