@@ -106,6 +106,7 @@ type loaded struct {
 	zone    *zone.Zone // nil while none was
 	file    *zone.Zone // as it was parsed, without what its keys add
 	keys    []*dnssec.Key
+	noKeys  error // why there are none, or not all
 	sign    *signing
 	steered []string // names known to be steered before any Snapshot says so
 	fault   string   // why the newest version is not served

@@ -1,6 +1,7 @@
 package authdns
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,7 +86,7 @@ func TestSameOnAllNodes(t *testing.T) {
 func TestUnsignable(t *testing.T) {
 	signed := signedSources(t)[0]
 	none, plain, twice := signed, sources()[0], signed
-	none.Keys = nil
+	none.Keys, none.NoKeys = nil, errors.New("no directory is named")
 	twice.Data = append(slices.Clone(twice.Data), "@ NSEC3PARAM 1 0 0 -\n"...)
 	s := loadedBy(t, at(signedAt), 0)
 	first := func(src Source) (string, string) {
@@ -107,6 +108,9 @@ func TestUnsignable(t *testing.T) {
 		got, errs := first(c.src)
 		if got != c.want || !strings.Contains(errs, c.fail) {
 			t.Errorf("%s: %s, errors %s; want %s and %q", c.name, got, errs, c.want, c.fail)
+		}
+		if why := "no directory is named"; strings.Contains(errs, why) != (c.src.NoKeys != nil) {
+			t.Errorf("%s: %s; why there are no keys: %v", c.name, errs, c.src.NoKeys)
 		}
 	}
 }

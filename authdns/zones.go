@@ -18,8 +18,10 @@ type Source struct {
 	// Snapshot knows them from here alone, and says "not ready" instead of
 	// denying them; with a Snapshot they are not looked at.
 	Steered []string
-	// Keys sign the zone where its Inventory says so.
-	Keys []*dnssec.Key
+	// Keys sign the zone where its Inventory says so. NoKeys says why there are none, or
+	// not all; it is told with what comes of that.
+	Keys   []*dnssec.Key
+	NoKeys error
 	// Unserved says why the zone must not be answered, although it is ours: a copy
 	// that was never received, or has expired. Data is not looked at then.
 	Unserved string
@@ -27,7 +29,7 @@ type Source struct {
 
 // SetZones replaces the zones by these, atomically. Where a zone is wrong its
 // previous version goes on being served and the error is returned (in the order
-// of the sources, each a *zone.Error) and shown by Status. A zone not among the
+// of the sources; a *zone.Error where the file is wrong) and shown by Status. A zone not among the
 // sources is no longer served.
 func (s *Server) SetZones(sources []Source) []error {
 	s.loading.Lock()
@@ -52,7 +54,7 @@ func (s *Server) SetZones(sources []Source) []error {
 // the same, the new one where it is right, else the previous one with the fault.
 func (s *Server) load(name string, src *Source) (*loaded, error) {
 	old := s.zones[name]
-	l := &loaded{meta: src.Zone, steered: src.Steered, keys: src.Keys}
+	l := &loaded{meta: src.Zone, steered: src.Steered, keys: src.Keys, noKeys: src.NoKeys}
 	l.meta.Name = name
 	if src.Unserved != "" {
 		l.unserved, l.fault = src.Unserved, src.Unserved
@@ -85,6 +87,9 @@ func (s *Server) load(name string, src *Source) (*loaded, error) {
 // signed signs a zone that was loaded and notes why it could not be.
 func (s *Server) signed(l, old *loaded) error {
 	err := s.sign(l, old)
+	if err != nil && l.noKeys != nil {
+		err = fmt.Errorf("%w: %w", err, l.noKeys)
+	}
 	if err != nil {
 		l.fault, l.keys = err.Error(), nil
 		if old != nil {

@@ -146,7 +146,7 @@ func TestKeyDir(t *testing.T) {
 	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
 	k := keyDir{dir: dir}
 	signed := placement.Zone{Name: "demo.test.", DNSSEC: placement.Online}
-	if keys := k.load(signed, log); keys != nil || k.changed() {
+	if keys, _ := k.load(signed, log); keys != nil || k.changed() {
 		t.Errorf("an empty directory: %v, changed %v", keys, k.changed())
 	}
 	made, err := dnssec.Generate("demo.test.", dnssec.P256, true, dnssec.Times{})
@@ -159,13 +159,14 @@ func TestKeyDir(t *testing.T) {
 	if !k.changed() {
 		t.Error("a new key is not seen")
 	}
-	if keys := k.load(placement.Zone{Name: "demo.test."}, log); keys != nil {
+	if keys, err := k.load(placement.Zone{Name: "demo.test."}, log); keys != nil || err != nil {
 		t.Error("keys for a zone that is not signed")
 	}
-	if keys := k.load(signed, log); len(keys) != 1 || k.changed() {
+	if keys, err := k.load(signed, log); len(keys) != 1 || err != nil || k.changed() {
 		t.Errorf("%d keys, changed %v", len(keys), k.changed())
 	}
-	if none := (&keyDir{}); none.load(signed, log) != nil || none.changed() {
-		t.Error("keys out of nowhere")
+	none := &keyDir{}
+	if keys, err := none.load(signed, log); keys != nil || none.changed() || err == nil || !strings.Contains(err.Error(), "dnssec.keys") {
+		t.Errorf("without a directory: %v, %v", keys, err)
 	}
 }

@@ -222,7 +222,8 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 	for i, zone := range inv.Zones {
 		if zone.Secondary != nil {
 			src := z.copySource(zones[i])
-			src.Steered, src.Keys = steered, z.keys.load(zone, z.log)
+			src.Steered = steered
+			src.Keys, src.NoKeys = z.keys.load(zone, z.log)
 			sources, held[zone.Name] = append(sources, src), src
 			continue
 		}
@@ -230,7 +231,7 @@ func (z *zoneKeeper) load(ctx context.Context, inv *placement.Inventory) error {
 		data, err := z.text(ctx, zone)
 		if err == nil {
 			src.Data = data
-			src.Keys = z.keys.load(zone, z.log)
+			src.Keys, src.NoKeys = z.keys.load(zone, z.log)
 		} else {
 			errs = append(errs, fmt.Errorf("zone %s: %w", zone.Name, err))
 			last, ok := z.held[zone.Name]

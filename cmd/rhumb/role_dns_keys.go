@@ -21,11 +21,11 @@ type keyDir struct {
 	seen string // names, sizes and times of what was read last
 }
 
-// load reads the keys of a zone that is to be signed here. Without them the server says
-// what becomes of the zone; here it is only told why they are missing.
-func (k *keyDir) load(z placement.Zone, log *slog.Logger) []*dnssec.Key {
+// load reads the keys of a zone that is to be signed here. What becomes of the zone
+// without them the server says; the error is why they are missing.
+func (k *keyDir) load(z placement.Zone, log *slog.Logger) ([]*dnssec.Key, error) {
 	if z.DNSSEC == "" {
-		return nil
+		return nil, nil
 	}
 	k.seen = k.listing()
 	keys, err := dnssec.Load(k.dir, z.Name)
@@ -35,7 +35,7 @@ func (k *keyDir) load(z placement.Zone, log *slog.Logger) []*dnssec.Key {
 	if err != nil {
 		log.Error("zone is to be signed and has no usable keys", "zone", z.Name, "err", err)
 	}
-	return keys
+	return keys, err
 }
 
 // changed tells whether key files came, went or changed since they were read.
