@@ -47,6 +47,10 @@ type Config struct {
 	// ScriptDir is where the programs lie that checks of kind script may run;
 	// empty: they may run none.
 	ScriptDir string
+	// Away tells that an address which this host announces is not on it just now, as
+	// during a drain: whoever looks would see another site's servers. It may be nil, and is
+	// called from several goroutines.
+	Away func(netip.Addr) bool
 	// Stream gets own and heard votes; may be nil.
 	Stream *Stream
 	// Hearing gets what the detector hears of the other sites, whenever that changes; may
@@ -158,7 +162,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan look)
-	sched := newScheduler(ctx, results, looksAtOnce, proberOf(a.cfg.ScriptDir))
+	sched := newScheduler(ctx, results, looksAtOnce, whereServed(proberOf(a.cfg.ScriptDir), a.cfg.Away))
 	defer sched.wait()
 	beats := make(chan error, 1)
 	go func() { beats <- link.Run(ctx) }()

@@ -103,3 +103,20 @@ func proberOf(scripts string) func(*placement.Check) Prober {
 		}
 	}
 }
+
+// whereServed keeps probers from addresses that are away: what they would find there is
+// true of another site.
+func whereServed(find func(*placement.Check) Prober, away func(netip.Addr) bool) func(*placement.Check) Prober {
+	if away == nil {
+		return find
+	}
+	return func(c *placement.Check) Prober {
+		probe := find(c)
+		return func(ctx context.Context, t Target) Result {
+			if away(t.Address.Addr()) {
+				return blind(placement.LookAway, "the address is not on this host, as its routes are withdrawn")
+			}
+			return probe(ctx, t)
+		}
+	}
+}

@@ -307,3 +307,29 @@ func outage(t *testing.T, how string, after time.Duration) (down, up time.Durati
 	})
 	return down, up
 }
+
+// TestWhereServed: an address that is away is not looked at, and what was found out there
+// before stands; once it is back the next look counts.
+func TestWhereServed(t *testing.T) {
+	here, gone := netip.MustParseAddrPort("192.0.2.1:80"), netip.MustParseAddrPort("192.0.2.2:80")
+	looks := 0
+	find := whereServed(func(*placement.Check) Prober {
+		return func(context.Context, Target) Result { looks++; return failed("timeout", "no answer in time") }
+	}, func(a netip.Addr) bool { return a == gone.Addr() })
+	probe := find(&placement.Check{})
+	if r := probe(t.Context(), Target{Address: here}); r.State != placement.Down || looks != 1 {
+		t.Errorf("an address that is here: %+v after %d looks", r, looks)
+	}
+	r := probe(t.Context(), Target{Address: gone})
+	if r.State != placement.Unknown || r.Kind != "away" || looks != 1 {
+		t.Errorf("an address that is away: %+v after %d looks", r, looks)
+	}
+	d := newDamper(1, 1, 0)
+	d.feed(placement.Up, false, time.Now())
+	for range 100 {
+		d.feed(r.State, false, time.Now())
+	}
+	if d.state != placement.Up {
+		t.Errorf("state %v after 100 looks at an address that is away", d.state)
+	}
+}

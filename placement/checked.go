@@ -26,6 +26,10 @@ func (h *HealthStats) Short() *HealthStats {
 	return &out
 }
 
+// LookAway is the result of a look that was not made, as the address is not on the host
+// while its routes are withdrawn.
+const LookAway = "away"
+
 // CheckStatus is one check of one address: what it is taken for, and the last look.
 type CheckStatus struct {
 	Cluster ClusterID      `json:"cluster"`

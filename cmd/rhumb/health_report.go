@@ -35,7 +35,7 @@ func healthAlarms(h *placement.HealthStats) []placement.Alarm {
 
 func alarmOf(c *placement.CheckStatus) string {
 	switch {
-	case c.Blind:
+	case c.Blind && c.Result != placement.LookAway: // that is as it should be
 		return alarmCheckBlind
 	case c.Result == "alarm" || c.Result == "expired" && c.Kind == "tls":
 		return alarmCertificateEndsSoon

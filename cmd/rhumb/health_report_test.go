@@ -16,7 +16,8 @@ func TestHealthAlarms(t *testing.T) {
 	}
 	h := &placement.HealthStats{Checks: []placement.CheckStatus{row("web", "https", "expired", false), row("web", "http", "refused", false),
 		row("cert", "tls", "warn", false), row("cert", "tls", "alarm", false), row("old", "tls", "expired", false), row("late", "tls", "warn", false),
-		row("ping", "icmp", "closed", true), row("ping", "icmp", "closed", true), row("fine", "tls", "ok", false)}}
+		row("ping", "icmp", "closed", true), row("ping", "icmp", "closed", true), row("fine", "tls", "ok", false),
+		row("drained", "http", placement.LookAway, true)}}
 	var have []string
 	for _, a := range healthAlarms(h) {
 		have = append(have, a.Kind+" "+a.Object)

@@ -99,6 +99,7 @@ func runHealth(ctx context.Context, u *unit, site *placement.Site, c health.Conf
 	beats := u.beatsAs(site)
 	c.Node, c.Site, c.Domain, c.NodeID, c.Incarnation = u.cfg.Node.Name, site.Name, site.Domain(), beats.Number, incarnation
 	c.Interval, c.ScriptDir, c.Fit, c.Plan, c.Log, c.Metric = beatInterval, u.cfg.Scripts, u.fitness().Look, u.planRevision, u.log, u.metrics
+	c.Away = u.away()
 	c.Sink = func(v placement.Vote) { u.session.SetVote(v); teller.cast(v) }
 	c.Ended = func(id placement.ClusterID) { u.session.DropVote(id); teller.forget(id) }
 	if beats.Addr.IsValid() && u.identity != nil {

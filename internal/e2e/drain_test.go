@@ -23,7 +23,9 @@ import (
 
 	"github.com/miekg/dns"
 
+	"rhumb/internal/api"
 	"rhumb/internal/netlab"
+	"rhumb/placement"
 )
 
 // What the clients do, and what they may notice of a drain.
@@ -148,6 +150,7 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	checkOrder(t, l, w)
 	checkAnswersLeft(t, l, answers, w, asked)
 	checkForwardedLeft(t, l, out)
+	checkAway(t, l)
 
 	clients.release(t)
 	calm.release(t)
@@ -558,6 +561,31 @@ func (l *lab) curls(o object) func(t *testing.T) {
 }
 
 // checkExpiry wants a drain whose time runs out to page, and to go on.
+// checkAway wants nobody to look at the anycast addresses of the drained site, which are
+// not there any more: another site would answer for it. What was known of them stands.
+func checkAway(t *testing.T, l *lab) {
+	t.Helper()
+	l.await(patience, "ams1 does not look at other sites", func() error {
+		looks, err := listOf[api.Check](l, "checks", "ams1")
+		if err != nil {
+			return err
+		}
+		away := 0
+		for _, c := range looks {
+			if !slices.ContainsFunc(anycast(), func(p netip.Prefix) bool { return p.Contains(c.Address.Addr()) }) {
+				continue
+			}
+			if away++; c.State != placement.Up || c.Result != placement.LookAway || !c.Blind {
+				return fmt.Errorf("%s of %s: %v, the last look said %s (%s)", c.Address, c.Cluster, c.State, c.Result, c.Cause)
+			}
+		}
+		if away == 0 {
+			return fmt.Errorf("no anycast address is watched among %d", len(looks))
+		}
+		return nil
+	})
+}
+
 func checkExpiry(t *testing.T, l *lab) {
 	t.Helper()
 	l.rhumb("drain", "ams1", "--reason", "TestE2EDrain: expiry", "--for", "1s")

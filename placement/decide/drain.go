@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -56,7 +57,7 @@ func (in *PlanInput) next(d *placement.DrainState, intent *placement.Drain, verd
 	if d.Phase == placement.PhaseReturning {
 		return in.returned(d, intent)
 	}
-	if intent == nil || (d.Expired && intent.Return == "auto" && green(in.Inventory, d.Site, verdicts)) {
+	if intent == nil || (d.Expired && intent.Return == "auto" && in.green(d, verdicts)) {
 		return placement.PhaseReturning
 	}
 	switch d.Phase {
@@ -96,19 +97,38 @@ func (in *PlanInput) returned(d *placement.DrainState, intent *placement.Drain) 
 	return ""
 }
 
-// green tells whether a site has proven that it can serve: nothing down, and
-// each cluster heard of.
-func green(inv *placement.Inventory, site string, verdicts []placement.Verdict) bool {
+// green tells whether a drained site has proven that it can serve: nothing down, and
+// each cluster heard of that anybody can look at.
+func (in *PlanInput) green(d *placement.DrainState, verdicts []placement.Verdict) bool {
+	withdrawn := d.Phase == placement.PhaseWithdraw || d.Phase == placement.PhaseDrained
 	for i := range verdicts {
 		v := &verdicts[i]
-		if v.Object.Site != site {
-			continue
-		}
-		if !v.Usable() || v.Capped || (!v.Object.IsSite() && v.State != placement.Up) {
+		switch {
+		case v.Object.Site != d.Site:
+		case !v.Usable() || v.Capped:
+			return false
+		case v.Object.IsSite() || v.State == placement.Up:
+		case v.State == placement.Unknown && withdrawn && announcedOnly(in.Inventory, v.Object):
+		default:
 			return false
 		}
 	}
-	return inv.Site(site) != nil
+	return in.Inventory.Site(d.Site) != nil
+}
+
+// announcedOnly tells whether all addresses of a cluster are of prefixes that its site
+// announces. They are off its hosts while those are withdrawn, and whoever started to look
+// since then knows nothing of them until they are back.
+func announcedOnly(inv *placement.Inventory, id placement.ClusterID) bool {
+	c := inv.Cluster(id)
+	if c == nil || len(c.Addresses) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(c.Addresses, func(a netip.AddrPort) bool {
+		return !slices.ContainsFunc(inv.Prefixes, func(p placement.Prefix) bool {
+			return p.Prefix.Contains(a.Addr()) && slices.Contains(inv.AnnouncingSites(&p), id.Site)
+		})
+	})
 }
 
 // longestTTL is how long caches may still send clients to a site.
