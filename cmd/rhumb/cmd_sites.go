@@ -67,7 +67,8 @@ func writeSites(w io.Writer, s style, rows []api.Site, now time.Time) {
 	t := newTable(s, heads...)
 	for _, r := range rows {
 		cells := []any{s.status(r.Status), r.Name, r.City, percent(r.DNS.Share), count(r.DNS.Answers), loadCell(s, r.Load),
-			sessionsCell(r), fmt.Sprintf("%d/%d", r.BGP.Established, r.BGP.Configured), routesCell(r.Routes), since(r.Since, now)}
+			asTold(sessionsCell(r), r.Silent), asTold(fmt.Sprintf("%d/%d", r.BGP.Established, r.BGP.Configured), r.Silent),
+			asTold(routesCell(r.Routes), r.Silent), since(r.Since, now)}
 		if s.wide {
 			cells = append(cells, count(r.Load.QPS), count(r.Load.Capacity), count(r.Edge.Foreign), count(r.Edge.Forwarded),
 				count(r.Edge.Moving), count(r.Edge.MovedOut), count(r.Edge.Failed), strings.Join(r.Nodes, ","))
@@ -90,6 +91,14 @@ func sessionsCell(r api.Site) string {
 		out += fmt.Sprintf(" (%d moving)", r.Edge.Moving)
 	}
 	return out
+}
+
+// asTold marks what a site told last before it fell silent.
+func asTold(text string, silent bool) string {
+	if silent && text != "" {
+		return text + "?"
+	}
+	return text
 }
 
 // routesCell names the steps of a site's prefixes: one word when all agree.
@@ -133,6 +142,9 @@ func writeSite(w io.Writer, s style, r *api.Site, now time.Time) {
 	}
 	if r.Reason != "" {
 		fmt.Fprintf(w, "  %s", oneLine(r.Reason))
+	}
+	if r.Silent {
+		fmt.Fprint(w, "\n  silent    what follows of sessions and routes is its last word")
 	}
 	fmt.Fprintf(w, "\n  dns       %s of the answers, %s/s measured\n", percent(r.DNS.Share), count(r.DNS.Answers))
 	if r.Phase != "" {

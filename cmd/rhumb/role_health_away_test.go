@@ -31,7 +31,7 @@ func TestAway(t *testing.T) {
 		"::1":            false,
 		"198.51.100.1":   false, // we only watch: somebody else binds it
 		"203.0.113.1":    false, // other sites announce it
-		"198.18.5.1":    true,
+		"198.18.5.1":     true,
 		"10.0.0.1":       false, // of no prefix
 	} {
 		if got := away(netip.MustParseAddr(a)); got != want {

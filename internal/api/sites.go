@@ -26,6 +26,9 @@ type Site struct {
 	BGP      SiteBGP  `json:"bgp"`
 	Sessions int      `json:"sessions"` // of our own server and of others on the VIPs
 	Edge     SiteEdge `json:"edge"`
+	// Silent is set while the site is down and none of its units has reported since: routes,
+	// neighbours and sessions are their last word.
+	Silent bool `json:"silent,omitempty"`
 	// Clusters and Nodes in detail.
 	Clusters []Cluster  `json:"clusters"`
 	Nodes    []string   `json:"nodes"`
@@ -140,7 +143,17 @@ func siteRow(s *State, inv *placement.Inventory, site *placement.Site) Site {
 	row.nodes(s)
 	row.routes(s, inv)
 	row.judge(s)
+	row.Silent = row.silent(s)
 	return row
+}
+
+// silent tells whether what the units report is from before the site was found down.
+func (row *Site) silent(s *State) bool {
+	if s.Snapshot == nil {
+		return false
+	}
+	v := s.Snapshot.Verdict(placement.SiteID(row.Name))
+	return v.State == placement.Down && !slices.ContainsFunc(s.Nodes, func(n placement.Node) bool { return n.Site == row.Name && n.At.After(v.Since) })
 }
 
 // intents gathers the standing orders on a site and its clusters.

@@ -311,3 +311,34 @@ func TestMeterForgetsAResetCounter(t *testing.T) {
 		t.Errorf("a unit which is gone still counts: %v", got)
 	}
 }
+
+// TestSilentSite: what a dead site told before it died is marked as its last word; a site
+// that is down and goes on telling is not silent.
+func TestSilentSite(t *testing.T) {
+	for name, c := range map[string]struct {
+		state placement.State
+		at    time.Duration // of its reports, after it was found down
+		want  bool
+	}{
+		"dead":               {placement.Down, -time.Second, true},
+		"down, and heard of": {placement.Down, time.Second, false},
+		"up":                 {placement.Up, -time.Second, false},
+	} {
+		st := testState(t)
+		for i := range st.Snapshot.Verdicts {
+			if v := &st.Snapshot.Verdicts[i]; v.Object == placement.SiteID("nyc1") {
+				v.State, v.Since = c.state, noon()
+			}
+		}
+		for i := range st.Nodes {
+			if n := &st.Nodes[i]; n.Site == "nyc1" {
+				n.At = noon().Add(c.at)
+			} else {
+				n.At = noon().Add(time.Minute)
+			}
+		}
+		if got := row(t, st, "nyc1").Silent; got != c.want {
+			t.Errorf("%s: silent %t, want %t", name, got, c.want)
+		}
+	}
+}

@@ -80,9 +80,10 @@ export class Sites {
     if (use !== undefined) {
       row.load.update(use, percent(use));
     }
-    set(row.cells[5], routesText(site.routes));
-    set(row.cells[6], `${site.bgp.established}/${site.bgp.configured}`);
-    set(row.cells[7], sessionsText(site));
+    const told = site.silent ? '?' : ''; // its last word
+    set(row.cells[5], routesText(site.routes) + told);
+    set(row.cells[6], `${site.bgp.established}/${site.bgp.configured}${told}`);
+    set(row.cells[7], sessionsText(site) + told);
     this.age(row, site);
     set(row.cells[9], site.reason || '');
     const drained = Boolean(site.intents.drain);
