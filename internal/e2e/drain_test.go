@@ -150,7 +150,6 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 	checkOrder(t, l, w)
 	checkAnswersLeft(t, l, answers, w, asked)
 	checkForwardedLeft(t, l, out)
-	checkAway(t, l)
 
 	clients.release(t)
 	calm.release(t)
@@ -167,6 +166,7 @@ func testDrain(t *testing.T, l *lab, long, short object, before map[netip.Prefix
 		}
 		return nil
 	})
+	checkAway(t, l)
 	checkExpiry(t, l)
 	checkSwitchedOff(t, l, short)
 	w.stop()
@@ -560,9 +560,9 @@ func (l *lab) curls(o object) func(t *testing.T) {
 	}
 }
 
-// checkExpiry wants a drain whose time runs out to page, and to go on.
 // checkAway wants nobody to look at the anycast addresses of the drained site, which are
-// not there any more: another site would answer for it. What was known of them stands.
+// not there any more when its last session has ended: another site would answer for it.
+// What was known of them stands.
 func checkAway(t *testing.T, l *lab) {
 	t.Helper()
 	l.await(patience, "ams1 does not look at other sites", func() error {
@@ -586,6 +586,7 @@ func checkAway(t *testing.T, l *lab) {
 	})
 }
 
+// checkExpiry wants a drain whose time runs out to page, and to go on.
 func checkExpiry(t *testing.T, l *lab) {
 	t.Helper()
 	l.rhumb("drain", "ams1", "--reason", "TestE2EDrain: expiry", "--for", "1s")
