@@ -111,19 +111,3 @@ func (o *outbox) apart(now time.Time, err error) {
 		o.Forwarder.tunnel(now, o.to.Site, d[headerSize:len(d)-tagSize])
 	}
 }
-
-// segmentSize is how long the datagrams are which the kernel joined in one read
-// (UDP_GRO of udp(7)); 0 where there is one.
-func segmentSize(control []byte) int {
-	for len(control) > 0 {
-		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
-		if err != nil {
-			return 0
-		}
-		if h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4 {
-			return int(binary.NativeEndian.Uint32(data))
-		}
-		control = rest
-	}
-	return 0
-}

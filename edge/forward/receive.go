@@ -2,9 +2,12 @@ package forward
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -71,6 +74,22 @@ func (r *receiver) receiveAll(now time.Time, b []byte, size int) {
 			return
 		}
 	}
+}
+
+// segmentSize is how long the datagrams are which the kernel joined in one read
+// (UDP_GRO of udp(7)); 0 where there is one.
+func segmentSize(control []byte) int {
+	for len(control) > 0 {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			return 0
+		}
+		if h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4 {
+			return int(binary.NativeEndian.Uint32(data))
+		}
+		control = rest
+	}
+	return 0
 }
 
 // reason names an error as a metric's label. A rising "tag" means that two
