@@ -27,7 +27,7 @@ func (u *unit) away() func(netip.Addr) bool {
 func bindsHere(inv *placement.Inventory, site string, a netip.Addr) bool {
 	for i := range inv.Prefixes {
 		p := &inv.Prefixes[i]
-		if p.Prefix.Contains(a) && p.Mode.Or(inv.RoleMode("bgp")) == placement.Act && (len(p.Sites) == 0 || slices.Contains(p.Sites, site)) {
+		if p.Prefix.Contains(a) && p.Mode.Or(inv.RoleMode("bgp")) == placement.Act && slices.Contains(inv.AnnouncingSites(p), site) {
 			return true
 		}
 	}

@@ -20,7 +20,7 @@ func TestAway(t *testing.T) {
 	if away(netip.MustParseAddr("192.0.2.1")) {
 		t.Error("away before there is a snapshot")
 	}
-	inv := &placement.Inventory{Fleet: placement.Fleet{Mode: placement.Act, Prefixes: []placement.Prefix{
+	inv := &placement.Inventory{Fleet: placement.Fleet{Mode: placement.Act, Sites: []placement.Site{{Name: "ams1"}, {Name: "nyc1"}, {Name: "tyo1"}}, Prefixes: []placement.Prefix{
 		prefix("192.0.2.0/24", ""), prefix("127.0.0.0/8", ""), prefix("2001:db8:53::/48", ""), prefix("::1/128", ""),
 		prefix("198.51.100.0/24", placement.Observe), prefix("203.0.113.0/24", "", "nyc1", "tyo1"), prefix("198.18.5.0/24", "", "ams1")}}}
 	u.current.Store(&placement.Snapshot{Inventory: inv})
